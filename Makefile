@@ -1,0 +1,45 @@
+# Everything a newcomer needs: `make demo` shows the package at work, `make test` proves it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Fast tests use the cores there are, and no more.
+WORKERS ?= auto
+
+.PHONY: help demo test test-all check format clean
+
+help:
+	@echo "make demo      poses on two photographs: drawn pictures and a JSON file in demo/"
+	@echo "make test      the fast tests, with their own set-up"
+	@echo "make test-all  the slow ones too (full-size networks)"
+	@echo "make check     lint, format, types, import directions, fast tests"
+	@echo "make format    rewrite the files as 'make check' wants them"
+
+# The constraint file keeps every install at the tested versions.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python examples/demo.py
+
+test: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not network"
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not network"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) demo dist

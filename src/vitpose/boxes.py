@@ -1,0 +1,133 @@
+"""Sizes and boxes: the one place that knows how four numbers become a box.
+
+Inside vitpose a box is xyxy (left, top, right, bottom) in pixels of the picture, float32. Other
+forms exist only at the door, behind the named conversions below. This module knows no pictures
+and no detectors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from .errors import BoxError
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Width and height, told apart by name and never by position."""
+
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, image: np.ndarray) -> Size:
+        """Returns the size of a picture (h w 3)."""
+        return cls(width=image.shape[1], height=image.shape[0])
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+def xyxy_from_xywh(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
+    """Turns (left, top, width, height), the form of COCO files, into (left, top, right, bottom)."""
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def xywh_from_xyxy(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
+    """Turns (left, top, right, bottom) into (left, top, width, height), the form of COCO files."""
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def xyxy_from_cxcywh(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
+    """Turns (centre x, centre y, width, height) into (left, top, right, bottom)."""
+    return np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
+
+
+def as_xyxy(boxes: Any) -> Float[np.ndarray, "n 4"]:
+    """Checks boxes from outside and returns them as float32.
+
+    Args:
+        boxes: Anything numpy reads as n rows of (left, top, right, bottom) in pixels. An empty list
+            is zero boxes, not an error.
+
+    Raises:
+        BoxError: The shape is not (n, 4), a value is not finite, or a box has no area. The message
+            names the first such box.
+    """
+    try:
+        array = np.asarray(boxes, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise BoxError(f"boxes must be n rows of four numbers, not {boxes!r:.200}; {error}") from error
+    if array.size == 0:
+        return np.zeros((0, 4), np.float32)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise BoxError(
+            f"boxes must have the shape (n, 4), n rows of (left, top, right, bottom), not {array.shape}; "
+            "put a single box into a list"
+        )
+    _refuse(array, ~np.isfinite(array).all(axis=1), "is not finite; drop it or mend its source")
+    _refuse(
+        array,
+        (array[:, 2:] <= array[:, :2]).any(axis=1),
+        "has no area: right must exceed left and bottom must exceed top, in pixels, "
+        "as (left, top, right, bottom); boxes in COCO's (left, top, width, height) go through "
+        "vitpose.xyxy_from_xywh first",
+    )
+    return array
+
+
+def refuse_outside(boxes: Float[np.ndarray, "n 4"], size: Size) -> None:
+    """Refuses boxes (xyxy, px) that do not touch a picture of that size.
+
+    Raises:
+        BoxError: A box lies wholly outside. The message names the first such box.
+    """
+    outside = (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, 0] >= size.width) | (boxes[:, 1] >= size.height)
+    _refuse(boxes, outside, f"lies wholly outside its picture of {size} pixels; check its units and frame")
+
+
+def _refuse(boxes: np.ndarray, bad: Bool[np.ndarray, " n"], why: str) -> None:
+    if bad.any():
+        index = int(np.flatnonzero(bad)[0])
+        raise BoxError(f"box {index} of {len(boxes)}, {boxes[index].tolist()}, {why}")
+
+
+def clip_to(boxes: Float[np.ndarray, "n 4"], size: Size) -> Float[np.ndarray, "n 4"]:
+    """Cuts boxes (xyxy, px) at the borders of a picture of that size."""
+    limit = np.array([size.width, size.height] * 2, np.float32)
+    return np.clip(boxes, 0, limit, dtype=np.float32)
+
+
+def iou(boxes: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
+    """Returns intersection over union of every box with every other (both xyxy), in 0..1."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)[:, None]
+    return shared / (areas + (others[:, 2:] - others[:, :2]).prod(axis=1) - shared)
+
+
+def suppress_overlaps(
+    boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, " n"], max_iou: float
+) -> Int[np.ndarray, " m"]:
+    """Greedy non-maximum suppression.
+
+    Args:
+        boxes: xyxy boxes of one class.
+        scores: Their scores, any range.
+        max_iou: A box that overlaps a better one by more than this is dropped.
+
+    Returns:
+        The indices of the boxes that stay, best first.
+    """
+    order = np.argsort(-scores, kind="stable")
+    kept = []
+    while order.size:
+        best, order = order[0], order[1:]
+        kept.append(best)
+        order = order[iou(boxes[best : best + 1], boxes[order])[0] <= max_iou]
+    return np.array(kept, dtype=np.int64)

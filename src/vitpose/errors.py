@@ -1,0 +1,88 @@
+"""The exceptions that vitpose raises on purpose.
+
+Every one of them can be caught as `VitPoseError`, and the message says what was wrong, with the
+value, and what to do about it.
+
+    VitPoseError
+    ├── InputError (also ValueError)        what the caller handed in cannot be used
+    │   ├── ImageError                      not a readable picture
+    │   ├── BoxError                        boxes that are no boxes
+    │   ├── SkeletonError                   a skeleton that does not hold together
+    │   └── UnknownNameError                a name nobody knows; the nearest are offered
+    ├── CheckpointError (also ValueError)   weights or configurations that do not fit
+    └── MissingDependencyError (also ImportError)   an optional package is not installed
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class VitPoseError(Exception):
+    """The root of everything that vitpose raises on purpose."""
+
+
+class InputError(VitPoseError, ValueError):
+    """An argument that cannot be used."""
+
+
+class ImageError(InputError):
+    """A picture that cannot be read, or is larger than allowed."""
+
+
+class BoxError(InputError):
+    """Boxes that are not finite, have no area, or lie outside their picture."""
+
+
+class SkeletonError(InputError):
+    """A skeleton, or a skeleton file, that does not hold together."""
+
+
+class UnknownNameError(InputError):
+    """A name (of a model, a skeleton, a detector, a key) that is not known.
+
+    Args:
+        kind: What the name was meant to name, in the singular ("model").
+        name: The name as given.
+        known: All names that would have been understood.
+        hint: A further sentence on what else could be passed.
+    """
+
+    def __init__(self, kind: str, name: object, known: Iterable[str], hint: str = "") -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+        nearest = f"did you mean {' or '.join(near)}?" if near else ""
+        listing = f"known: {', '.join(known)}."
+        super().__init__(" ".join(filter(None, [f"unknown {kind} {name!r};", nearest, listing, hint])))
+
+
+class CheckpointError(VitPoseError, ValueError):
+    """A checkpoint or configuration that is missing, damaged, or does not fit the model."""
+
+
+class MissingDependencyError(VitPoseError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+def require(module: str, extra: str, purpose: str) -> ModuleType:
+    """Imports an optional package, or says how to install it.
+
+    Args:
+        module: Name of the module to import.
+        extra: The extra of vitpose that brings it.
+        purpose: What it is needed for, as it should read after "is needed".
+
+    Raises:
+        MissingDependencyError: The package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or module.split(".")[0] != error.name.split(".")[0]:
+            raise
+        raise MissingDependencyError(
+            f"the package {module!r} is needed {purpose}; install it with: pip install 'vitpose[{extra}]'"
+        ) from error

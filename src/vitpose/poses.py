@@ -1,0 +1,205 @@
+"""Poses: the result of everything, and its exports.
+
+Owns the form in which keypoints leave vitpose. Knows no network, no heat map and no drawing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from .boxes import xywh_from_xyxy
+from .errors import InputError, require
+from .skeleton import Skeleton
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import supervision as sv
+
+RESCORE_THRESHOLD = 0.2
+"""Keypoints above this count in COCO's result score; the value of the original's test config."""
+
+
+@dataclass(frozen=True, eq=False)
+class Poses:
+    """The keypoints of n people (or animals) in one picture. Never changes; always has k points each.
+
+    Attributes:
+        xy: Keypoints in pixels of the picture, (0, 0) being the middle of the top left pixel.
+        scores: The heat maps' maxima, about 0 to 1: confidence in the place, not visibility.
+        boxes: The boxes the poses were looked for in, xyxy in pixels of the picture.
+        box_scores: The detector's scores, 1 for given boxes.
+        skeleton: Names and limbs of the k keypoints.
+        ids: Identities over time, where something tracked them.
+
+    Raises:
+        InputError: The arrays do not fit each other or the skeleton.
+    """
+
+    xy: Float[np.ndarray, "n k 2"]
+    scores: Float[np.ndarray, "n k"]
+    boxes: Float[np.ndarray, "n 4"]
+    box_scores: Float[np.ndarray, " n"]
+    skeleton: Skeleton
+    ids: Int[np.ndarray, " n"] | None = None
+
+    def __post_init__(self) -> None:
+        n, k = len(self.xy), len(self.skeleton)
+        wanted = {"xy": (n, k, 2), "scores": (n, k), "boxes": (n, 4), "box_scores": (n,), "ids": (n,)}
+        for name, shape in wanted.items():
+            array = getattr(self, name)
+            if array is not None and array.shape != shape:
+                raise InputError(
+                    f"{name} has the shape {array.shape} and needs {shape}: {n} poses of the "
+                    f"{k} keypoints of the skeleton {self.skeleton.name!r}"
+                )
+            if array is not None:
+                array.setflags(write=False)
+
+    @classmethod
+    def empty(cls, skeleton: Skeleton) -> Poses:
+        """Returns the poses of nobody."""
+        k = len(skeleton)
+        return cls(
+            xy=np.zeros((0, k, 2), np.float32),
+            scores=np.zeros((0, k), np.float32),
+            boxes=np.zeros((0, 4), np.float32),
+            box_scores=np.zeros(0, np.float32),
+            skeleton=skeleton,
+        )
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    def __iter__(self) -> Iterator[Poses]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: Any) -> Poses:
+        """Selects people by index, slice, mask or list; the result is Poses again."""
+        if isinstance(index, (int, np.integer)):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"pose {index} of {len(self)}: indices go from 0 to {len(self) - 1}")
+            index = [int(index)]
+        chosen = np.arange(len(self))[index]
+        arrays = ("xy", "scores", "boxes", "box_scores", "ids")
+        parts = {name: None if getattr(self, name) is None else getattr(self, name)[chosen] for name in arrays}
+        return replace(self, **parts)
+
+    def visible(self, threshold: float = 0.3) -> Bool[np.ndarray, "n k"]:
+        """Tells which keypoints score at least `threshold`. The points themselves always stay."""
+        return self.scores >= threshold
+
+    @property
+    def pose_scores(self) -> Float[np.ndarray, " n"]:
+        """One score a person, as the original rescores for COCO: box score x mean of the keypoint
+        scores above 0.2 (0 where there is none)."""
+        counted = self.scores > RESCORE_THRESHOLD
+        total = np.where(counted, self.scores, 0).sum(axis=1)
+        return (self.box_scores * total / np.maximum(counted.sum(axis=1), 1)).astype(np.float32)
+
+    def __repr__(self) -> str:
+        people = "nobody" if not len(self) else "1 pose" if len(self) == 1 else f"{len(self)} poses"
+        lines = [f"Poses: {people}, {len(self.skeleton)} keypoints each ({self.skeleton.name})"]
+        seen = self.visible().sum(axis=1)
+        for row, score in enumerate(self.pose_scores[:10]):
+            box = " ".join(f"{value:.0f}" for value in self.boxes[row])
+            name = f"{row}" if self.ids is None else f"{row} (id {self.ids[row]})"
+            lines.append(f"  {name}: {seen[row]} of {len(self.skeleton)} points score 0.3 or more, pose {score:.2f}, box [{box}]")
+        if len(self) > 10:
+            lines.append(f"  ... and {len(self) - 10} more")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain lists and dictionaries, ready for JSON: one entry a person, points by name."""
+        people = []
+        for row in range(len(self)):
+            points = {
+                name: {"x": _round(x), "y": _round(y), "score": _round(score, 4)}
+                for name, (x, y), score in zip(self.skeleton.keypoints, self.xy[row], self.scores[row], strict=True)
+            }
+            person = {
+                "box_xyxy": [_round(value) for value in self.boxes[row]],
+                "box_score": _round(self.box_scores[row], 4),
+                "score": _round(self.pose_scores[row], 4),
+                "keypoints": points,
+            }
+            people.append(person if self.ids is None else {"id": int(self.ids[row]), **person})
+        limbs = [[self.skeleton.keypoints[a], self.skeleton.keypoints[b]] for a, b in self.skeleton.limbs]
+        return {"skeleton": self.skeleton.name, "limbs": limbs, "poses": people}
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Returns `to_dict()` as JSON text."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
+        """Returns COCO's keypoint results, rescored as the original does (see `pose_scores`).
+
+        Args:
+            image_id: The picture's id in the annotation file.
+            category_id: The category's id there; 1 is COCO's person.
+        """
+        boxes = xywh_from_xyxy(self.boxes)
+        points = np.concatenate([self.xy, self.scores[:, :, None]], axis=2)
+        return [
+            {
+                "image_id": image_id,
+                "category_id": category_id,
+                "keypoints": [_round(value, 4) for value in points[row].ravel()],
+                "score": float(self.pose_scores[row]),
+                "bbox": [_round(value) for value in boxes[row]],
+            }
+            for row in range(len(self))
+        ]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Returns a table with one row a person and keypoint: pose, id, keypoint, x, y, score.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        pandas = require("pandas", "tables", "for to_pandas()")
+        n, k = self.scores.shape
+        ids = {} if self.ids is None else {"id": np.repeat(self.ids, k)}
+        return pandas.DataFrame(
+            {
+                "pose": np.repeat(np.arange(n), k),
+                **ids,
+                "keypoint": list(self.skeleton.keypoints) * n,
+                "x": self.xy[:, :, 0].ravel(),
+                "y": self.xy[:, :, 1].ravel(),
+                "score": self.scores.ravel(),
+            }
+        )
+
+    def to_supervision(self, threshold: float | None = None) -> sv.KeyPoints:
+        """Returns supervision's key points.
+
+        Args:
+            threshold: Points that score less are marked as not visible, so that its annotators leave
+                them out; None marks all as visible. The number of points never changes.
+
+        supervision guesses a skeleton from the number of points unless it is told the edges: pass
+        `edges=poses.skeleton.supervision_edges` to its annotators. They travel in `data["edges"]` too.
+
+        Raises:
+            MissingDependencyError: supervision is not installed.
+        """
+        supervision = require("supervision", "supervision", "for to_supervision()")
+        edges = np.array(self.skeleton.supervision_edges, dtype=np.int64).reshape(1, -1, 2)
+        return supervision.KeyPoints(
+            xy=self.xy.astype(np.float32),
+            class_id=np.zeros(len(self), dtype=np.int64),
+            keypoint_confidence=self.scores.astype(np.float32),
+            detection_confidence=self.box_scores.astype(np.float32),
+            visible=self.visible(-np.inf if threshold is None else threshold),
+            data={"edges": np.repeat(edges, len(self), axis=0)} if len(self) else {},
+        )
+
+
+def _round(value: Any, digits: int = 2) -> float:
+    return round(float(value), digits)

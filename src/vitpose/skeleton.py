@@ -1,0 +1,314 @@
+"""Skeletons: what the keypoints of a model are called and how they hang together.
+
+A skeleton is data. The shipped ones are TOML files in `skeletons/`, a user's own has the same form:
+
+    name = "scissors"
+    keypoints = ["pivot", "left_tip", "right_tip"]      # in the order of the heat maps
+    limbs = [["pivot", "left_tip"], ["pivot", "right_tip"]]
+    flip_pairs = [["left_tip", "right_tip"]]            # swapped when the picture is mirrored
+
+and may add `title`, `upper_body`, `lower_body` (lists of names) and the tables `[sigmas]` (COCO's
+per-keypoint fall-off), `[weights]` (of the training loss) and `[colours]` ("#rrggbb"), one row a
+keypoint; a limb may carry its colour as a third entry. This module knows no pictures and no heat maps.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from .errors import SkeletonError, UnknownNameError
+
+LEFT_COLOUR, RIGHT_COLOUR, MIDDLE_COLOUR = "#00ff00", "#ff8000", "#3399ff"
+_KEYS = {
+    "name", "title", "keypoints", "limbs", "flip_pairs", "upper_body", "lower_body",
+    "sigmas", "weights", "colours",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Names, limbs and symmetries of k keypoints.
+
+    Attributes:
+        name: Short name, as in `Skeleton.load`.
+        keypoints: The k names, in the order of the heat maps.
+        limbs: Pairs of keypoint indices to draw a line between.
+        flip_pairs: Pairs of keypoint indices that swap when the picture is mirrored.
+        title: One line for people.
+        sigmas: COCO's per-keypoint fall-off for OKS (relative to the square root of the area), or
+            empty where the data set defines none.
+        weights: Weight of each keypoint in the training loss.
+        upper_body: Indices of the upper half, for half-body augmentation; may be empty.
+        lower_body: Indices of the lower half; may be empty.
+        colours: One "#rrggbb" a keypoint.
+        limb_colours: One "#rrggbb" a limb.
+
+    Raises:
+        SkeletonError: Names repeat, an index is out of range, or a list has the wrong length.
+    """
+
+    name: str
+    keypoints: tuple[str, ...]
+    limbs: tuple[tuple[int, int], ...] = ()
+    flip_pairs: tuple[tuple[int, int], ...] = ()
+    title: str = ""
+    sigmas: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()
+    upper_body: tuple[int, ...] = ()
+    lower_body: tuple[int, ...] = ()
+    colours: tuple[str, ...] = field(default=(), repr=False)
+    limb_colours: tuple[str, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        # Empty optional lists get their meaning here, so that readers never meet an empty one.
+        if not self.weights:
+            object.__setattr__(self, "weights", (1.0,) * len(self.keypoints))
+        if not self.colours:
+            object.__setattr__(self, "colours", tuple(map(_side_colour, self.keypoints)))
+        if not self.limb_colours:
+            colours = tuple(_limb_colour(self.colours[a], self.colours[b]) for a, b in self.limbs)
+            object.__setattr__(self, "limb_colours", colours)
+        self._check()
+
+    def _check(self) -> None:
+        count = len(self.keypoints)
+        if not count:
+            raise SkeletonError(f"skeleton {self.name!r} has no keypoints; list at least one name")
+        repeated = {name for name in self.keypoints if self.keypoints.count(name) > 1}
+        if repeated:
+            raise SkeletonError(f"skeleton {self.name!r} names {sorted(repeated)} more than once; names must differ")
+        for what in ("limbs", "flip_pairs", "upper_body", "lower_body"):
+            for index in np.ravel(getattr(self, what)).astype(int):
+                if not 0 <= index < count:
+                    raise SkeletonError(
+                        f"skeleton {self.name!r}: {what} has the index {index}, but there are {count} keypoints (0 to {count - 1})"
+                    )
+        paired = [index for pair in self.flip_pairs for index in pair]
+        if len(set(paired)) != len(paired):
+            raise SkeletonError(f"skeleton {self.name!r}: a keypoint stands in two flip_pairs; each may stand in one")
+        for what, wanted in (("sigmas", count), ("weights", count), ("colours", count), ("limb_colours", len(self.limbs))):
+            given = len(getattr(self, what))
+            if given != wanted and not (what == "sigmas" and given == 0):
+                raise SkeletonError(f"skeleton {self.name!r}: {what} has {given} entries and needs {wanted}")
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    @property
+    def mirror(self) -> Int[np.ndarray, " k"]:
+        """The index of each keypoint's mirror image (its own where it has none)."""
+        order = np.arange(len(self))
+        for a, b in self.flip_pairs:
+            order[a], order[b] = b, a
+        return order
+
+    @property
+    def supervision_edges(self) -> list[tuple[int, int]]:
+        """The limbs as supervision's annotators count them: from 1."""
+        return [(a + 1, b + 1) for a, b in self.limbs]
+
+    def index(self, keypoint: str) -> int:
+        """Returns the index of a keypoint by its name.
+
+        Raises:
+            UnknownNameError: There is no such keypoint.
+        """
+        if keypoint not in self.keypoints:
+            raise UnknownNameError(f"keypoint of the skeleton {self.name!r}", keypoint, self.keypoints)
+        return self.keypoints.index(keypoint)
+
+    @staticmethod
+    def available() -> list[str]:
+        """Returns the names of the shipped skeletons."""
+        return sorted(entry.name.removesuffix(".toml") for entry in _shipped().iterdir() if entry.name.endswith(".toml"))
+
+    @classmethod
+    def load(cls, name: str | Path | Skeleton) -> Skeleton:
+        """Returns a shipped skeleton by its name, or reads one from a `.toml` file.
+
+        Raises:
+            UnknownNameError: The name is neither a shipped skeleton nor an existing file.
+            SkeletonError: The file does not hold together; the message says in which line.
+        """
+        if isinstance(name, Skeleton):
+            return name
+        if str(name) in cls.available():
+            return _load_shipped(str(name))
+        path = Path(name)
+        if not path.is_file():
+            raise UnknownNameError("skeleton", str(name), cls.available(), "A path to a skeleton's .toml file works too.")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise SkeletonError(f"{path} is not a text file ({error}); a skeleton is a .toml file") from error
+        return cls.from_toml(text, source=str(path))
+
+    @classmethod
+    def from_toml(cls, text: str, source: str = "skeleton") -> Skeleton:
+        """Reads a skeleton from TOML text; `source` is how messages call it.
+
+        Raises:
+            SkeletonError: The text is not TOML or not a skeleton; the message says in which line.
+        """
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            line = re.search(r"at line (\d+)", str(error))
+            where = f"line {line[1]}" if line else "the last line"
+            raise SkeletonError(f"{source}, {where}: not valid TOML: {error}") from error
+        return _TomlReader(table, text, source).skeleton()
+
+    @classmethod
+    def from_labels(cls, labels: Mapping[int, str] | Sequence[str], edges: Sequence[Sequence[int]] | None) -> Skeleton:
+        """Makes a skeleton of the `id2label` and `edges` of a model's configuration.
+
+        A shipped skeleton is returned if its names are these names (spelling such as "L_Eye" is
+        understood); otherwise one is made whose sides are read from the names.
+
+        Raises:
+            SkeletonError: The labels or edges do not hold together.
+        """
+        names = [labels[index] for index in range(len(labels))]
+        plain = tuple(map(_plain_name, names))
+        for known in map(_load_shipped, cls.available()):
+            if tuple(map(_plain_name, known.keypoints)) == plain:
+                return known
+        sides = {name: index for index, name in enumerate(plain)}
+        pairs = tuple(
+            (index, sides[name.replace("left", "right")])
+            for name, index in sides.items()
+            if "left" in name and name.replace("left", "right") in sides
+        )
+        limbs = tuple((int(a), int(b)) for a, b in edges or ())
+        return cls("custom", tuple(names), limbs, pairs, title="from the model's configuration")
+
+
+def _shipped() -> Any:
+    return resources.files("vitpose") / "skeletons"
+
+
+@cache
+def _load_shipped(name: str) -> Skeleton:
+    return Skeleton.from_toml((_shipped() / f"{name}.toml").read_text(encoding="utf-8"), source=f"{name}.toml")
+
+
+def _plain_name(name: str) -> str:
+    """Spells a keypoint's name in one way: "L_Eye", "Left-Eye" and "left_eye" are the same."""
+    plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return re.sub(r"^l_", "left_", re.sub(r"^r_", "right_", plain))
+
+
+def _side_colour(name: str) -> str:
+    plain = _plain_name(name)
+    return LEFT_COLOUR if "left" in plain else RIGHT_COLOUR if "right" in plain else MIDDLE_COLOUR
+
+
+def _limb_colour(first: str, second: str) -> str:
+    """A limb between two colours is the sided one's; between left and right it is the middle's."""
+    if first == second or second == MIDDLE_COLOUR:
+        return first
+    return second if first == MIDDLE_COLOUR else MIDDLE_COLOUR
+
+
+class _TomlReader:
+    """Turns a parsed skeleton file into a Skeleton and finds the line of whatever is wrong."""
+
+    def __init__(self, table: dict[str, Any], text: str, source: str) -> None:
+        self.table, self.text, self.source = table, text, source
+        for key in table:
+            if key not in _KEYS:
+                raise self._error(key, str(UnknownNameError("key", key, _KEYS)))
+        self.names = self._names("keypoints")
+        if not self.names:
+            raise self._error("keypoints", "keypoints must be a list of at least one name")
+
+    def skeleton(self) -> Skeleton:
+        if not isinstance(self.table.get("name"), str):
+            raise self._error("name", f"name must be a text, not {self.table.get('name')!r}")
+        limbs, limb_colours = self._limbs()
+        colours = self._row("colours", str)
+        for colour in (*colours, *filter(None, limb_colours)):
+            if not re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
+                raise self._error(colour, f'colour {colour!r} is not of the form "#rrggbb"')
+        keypoint_colours = colours or tuple(map(_side_colour, self.names))
+        parts = [_limb_colour(keypoint_colours[a], keypoint_colours[b]) for a, b in limbs]
+        try:
+            return Skeleton(
+                name=self.table["name"],
+                title=self.table.get("title", ""),
+                keypoints=self.names,
+                limbs=limbs,
+                flip_pairs=tuple(self._pair("flip_pairs", pair) for pair in self._list("flip_pairs")),
+                sigmas=self._row("sigmas", float),
+                weights=self._row("weights", float),
+                upper_body=tuple(self._index("upper_body", name) for name in self._names("upper_body")),
+                lower_body=tuple(self._index("lower_body", name) for name in self._names("lower_body")),
+                colours=keypoint_colours,
+                limb_colours=tuple(own or part for own, part in zip(limb_colours, parts, strict=True)),
+            )
+        except SkeletonError as error:
+            raise SkeletonError(f"{self.source}: {error}") from error
+
+    def _limbs(self) -> tuple[tuple[tuple[int, int], ...], list[str]]:
+        limbs, colours = [], []
+        for entry in self._list("limbs"):
+            ends, colour = (entry[:2], entry[2]) if isinstance(entry, list) and len(entry) == 3 else (entry, "")
+            limbs.append(self._pair("limbs", ends))
+            colours.append(str(colour))
+        return tuple(limbs), colours
+
+    def _list(self, key: str) -> list[Any]:
+        value = self.table.get(key, [])
+        if not isinstance(value, list):
+            raise self._error(key, f"{key} must be a list, not {value!r}")
+        return value
+
+    def _names(self, key: str) -> tuple[str, ...]:
+        names = self._list(key)
+        for name in names:
+            if not isinstance(name, str):
+                raise self._error(str(name), f"{key} must hold names, not {name!r}")
+        return tuple(names)
+
+    def _pair(self, key: str, pair: Any) -> tuple[int, int]:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise self._error(key, f"{key} must hold pairs of names, not {pair!r}")
+        return self._index(key, pair[0]), self._index(key, pair[1])
+
+    def _index(self, key: str, name: Any) -> int:
+        if name not in self.names:
+            raise self._error(str(name), f"in {key}: {UnknownNameError('keypoint', name, self.names)}", after=key)
+        return self.names.index(name)
+
+    def _row(self, key: str, kind: type) -> tuple[Any, ...]:
+        """Reads one value a keypoint from a table such as [sigmas]."""
+        table = self.table.get(key, {})
+        if not isinstance(table, dict):
+            raise self._error(key, f"{key} must be a table with one row a keypoint, not {table!r}")
+        for name, value in table.items():
+            self._index(key, name)
+            if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
+                raise self._error(name, f"{key} of {name!r} must be a {kind.__name__}, not {value!r}", after=key)
+        missing = [name for name in self.names if name not in table]
+        if table and missing:
+            raise self._error(key, f"{key} has no row for {', '.join(missing)}; give every keypoint one, or none")
+        return tuple(kind(table[name]) for name in self.names) if table else ()
+
+    def _error(self, word: str, message: str, after: str = "") -> SkeletonError:
+        """Names the first line that holds `word`, from the line of the key `after` on."""
+        lines = self.text.splitlines()
+        start = next((i for i, line in enumerate(lines) if re.match(rf"\s*\[?{re.escape(after)}\b", line)), 0)
+        found = [i for i, line in enumerate(lines) if word in line]
+        line = next((i for i in found if i >= start), found[0] if found else None)
+        where = self.source if line is None else f"{self.source}, line {line + 1}"
+        return SkeletonError(f"{where}: {message}")
