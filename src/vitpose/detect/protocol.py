@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ..boxes import as_xyxy
+from ..boxes import Size, as_xyxy, clip_to
 from ..errors import BoxError
 
 
@@ -46,6 +46,28 @@ class Detections:
         """
         array = as_xyxy(boxes)
         return cls(boxes=array, scores=np.ones(len(array), np.float32), labels=(label,) * len(array))
+
+    @classmethod
+    def found(
+        cls,
+        boxes: Float[np.ndarray, "n 4"],
+        scores: Float[np.ndarray, " n"],
+        labels: Sequence[str],
+        size: Size,
+    ) -> Detections:
+        """Makes detections of what a detector found in a picture of that size.
+
+        Boxes (xyxy, px) are cut at the picture's borders, those left without area are dropped, and
+        the best come first.
+        """
+        boxes = clip_to(boxes, size)
+        order = np.argsort(-scores, kind="stable")
+        order = order[(boxes[order, 2:] > boxes[order, :2]).all(axis=1)]
+        return cls(
+            boxes=boxes[order],
+            scores=scores[order].astype(np.float32),
+            labels=tuple(labels[index] for index in order),
+        )
 
     def __len__(self) -> int:
         return len(self.boxes)

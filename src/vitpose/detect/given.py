@@ -1,0 +1,244 @@
+"""Boxes that nobody has to look for: the whole picture, a COCO file, or what a user hands over.
+
+Owns the reading of COCO's detection and annotation files. Knows no network.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ..boxes import Size, as_xyxy, refuse_outside, xyxy_from_xywh
+from ..errors import BoxError, InputError
+from .labels import Labels, choose_labels, coco_labels
+from .protocol import Detections
+
+
+def detections_from(boxes: Any) -> Detections:
+    """Turns the boxes that a user gives for one picture into detections, in the order given.
+
+    Args:
+        boxes: n rows of (left, top, right, bottom) in pixels; `Detections`; or anything with the
+            attributes `xyxy` and `confidence`, as `supervision.Detections` has (its class names are
+            taken from `data["class_name"]`). An empty list is nobody.
+
+    Raises:
+        BoxError: These are no boxes, or a score is not a finite number a box.
+    """
+    if isinstance(boxes, Detections):
+        return boxes
+    if not hasattr(boxes, "xyxy"):
+        return Detections.of_boxes(boxes)
+    array = as_xyxy(boxes.xyxy)
+    confidence = getattr(boxes, "confidence", None)
+    names = (getattr(boxes, "data", None) or {}).get("class_name")
+    scores = np.ones(len(array), np.float32) if confidence is None else np.asarray(confidence, np.float32)
+    if not np.isfinite(scores).all():
+        raise BoxError(f"the confidences must be finite, not {scores.tolist()}; drop those boxes")
+    labels = ("person",) * len(array) if names is None else tuple(str(name) for name in names)
+    return Detections(boxes=array, scores=scores, labels=labels)
+
+
+class WholePicture:
+    """One box a picture: the picture itself, for pictures of one person.
+
+    The box is only a first guess (`settles`): the pose found in it gives a better one.
+    """
+
+    settles = True
+
+    def detect(self, images: Sequence[UInt8[np.ndarray, "h w 3"]], names: Sequence[str]) -> list[Detections]:
+        """Returns the whole picture as the one box of each picture; see `Detector`."""
+        sizes = [Size.of(image) for image in images]
+        return [Detections.of_boxes([[0, 0, size.width, size.height]]) for size in sizes]
+
+
+class CocoBoxes:
+    """Boxes from a COCO file: detections, or annotations (whose scores are 1 unless they have one).
+
+    A picture is found by its base name among the `file_name`s of the file's `images`; in a file
+    without them, by the number at the end of its stem, which is the `image_id`
+    (`000000000785.jpg` is 785), or by the stem itself where ids are texts. A picture of which the
+    file says nothing has no boxes. Crowd regions (`iscrowd`) are no boxes.
+
+    Args:
+        path: A list of `{image_id, category_id, bbox, score}` or a `{images, annotations,
+            categories}`; `bbox` is (left, top, width, height) in pixels.
+        labels: Names of the categories to take; None or "all" takes every one. Files without
+            `categories` are read with COCO's ids, and others are called "category 93".
+        min_score: Boxes that score less are left out.
+
+    Raises:
+        InputError: The file cannot be read, is not JSON, or is no such file.
+        BoxError: A row's box is not four finite numbers, or its size is negative.
+        UnknownNameError: A label is none of the file's categories.
+    """
+
+    settles = False
+
+    def __init__(self, path: str | Path, labels: Labels = ("person",), min_score: float = 0.0) -> None:
+        self.path = Path(path)
+        file = _read_coco(self.path)
+        wanted = choose_labels(labels, file.known_labels())
+        self._images = {image["id"]: image for image in file.images}
+        self._ids_by_name: dict[str, list[Any]] = {}
+        for image in file.images:
+            if image.get("file_name"):
+                self._ids_by_name.setdefault(_base_name(image["file_name"]), []).append(image["id"])
+        self._rows: dict[Any, list[_Row]] = {}
+        for row in file.rows:
+            if row.label in wanted and row.score >= min_score and min(row.xywh[2:]) > 0:
+                self._rows.setdefault(row.image_id, []).append(row)
+        self._numbered = all(isinstance(row.image_id, int) for row in file.rows)
+
+    def detect(self, images: Sequence[UInt8[np.ndarray, "h w 3"]], names: Sequence[str]) -> list[Detections]:
+        """Looks up each picture's boxes; see `Detector`.
+
+        Raises:
+            InputError: A picture has no name, or a name that cannot be matched with the file.
+            BoxError: The file's picture has another size than the one given, or a box lies
+                outside of it.
+        """
+        if len(names) != len(images):
+            raise InputError(
+                f"{len(images)} pictures came with {len(names)} names, but {self.path} is searched by "
+                "name; give every picture its file name"
+            )
+        return [self._look_up(Size.of(image), name) for image, name in zip(images, names, strict=True)]
+
+    def _look_up(self, size: Size, name: str) -> Detections:
+        image_id = self._identify(name)
+        image = self._images.get(image_id, {})
+        meant = Size(image.get("width", size.width), image.get("height", size.height))
+        if meant != size:
+            raise BoxError(
+                f"{name} has {size} pixels, but the boxes of {self.path} are for {meant}; use the picture "
+                "that the file was made for, or scale its boxes"
+            )
+        rows = self._rows.get(image_id, [])
+        boxes = xyxy_from_xywh(np.array([row.xywh for row in rows], np.float32).reshape(-1, 4))
+        refuse_outside(boxes, size)
+        scores = np.array([row.score for row in rows], np.float32)
+        return Detections.found(boxes, scores, [row.label for row in rows], size)
+
+    def _identify(self, name: str) -> Any:
+        """Returns the picture's id in the file, or None where the file does not have it."""
+        if not name:
+            raise InputError(
+                f"a picture without a file name cannot be found in {self.path}; read it from a file, or "
+                "pass its boxes themselves"
+            )
+        if self._ids_by_name:
+            return self._identify_by_name(name)
+        stem = PurePath(_base_name(name)).stem
+        number = re.search(r"\d+$", stem)
+        if self._numbered and number is None:
+            raise InputError(
+                f"{name!r} cannot be found in {self.path}: the file knows pictures by number only, and "
+                "there is none at the end of this name; add the file's `images`, or rename the picture"
+            )
+        return stem if stem in self._rows or number is None else int(number[0])
+
+    def _identify_by_name(self, name: str) -> Any:
+        ids = self._ids_by_name.get(_base_name(name), [])
+        if len(ids) > 1:  # the same base name in several folders: the folders must decide
+            given = "/" + name.replace("\\", "/")
+            ids = [i for i in ids if given.endswith("/" + self._images[i]["file_name"])] or ids
+        if len(ids) > 1:
+            raise InputError(
+                f"{name!r} could be any of the pictures {ids} of {self.path}, which share its base name; "
+                "give the path as the file has it"
+            )
+        return ids[0] if ids else None
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One box of a COCO file."""
+
+    image_id: Any
+    label: str
+    xywh: tuple[float, ...]
+    score: float
+
+
+@dataclass(frozen=True)
+class _CocoFile:
+    images: list[dict[str, Any]]
+    names: Mapping[int, str]
+    rows: list[_Row]
+
+    def known_labels(self) -> set[str]:
+        return set(self.names.values()) | {row.label for row in self.rows}
+
+
+def _read_coco(path: Path) -> _CocoFile:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); give a COCO file of boxes") from error
+    except ValueError as error:  # not JSON, or not even text
+        raise InputError(f"{path} is not JSON: {error}; give a COCO file of boxes") from error
+    if isinstance(content, list):
+        content = {"images": [], "annotations": content}
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), list) for key in ("images", "annotations")
+    ):
+        keys = f"the keys {sorted(content)}" if isinstance(content, dict) else repr(content)[:50]
+        raise InputError(
+            f"{path} holds {keys}; needed is a list of {{image_id, category_id, bbox, score}} or "
+            "{images, annotations, categories}"
+        )
+    for index, image in enumerate(content["images"]):
+        if not isinstance(image, dict) or not isinstance(image.get("id"), (int, str)):
+            raise InputError(f"{path}, image {index}: an image needs an id; this one is {image!r:.200}")
+    names = _read_categories(path, content["categories"]) if content.get("categories") else coco_labels()
+    rows = [
+        _read_row(f"{path}, row {index}", row, names)
+        for index, row in enumerate(content["annotations"])
+        if not (isinstance(row, dict) and row.get("iscrowd"))
+    ]
+    return _CocoFile(content["images"], names, rows)
+
+
+def _read_categories(path: Path, categories: Any) -> dict[int, str]:
+    try:
+        return {category["id"]: str(category["name"]) for category in categories}
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{path}: every category needs an id and a name, not {categories!r:.200}") from error
+
+
+def _read_row(where: str, row: Any, names: Mapping[int, str]) -> _Row:
+    if not isinstance(row, dict) or not {"image_id", "category_id", "bbox"} <= row.keys():
+        raise InputError(f"{where}: image_id, category_id and bbox are needed, not {row!r:.200}")
+    if not isinstance(row["image_id"], (int, str)) or not isinstance(row["category_id"], int):
+        raise InputError(
+            f"{where}: image_id {row['image_id']!r} must be a number or a text, and category_id "
+            f"{row['category_id']!r} a number"
+        )
+    try:
+        xywh = tuple(float(value) for value in row["bbox"])
+        good = len(xywh) == 4 and bool(np.isfinite(xywh).all()) and min(xywh[2:]) >= 0
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise BoxError(
+            f"{where}: bbox {row['bbox']!r} must be four finite numbers (left, top, width, height), the "
+            "sizes not negative; mend or drop the row"
+        )
+    score = row.get("score", 1.0)
+    if not isinstance(score, (int, float)) or not np.isfinite(score):
+        raise InputError(f"{where}: score {score!r} must be a finite number; mend or drop the row")
+    category = row["category_id"]
+    return _Row(row["image_id"], names.get(category, f"category {category}"), xywh, float(score))
+
+
+def _base_name(name: str) -> str:
+    return name.replace("\\", "/").rsplit("/", 1)[-1]

@@ -1,0 +1,44 @@
+"""What detectors call the things they find: COCO's class names, and choosing among names.
+
+Knows no detector and no file but the shipped `coco_classes.txt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+
+from ..errors import UnknownNameError
+
+Labels = Sequence[str] | str | None
+"""Class names to look for; one name may stand alone; None or "all" is every class."""
+
+
+@cache
+def coco_labels() -> Mapping[int, str]:
+    """Returns COCO's 80 class names by category id (1 to 90, with gaps), in the order in which
+    networks trained on COCO count them from 0."""
+    text = (resources.files("vitpose.detect") / "coco_classes.txt").read_text(encoding="utf-8")
+    rows = (line.split(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return MappingProxyType({int(number): name for number, name in rows})
+
+
+def choose_labels(labels: Labels, known: Iterable[str]) -> frozenset[str]:
+    """Returns the chosen names.
+
+    Args:
+        labels: Names to choose; None or "all" chooses every known one.
+        known: The names there are.
+
+    Raises:
+        UnknownNameError: A label is not among them.
+    """
+    names = frozenset(known)
+    if labels is None or labels == "all":
+        return names
+    chosen = frozenset([labels] if isinstance(labels, str) else labels)
+    for label in sorted(chosen - names):
+        raise UnknownNameError("label", label, names, 'labels="all" takes every class.')
+    return chosen

@@ -1,0 +1,269 @@
+"""Detectors in ONNX files, run by ONNX Runtime.
+
+Owns what two families of networks want to be fed and what their numbers mean. Which of them a file
+holds is read off its inputs and outputs, never off its name. Knows no pose network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from ..boxes import Size, suppress_overlaps, xyxy_from_cxcywh
+from ..errors import CheckpointError, InputError, require
+from .labels import Labels, choose_labels, coco_labels
+from .protocol import Detections
+
+BATCH = 8
+"""Pictures that go through the network at once, where it takes more than one."""
+PAD_GREY = 114
+"""Grey level around a letterboxed picture, as both families were trained."""
+UNDERSTOOD = (
+    "YOLOX, not decoded (a float input 1 or any x 3 x h x w, one output of anchors x 85 for the strides 8, 16 "
+    "and 32) and RTMDet end2end (a float input 1 or any x 3 x h x w, outputs dets n x 5 and labels n)"
+)
+
+
+class _Raw(NamedTuple):
+    """Candidates in one letterboxed picture: xyxy boxes in its pixels, scores, class numbers."""
+
+    boxes: Float[np.ndarray, "n 4"]
+    scores: Float[np.ndarray, " n"]
+    classes: Int[np.ndarray, " n"]
+
+
+class _Layout(Protocol):
+    """What a family of networks is fed (BGR, letterboxed, (value - mean) / std) and how it answers."""
+
+    size: Size
+    mean: ClassVar[tuple[float, float, float]]
+    std: ClassVar[tuple[float, float, float]]
+
+    def read(self, outputs: Sequence[np.ndarray], index: int, min_score: float) -> _Raw:
+        """Returns the candidates of one picture of a batch that score enough."""
+        ...
+
+
+@dataclass(frozen=True)
+class _YoloX:
+    """YOLOX (arXiv 2107.08430): every cell of three grids gives one box, relative to the cell."""
+
+    size: Size
+    mean: ClassVar = (0.0, 0.0, 0.0)
+    std: ClassVar = (1.0, 1.0, 1.0)
+    strides: ClassVar = (8, 16, 32)
+
+    @classmethod
+    def recognise(cls, inputs: Sequence[Any], outputs: Sequence[Any]) -> _YoloX | None:
+        size = _input_size(inputs)
+        if size is None or [len(output.shape) for output in outputs] != [3]:
+            return None
+        anchors = sum((size.width // stride) * (size.height // stride) for stride in cls.strides)
+        return cls(size) if list(outputs[0].shape[1:]) == [anchors, 85] else None
+
+    def read(self, outputs: Sequence[np.ndarray], index: int, min_score: float) -> _Raw:
+        answer = outputs[0][index]
+        # The logarithm of a size in cells is below 5; what a decoded file has there are pixels.
+        if answer[:, 2:4].max() > 20:
+            raise CheckpointError(
+                f"this YOLOX file decodes its boxes itself (sizes up to {answer[:, 2:4].max():.0f}); export it "
+                "without --decode_in_inference"
+            )
+        scores = answer[:, 4:5] * answer[:, 5:]
+        rows, classes = np.nonzero(scores >= min_score)
+        corners, strides = self._cells()
+        centres = (answer[rows, :2] + corners[rows]) * strides[rows]
+        sizes = np.exp(answer[rows, 2:4]) * strides[rows]
+        return _Raw(xyxy_from_cxcywh(np.hstack([centres, sizes])), scores[rows, classes], classes)
+
+    def _cells(self) -> tuple[Float[np.ndarray, "a 2"], Float[np.ndarray, "a 1"]]:
+        """Returns the (column, row) and the stride of every anchor, in the order of the output."""
+        corners, strides = [], []
+        for stride in self.strides:
+            rows, columns = np.mgrid[: self.size.height // stride, : self.size.width // stride]
+            corners.append(np.stack([columns.ravel(), rows.ravel()], axis=1))
+            strides.append(np.full((rows.size, 1), stride))
+        return np.concatenate(corners).astype(np.float32), np.concatenate(strides).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _RtmDet:
+    """RTMDet (arXiv 2212.07784) as MMDeploy exports it end to end: boxes come out ready."""
+
+    size: Size
+    mean: ClassVar = (103.53, 116.28, 123.675)
+    std: ClassVar = (57.375, 57.12, 58.395)
+    trained_size: ClassVar = Size(320, 320)  # of the nano person model; other sizes stand in the file
+
+    @classmethod
+    def recognise(cls, inputs: Sequence[Any], outputs: Sequence[Any]) -> _RtmDet | None:
+        size = _input_size(inputs, otherwise=cls.trained_size)
+        ranks = {output.name: len(output.shape) for output in outputs}
+        return cls(size) if size is not None and ranks == {"dets": 3, "labels": 2} else None
+
+    def read(self, outputs: Sequence[np.ndarray], index: int, min_score: float) -> _Raw:
+        dets, classes = outputs[0][index], outputs[1][index]
+        good = dets[:, 4] >= min_score
+        return _Raw(dets[good, :4], dets[good, 4], classes[good])
+
+
+def _input_size(inputs: Sequence[Any], otherwise: Size | None = None) -> Size | None:
+    """Returns the picture size of a network's only input, or None where that is no picture.
+
+    Args:
+        inputs: The inputs of the network.
+        otherwise: What to return where the network takes any size.
+    """
+    if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
+        return None
+    batch, channels, height, width = inputs[0].shape
+    if channels != 3 or batch not in (1, None) and not isinstance(batch, str):
+        return None
+    return Size(width, height) if isinstance(width, int) and isinstance(height, int) else otherwise
+
+
+class OnnxDetector:
+    """A detector in an ONNX file: YOLOX or RTMDet end2end.
+
+    YOLOX finds COCO's 80 classes. The classes of RTMDet are not in its file: they are read as
+    COCO's, which holds for models of all 80 and for models of people only. MMDeploy gives other
+    families the same two outputs; they want other pixels, and cannot be told apart here.
+
+    Args:
+        path: The `.onnx` file.
+        min_score: Boxes that score less are left out.
+        max_iou: Of two boxes of one class that overlap more than this, the better stays.
+        labels: COCO class names to find; None or "all" finds every class.
+        device: "cpu", "cuda", "cuda:1"; "auto" is cuda where ONNX Runtime has it.
+
+    Raises:
+        CheckpointError: The file is missing, not ONNX, or of another layout.
+        UnknownNameError: A label is no class of COCO.
+        InputError: The device is none, or ONNX Runtime does not have it.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+
+    settles = False
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        min_score: float = 0.3,
+        max_iou: float = 0.6,
+        labels: Labels = ("person",),
+        device: str = "auto",
+    ) -> None:
+        self.path, self.min_score, self.max_iou = Path(path), min_score, max_iou
+        self._names = list(coco_labels().values())
+        self._wanted = choose_labels(labels, self._names)
+        self._session = _open_session(self.path, device)
+        self._layout = self._recognise()
+
+    def _recognise(self) -> _Layout:
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        layout = _YoloX.recognise(inputs, outputs) or _RtmDet.recognise(inputs, outputs)
+        if layout is None:
+            raise CheckpointError(
+                f"{self.path} is not of a layout that is understood: it takes {_describe(inputs)} and gives "
+                f"{_describe(outputs)}. Understood are {UNDERSTOOD}."
+            )
+        return layout
+
+    def detect(self, images: Sequence[UInt8[np.ndarray, "h w 3"]], names: Sequence[str]) -> list[Detections]:
+        """Finds the boxes of each picture; see `Detector`.
+
+        Raises:
+            CheckpointError: The network's answer does not mean what its layout promises.
+        """
+        argument = self._session.get_inputs()[0]
+        step = 1 if argument.shape[0] == 1 else BATCH
+        found = []
+        for start in range(0, len(images), step):
+            batch = images[start : start + step]
+            outputs = self._session.run(None, {argument.name: np.stack([self._prepare(i) for i in batch])})
+            raws = [self._layout.read(outputs, index, self.min_score) for index in range(len(batch))]
+            found += [self._finish(raw, Size.of(image)) for raw, image in zip(raws, batch, strict=True)]
+        return found
+
+    def _prepare(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "3 hc wc"]:
+        bgr = letterbox(image, self._layout.size)[:, :, ::-1].astype(np.float32)
+        pixels = (bgr - np.float32(self._layout.mean)) / np.float32(self._layout.std)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def _finish(self, raw: _Raw, size: Size) -> Detections:
+        """Takes the wanted classes, suppresses overlaps, and goes back to the picture's pixels."""
+        solid = (raw.boxes[:, 2:] > raw.boxes[:, :2]).all(axis=1)
+        kept: list[int] = []
+        for number in np.unique(raw.classes[solid]):
+            if self._name(number) in self._wanted:
+                rows = np.flatnonzero(solid & (raw.classes == number))
+                kept += rows[suppress_overlaps(raw.boxes[rows], raw.scores[rows], self.max_iou)].tolist()
+        inner = fit_inside(size, self._layout.size)
+        shrunk = np.array([inner.width / size.width, inner.height / size.height] * 2, np.float32)
+        labels = [self._name(number) for number in raw.classes[kept]]
+        return Detections.found(raw.boxes[kept] / shrunk, raw.scores[kept], labels, size)
+
+    def _name(self, number: int) -> str:
+        if not 0 <= number < len(self._names):
+            raise CheckpointError(
+                f"{self.path} found class {number}, and COCO's classes go from 0 to {len(self._names) - 1}; "
+                "only networks of COCO's classes, or of people only, are understood"
+            )
+        return self._names[number]
+
+
+def fit_inside(size: Size, frame: Size) -> Size:
+    """Returns the largest size of the same shape inside the frame, at least 1x1."""
+    ratio = min(frame.width / size.width, frame.height / size.height)
+    return Size(max(1, round(size.width * ratio)), max(1, round(size.height * ratio)))
+
+
+def letterbox(image: UInt8[np.ndarray, "h w 3"], frame: Size) -> UInt8[np.ndarray, "hc wc 3"]:
+    """Resizes a picture to fit into the frame's top left corner and fills the rest with grey."""
+    import cv2  # takes a third of a second, and only this needs it
+
+    inner = fit_inside(Size.of(image), frame)
+    canvas = np.full((frame.height, frame.width, 3), PAD_GREY, np.uint8)
+    canvas[: inner.height, : inner.width] = cv2.resize(image, (inner.width, inner.height))
+    return canvas
+
+
+def _open_session(path: Path, device: str) -> Any:
+    onnxruntime = require("onnxruntime", "onnx", f"to run the detector {path}")
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}; give the path of a detector's .onnx file")
+    providers = _choose_providers(device, onnxruntime.get_available_providers())
+    try:
+        return onnxruntime.InferenceSession(str(path), providers=providers)
+    except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        raise CheckpointError(f"{path} cannot be loaded as ONNX: {error}") from error
+
+
+def _choose_providers(device: str, available: Sequence[str]) -> list[Any]:
+    """Returns ONNX Runtime's providers for a device.
+
+    Raises:
+        InputError: The device is none, or ONNX Runtime does not have it.
+    """
+    kind, _, number = device.partition(":")
+    has_cuda = "CUDAExecutionProvider" in available
+    if device == "cpu" or device == "auto" and not has_cuda:
+        return ["CPUExecutionProvider"]
+    if kind not in ("auto", "cuda") or number and not number.isdigit():
+        raise InputError(f"device {device!r} is not understood; detectors in ONNX run on auto, cpu, cuda or cuda:N")
+    if not has_cuda:
+        raise InputError(
+            f"device {device!r} needs ONNX Runtime's CUDAExecutionProvider, and there is only "
+            f"{', '.join(available)}; install onnxruntime-gpu, or take device='cpu'"
+        )
+    return [("CUDAExecutionProvider", {"device_id": number or "0"}), "CPUExecutionProvider"]
+
+
+def _describe(arguments: Sequence[Any]) -> str:
+    return ", ".join(f"{a.name} {a.type} {' x '.join(str(side) for side in a.shape)}" for a in arguments)

@@ -1,0 +1,1 @@
+"""The network: heat maps from crops. Torch only; knows no picture, box or result."""

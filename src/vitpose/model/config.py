@@ -1,0 +1,319 @@
+"""The configurations of the network, in the form that `transformers` reads and writes.
+
+Owns names, defaults, presets and checks of `config.json`. Knows no weights and imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, InputError, UnknownNameError
+from ..skeleton import Skeleton
+
+CONFIG_FILE = "config.json"
+
+# Width, layers, heads, expert width, drop path: facts of the paper (table 1) and of the released
+# configurations. G is the paper's plain ViT of about one billion parameters; it was never released.
+_SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"hidden_size": 192, "num_attention_heads": 3, "part_features": 48, "drop_path_rate": 0.0},
+    "small": {"hidden_size": 384, "num_attention_heads": 12, "part_features": 96, "drop_path_rate": 0.1},
+    "base": {"hidden_size": 768, "num_attention_heads": 12, "part_features": 192, "drop_path_rate": 0.3},
+    "large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "part_features": 256,
+        "drop_path_rate": 0.5,
+    },
+    "huge": {
+        "hidden_size": 1280,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "part_features": 320,
+        "drop_path_rate": 0.55,
+    },
+    "giant": {
+        "hidden_size": 1408,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 16,
+        "part_features": 352,
+        "drop_path_rate": 0.55,
+        "image_size": (576, 432),
+    },
+}
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    height, width = (value, value) if isinstance(value, int) else value
+    return int(height), int(width)
+
+
+@dataclass(kw_only=True)
+class VitPoseBackboneConfig:
+    """The configuration of the plain vision transformer.
+
+    Attributes:
+        image_size: Height and width of the input in pixels, in this order, as the files have it.
+        patch_size: Height and width of a patch in pixels.
+        num_channels: Colour channels of the input.
+        hidden_size: Width d of the tokens.
+        num_hidden_layers: Number of blocks.
+        num_attention_heads: Heads of each attention; divides `hidden_size`.
+        mlp_ratio: Inner width of the feed-forward layers over `hidden_size`.
+        num_experts: Experts of each feed-forward layer (ViTPose++); 1 is a dense network.
+        part_features: The last rows of a feed-forward output that belong to the expert.
+        hidden_act: Activation: "gelu", "gelu_new", "relu" or "silu".
+        hidden_dropout_prob: Dropout after embeddings and projections, in training.
+        attention_probs_dropout_prob: Dropout of the attention, in training.
+        initializer_range: Standard deviation of fresh weights.
+        layer_norm_eps: 1e-12 as `transformers` has it; the original trained with 1e-6.
+        qkv_bias: Whether query, key and value have a bias.
+        out_features: Names of the stages whose feature maps are returned ("stem", "stage1", …).
+        out_indices: The same as indices, 0 being the stem; the last stage unless given.
+        drop_path_rate: Stochastic depth of the last block, growing linearly from 0, in training.
+
+    Raises:
+        InputError: A value is impossible; the message names it.
+    """
+
+    image_size: Any = (256, 192)
+    patch_size: Any = (16, 16)
+    num_channels: int = 3
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    mlp_ratio: float = 4
+    num_experts: int = 1
+    part_features: int = 256
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = 0.0
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    qkv_bias: bool = True
+    out_features: list[str] | None = None
+    out_indices: list[int] | None = None
+    drop_path_rate: float = 0.0
+
+    model_type = "vitpose_backbone"
+
+    def __post_init__(self) -> None:
+        self.image_size, self.patch_size = _pair(self.image_size), _pair(self.patch_size)
+        if self.hidden_size % self.num_attention_heads:
+            raise InputError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
+                f"{self.num_attention_heads}; change one of them"
+            )
+        for what, side, patch in zip(("height", "width"), self.image_size, self.patch_size, strict=True):
+            if side <= 0 or side % patch:
+                raise InputError(f"image_size has the {what} {side}, not a positive multiple of the patch's {patch}")
+        if self.num_experts < 1:
+            raise InputError(f"num_experts is {self.num_experts}; 1 is a dense network, ViTPose++ has 6")
+        if self.num_experts > 1 and not 0 < self.part_features < self.hidden_size:
+            raise InputError(
+                f"part_features is {self.part_features}; with {self.num_experts} experts it must lie "
+                f"between 0 and hidden_size {self.hidden_size}"
+            )
+        self._align_outputs()
+
+    def _align_outputs(self) -> None:
+        """Makes `out_indices` and `out_features` say the same."""
+        names = self.stage_names
+        if self.out_indices is None:
+            for name in self.out_features or ():
+                if name not in names:
+                    raise UnknownNameError("stage in out_features", name, names)
+            self.out_indices = [names.index(name) for name in self.out_features or names[-1:]]
+        for index in self.out_indices:
+            if not -len(names) <= index < len(names):
+                raise InputError(
+                    f"out_indices has {index}, but the stages go from 0 (the stem) to {self.num_hidden_layers}"
+                )
+        self.out_indices = [index % len(names) for index in self.out_indices]
+        named = [names[index] for index in self.out_indices]
+        if self.out_features is not None and list(self.out_features) != named:
+            raise InputError(f"out_features {self.out_features} and out_indices {self.out_indices} disagree; give one")
+        self.out_features = named
+
+    @property
+    def stage_names(self) -> list[str]:
+        """Names of all stages: the stem, then one a block."""
+        return ["stem", *(f"stage{index}" for index in range(1, self.num_hidden_layers + 1))]
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Rows and columns of patches of an image of `image_size`."""
+        return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the plain dictionary that `transformers` stores under `backbone_config`."""
+        return {
+            "model_type": self.model_type,
+            **asdict(self),
+            "image_size": list(self.image_size),
+            "patch_size": list(self.patch_size),
+            "stage_names": self.stage_names,
+        }
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> VitPoseBackboneConfig:
+        """Reads the dictionary of a file; keys that are not the network's are left aside."""
+        return cls(**_own_keys(cls, table))
+
+
+@dataclass(kw_only=True)
+class VitPoseConfig:
+    """The configuration of the whole network: backbone, decoder and keypoints.
+
+    Used bare it is ViTPose-B with the simple decoder and COCO's 17 keypoints.
+
+    Attributes:
+        backbone_config: A `VitPoseBackboneConfig`, a dictionary of one, or the dictionary of another
+            backbone of `transformers` with its `model_type`.
+        backbone: Name of a backbone to build through timm or `transformers` in place of ours.
+        use_pretrained_backbone: Load that backbone's weights too.
+        use_timm_backbone: Build it through timm.
+        backbone_kwargs: Arguments handed to whoever builds it (`out_indices`, `img_size`, …).
+        initializer_range: Standard deviation of a fresh decoder's weights.
+        scale_factor: The simple decoder's upsampling.
+        use_simple_decoder: Simple (bilinear, one convolution) or classic (two deconvolutions) decoder.
+        id2label: Keypoint names by index.
+        edges: Limbs as pairs of indices.
+        num_labels: Number of keypoints, where no names are given.
+
+    Raises:
+        InputError: The values contradict each other.
+    """
+
+    backbone_config: Any = None
+    backbone: str | None = None
+    use_pretrained_backbone: bool = False
+    use_timm_backbone: bool = False
+    backbone_kwargs: dict[str, Any] | None = None
+    initializer_range: float = 0.02
+    scale_factor: int = 4
+    use_simple_decoder: bool = True
+    id2label: dict[int, str] = field(default_factory=dict)
+    label2id: dict[str, int] = field(default_factory=dict)
+    edges: list[list[int]] | None = None
+    num_labels: int | None = None
+
+    model_type = "vitpose"
+
+    def __post_init__(self) -> None:
+        if self.backbone is not None and self.backbone_config is not None:
+            raise InputError(f"both backbone {self.backbone!r} and backbone_config are given; give one")
+        if self.backbone is None and (self.use_timm_backbone or self.use_pretrained_backbone):
+            raise InputError("use_timm_backbone and use_pretrained_backbone need backbone='...', the name of what to build")
+        if self.backbone is None and self.backbone_config is None:
+            self.backbone_config = VitPoseBackboneConfig()
+        if isinstance(self.backbone_config, Mapping):
+            table = self.backbone_config
+            if table.get("model_type", "vitpose_backbone") == "vitpose_backbone":
+                self.backbone_config = VitPoseBackboneConfig.from_dict(table)
+        self._name_keypoints()
+
+    def _name_keypoints(self) -> None:
+        self.id2label = {int(index): name for index, name in self.id2label.items()}
+        if not self.id2label and self.num_labels is None:
+            coco = Skeleton.load("coco")
+            self.id2label = dict(enumerate(coco.keypoints))
+            self.edges = self.edges or [list(limb) for limb in coco.limbs]
+        elif not self.id2label:
+            self.id2label = {index: f"keypoint_{index}" for index in range(self.num_labels or 0)}
+        if sorted(self.id2label) != list(range(len(self.id2label))) or not self.id2label:
+            raise InputError(f"id2label must number the keypoints from 0 without gaps, not {sorted(self.id2label)}")
+        if self.num_labels not in (None, len(self.id2label)):
+            raise InputError(f"num_labels is {self.num_labels}, but id2label names {len(self.id2label)} keypoints")
+        self.num_labels = len(self.id2label)
+        self.label2id = {name: index for index, name in self.id2label.items()}
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """The skeleton that `id2label` and `edges` describe."""
+        return Skeleton.from_labels(self.id2label, self.edges)
+
+    @classmethod
+    def for_skeleton(cls, skeleton: Skeleton, **options: Any) -> VitPoseConfig:
+        """Returns a configuration for the keypoints of a skeleton; `options` are the other attributes."""
+        return cls(
+            id2label=dict(enumerate(skeleton.keypoints)), edges=[list(limb) for limb in skeleton.limbs], **options
+        )
+
+    @classmethod
+    def preset(
+        cls, size: str, *, decoder: str = "classic", num_experts: int = 1, skeleton: str | Skeleton = "coco", **backbone: Any
+    ) -> VitPoseConfig:
+        """Returns the configuration of a published size.
+
+        Args:
+            size: "tiny" (ours), "small", "base", "large", "huge" or "giant", or its first letter.
+            decoder: "classic" or "simple".
+            num_experts: 1, or 6 as in ViTPose++.
+            skeleton: Which keypoints.
+            **backbone: Attributes of `VitPoseBackboneConfig` that differ from the preset.
+
+        Raises:
+            UnknownNameError: There is no such size or decoder.
+        """
+        names = {name: name for name in _SIZES} | {name[0]: name for name in _SIZES}
+        if size.lower() not in names:
+            raise UnknownNameError("size", size, _SIZES)
+        if decoder not in ("classic", "simple"):
+            raise UnknownNameError("decoder", decoder, ("classic", "simple"))
+        # The original's epsilon; `transformers`' default is another.
+        table = {"layer_norm_eps": 1e-6, **_SIZES[names[size.lower()]], "num_experts": num_experts, **backbone}
+        return cls.for_skeleton(
+            Skeleton.load(skeleton),
+            backbone_config=VitPoseBackboneConfig(**table),
+            use_simple_decoder=decoder == "simple",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the plain dictionary of a `config.json` that `transformers` reads."""
+        table = {f.name: getattr(self, f.name) for f in fields(self)}
+        backbone = table.pop("backbone_config")
+        del table["num_labels"]  # follows from id2label, and `transformers` would overwrite one with the other
+        if self.backbone is None:
+            for name in ("backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs"):
+                del table[name]
+        if backbone is not None:
+            table["backbone_config"] = backbone.to_dict() if hasattr(backbone, "to_dict") else dict(backbone)
+        table["id2label"] = {str(index): name for index, name in self.id2label.items()}
+        return {"architectures": ["VitPoseForPoseEstimation"], "model_type": self.model_type, **table}
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> VitPoseConfig:
+        """Reads the dictionary of a file; keys that are not the network's are left aside.
+
+        Raises:
+            CheckpointError: It is the configuration of something else.
+        """
+        kind = table.get("model_type", cls.model_type)
+        if kind != cls.model_type:
+            raise CheckpointError(f"the configuration is of a {kind!r} model, not of {cls.model_type!r}; give a ViTPose checkpoint")
+        own = _own_keys(cls, table)
+        own.pop("num_labels", None)
+        return cls(**own)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes `config.json` into a folder, made if need be."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=2, sort_keys=True)
+        (Path(folder) / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **hub: Any) -> VitPoseConfig:
+        """Reads the `config.json` of a folder or hub repository; `hub` as in the model's `from_pretrained`."""
+        from ..hub import read_json
+
+        return cls.from_dict(read_json(name, CONFIG_FILE, **hub))
+
+
+def _own_keys(cls: type, table: Mapping[str, Any]) -> dict[str, Any]:
+    # Files carry keys of every version of `transformers` (dtype, torchscript, …); only ours matter here.
+    return {f.name: table[f.name] for f in fields(cls) if f.name in table}

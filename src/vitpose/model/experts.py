@@ -1,0 +1,113 @@
+"""The split feed-forward layer of ViTPose++, and folding one expert into a dense layer.
+
+The layer's output is the shared rows of `fc2` followed by the rows of the sample's expert
+(ViTPose++, section 3.2). Knows no attention and no decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Which expert each sample of a batch meets.
+
+    Attributes:
+        experts: The experts that occur, each once.
+        rows: For each of them the indices of its samples; None where one expert has the whole batch.
+    """
+
+    experts: tuple[int, ...]
+    rows: tuple[Tensor, ...] | None
+
+
+def route(dataset_index: int | Int[Tensor, "..."] | None, num_experts: int, batch: int) -> Routing | None:
+    """Turns `dataset_index` into a routing; None for a dense network.
+
+    Args:
+        dataset_index: One index for all samples, or one a sample (shape (b,), (b, 1) or (1,)).
+        num_experts: Number of experts of the network.
+        batch: Number of samples.
+
+    Raises:
+        InputError: The index is missing, out of range, or of the wrong length.
+    """
+    if num_experts == 1:
+        return None
+    valid = f"0 to {num_experts - 1}"
+    if dataset_index is None:
+        raise InputError(
+            f"this network has {num_experts} experts, so dataset_index is required: {valid}, one for all "
+            "samples or one a sample (0 is COCO in the released ViTPose++ files)"
+        )
+    given = torch.as_tensor(dataset_index).reshape(-1)
+    indices = given.tolist()
+    wrong = [index for index in indices if not (isinstance(index, int) and 0 <= index < num_experts)]
+    if wrong:
+        raise InputError(f"dataset_index {wrong[0]} is not an expert of this network; it has {num_experts}, {valid}")
+    if len(indices) not in (1, batch):
+        raise InputError(f"dataset_index has {len(indices)} entries for a batch of {batch}; give one, or one a sample")
+    experts = tuple(sorted(set(indices)))
+    if len(experts) == 1:
+        return Routing(experts, None)
+    return Routing(experts, tuple((given == expert).nonzero()[:, 0] for expert in experts))
+
+
+class Mlp(nn.Module):
+    """The dense feed-forward layer."""
+
+    def __init__(self, width: int, hidden: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.activation = activation
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Float[Tensor, "b t d"], routing: Routing | None) -> Float[Tensor, "b t d"]:
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class ExpertMlp(nn.Module):
+    """The feed-forward layer with one set of last rows for each data set."""
+
+    def __init__(self, width: int, hidden: int, activation: nn.Module, num_experts: int, part: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.activation = activation
+        self.fc2 = nn.Linear(hidden, width - part)
+        self.experts = nn.ModuleList(nn.Linear(hidden, part) for _ in range(num_experts))
+
+    def forward(self, x: Float[Tensor, "b t d"], routing: Routing) -> Float[Tensor, "b t d"]:
+        x = self.activation(self.fc1(x))
+        return torch.cat([self.fc2(x), self._part(x, routing)], dim=-1)
+
+    def _part(self, x: Float[Tensor, "b t hidden"], routing: Routing) -> Float[Tensor, "b t part"]:
+        if routing.rows is None:
+            return self.experts[routing.experts[0]](x)
+        parts = [self.experts[expert](x[rows]) for expert, rows in zip(routing.experts, routing.rows, strict=True)]
+        # Samples come out grouped by expert; sorting their numbers puts them back in order.
+        return torch.cat(parts)[torch.cat(routing.rows).argsort()]
+
+
+def fold_state(state: Mapping[str, Tensor], expert: int) -> dict[str, Tensor]:
+    """Returns the parameters of the dense network that equals this one with that expert.
+
+    Args:
+        state: Parameters of a network of `ExpertMlp` layers; they are copied, not shared.
+        expert: Which expert.
+    """
+    folded = {}
+    for name, tensor in state.items():
+        if ".mlp.fc2." in name:
+            chosen = name.replace(".mlp.fc2.", f".mlp.experts.{expert}.")
+            folded[name] = torch.cat([tensor, state[chosen]])
+        elif ".mlp.experts." not in name:
+            folded[name] = tensor.clone()
+    return folded

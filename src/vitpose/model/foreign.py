@@ -1,0 +1,87 @@
+"""Backbones of other libraries behind our decoders: timm's, and those of `transformers`.
+
+Owns only the adapter; neither library is imported before such a backbone is asked for.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, InputError, require
+from .backbone import BackboneOutput
+from .config import VitPoseConfig
+
+
+class ForeignBackbone(nn.Module):
+    """Another library's backbone, of which the last feature map is used.
+
+    Args:
+        config: Names it by `backbone` (built through timm or `transformers`) or describes it by
+            `backbone_config` with the `model_type` of a `transformers` backbone.
+
+    Raises:
+        MissingDependencyError: The library is not installed.
+        CheckpointError: It knows no such backbone, or cannot get its weights.
+    """
+
+    def __init__(self, config: VitPoseConfig) -> None:
+        super().__init__()
+        self.uses_timm = config.use_timm_backbone
+        try:
+            self.body = _timm_backbone(config) if self.uses_timm else _transformers_backbone(config)
+        except (RuntimeError, ValueError, KeyError, OSError) as error:
+            library = "timm" if self.uses_timm else "transformers"
+            wanted = config.backbone or config.backbone_config
+            raise CheckpointError(f"{library} cannot build the backbone {wanted!r}: {error}") from error
+        channels = self.body.feature_info.channels() if self.uses_timm else self.body.channels
+        self.config = SimpleNamespace(hidden_size=channels[-1])
+
+    def forward(
+        self,
+        pixel_values: Float[Tensor, "b c hc wc"],
+        dataset_index: Any = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> BackboneOutput:
+        """Returns the feature maps (b d h w) of the backbone.
+
+        Raises:
+            InputError: Something is asked for that only our own backbone has.
+        """
+        if dataset_index is not None:
+            raise InputError(f"dataset_index {dataset_index!r} was given, but only ViTPose's own backbone has experts; leave it out")
+        if self.uses_timm:
+            if output_attentions or output_hidden_states:
+                raise InputError("a timm backbone returns neither attentions nor hidden states; leave them out")
+            return BackboneOutput(feature_maps=tuple(self.body(pixel_values)))
+        output = self.body(
+            pixel_values, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+        )
+        return BackboneOutput(
+            feature_maps=tuple(output.feature_maps),
+            hidden_states=output.hidden_states if output_hidden_states else None,
+            attentions=output.attentions if output_attentions else None,
+        )
+
+
+def _timm_backbone(config: VitPoseConfig) -> nn.Module:
+    timm = require("timm", "timm", "for use_timm_backbone")
+    options = config.backbone_kwargs or {}
+    return timm.create_model(
+        config.backbone, pretrained=config.use_pretrained_backbone, features_only=True, **options
+    )
+
+
+def _transformers_backbone(config: VitPoseConfig) -> nn.Module:
+    from transformers import AutoBackbone, AutoConfig
+
+    options = config.backbone_kwargs or {}
+    if config.backbone is None:
+        return AutoBackbone.from_config(AutoConfig.for_model(**config.backbone_config))
+    if config.use_pretrained_backbone:
+        return AutoBackbone.from_pretrained(config.backbone, **options)
+    return AutoBackbone.from_config(AutoConfig.from_pretrained(config.backbone, **options))

@@ -1,0 +1,230 @@
+"""The whole network: backbone, decoder, loss.
+
+Knows tensors only: no picture, no box. Files are `checkpoint`'s business.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .backbone import VitPoseBackbone
+from .config import VitPoseBackboneConfig, VitPoseConfig
+from .decoder import ClassicDecoder, SimpleDecoder
+from .experts import fold_state
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@dataclass
+class VitPoseEstimatorOutput:
+    """What the network returns; also read by position, as a tuple without what was not asked for.
+
+    Attributes:
+        heatmaps: One map a keypoint, a quarter of the input's size.
+        loss: The loss, if labels were given.
+        hidden_states: Tokens before and after each block, if asked for.
+        attentions: Attention of each block, if asked for.
+    """
+
+    heatmaps: Float[Tensor, "b k hm wm"]
+    loss: Float[Tensor, ""] | None = None
+    hidden_states: tuple[Float[Tensor, "b t d"], ...] | None = None
+    attentions: tuple[Float[Tensor, "b heads t t"], ...] | None = None
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """Returns (loss, heatmaps, hidden_states, attentions) without those that are None."""
+        ordered = (self.loss, self.heatmaps, self.hidden_states, self.attentions)
+        return tuple(value for value in ordered if value is not None)
+
+    def __getitem__(self, key: int | slice | str) -> Any:
+        if isinstance(key, str):
+            if key not in {f.name for f in fields(self)}:
+                raise KeyError(f"{key!r} is no output; there are {[f.name for f in fields(self)]}")
+            return getattr(self, key)
+        return self.to_tuple()[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.to_tuple())
+
+
+def flip_back(maps: Float[Tensor, "b k hm wm"], flip_pairs: Any) -> Float[Tensor, "b k hm wm"]:
+    """Returns the maps of a mirrored crop as maps of the crop itself: paired channels swap, columns turn.
+
+    Args:
+        maps: Heat maps of mirrored crops.
+        flip_pairs: Pairs of keypoint indices, as a list or tensor (p, 2).
+
+    Raises:
+        InputError: `flip_pairs` are no pairs of keypoints.
+    """
+    pairs = torch.as_tensor(flip_pairs, dtype=torch.long).reshape(-1).tolist()
+    shape, count = tuple(torch.as_tensor(flip_pairs).shape), maps.shape[1]
+    if pairs and (len(shape) != 2 or shape[1] != 2 or not all(0 <= index < count for index in pairs)):
+        raise InputError(f"flip_pairs must be pairs of indices from 0 to {count - 1}, not {flip_pairs!r}")
+    order = list(range(count))
+    for a, b in zip(pairs[::2], pairs[1::2], strict=True):
+        order[a], order[b] = b, a
+    return maps[:, order].flip(-1)
+
+
+def heatmap_loss(
+    heatmaps: Float[Tensor, "b k hm wm"],
+    labels: Float[Tensor, "b k hm wm"],
+    weights: Float[Tensor, "b k"] | None = None,
+) -> Float[Tensor, ""]:
+    """The paper's loss: per-keypoint mean squared error of the weighted maps, in float32.
+
+    Args:
+        heatmaps: Predicted maps.
+        labels: Target maps.
+        weights: Weight of each keypoint, 0 for one without a label; multiplies prediction and target
+            alike, so it enters squared, as in the original's `JointsMSELoss`.
+
+    Raises:
+        InputError: The shapes differ.
+    """
+    if labels.shape != heatmaps.shape:
+        raise InputError(f"labels have the shape {tuple(labels.shape)}, the heat maps {tuple(heatmaps.shape)}; make targets of that size")
+    if weights is not None and weights.shape != heatmaps.shape[:2]:
+        raise InputError(f"label_weights have the shape {tuple(weights.shape)} and need {tuple(heatmaps.shape[:2])}, one a keypoint")
+    errors = (heatmaps.float() - labels.float()).square()
+    return errors.mean() if weights is None else (errors * weights.float().square()[:, :, None, None]).mean()
+
+
+class VitPoseForPoseEstimation(nn.Module):
+    """ViTPose and ViTPose++: crops in, one heat map a keypoint out.
+
+    Args:
+        config: Sizes and keypoints; ViTPose-B with 17 COCO keypoints without one.
+    """
+
+    def __init__(self, config: VitPoseConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or VitPoseConfig()
+        self.backbone: nn.Module
+        if isinstance(self.config.backbone_config, VitPoseBackboneConfig):
+            self.backbone = VitPoseBackbone(self.config.backbone_config)
+        else:
+            from .foreign import ForeignBackbone
+
+            self.backbone = ForeignBackbone(self.config)
+        width, count = self.backbone.config.hidden_size, len(self.config.id2label)
+        self.head: nn.Module
+        if self.config.use_simple_decoder:
+            self.head = SimpleDecoder(width, count, self.config.scale_factor)
+        else:
+            self.head = ClassicDecoder(width, count)
+        self._init_head()
+
+    def _init_head(self) -> None:
+        # The original draws the decoder from N(0, 0.001) for both kinds of convolution.
+        for module in self.head.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.normal_(module.weight, std=0.001)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the weights."""
+        return next(self.parameters()).dtype
+
+    def gradient_checkpointing_enable(self, enabled: bool = True) -> None:
+        """Trades time for memory in training: blocks are computed again in the backward pass."""
+        self.backbone.gradient_checkpointing = enabled
+
+    def forward(
+        self,
+        pixel_values: Float[Tensor, "b c hc wc"],
+        dataset_index: int | Sequence[int] | Int[Tensor, "..."] | None = None,
+        flip_pairs: Any = None,
+        labels: Float[Tensor, "b k hm wm"] | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        *,
+        label_weights: Float[Tensor, "b k"] | None = None,
+    ) -> VitPoseEstimatorOutput | tuple[Any, ...]:
+        """Returns the heat maps of a batch of crops.
+
+        Args:
+            pixel_values: Normalised crops; any size that the patch divides.
+            dataset_index: Which expert, one for all or one a sample; required with several experts.
+            flip_pairs: If given, the crops are taken as mirrored, and the maps are returned as those of the
+                crops before mirroring. The pixels themselves are not touched: mirror them first.
+            labels: Target maps; the loss is returned too.
+            output_attentions: Return each block's attention.
+            output_hidden_states: Return the tokens before and after each block.
+            return_dict: False returns a tuple.
+            label_weights: Weight of each keypoint in the loss.
+
+        Raises:
+            InputError: An argument does not fit the network or another argument.
+        """
+        features = self.backbone(
+            pixel_values, dataset_index, bool(output_attentions), bool(output_hidden_states)
+        )
+        heatmaps = self.head(self._on_grid(features.feature_maps[-1], pixel_values))
+        if flip_pairs is not None:
+            heatmaps = flip_back(heatmaps, flip_pairs)
+        loss = None if labels is None else heatmap_loss(heatmaps, labels, label_weights)
+        output = VitPoseEstimatorOutput(heatmaps, loss, features.hidden_states, features.attentions)
+        return output.to_tuple() if return_dict is False else output
+
+    def _on_grid(self, tokens: Float[Tensor, "..."], pixels: Tensor) -> Float[Tensor, "b d h w"]:
+        if tokens.ndim == 4:  # other libraries' backbones return maps, not tokens
+            return tokens
+        rows = pixels.shape[2] // self.backbone.config.patch_size[0]
+        return tokens.transpose(1, 2).unflatten(2, (rows, -1)).contiguous()
+
+    def fold_expert(self, index: int) -> VitPoseForPoseEstimation:
+        """Returns a dense network with the same output as this one with `dataset_index=index`.
+
+        Raises:
+            InputError: The network has no experts, or not that one.
+        """
+        experts = getattr(self.config.backbone_config, "num_experts", 1)
+        if experts == 1:
+            raise InputError("this network has no experts to fold; it is dense already")
+        if not 0 <= index < experts:
+            raise InputError(f"expert {index} does not exist; the network has {experts}, 0 to {experts - 1}")
+        dense = copy.copy(self.config)
+        dense.backbone_config = replace(self.config.backbone_config, num_experts=1, out_features=None)
+        with torch.device("meta"):
+            folded = VitPoseForPoseEstimation(dense)
+        folded.load_state_dict(fold_state(self.state_dict(), index), assign=True)
+        return folded.train(self.training)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> Self:
+        """Loads a network; see `vitpose.model.checkpoint.load_model` for the arguments and errors."""
+        from .checkpoint import load_model
+
+        return load_model(cls, name, **options)
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
+        """Writes `config.json` and `model.safetensors` as `transformers` reads them."""
+        from .checkpoint import save_model
+
+        save_model(self, folder, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads what `save_pretrained` writes to a hub repository; see `checkpoint.push_model`."""
+        from .checkpoint import push_model
+
+        return push_model(self, repo_id, **options)
