@@ -1,0 +1,83 @@
+"""ViTPose and ViTPose++: the keypoints of people and animals with plain vision transformers.
+
+    import vitpose
+
+    pipe = vitpose.load("vitpose-tiny", detector="whole-picture")
+    poses = pipe("person.jpg")
+    vitpose.draw(vitpose.read_image("person.jpg"), poses)
+
+Names are loaded when they are first used: importing vitpose imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .boxes import Size, xywh_from_xyxy, xyxy_from_cxcywh, xyxy_from_xywh
+    from .detect.protocol import Detections
+    from .draw import draw
+    from .errors import (
+        BoxError,
+        CheckpointError,
+        ImageError,
+        InputError,
+        MissingDependencyError,
+        SkeletonError,
+        UnknownNameError,
+        VitPoseError,
+    )
+    from .hub import list_models
+    from .image import find_images, read_image, save_image
+    from .loading import load
+    from .model.backbone import VitPoseBackbone
+    from .model.config import VitPoseBackboneConfig, VitPoseConfig
+    from .model.pose import VitPoseEstimatorOutput, VitPoseForPoseEstimation
+    from .pipeline import Pipeline, Prediction
+    from .poses import Poses
+    from .processing import VitPoseImageProcessor
+    from .skeleton import Skeleton
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "boxes": ("Size", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh"),
+    "detect.protocol": ("Detections",),
+    "draw": ("draw",),
+    "errors": (
+        "BoxError", "CheckpointError", "ImageError", "InputError", "MissingDependencyError", "SkeletonError",
+        "UnknownNameError", "VitPoseError",
+    ),
+    "hub": ("list_models",),
+    "image": ("find_images", "read_image", "save_image"),
+    "loading": ("load",),
+    "model.backbone": ("VitPoseBackbone",),
+    "model.config": ("VitPoseBackboneConfig", "VitPoseConfig"),
+    "model.pose": ("VitPoseEstimatorOutput", "VitPoseForPoseEstimation"),
+    "pipeline": ("Pipeline", "Prediction"),
+    "poses": ("Poses",),
+    "processing": ("VitPoseImageProcessor",),
+    "skeleton": ("Skeleton",),
+}  # fmt: skip
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BoxError", "CheckpointError", "Detections", "ImageError", "InputError", "MissingDependencyError", "Pipeline",
+    "Poses", "Prediction", "Size", "Skeleton", "SkeletonError", "UnknownNameError", "VitPoseBackbone",
+    "VitPoseBackboneConfig", "VitPoseConfig", "VitPoseError", "VitPoseEstimatorOutput",
+    "VitPoseForPoseEstimation", "VitPoseImageProcessor", "draw", "find_images", "list_models", "load",
+    "read_image", "save_image", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'vitpose' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,7 +6,11 @@ The only place that talks to a hub. Knows no network and no weights.
 from __future__ import annotations
 
 import json
+import re
+import tempfile
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -69,7 +73,7 @@ def find_file(
 
     Args:
         name: A short name, a folder, or a hub repository ("owner/name").
-        filename: The file's name inside it.
+        filename: The file's name inside it, without a folder.
         revision: Branch, tag or commit of the repository.
         token: Access token for the hub; True takes the stored one.
         cache_dir: Where downloads are kept; the hub's own cache without it.
@@ -77,14 +81,17 @@ def find_file(
 
     Raises:
         UnknownNameError: The name is neither a short name, nor a folder, nor of a repository's form.
-        CheckpointError: The folder or repository has no such file, or the hub cannot be reached.
+        CheckpointError: The folder or repository has no such file, the hub cannot be reached, or
+            `filename` (which may come out of a file) names a place outside the folder.
     """
+    if not re.fullmatch(r"\w[\w.-]*", filename):
+        raise CheckpointError(f"{filename!r} is no plain file name; a model's files all lie in one folder")
     card = list_models().get(str(name))
     if card is not None and card.ships:
         folder = Path(str(resources.files("vitpose") / "weights"))
     else:
-        folder = Path(name).expanduser()
-    if folder.is_dir():
+        folder = _existing_folder(name)
+    if folder is not None:
         if not (folder / filename).is_file():
             raise CheckpointError(f"the folder {folder} has no {filename}; a checkpoint's folder has one")
         return folder / filename
@@ -95,17 +102,23 @@ def find_file(
     return _download(repository, filename, revision, token, cache_dir, local_files_only)
 
 
+def _existing_folder(name: str | Path) -> Path | None:
+    try:
+        folder = Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError):  # a name that no file system takes: too long, or of an unknown user
+        return None
+
+
 def _download(
     repository: str, filename: str, revision: str | None, token: Any, cache_dir: Any, local_files_only: bool
 ) -> Path:
-    import httpx
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     options = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     try:
         return Path(hf_hub_download(repository, filename, **options))
-    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
+    except Exception as error:  # the hub's client and the HTTP library below it have no error in common
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(
             f"{filename} of {repository!r} could not be had from the hub: {reason}. Check the name and the "
@@ -127,3 +140,30 @@ def read_json(name: str | Path, filename: str, **hub: Any) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise CheckpointError(f"{path} holds a {type(table).__name__}, not a JSON object; it is not a model's file")
     return table
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yields a path to write to, which takes the place of `path` once the block has ended well.
+
+    So a half-written file is never taken for a model's, and what stood there before outlives a failure.
+
+    Args:
+        path: The file to make or replace; its folder is made if need be.
+
+    Raises:
+        CheckpointError: It cannot be written.
+    """
+    partial = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
+            partial = Path(file.name)
+        yield partial
+        partial.chmod(0o644)  # temporary files are for their owner's eyes, models are for everybody's
+        partial.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error}; choose another folder or make room") from error
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)

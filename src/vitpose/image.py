@@ -19,9 +19,9 @@ import urllib.parse
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -65,6 +65,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# As `warnings.filterwarnings` stores it: action, message, category, module, line.
+_PILLOW_IGNORED = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _JPEG_END = b"\xff\xd9"
 _HALF_A_LEVEL = 0.5 / 255
 _MAX_NAMES_COMPARED = 5000  # keeps the message about a missing file quick in a folder of any size
@@ -101,7 +103,7 @@ def read_image(source: Any, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "
         name = f"the PIL image ({source.mode}, {source.width}x{source.height})"
         with _pillow_contained(name):
             return _rgb_from_pillow(source, name, max_pixels)
-    if hasattr(source, "detach") or hasattr(source, "__array__"):
+    if hasattr(source, "cpu") or hasattr(source, "__array__"):
         array = _array_from(source)
         return _rgb_from_array(array, f"the array of shape {array.shape} and type {array.dtype}")
     file, name = _open(source)
@@ -130,12 +132,14 @@ def find_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str
         ImageError: A file does not exist, a folder holds no pictures or cannot be listed, or a glob
             matches none.
     """
-    given = [sources] if isinstance(sources, (str, os.PathLike)) else sources
+    several = isinstance(sources, Iterable) and not isinstance(sources, (str, os.PathLike))
     found: dict[str, str | Path] = {}
-    for source in given:
-        for item in [source] if _is_url(source) else _find_files(_path_from(source)):
-            key = os.path.normpath(item.absolute()) if isinstance(item, Path) else item
-            found.setdefault(key, item)
+    for source in cast("Iterable[Any]", sources if several else [sources]):
+        if isinstance(source, str) and _is_url(source):
+            found.setdefault(source, source)
+            continue
+        for path in _find_files(_path_from(source)):
+            found.setdefault(os.path.normpath(path.absolute()), path)
     return list(found.values())
 
 
@@ -167,17 +171,21 @@ def save_image(path: str | os.PathLike[str], image: Any) -> None:
 
 
 def _path_from(source: Any) -> Path:
+    if source == "":  # which pathlib would take for the current folder
+        raise ImageError("the path is an empty text; name a file or a folder ('.' is the current one)")
     try:
         return Path(source).expanduser()
     except (TypeError, RuntimeError) as error:
-        raise ImageError(f"{source!r:.200} is not a path: {error}; pass a text or a pathlib.Path") from error
+        raise ImageError(
+            f"{source!r:.200} cannot be a path: {error}; pass a text or a pathlib.Path"
+        ) from error
 
 
 def _is_url(source: Any) -> bool:
     return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
 
 
-def _open(source: Any) -> tuple[BinaryIO, str]:
+def _open(source: Any) -> tuple[io.BufferedIOBase, str]:
     """Returns a file to decode, seekable and at its start, and how messages shall call it."""
     if _is_url(source):
         return io.BytesIO(_download(source)), source
@@ -186,17 +194,17 @@ def _open(source: Any) -> tuple[BinaryIO, str]:
         return _open_path(path), str(path)
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
-        return io.BytesIO(data), f"the bytes ({len(data)} of them)"
+        return io.BytesIO(data), f"the bytes object of {len(data)} bytes"
     if hasattr(source, "read"):
         name = f"the file object {getattr(source, 'name', None) or type(source).__name__}"
         return io.BytesIO(_bytes_from_file_object(source, name)), name
     raise ImageError(
-        f"a {type(source).__name__} is not a picture: {source!r:.200}; pass one path, http(s) address, "
+        f"{source!r:.200} of type {type(source).__name__} is not a picture; pass one path, http(s) address, "
         "bytes object, binary file object, PIL image, array or tensor at a time"
     )
 
 
-def _open_path(path: Path) -> BinaryIO:
+def _open_path(path: Path) -> io.BufferedIOBase:
     try:
         file = path.open("rb")
     except FileNotFoundError as error:
@@ -239,8 +247,8 @@ def _missing(path: Path) -> ImageError:
 def _download(url: str) -> bytes:
     # Addresses are often pasted with spaces and accents; what is already escaped stays as it is.
     quoted = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")
-    request = urllib.request.Request(quoted, headers={"User-Agent": "vitpose"})
     try:
+        request = urllib.request.Request(quoted, headers={"User-Agent": "vitpose"})
         with urllib.request.urlopen(request, timeout=URL_TIMEOUT_S) as reply:
             announced = int(reply.headers.get("Content-Length", 0))
             data = reply.read(MAX_DOWNLOAD_BYTES + 1) if announced <= MAX_DOWNLOAD_BYTES else b""
@@ -260,7 +268,7 @@ def _download(url: str) -> bytes:
     return data
 
 
-def _decode(file: BinaryIO, name: str, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
+def _decode(file: io.BufferedIOBase, name: str, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
     start = file.read(16)
     if not start:
         raise ImageError(f"{name} is empty; fetch or save the picture again")
@@ -273,7 +281,7 @@ def _decode(file: BinaryIO, name: str, max_pixels: int) -> UInt8[np.ndarray, "h 
         return _rgb_from_pillow(image, name, max_pixels)
 
 
-def _find_opener(start: bytes, name: str) -> Callable[[BinaryIO, str], Image.Image]:
+def _find_opener(start: bytes, name: str) -> Callable[[io.BufferedIOBase, str], Image.Image]:
     """Finds the plugin for a file that begins with these bytes.
 
     `PIL.Image.open` does this too, but refuses large pictures by a limit for the whole program, which
@@ -285,13 +293,13 @@ def _find_opener(start: bytes, name: str) -> Callable[[BinaryIO, str], Image.Ima
         if isinstance(accepted, str):  # the plugin knows the format and lacks the library to read it
             raise ImageError(f"{name} cannot be read: {accepted}; save the picture as JPEG or PNG")
         if accepted:
-            return cast("Callable[[BinaryIO, str], Image.Image]", opener)
+            return cast("Callable[[io.BufferedIOBase, str], Image.Image]", opener)
     raise ImageError(
         f"{name} is not a picture: it begins with {start!r}, and pictures must be one of {', '.join(FORMATS)}"
     )
 
 
-def _refuse_without_end(file: BinaryIO, name: str) -> None:
+def _refuse_without_end(file: io.BufferedIOBase, name: str) -> None:
     """Refuses a JPEG without the marker that ends it.
 
     Pillow notices a file that stops early, but not one whose tail was never written and reads as zeros:
@@ -307,14 +315,15 @@ def _pillow_contained(name: str) -> Iterator[None]:
     # Not `warnings.catch_warnings`: it puts back what it found, so with several threads the filter of one
     # could stay in place for ever. Each reader adds an entry of its own and takes that away again.
     filters = cast("list[Any]", warnings.filters)
-    filters.insert(0, ("ignore", None, Warning, re.compile(r"PIL\."), 0))
+    filters.insert(0, _PILLOW_IGNORED)
     try:
         yield
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{name} is refused by Pillow's own limit: {error} If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
+            f"{name} is refused by Pillow's own limit: {error} If you trust it, raise that limit, "
+            "PIL.Image.MAX_IMAGE_PIXELS, in your program"
         ) from error
     except Exception as error:  # plugins raise almost anything on damaged files
         raise ImageError(
@@ -322,7 +331,8 @@ def _pillow_contained(name: str) -> Iterator[None]:
             "again, otherwise save it as an RGB picture in JPEG or PNG"
         ) from error
     finally:
-        filters.remove(("ignore", None, Warning, re.compile(r"PIL\."), 0))
+        with suppress(ValueError):  # another thread reset all filters meanwhile
+            filters.remove(_PILLOW_IGNORED)
 
 
 def _rgb_from_pillow(image: Image.Image, name: str, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -372,7 +382,7 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 def _array_from(source: Any) -> np.ndarray:
     try:
-        return np.asarray(source.detach().cpu().numpy() if hasattr(source, "detach") else source)
+        return np.asarray(source.detach().cpu().numpy() if hasattr(source, "cpu") else source)
     except Exception as error:  # every array library has its own
         raise ImageError(
             f"the {type(source).__name__} cannot be read as an array: {error}; convert it to uint8 first"
@@ -439,9 +449,9 @@ def _find_files(path: Path) -> list[Path]:
         if any(sign in str(path) for sign in "*?["):
             return _pictures_matching(path)
         raise _missing(path)
+    except ImageError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
         raise ImageError(f"{path} cannot be looked up: {error}; check its name and permissions") from error
 
 
@@ -468,7 +478,10 @@ def _raise(error: OSError) -> None:
 
 
 def _pictures_matching(pattern: Path) -> list[Path]:
-    matches = [path for path in map(Path, glob.glob(str(pattern), recursive=True)) if path.is_file()]
+    # From the deepest folder that exists, so that brackets in the names of folders mean themselves.
+    base = next(folder for folder in pattern.parents if folder.is_dir())
+    names = glob.glob(str(pattern.relative_to(base)), root_dir=base, recursive=True)  # noqa: PTH207 (skips hidden)
+    matches = [base / name for name in names if (base / name).is_file()]
     suffix, suffixes = pattern.suffix, _picture_suffixes()
     spelt_out = suffix and not any(sign in suffix for sign in "*?[")
     found = [path for path in matches if spelt_out or path.suffix.lower() in suffixes]

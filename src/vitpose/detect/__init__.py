@@ -35,7 +35,11 @@ __all__ = [
 
 
 def load_detector(
-    spec: str | Detector, *, device: str = "auto", labels: Labels = ("person",), min_score: float | None = None
+    spec: str | Detector,
+    *,
+    device: str = "auto",
+    labels: Labels = ("person",),
+    min_score: float | None = None,
 ) -> Detector:
     """Makes a detector of a short text.
 
@@ -58,7 +62,9 @@ def load_detector(
             raise InputError(f"{spec!r:.200} is no detector: it needs a method `detect` and a flag `settles`")
         return spec
     kind, colon, argument = spec.partition(":")
-    options: dict[str, Any] = {"labels": labels} if min_score is None else {"labels": labels, "min_score": min_score}
+    options: dict[str, Any] = {"labels": labels}
+    if min_score is not None:
+        options["min_score"] = min_score
     match kind, argument:
         case "whole-picture", "" if not colon:
             return WholePicture()

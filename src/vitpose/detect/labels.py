@@ -18,8 +18,10 @@ Labels = Sequence[str] | str | None
 
 @cache
 def coco_labels() -> Mapping[int, str]:
-    """Returns COCO's 80 class names by category id (1 to 90, with gaps), in the order in which
-    networks trained on COCO count them from 0."""
+    """Returns COCO's 80 class names by category id (1 to 90, with gaps).
+
+    Networks trained on COCO count them in this order, from 0.
+    """
     text = (resources.files("vitpose.detect") / "coco_classes.txt").read_text(encoding="utf-8")
     rows = (line.split(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     return MappingProxyType({int(number): name for number, name in rows})

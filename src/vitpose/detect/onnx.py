@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -24,8 +24,8 @@ BATCH = 8
 PAD_GREY = 114
 """Grey level around a letterboxed picture, as both families were trained."""
 UNDERSTOOD = (
-    "YOLOX, not decoded (a float input 1 or any x 3 x h x w, one output of anchors x 85 for the strides 8, 16 "
-    "and 32) and RTMDet end2end (a float input 1 or any x 3 x h x w, outputs dets n x 5 and labels n)"
+    "YOLOX, not decoded (one output, anchors x 85, for the strides 8, 16 and 32) and RTMDet end2end (two "
+    "outputs, dets, n x 5, and labels, n), each with one float input of b x 3 x h x w, b being 1 or any"
 )
 
 
@@ -37,23 +37,15 @@ class _Raw(NamedTuple):
     classes: Int[np.ndarray, " n"]
 
 
-class _Layout(Protocol):
-    """What a family of networks is fed (BGR, letterboxed, (value - mean) / std) and how it answers."""
-
-    size: Size
-    mean: ClassVar[tuple[float, float, float]]
-    std: ClassVar[tuple[float, float, float]]
-
-    def read(self, outputs: Sequence[np.ndarray], index: int, min_score: float) -> _Raw:
-        """Returns the candidates of one picture of a batch that score enough."""
-        ...
-
-
 @dataclass(frozen=True)
 class _YoloX:
-    """YOLOX (arXiv 2107.08430): every cell of three grids gives one box, relative to the cell."""
+    """YOLOX (arXiv 2107.08430): every cell of three grids gives one box, relative to the cell.
+
+    The network is fed the grey levels themselves, BGR.
+    """
 
     size: Size
+    batch: int
     mean: ClassVar = (0.0, 0.0, 0.0)
     std: ClassVar = (1.0, 1.0, 1.0)
     strides: ClassVar = (8, 16, 32)
@@ -64,15 +56,19 @@ class _YoloX:
         if size is None or [len(output.shape) for output in outputs] != [3]:
             return None
         anchors = sum((size.width // stride) * (size.height // stride) for stride in cls.strides)
-        return cls(size) if list(outputs[0].shape[1:]) == [anchors, 85] else None
+        if list(outputs[0].shape[1:]) != [anchors, 85]:
+            return None
+        return cls(size, batch=1 if inputs[0].shape[0] == 1 else BATCH)
 
     def read(self, outputs: Sequence[np.ndarray], index: int, min_score: float) -> _Raw:
+        """Returns the candidates of one picture of a batch that score enough."""
         answer = outputs[0][index]
         # The logarithm of a size in cells is below 5; what a decoded file has there are pixels.
-        if answer[:, 2:4].max() > 20:
+        largest = answer[:, 2:4].max()
+        if largest > 20:
             raise CheckpointError(
-                f"this YOLOX file decodes its boxes itself (sizes up to {answer[:, 2:4].max():.0f}); export it "
-                "without --decode_in_inference"
+                f"this YOLOX file decodes its boxes itself (it gives a box of {largest:.0f} pixels); export "
+                "it without --decode_in_inference"
             )
         scores = answer[:, 4:5] * answer[:, 5:]
         rows, classes = np.nonzero(scores >= min_score)
@@ -93,9 +89,14 @@ class _YoloX:
 
 @dataclass(frozen=True)
 class _RtmDet:
-    """RTMDet (arXiv 2212.07784) as MMDeploy exports it end to end: boxes come out ready."""
+    """RTMDet (arXiv 2212.07784) as MMDeploy exports it end to end: boxes come out ready.
+
+    The network is fed (grey level - mean) / std, BGR. Its files promise any batch, but the suppression
+    of overlaps inside them works on one picture only.
+    """
 
     size: Size
+    batch: ClassVar = 1
     mean: ClassVar = (103.53, 116.28, 123.675)
     std: ClassVar = (57.375, 57.12, 58.395)
     trained_size: ClassVar = Size(320, 320)  # of the nano person model; other sizes stand in the file
@@ -103,10 +104,11 @@ class _RtmDet:
     @classmethod
     def recognise(cls, inputs: Sequence[Any], outputs: Sequence[Any]) -> _RtmDet | None:
         size = _input_size(inputs, otherwise=cls.trained_size)
-        ranks = {output.name: len(output.shape) for output in outputs}
-        return cls(size) if size is not None and ranks == {"dets": 3, "labels": 2} else None
+        ranks = [(output.name, len(output.shape)) for output in outputs]
+        return cls(size) if size is not None and ranks == [("dets", 3), ("labels", 2)] else None
 
     def read(self, outputs: Sequence[np.ndarray], index: int, min_score: float) -> _Raw:
+        """Returns the candidates of one picture of a batch that score enough."""
         dets, classes = outputs[0][index], outputs[1][index]
         good = dets[:, 4] >= min_score
         return _Raw(dets[good, :4], dets[good, 4], classes[good])
@@ -122,7 +124,7 @@ def _input_size(inputs: Sequence[Any], otherwise: Size | None = None) -> Size | 
     if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
         return None
     batch, channels, height, width = inputs[0].shape
-    if channels != 3 or batch not in (1, None) and not isinstance(batch, str):
+    if channels != 3 or (batch not in (1, None) and not isinstance(batch, str)):
         return None
     return Size(width, height) if isinstance(width, int) and isinstance(height, int) else otherwise
 
@@ -165,7 +167,7 @@ class OnnxDetector:
         self._session = _open_session(self.path, device)
         self._layout = self._recognise()
 
-    def _recognise(self) -> _Layout:
+    def _recognise(self) -> _YoloX | _RtmDet:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         layout = _YoloX.recognise(inputs, outputs) or _RtmDet.recognise(inputs, outputs)
         if layout is None:
@@ -181,19 +183,19 @@ class OnnxDetector:
         Raises:
             CheckpointError: The network's answer does not mean what its layout promises.
         """
-        argument = self._session.get_inputs()[0]
-        step = 1 if argument.shape[0] == 1 else BATCH
+        entrance, step = self._session.get_inputs()[0].name, self._layout.batch
         found = []
         for start in range(0, len(images), step):
             batch = images[start : start + step]
-            outputs = self._session.run(None, {argument.name: np.stack([self._prepare(i) for i in batch])})
+            outputs = self._session.run(None, {entrance: np.stack([self._prepare(i) for i in batch])})
             raws = [self._layout.read(outputs, index, self.min_score) for index in range(len(batch))]
             found += [self._finish(raw, Size.of(image)) for raw, image in zip(raws, batch, strict=True)]
         return found
 
     def _prepare(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "3 hc wc"]:
         bgr = letterbox(image, self._layout.size)[:, :, ::-1].astype(np.float32)
-        pixels = (bgr - np.float32(self._layout.mean)) / np.float32(self._layout.std)
+        mean, std = np.array([self._layout.mean, self._layout.std], np.float32)
+        pixels = (bgr - mean) / std
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def _finish(self, raw: _Raw, size: Size) -> Detections:
@@ -253,10 +255,12 @@ def _choose_providers(device: str, available: Sequence[str]) -> list[Any]:
     """
     kind, _, number = device.partition(":")
     has_cuda = "CUDAExecutionProvider" in available
-    if device == "cpu" or device == "auto" and not has_cuda:
+    if device == "cpu" or (device == "auto" and not has_cuda):
         return ["CPUExecutionProvider"]
-    if kind not in ("auto", "cuda") or number and not number.isdigit():
-        raise InputError(f"device {device!r} is not understood; detectors in ONNX run on auto, cpu, cuda or cuda:N")
+    if kind not in ("auto", "cuda") or (number and not number.isdigit()):
+        raise InputError(
+            f"device {device!r} is not understood; detectors in ONNX run on auto, cpu, cuda or cuda:N"
+        )
     if not has_cuda:
         raise InputError(
             f"device {device!r} needs ONNX Runtime's CUDAExecutionProvider, and there is only "

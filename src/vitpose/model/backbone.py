@@ -15,11 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError, UnknownNameError
-from .config import VitPoseBackboneConfig
+from .config import PATCH_PADDING, VitPoseBackboneConfig
 from .experts import ExpertMlp, Mlp, Routing, route
-
-PATCH_PADDING = 2
-"""The patch convolution pads by two pixels a side, in the original and so in every checkpoint."""
 
 _ACTIVATIONS = {
     "gelu": nn.GELU,
@@ -174,13 +171,21 @@ class VitPoseBackbone(nn.Module):
         """Turns crops into tokens with their positions.
 
         Raises:
-            InputError: The crop has the wrong number of channels, or a size that the patch does not divide.
+            InputError: The crops are no batch, have the wrong number of channels, or a size that the patch
+                does not divide.
         """
+        if pixels.ndim != 4:
+            raise InputError(
+                f"pixel_values have the shape {tuple(pixels.shape)}; give a batch: "
+                f"crops, {self.config.num_channels} channels, height, width"
+            )
         channels, height, width = pixels.shape[1:]
         patch_height, patch_width = self.config.patch_size
         if channels != self.config.num_channels:
-            raise InputError(f"pixel_values has {channels} channels, the network takes {self.config.num_channels}")
-        if height % patch_height or width % patch_width:
+            raise InputError(
+                f"pixel_values have {channels} channels, the network takes {self.config.num_channels}"
+            )
+        if height % patch_height or width % patch_width or 0 in (height, width):
             raise InputError(
                 f"pixel_values of {width}x{height} (width x height) do not divide into patches of "
                 f"{patch_width}x{patch_height}; choose multiples of the patch"

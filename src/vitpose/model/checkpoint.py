@@ -60,7 +60,10 @@ _QKV = ("query", "key", "value")
 
 
 def _renamer(rows: list[tuple[str, str]]) -> Callable[[str], str]:
-    table = [(re.compile("^" + re.escape(old).replace(r"\#", r"(\d+)")), new.replace("#", r"\1")) for old, new in rows]
+    table = [
+        (re.compile("^" + re.escape(old).replace(r"\#", r"(\d+)")), new.replace("#", r"\1"))
+        for old, new in rows
+    ]
 
     def rename(name: str) -> str:
         for pattern, new in table:
@@ -79,7 +82,7 @@ def state_for_transformers(state: Mapping[str, Tensor]) -> State:
     """Returns our parameters under `transformers`' names: qkv split in three."""
     named = {}
     for name, tensor in state.items():
-        if ".attn.qkv." in name:
+        if re.match(r"backbone\.blocks\.\d+\.attn\.qkv\.", name):
             for part, rows in zip(_QKV, tensor.chunk(3), strict=True):
                 named[_to_transformers(name.replace("qkv", part))] = rows
         else:
@@ -90,7 +93,7 @@ def state_for_transformers(state: Mapping[str, Tensor]) -> State:
 def state_from_transformers(state: Mapping[str, Tensor]) -> State:
     """Returns parameters of a `transformers` file under our names: query, key and value joined."""
     named = {_from_transformers(name): tensor for name, tensor in state.items()}
-    for query in [name for name in named if ".attn.query." in name]:
+    for query in [name for name in named if re.match(r"backbone\.blocks\.\d+\.attn\.query\.", name)]:
         parts = [query.replace("query", part) for part in _QKV]
         if all(part in named for part in parts):
             named[query.replace("query", "qkv")] = torch.cat([named.pop(part) for part in parts])

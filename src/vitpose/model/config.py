@@ -6,7 +6,7 @@ Owns names, defaults, presets and checks of `config.json`. Knows no weights and 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from ..errors import CheckpointError, InputError, UnknownNameError
 from ..skeleton import Skeleton
 
 CONFIG_FILE = "config.json"
+
+PATCH_PADDING = 2
+"""The patch convolution pads by two pixels a side, in the original and so in every checkpoint."""
 
 # Width, layers, heads, expert width, drop path: facts of the paper (table 1) and of the released
 # configurations. G is the paper's plain ViT of about one billion parameters; it was never released.
@@ -47,9 +50,12 @@ _SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    height, width = (value, value) if isinstance(value, int) else value
-    return int(height), int(width)
+def _pair(name: str, value: Any) -> tuple[int, int]:
+    try:
+        height, width = (value, value) if isinstance(value, int) else value
+        return int(height), int(width)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is {value!r}; give one number, or height and width") from error
 
 
 @dataclass(kw_only=True)
@@ -102,15 +108,34 @@ class VitPoseBackboneConfig:
     model_type = "vitpose_backbone"
 
     def __post_init__(self) -> None:
-        self.image_size, self.patch_size = _pair(self.image_size), _pair(self.patch_size)
+        self.image_size = _pair("image_size", self.image_size)
+        self.patch_size = _pair("patch_size", self.patch_size)
+        self._check_numbers()
+        self._align_outputs()
+
+    def _check_numbers(self) -> None:
+        for name in ("num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}; it must be a whole number from 1")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)!r}; it must be from 0 to below 1")
         if self.hidden_size % self.num_attention_heads:
             raise InputError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
                 f"{self.num_attention_heads}; change one of them"
             )
+        if min(self.patch_size) <= 2 * PATCH_PADDING:
+            raise InputError(
+                f"patch_size is {self.patch_size}; its sides must be longer than {2 * PATCH_PADDING}, "
+                f"as the patch convolution pads by {PATCH_PADDING}"
+            )
         for what, side, patch in zip(("height", "width"), self.image_size, self.patch_size, strict=True):
             if side <= 0 or side % patch:
-                raise InputError(f"image_size has the {what} {side}, not a positive multiple of the patch's {patch}")
+                raise InputError(
+                    f"image_size has the {what} {side}, not a positive multiple of the patch's {patch}"
+                )
         if self.num_experts < 1:
             raise InputError(f"num_experts is {self.num_experts}; 1 is a dense network, ViTPose++ has 6")
         if self.num_experts > 1 and not 0 < self.part_features < self.hidden_size:
@@ -118,7 +143,6 @@ class VitPoseBackboneConfig:
                 f"part_features is {self.part_features}; with {self.num_experts} experts it must lie "
                 f"between 0 and hidden_size {self.hidden_size}"
             )
-        self._align_outputs()
 
     def _align_outputs(self) -> None:
         """Makes `out_indices` and `out_features` say the same."""
@@ -134,9 +158,16 @@ class VitPoseBackboneConfig:
                     f"out_indices has {index}, but the stages go from 0 (the stem) to {self.num_hidden_layers}"
                 )
         self.out_indices = [index % len(names) for index in self.out_indices]
+        # The decoder takes the last one, and `transformers` refuses any other order.
+        if not self.out_indices or self.out_indices != sorted(set(self.out_indices)):
+            raise InputError(
+                f"out_indices {self.out_indices} must name at least one stage, in ascending order, each once"
+            )
         named = [names[index] for index in self.out_indices]
         if self.out_features is not None and list(self.out_features) != named:
-            raise InputError(f"out_features {self.out_features} and out_indices {self.out_indices} disagree; give one")
+            raise InputError(
+                f"out_features {self.out_features} and out_indices {self.out_indices} disagree; give one"
+            )
         self.out_features = named
 
     @property
@@ -208,17 +239,33 @@ class VitPoseConfig:
         if self.backbone is not None and self.backbone_config is not None:
             raise InputError(f"both backbone {self.backbone!r} and backbone_config are given; give one")
         if self.backbone is None and (self.use_timm_backbone or self.use_pretrained_backbone):
-            raise InputError("use_timm_backbone and use_pretrained_backbone need backbone='...', the name of what to build")
-        if self.backbone is None and self.backbone_config is None:
-            self.backbone_config = VitPoseBackboneConfig()
-        if isinstance(self.backbone_config, Mapping):
-            table = self.backbone_config
-            if table.get("model_type", "vitpose_backbone") == "vitpose_backbone":
-                self.backbone_config = VitPoseBackboneConfig.from_dict(table)
+            raise InputError(
+                "use_timm_backbone and use_pretrained_backbone need backbone='...', the name of what to build"
+            )
+        self._read_backbone()
         self._name_keypoints()
 
+    def _read_backbone(self) -> None:
+        """Turns what describes our own backbone into its configuration, and any other into a dictionary."""
+        given = self.backbone_config
+        if given is None:
+            self.backbone_config = VitPoseBackboneConfig() if self.backbone is None else None
+            return
+        if isinstance(given, VitPoseBackboneConfig):
+            return
+        table = given.to_dict() if hasattr(given, "to_dict") else given
+        if not isinstance(table, Mapping):
+            raise InputError(
+                f"backbone_config is a {type(given).__name__}; give a VitPoseBackboneConfig or a dictionary"
+            )
+        own = table.get("model_type", VitPoseBackboneConfig.model_type) == VitPoseBackboneConfig.model_type
+        self.backbone_config = VitPoseBackboneConfig.from_dict(table) if own else dict(table)
+
     def _name_keypoints(self) -> None:
-        self.id2label = {int(index): name for index, name in self.id2label.items()}
+        try:
+            self.id2label = {int(index): name for index, name in self.id2label.items()}
+        except ValueError as error:
+            raise InputError(f"id2label has a key that is no number: {error}") from error
         if not self.id2label and self.num_labels is None:
             coco = Skeleton.load("coco")
             self.id2label = dict(enumerate(coco.keypoints))
@@ -226,9 +273,13 @@ class VitPoseConfig:
         elif not self.id2label:
             self.id2label = {index: f"keypoint_{index}" for index in range(self.num_labels or 0)}
         if sorted(self.id2label) != list(range(len(self.id2label))) or not self.id2label:
-            raise InputError(f"id2label must number the keypoints from 0 without gaps, not {sorted(self.id2label)}")
+            raise InputError(
+                f"id2label must number the keypoints from 0 without gaps, not {sorted(self.id2label)}"
+            )
         if self.num_labels not in (None, len(self.id2label)):
-            raise InputError(f"num_labels is {self.num_labels}, but id2label names {len(self.id2label)} keypoints")
+            raise InputError(
+                f"num_labels is {self.num_labels}, but id2label names {len(self.id2label)} keypoints"
+            )
         self.num_labels = len(self.id2label)
         self.label2id = {name: index for index, name in self.id2label.items()}
 
@@ -295,16 +346,24 @@ class VitPoseConfig:
         """
         kind = table.get("model_type", cls.model_type)
         if kind != cls.model_type:
-            raise CheckpointError(f"the configuration is of a {kind!r} model, not of {cls.model_type!r}; give a ViTPose checkpoint")
+            raise CheckpointError(
+                f"the configuration is of a {kind!r} model, not of {cls.model_type!r}; give a ViTPose checkpoint"
+            )
         own = _own_keys(cls, table)
         own.pop("num_labels", None)
         return cls(**own)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes `config.json` into a folder, made if need be."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        """Writes `config.json` into a folder, made if need be.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        from ..hub import replace_file
+
         text = json.dumps(self.to_dict(), indent=2, sort_keys=True)
-        (Path(folder) / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        with replace_file(Path(folder) / CONFIG_FILE) as path:
+            path.write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **hub: Any) -> VitPoseConfig:

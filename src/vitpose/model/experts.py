@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -29,16 +30,16 @@ class Routing:
     rows: tuple[Tensor, ...] | None
 
 
-def route(dataset_index: int | Int[Tensor, "..."] | None, num_experts: int, batch: int) -> Routing | None:
+def route(dataset_index: Any, num_experts: int, batch: int) -> Routing | None:
     """Turns `dataset_index` into a routing; None for a dense network.
 
     Args:
-        dataset_index: One index for all samples, or one a sample (shape (b,), (b, 1) or (1,)).
+        dataset_index: One index for all samples, or one a sample; a number, list, array or tensor.
         num_experts: Number of experts of the network.
         batch: Number of samples.
 
     Raises:
-        InputError: The index is missing, out of range, or of the wrong length.
+        InputError: The index is missing, no whole number, out of range, or of the wrong length.
     """
     if num_experts == 1:
         return None
@@ -48,14 +49,22 @@ def route(dataset_index: int | Int[Tensor, "..."] | None, num_experts: int, batc
             f"this network has {num_experts} experts, so dataset_index is required: {valid}, one for all "
             "samples or one a sample (0 is COCO in the released ViTPose++ files)"
         )
-    given = torch.as_tensor(dataset_index).reshape(-1)
+    try:
+        given = torch.as_tensor(dataset_index).reshape(-1)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"dataset_index {dataset_index!r} cannot be read; give numbers, {valid}") from error
     indices = given.tolist()
-    wrong = [index for index in indices if not (isinstance(index, int) and 0 <= index < num_experts)]
+    # A truth value counts as a number in Python, but nobody means expert 1 by True.
+    wrong = [index for index in indices if type(index) is not int or not 0 <= index < num_experts]
     if wrong:
-        raise InputError(f"dataset_index {wrong[0]} is not an expert of this network; it has {num_experts}, {valid}")
+        raise InputError(
+            f"dataset_index {wrong[0]} is not an expert of this network; it has {num_experts}, {valid}"
+        )
     if len(indices) not in (1, batch):
-        raise InputError(f"dataset_index has {len(indices)} entries for a batch of {batch}; give one, or one a sample")
-    experts = tuple(sorted(set(indices)))
+        raise InputError(
+            f"dataset_index has {len(indices)} entries for a batch of {batch}; give one, or one a sample"
+        )
+    experts = tuple(sorted(set(indices))) or (0,)  # an empty batch meets no expert, but keeps its shape
     if len(experts) == 1:
         return Routing(experts, None)
     return Routing(experts, tuple((given == expert).nonzero()[:, 0] for expert in experts))

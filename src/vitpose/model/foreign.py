@@ -8,6 +8,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -36,7 +37,8 @@ class ForeignBackbone(nn.Module):
         except (RuntimeError, ValueError, KeyError, OSError) as error:
             library = "timm" if self.uses_timm else "transformers"
             wanted = config.backbone or config.backbone_config
-            raise CheckpointError(f"{library} cannot build the backbone {wanted!r}: {error}") from error
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(f"{library} cannot build the backbone {wanted!r}: {reason}") from error
         channels = self.body.feature_info.channels() if self.uses_timm else self.body.channels
         self.config = SimpleNamespace(hidden_size=channels[-1])
 
@@ -50,17 +52,28 @@ class ForeignBackbone(nn.Module):
         """Returns the feature maps (b d h w) of the backbone.
 
         Raises:
-            InputError: Something is asked for that only our own backbone has.
+            InputError: Something is asked for that only our own backbone has, or the backbone returns
+                tokens where a decoder needs maps.
         """
         if dataset_index is not None:
-            raise InputError(f"dataset_index {dataset_index!r} was given, but only ViTPose's own backbone has experts; leave it out")
+            raise InputError(
+                f"dataset_index {dataset_index!r} was given, but only ViTPose's own backbone has experts; leave it out"
+            )
         if self.uses_timm:
             if output_attentions or output_hidden_states:
-                raise InputError("a timm backbone returns neither attentions nor hidden states; leave them out")
+                raise InputError(
+                    "a timm backbone returns neither attentions nor hidden states; leave them out"
+                )
             return BackboneOutput(feature_maps=tuple(self.body(pixel_values)))
         output = self.body(
             pixel_values, output_attentions=output_attentions, output_hidden_states=output_hidden_states
         )
+        if output.feature_maps[-1].ndim != 4:
+            raise InputError(
+                f"the backbone {type(self.body).__name__} returns features of the shape "
+                f"{tuple(output.feature_maps[-1].shape)}, and a decoder needs maps (b, d, h, w); where it is a "
+                "transformer, reshape_hidden_states=True in its configuration may do that"
+            )
         return BackboneOutput(
             feature_maps=tuple(output.feature_maps),
             hidden_states=output.hidden_states if output_hidden_states else None,
@@ -82,6 +95,9 @@ def _transformers_backbone(config: VitPoseConfig) -> nn.Module:
     options = config.backbone_kwargs or {}
     if config.backbone is None:
         return AutoBackbone.from_config(AutoConfig.for_model(**config.backbone_config))
-    if config.use_pretrained_backbone:
-        return AutoBackbone.from_pretrained(config.backbone, **options)
-    return AutoBackbone.from_config(AutoConfig.from_pretrained(config.backbone, **options))
+    settings = AutoConfig.from_pretrained(config.backbone, **options)
+    body = AutoBackbone.from_config(settings)
+    if not config.use_pretrained_backbone:
+        return body
+    # Through the class itself: AutoBackbone takes the name of a folder for one of timm's.
+    return type(body).from_pretrained(config.backbone, config=settings, dtype=torch.float32)

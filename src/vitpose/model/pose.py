@@ -22,7 +22,7 @@ from .decoder import ClassicDecoder, SimpleDecoder
 from .experts import fold_state
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 @dataclass
@@ -67,14 +67,23 @@ def flip_back(maps: Float[Tensor, "b k hm wm"], flip_pairs: Any) -> Float[Tensor
     Raises:
         InputError: `flip_pairs` are no pairs of keypoints.
     """
-    pairs = torch.as_tensor(flip_pairs, dtype=torch.long).reshape(-1).tolist()
-    shape, count = tuple(torch.as_tensor(flip_pairs).shape), maps.shape[1]
-    if pairs and (len(shape) != 2 or shape[1] != 2 or not all(0 <= index < count for index in pairs)):
-        raise InputError(f"flip_pairs must be pairs of indices from 0 to {count - 1}, not {flip_pairs!r}")
-    order = list(range(count))
-    for a, b in zip(pairs[::2], pairs[1::2], strict=True):
-        order[a], order[b] = b, a
-    return maps[:, order].flip(-1)
+    return maps[:, _mirrored_order(flip_pairs, maps.shape[1])].flip(-1)
+
+
+def _mirrored_order(flip_pairs: Any, count: int) -> list[int]:
+    refusal = InputError(f"flip_pairs must be pairs of indices from 0 to {count - 1}, not {flip_pairs!r}")
+    try:
+        pairs = torch.as_tensor(flip_pairs).tolist()
+        order = list(range(count))
+        for a, b in pairs:
+            if type(a) is not int or type(b) is not int or not (0 <= a < count and 0 <= b < count):
+                raise refusal
+            order[a], order[b] = b, a
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise refusal from error
+    if sorted(order) != list(range(count)):
+        raise InputError(f"flip_pairs {pairs} name a keypoint in two pairs; each has one counterpart")
+    return order
 
 
 def heatmap_loss(
@@ -94,9 +103,15 @@ def heatmap_loss(
         InputError: The shapes differ.
     """
     if labels.shape != heatmaps.shape:
-        raise InputError(f"labels have the shape {tuple(labels.shape)}, the heat maps {tuple(heatmaps.shape)}; make targets of that size")
+        raise InputError(
+            f"labels have the shape {tuple(labels.shape)}, the heat maps {tuple(heatmaps.shape)}; "
+            "make targets of that size"
+        )
     if weights is not None and weights.shape != heatmaps.shape[:2]:
-        raise InputError(f"label_weights have the shape {tuple(weights.shape)} and need {tuple(heatmaps.shape[:2])}, one a keypoint")
+        raise InputError(
+            f"label_weights have the shape {tuple(weights.shape)} and need {tuple(heatmaps.shape[:2])}, "
+            "one a keypoint"
+        )
     errors = (heatmaps.float() - labels.float()).square()
     return errors.mean() if weights is None else (errors * weights.float().square()[:, :, None, None]).mean()
 
@@ -145,7 +160,13 @@ class VitPoseForPoseEstimation(nn.Module):
         return next(self.parameters()).dtype
 
     def gradient_checkpointing_enable(self, enabled: bool = True) -> None:
-        """Trades time for memory in training: blocks are computed again in the backward pass."""
+        """Trades time for memory in training: blocks are computed again in the backward pass.
+
+        Raises:
+            InputError: The backbone is another library's.
+        """
+        if not isinstance(self.backbone, VitPoseBackbone):
+            raise InputError("only ViTPose's own backbone has gradient checkpointing here; leave it off")
         self.backbone.gradient_checkpointing = enabled
 
     def forward(

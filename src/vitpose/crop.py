@@ -1,0 +1,136 @@
+"""From box to crop and back: one object owns both directions, so they cannot disagree.
+
+Knows no network and no heat map values; a heat map is here only a grid of cells over the crop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from .boxes import Size
+from .errors import UnknownNameError
+
+BOX_PADDING = 1.25
+"""The crop is this much larger than the box, in the original and in every released checkpoint."""
+
+WARPS = ("udp", "plain")
+
+
+@dataclass(frozen=True, eq=False)
+class Warp:
+    """Where n crops of one size lie in a picture.
+
+    A crop covers a rectangle of the picture, `extents` large around `centres`, turned by `angles`. In the
+    unbiased convention ("udp"; Huang et al., The Devil is in the Details, CVPR 2020) the first and the last
+    cell of a grid lie on the rectangle's borders, so that a grid of w cells has w - 1 steps and every
+    grid, crop or heat map, covers the same rectangle. In the "plain" convention a grid of w cells has w steps.
+
+    Attributes:
+        centres: Middle of each rectangle, px of the picture.
+        extents: Width and height of each rectangle, px of the picture.
+        size: Size of the crops, px.
+        convention: "udp" or "plain".
+        angles: Clockwise turn of each rectangle on the screen, degrees.
+    """
+
+    centres: Float[np.ndarray, "n 2"]
+    extents: Float[np.ndarray, "n 2"]
+    size: Size
+    convention: str = "udp"
+    angles: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        if self.convention not in WARPS:
+            raise UnknownNameError("warp", self.convention, WARPS)
+        if not len(self.angles):
+            object.__setattr__(self, "angles", np.zeros(len(self.centres)))
+
+    @classmethod
+    def from_boxes(
+        cls, boxes: Float[np.ndarray, "n 4"], size: Size, convention: str = "udp", padding: float = BOX_PADDING
+    ) -> Warp:
+        """Returns the crops for boxes: grown on the short side to the crop's aspect, then padded.
+
+        Args:
+            boxes: xyxy, px of the picture.
+            size: Size of the crops, px.
+            convention: "udp" or "plain".
+            padding: How much larger than the box the crop is.
+        """
+        boxes = boxes.astype(np.float64)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        aspect = size.width / size.height
+        width = np.maximum(sides[:, 0], sides[:, 1] * aspect)
+        extents = np.stack([width, width / aspect], axis=1) * padding
+        return cls((boxes[:, :2] + boxes[:, 2:]) / 2, extents, size, convention)
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+    def __getitem__(self, index: slice) -> Warp:
+        return Warp(self.centres[index], self.extents[index], self.size, self.convention, self.angles[index])
+
+    def matrices(self, grid: Size) -> Float[np.ndarray, "n 2 3"]:
+        """Returns the affine maps from cells of a grid over the crop to pixels of the picture.
+
+        Args:
+            grid: Size of the grid: the crop's own, or that of a heat map over it.
+        """
+        steps = np.array([grid.width, grid.height], np.float64) - (self.convention == "udp")
+        scales = self.extents / steps
+        cos, sin = np.cos(np.deg2rad(self.angles)), np.sin(np.deg2rad(self.angles))
+        turn = np.stack([np.stack([cos, -sin], axis=1), np.stack([sin, cos], axis=1)], axis=1)
+        offsets = self.centres - np.einsum("nij,nj->ni", turn, self.extents / 2)
+        return np.concatenate([turn * scales[:, None, :], offsets[:, :, None]], axis=2)
+
+    def crop(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "n hc wc 3"]:
+        """Samples every crop from the picture: bilinear, black outside it.
+
+        Args:
+            image: RGB picture.
+        """
+        crops = np.empty((len(self), self.size.height, self.size.width, 3), np.uint8)
+        for crop, matrix in zip(crops, self.matrices(self.size), strict=True):
+            part, matrix = _covered_part(image, matrix, self.size)
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            cv2.warpAffine(part, matrix, (self.size.width, self.size.height), dst=crop, flags=flags)
+        return crops
+
+    def to_picture(self, points: Float[np.ndarray, "n k 2"], grid: Size) -> Float[np.ndarray, "n k 2"]:
+        """Carries points from cells of a grid over each crop to pixels of the picture."""
+        return _transform(self.matrices(grid), points)
+
+    def to_grid(self, points: Float[np.ndarray, "n k 2"], grid: Size) -> Float[np.ndarray, "n k 2"]:
+        """Carries points from pixels of the picture to cells of a grid over each crop."""
+        matrices = self.matrices(grid)
+        inverse = np.linalg.inv(matrices[:, :, :2])
+        return np.einsum("nij,nkj->nki", inverse, points - matrices[:, None, :, 2])
+
+
+def _transform(matrices: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return np.einsum("nij,nkj->nki", matrices[:, :, :2], points) + matrices[:, None, :, 2]
+
+
+def _covered_part(image: np.ndarray, matrix: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts out the part of a picture under a crop: OpenCV addresses no more than 32,767 pixels a side."""
+    corners = np.array([[[0, 0], [size.width, 0], [0, size.height], [size.width, size.height]]], np.float64)
+    reached = _transform(matrix[None], corners)[0]
+    low = np.clip(np.floor(reached.min(axis=0)).astype(int) - 1, 0, [image.shape[1] - 1, image.shape[0] - 1])
+    high = np.ceil(reached.max(axis=0)).astype(int) + 2
+    shifted = matrix.copy()
+    shifted[:, 2] -= low
+    return image[low[1] : max(high[1], low[1] + 1), low[0] : max(high[0], low[0] + 1)], shifted
+
+
+def normalise(
+    crops: UInt8[np.ndarray, "n hc wc 3"], scale: Float[np.ndarray, " 3"], offset: Float[np.ndarray, " 3"]
+) -> Float[np.ndarray, "n 3 hc wc"]:
+    """Turns crops into the network's input: pixel x scale + offset for each channel, channels first, float32."""
+    pixels = np.ascontiguousarray(crops.transpose(0, 3, 1, 2)).astype(np.float32)
+    pixels *= scale[:, None, None]
+    pixels += offset[:, None, None]
+    return pixels

@@ -1,0 +1,333 @@
+"""Draws poses and heat maps into pictures.
+
+Owns how a result looks: colours are the skeleton's, widths follow the picture and each person. Knows
+no network, no file and no window. Pictures are RGB going in and coming out; OpenCV paints the three
+numbers it is given, whatever they are called.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from .boxes import Size
+from .errors import InputError
+from .image import read_image
+from .poses import Poses
+from .skeleton import Skeleton
+
+Colour = tuple[int, int, int]
+Place = tuple[int, int]
+
+DARK: Colour = (16, 16, 16)
+LIGHT: Colour = (255, 255, 255)
+IDENTITY_COLOURS = (
+    "#d62728", "#2a8a2a", "#1f5fb4", "#b85a00", "#8e44ad",
+    "#00807a", "#c2185b", "#7a5230", "#6b6b00", "#30308f",
+)  # fmt: skip
+"""Of boxes and their marks: dark enough for white text. They repeat after ten."""
+
+SUBPIXEL_BITS = 4
+"""OpenCV takes a place as a whole number of sixteenths of a pixel."""
+FARTHEST_PX = 1e6
+"""What lies farther out than this lies nowhere; its sixteenths would soon overflow OpenCV's 32 bits."""
+
+# Chosen by eye, on photographs 160 to 1920 pixels wide with people of all sizes.
+PERSON_PER_WIDTH = 70
+"""So many times as large as a limb is wide is the person: the longer side around the drawn points."""
+PICTURE_PER_NARROWEST, PICTURE_PER_WIDEST = 700, 120
+"""So many times as long as the narrowest and the widest limb is wide is the picture's short side."""
+LIMB_PER_WIDTH = 10
+"""A limb is at least so many times as long as wide, which keeps hands and faces readable."""
+RIM_FROM_WIDTH, LIGHT_RIM_FROM_WIDTH = 1.5, 2.0
+"""A limb or point of at least this width, px, has a dark rim, and a point a light one inside it."""
+PICTURE_PER_TEXT, FONT_WEIGHT = 45, 500
+"""So many times as long as text is high is the picture's short side; how bold text is, 100 to 1000."""
+HALO = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0))
+"""Where dark copies of a name go, px, so that it can be read on any ground."""
+
+
+def draw(
+    image: Any,
+    poses: Poses,
+    *,
+    threshold: float = 0.3,
+    boxes: bool = False,
+    ids: bool = True,
+    names: bool = False,
+    opacity_by_score: bool = False,
+    thickness: float | None = None,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns a copy of a picture with poses drawn into it.
+
+    Limbs and points have the skeleton's colours. Their width grows with the picture and shrinks with
+    the person; short limbs, such as fingers, are thinner. The first pose, usually the best, lies on top.
+
+    Args:
+        image: An RGB picture, or anything else that `read_image` takes; it is not changed.
+        poses: The poses, in pixels of that picture. Points that are not finite are left out.
+        threshold: Points that score less are left out; a limb is drawn if both its ends are.
+        boxes: Draws each person's box with the box's score.
+        ids: Marks each person with their identity, where the poses have identities.
+        names: Writes the keypoints' names beside them, as far as there is room.
+        opacity_by_score: Makes a point as opaque as its score, and a limb as its weaker end.
+        thickness: Width of long limbs, px; None chooses it.
+
+    Raises:
+        ImageError: The picture cannot be read.
+        InputError: The thickness is not positive.
+    """
+    canvas = np.array(read_image(image))
+    if thickness is not None and not thickness > 0:
+        raise InputError(f"thickness must be more than 0 pixels, not {thickness!r}; None chooses one")
+    drawn = poses.visible(threshold) & (np.abs(poses.xy) < FARTHEST_PX).all(axis=2)
+    opacities = np.clip(poses.scores, 0, 1) if opacity_by_score else np.ones_like(poses.scores)
+    for row in reversed(range(len(poses))):
+        xy = poses.xy[row].astype(np.float64)
+        _draw_person(canvas, poses.skeleton, xy, drawn[row], opacities[row], thickness)
+    if boxes or (ids and poses.ids is not None):
+        for row in reversed(range(len(poses))):
+            _draw_box(canvas, poses, row, boxes, ids)
+    if names:
+        _write_names(canvas, poses, drawn)
+    return canvas
+
+
+def draw_heatmaps(
+    image: Any,
+    heatmaps: Float[np.ndarray, "n k hm wm"],
+    matrices: Float[np.ndarray, "n 2 3"],
+    opacity: float = 0.6,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns a copy of a picture with heat maps laid over it, all keypoints and people at once.
+
+    The value goes from blue over green and yellow to red, and fades out towards 0.
+
+    Args:
+        image: An RGB picture, or anything else that `read_image` takes; it is not changed.
+        heatmaps: The maps of n people, 0 to 1.
+        matrices: What takes a place (x, y, 1) in each person's cells to pixels of the picture.
+        opacity: Of the value 1.
+
+    Raises:
+        ImageError: The picture cannot be read.
+        InputError: There are not as many matrices as people, or the opacity lies outside 0 to 1.
+    """
+    canvas = np.array(read_image(image))
+    if len(heatmaps) != len(matrices):
+        raise InputError(
+            f"the heat maps of {len(heatmaps)} people need as many matrices, not {len(matrices)}"
+        )
+    if not 0 <= opacity <= 1:
+        raise InputError(f"opacity must lie within 0 to 1, not {opacity!r}")
+    heat = np.zeros(canvas.shape[:2], np.float32)
+    for maps, matrix in zip(heatmaps, matrices, strict=True):
+        _warp_into(heat, maps.max(axis=0).astype(np.float32), matrix)
+    heat = np.clip(heat, 0, 1)
+    colours = cv2.applyColorMap((heat * 255).astype(np.uint8), _gradient())
+    # The square root keeps the foot of a peak in sight, which tells how sure the network is of the place.
+    weight = opacity * np.sqrt(heat)
+    return cv2.blendLinear(canvas, colours, 1 - weight, weight)
+
+
+def _draw_person(
+    canvas: UInt8[np.ndarray, "h w 3"],
+    skeleton: Skeleton,
+    xy: Float[np.ndarray, "k 2"],
+    drawn: Bool[np.ndarray, " k"],
+    opacities: Float[np.ndarray, " k"],
+    thickness: float | None,
+) -> None:
+    limbs = np.array(skeleton.limbs, np.int64).reshape(-1, 2)
+    shown = np.flatnonzero(drawn[limbs].all(axis=1))
+    limbs = limbs[shown]
+    lengths = np.linalg.norm(xy[limbs[:, 0]] - xy[limbs[:, 1]], axis=1)
+    width = thickness or _width_of_limbs(xy[drawn], Size.of(canvas))
+    limb_widths = np.minimum(width, lengths / LIMB_PER_WIDTH).tolist()
+    point_widths = np.minimum(width, _rooms(xy, drawn, limbs, lengths) / LIMB_PER_WIDTH).tolist()
+    places = _fixed(np.where(drawn[:, None], xy, 0))
+    for index, (a, b), limb_width in zip(shown, limbs, limb_widths, strict=True):
+        colour = _rgb(skeleton.limb_colours[index])
+        with _see_through(canvas, [places[a], places[b]], 2 * width, min(opacities[a], opacities[b])):
+            _draw_limb(canvas, places[a], places[b], limb_width, colour)
+    for index in np.flatnonzero(drawn):
+        colour = _rgb(skeleton.colours[index])
+        with _see_through(canvas, [places[index]], 2 * width, opacities[index]):
+            _draw_point(canvas, places[index], point_widths[index], colour)
+
+
+def _width_of_limbs(xy: Float[np.ndarray, "d 2"], size: Size) -> float:
+    """Returns the width of a person's limbs by where their drawn points are, px."""
+    short = min(size.width, size.height)
+    narrowest, widest = max(short / PICTURE_PER_NARROWEST, 1), max(short / PICTURE_PER_WIDEST, 2)
+    extent = np.ptp(xy, axis=0).max() if len(xy) else 0
+    return float(np.clip(extent / PERSON_PER_WIDTH, narrowest, widest))
+
+
+def _rooms(
+    xy: Float[np.ndarray, "k 2"],
+    drawn: Bool[np.ndarray, " k"],
+    limbs: Int[np.ndarray, "l 2"],
+    lengths: Float[np.ndarray, " l"],
+) -> Float[np.ndarray, " k"]:
+    """Returns the mean length of each point's limbs, or twice the way to the nearest point, px."""
+    total, count = np.zeros((2, len(xy)))
+    np.add.at(total, limbs.ravel(), np.repeat(lengths, 2))
+    np.add.at(count, limbs.ravel(), 1)
+    others, alone = np.flatnonzero(drawn), np.flatnonzero(drawn & (count == 0))
+    gaps = np.linalg.norm(xy[alone, None] - xy[None, others], axis=2)
+    gaps[alone[:, None] == others] = np.inf
+    total[alone] = 2 * gaps.min(axis=1, initial=np.inf)
+    return total / np.maximum(count, 1)
+
+
+def _draw_limb(canvas: UInt8[np.ndarray, "h w 3"], a: Place, b: Place, width: float, colour: Colour) -> None:
+    core = max(round(width), 1)
+    if width >= RIM_FROM_WIDTH:
+        rim = max(round(width / 3), 1)
+        cv2.line(canvas, a, b, DARK, core + 2 * rim, cv2.LINE_AA, SUBPIXEL_BITS)
+    cv2.line(canvas, a, b, colour, core, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def _draw_point(canvas: UInt8[np.ndarray, "h w 3"], place: Place, width: float, colour: Colour) -> None:
+    radius, rim = max(width, 0.75), max(width / 3, 0.8)
+    discs = [(radius, colour)]
+    if width >= LIGHT_RIM_FROM_WIDTH:
+        discs = [(radius + 1.4 * rim, DARK), (radius + 0.8 * rim, LIGHT), *discs]
+    elif width >= RIM_FROM_WIDTH:
+        discs = [(radius + rim, DARK), *discs]
+    for size, paint in discs:
+        sixteenths = round(size * 2**SUBPIXEL_BITS)
+        cv2.circle(canvas, place, sixteenths, paint, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+@contextmanager
+def _see_through(
+    canvas: UInt8[np.ndarray, "h w 3"], places: list[Place], margin: float, opacity: float
+) -> Iterator[None]:
+    """Gives what is drawn inside it, at most `margin` px around the places, this opacity."""
+    if opacity >= 1:
+        yield
+        return
+    margin = math.ceil(margin) + 2
+    xs, ys = ([value >> SUBPIXEL_BITS for value in axis] for axis in zip(*places, strict=True))
+    rows = slice(max(min(ys) - margin, 0), max(max(ys) + margin, 0))
+    region = canvas[rows, max(min(xs) - margin, 0) : max(max(xs) + margin, 0)]
+    before = region.copy()
+    yield
+    if region.size:
+        region[:] = cv2.addWeighted(region, opacity, before, 1 - opacity, 0)
+
+
+def _draw_box(canvas: UInt8[np.ndarray, "h w 3"], poses: Poses, row: int, boxes: bool, ids: bool) -> None:
+    """Draws one person's box and above it what is known of them; without `boxes` only the latter."""
+    if not np.isfinite(poses.boxes[row]).all():
+        return
+    box = np.clip(poses.boxes[row].astype(np.float64), -FARTHEST_PX, FARTHEST_PX)
+    number, words = row, []
+    if ids and poses.ids is not None:
+        number = int(poses.ids[row])
+        words.append(f"id {number}")
+    colour = _rgb(IDENTITY_COLOURS[number % len(IDENTITY_COLOURS)])
+    if boxes:
+        words.append(f"{poses.box_scores[row]:.2f}")
+        width = max(round(min(canvas.shape[:2]) / 400), 1)
+        cv2.rectangle(canvas, *_fixed(box.reshape(2, 2)), colour, width, cv2.LINE_AA, SUBPIXEL_BITS)
+    _write_tag(canvas, " ".join(words), box[:2], colour)
+
+
+def _write_tag(
+    canvas: UInt8[np.ndarray, "h w 3"], words: str, corner: Float[np.ndarray, " 2"], colour: Colour
+) -> None:
+    """Writes words on a bar that stands on the corner, or as near to it as the picture lets it."""
+    size, height = Size.of(canvas), _text_height(canvas)
+    pad = height // 4
+    wide, high = _text_width(words, height) + 2 * pad, height + 2 * pad
+    left = int(np.clip(corner[0], 0, max(size.width - wide, 0)))
+    top = int(np.clip(corner[1] - high, 0, max(size.height - high, 0)))
+    cv2.rectangle(canvas, (left, top), (left + wide - 1, top + high - 1), colour, cv2.FILLED)
+    _write(canvas, words, left + pad, top + pad, LIGHT)
+
+
+def _write_names(canvas: UInt8[np.ndarray, "h w 3"], poses: Poses, drawn: Bool[np.ndarray, "n k"]) -> None:
+    """Writes names beside their points, or nowhere if they would hide a point or another name."""
+    size, height = Size.of(canvas), _text_height(canvas)
+    half = height // 2 + 1
+    taken = np.zeros(canvas.shape[:2], bool)
+    inside = drawn & (poses.xy >= 0).all(axis=2) & (poses.xy < (size.width, size.height)).all(axis=2)
+    points = [(k, *poses.xy[row, k].astype(int).tolist()) for row, k in np.argwhere(inside)]
+    for _, x, y in points:
+        taken[max(y - half, 0) : y + half, max(x - half, 0) : x + half] = True
+    for k, x, y in points:
+        name = poses.skeleton.keypoints[k]
+        width = _text_width(name, height) + 2
+        right, left, above, below = x + half, x - half - width, y - half - height, y + half
+        across, level = x - width // 2, y - height // 2
+        for u, v in ((right, level), (left, level), (across, above), (across, below)):
+            fits = 0 <= u <= size.width - width and 0 <= v <= size.height - height
+            if fits and not taken[v : v + height, u : u + width].any():
+                taken[v : v + height, u : u + width] = True
+                for du, dv in HALO:
+                    _write(canvas, name, u + 1 + du, v + dv, DARK)
+                _write(canvas, name, u + 1, v, LIGHT)
+                break
+
+
+def _text_height(canvas: UInt8[np.ndarray, "h w 3"]) -> int:
+    return int(np.clip(min(canvas.shape[:2]) / PICTURE_PER_TEXT, 10, 24))
+
+
+def _text_width(words: str, height: int) -> int:
+    return int(cv2.getTextSize((0, 0), words, (0, 0), _font(), height, FONT_WEIGHT)[2])
+
+
+def _write(canvas: UInt8[np.ndarray, "h w 3"], words: str, left: int, top: int, colour: Colour) -> None:
+    height = _text_height(canvas)
+    cv2.putText(canvas, words, (left, top + round(0.85 * height)), colour, _font(), height, FONT_WEIGHT)
+
+
+def _font() -> Any:
+    return cv2.FontFace("sans")
+
+
+def _fixed(xy: Float[np.ndarray, "p 2"]) -> list[Place]:
+    """Turns places in px into the whole numbers that OpenCV wants."""
+    return [(x, y) for x, y in np.rint(xy * 2**SUBPIXEL_BITS).astype(int).tolist()]
+
+
+@cache
+def _rgb(colour: str) -> Colour:
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue
+
+
+def _warp_into(
+    heat: Float[np.ndarray, "h w"], cells: Float[np.ndarray, "hm wm"], matrix: Float[np.ndarray, "2 3"]
+) -> None:
+    """Raises `heat` to a map laid over the picture, in the part that the map covers."""
+    grid = Size(width=cells.shape[1], height=cells.shape[0])
+    corners = np.array([(x, y, 1) for x in (-1, grid.width) for y in (-1, grid.height)])
+    reached = corners @ matrix.T
+    limit = np.array([heat.shape[1], heat.shape[0]])
+    low = np.clip(np.floor(reached.min(axis=0)), 0, limit).astype(int)
+    high = np.clip(np.ceil(reached.max(axis=0)) + 1, 0, limit).astype(int)
+    part = heat[low[1] : high[1], low[0] : high[0]]
+    if part.size:
+        moved = matrix.astype(np.float64) - [[0, 0, low[0]], [0, 0, low[1]]]
+        warped = cv2.warpAffine(cells, moved, (part.shape[1], part.shape[0]), flags=cv2.INTER_CUBIC)
+        np.maximum(part, warped, out=part)
+
+
+@cache
+def _gradient() -> UInt8[np.ndarray, "256 3"]:
+    # OpenCV's colour maps are blue first.
+    return np.ascontiguousarray(
+        cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], cv2.COLORMAP_TURBO)[0, :, ::-1]
+    )

@@ -1,0 +1,117 @@
+"""From pictures and boxes to poses: crop, network, decode, back into the picture.
+
+Knows no detector, no file and no particular engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from .boxes import Size
+from .detect.protocol import Detections
+from .engine.protocol import Engine
+from .errors import InputError
+from .heatmap import decode, merge_flipped
+from .poses import Poses
+from .processing import VitPoseImageProcessor
+from .skeleton import Skeleton
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """Finds the keypoints of the people in given boxes.
+
+    Attributes:
+        engine: Runs the network.
+        processor: How the network wants its crops and its maps read.
+        skeleton: What the maps stand for.
+        batch_size: At most this many crops are in memory and in the engine at a time.
+
+    Raises:
+        InputError: The batch size is not positive.
+    """
+
+    engine: Engine
+    processor: VitPoseImageProcessor
+    skeleton: Skeleton
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"batch_size {self.batch_size} must be at least 1")
+
+    def estimate(
+        self,
+        images: Sequence[UInt8[np.ndarray, "h w 3"]],
+        detections: Sequence[Detections],
+        flip_test: bool = False,
+    ) -> list[Poses]:
+        """Finds one pose a box.
+
+        Args:
+            images: RGB pictures.
+            detections: The boxes of each.
+            flip_test: Run the mirrored crops too and average the maps: more accurate, twice the work.
+
+        Returns:
+            The poses of each picture, in the order of its boxes.
+        """
+        found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in images]
+        for parts in self._batches(detections):
+            warps = {index: self.processor.warp_boxes(detections[index].boxes[rows]) for index, rows in parts}
+            maps = self.heatmaps(np.concatenate([warp.crop(images[index]) for index, warp in warps.items()]), flip_test)
+            points, scores = decode(maps, self.processor.decoding())
+            grid, start = Size(width=maps.shape[3], height=maps.shape[2]), 0
+            for index, warp in warps.items():
+                own = slice(start, start + len(warp))
+                found[index].append((warp.to_picture(points[own], grid).astype(np.float32), scores[own]))
+                start = own.stop
+        return [self._poses(own, parts) for own, parts in zip(detections, found, strict=True)]
+
+    def heatmaps(self, crops: UInt8[np.ndarray, "n hc wc 3"], flip_test: bool = False) -> Float[np.ndarray, "n k hm wm"]:
+        """Returns the maps of crops, averaged with those of their mirror images if asked for.
+
+        Raises:
+            InputError: The engine's maps are not one a keypoint of the skeleton.
+        """
+        maps = self.engine.heatmaps(crops)
+        if maps.shape[1] != len(self.skeleton):
+            raise InputError(
+                f"the network gives {maps.shape[1]} heat maps, the skeleton {self.skeleton.name!r} has "
+                f"{len(self.skeleton)} keypoints; load the model with its own skeleton"
+            )
+        if not flip_test:
+            return maps
+        mirrored = self.engine.heatmaps(crops[:, :, ::-1])
+        return merge_flipped(maps, mirrored, self.skeleton.mirror, self.processor.shift_heatmap)
+
+    def _batches(self, detections: Sequence[Detections]) -> Iterator[list[tuple[int, slice]]]:
+        """Yields rows of boxes, picture by picture, in batches that fill up across pictures."""
+        parts, room = [], self.batch_size
+        for index, own in enumerate(detections):
+            start = 0
+            while start < len(own):
+                rows = slice(start, min(start + room, len(own)))
+                parts.append((index, rows))
+                room -= rows.stop - rows.start
+                start = rows.stop
+                if not room:
+                    yield parts
+                    parts, room = [], self.batch_size
+        if parts:
+            yield parts
+
+    def _poses(self, detections: Detections, parts: list[tuple[np.ndarray, np.ndarray]]) -> Poses:
+        if not parts:
+            return Poses.empty(self.skeleton)
+        return Poses(
+            xy=np.concatenate([points for points, _ in parts]),
+            scores=np.concatenate([scores for _, scores in parts]),
+            boxes=detections.boxes,
+            box_scores=detections.scores,
+            skeleton=self.skeleton,
+        )

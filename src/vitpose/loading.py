@@ -1,0 +1,76 @@
+"""From names to a pipeline: the only file that knows every engine and every detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .boxes import Size
+from .detect import load_detector
+from .errors import CheckpointError
+from .estimator import Estimator
+from .hub import DEFAULT_MODEL
+from .pipeline import Pipeline
+from .processing import VitPoseImageProcessor
+from .skeleton import Skeleton
+
+
+def load(
+    model: str | Path = DEFAULT_MODEL,
+    detector: Any = "rtdetr",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    skeleton: str | Path | Skeleton | None = None,
+    dataset_index: int = 0,
+    labels: Sequence[str] | None = ("person",),
+    min_score: float | None = None,
+    batch_size: int = 32,
+    **hub: Any,
+) -> Pipeline:
+    """Puts a model and a detector together.
+
+    Args:
+        model: A short name (`vitpose models` lists them), a folder, a hub repository, or an original `.pth` file.
+        detector: What finds the boxes: "rtdetr", "rtdetr:NAME", "onnx:FILE", "boxes:FILE" (COCO detections or
+            annotations), "whole-picture" (one person a picture), an object with `detect`, or None if
+            boxes are always given.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
+        dtype: "auto" (bfloat16 on a GPU that has it, else float32) or the name of a type.
+        skeleton: Names and limbs of the keypoints, where the checkpoint's own are not wanted.
+        dataset_index: Which expert of a ViTPose++ model; 0 is COCO.
+        labels: Classes of the detector to take, by COCO's names; None takes all.
+        min_score: Boxes that score less are dropped; the detector's own default without it.
+        batch_size: At most this many crops at a time.
+        **hub: revision, token, cache_dir, local_files_only, for the model.
+
+    Raises:
+        UnknownNameError: A name is not known.
+        CheckpointError: Files are missing, damaged, or do not fit.
+    """
+    from .engine.torch import TorchEngine, choose_device, choose_dtype
+    from .model.checkpoint import ORIGINAL_SUFFIXES
+    from .model.pose import VitPoseForPoseEstimation
+
+    # The detector first: it fails fast where a file is missing.
+    finder = None if detector is None else load_detector(detector, device=device, labels=labels, min_score=min_score)
+    place = choose_device(device)
+    network = VitPoseForPoseEstimation.from_pretrained(
+        model, dtype=choose_dtype(dtype, place), device=place, **hub
+    )
+    if getattr(network.config.backbone_config, "num_experts", 1) > 1:
+        network = network.fold_expert(dataset_index)
+    if str(model).endswith(ORIGINAL_SUFFIXES):
+        height, width = network.config.backbone_config.image_size
+        processor = VitPoseImageProcessor(size=Size(width=width, height=height))
+    else:
+        processor = VitPoseImageProcessor.from_pretrained(model, **hub)
+    bones = network.config.skeleton if skeleton is None else Skeleton.load(skeleton)
+    if len(bones) != network.config.num_labels:
+        raise CheckpointError(
+            f"the skeleton {bones.name!r} has {len(bones)} keypoints, the model {str(model)!r} has "
+            f"{network.config.num_labels}; pass the skeleton the model was trained on"
+        )
+    engine = TorchEngine(network, *processor.scale_and_offset)
+    return Pipeline(finder, Estimator(engine, processor, bones, batch_size))
