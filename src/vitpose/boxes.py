@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from .errors import BoxError
 
@@ -59,7 +59,8 @@ def as_xyxy(boxes: Any) -> Float[np.ndarray, "n 4"]:
             names the first such box.
     """
     try:
-        array = np.asarray(boxes, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
+            array = np.asarray(boxes, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise BoxError(f"boxes must be n rows of four numbers, not {boxes!r:.200}; {error}") from error
     if array.size == 0:
@@ -90,10 +91,10 @@ def refuse_outside(boxes: Float[np.ndarray, "n 4"], size: Size) -> None:
     _refuse(boxes, outside, f"lies wholly outside its picture of {size} pixels; check its units and frame")
 
 
-def _refuse(boxes: np.ndarray, bad: Bool[np.ndarray, " n"], why: str) -> None:
-    if bad.any():
-        index = int(np.flatnonzero(bad)[0])
-        raise BoxError(f"box {index} of {len(boxes)}, {boxes[index].tolist()}, {why}")
+def _refuse(boxes: Float[np.ndarray, "n 4"], bad: Any, why: str) -> None:
+    for index in np.flatnonzero(bad):
+        box = ", ".join(f"{value:.7g}" for value in boxes[index])
+        raise BoxError(f"box {index} of {len(boxes)}, [{box}], {why}")
 
 
 def clip_to(boxes: Float[np.ndarray, "n 4"], size: Size) -> Float[np.ndarray, "n 4"]:
@@ -103,12 +104,17 @@ def clip_to(boxes: Float[np.ndarray, "n 4"], size: Size) -> Float[np.ndarray, "n
 
 
 def iou(boxes: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
-    """Returns intersection over union of every box with every other (both xyxy), in 0..1."""
+    """Returns intersection over union of every box with every other (both xyxy), in 0..1.
+
+    A box without area, as cutting at a border may leave one, overlaps nothing.
+    """
+    boxes, others = boxes.astype(np.float64), others.astype(np.float64)  # float32 areas could overflow
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(axis=2)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)[:, None]
-    return shared / (areas + (others[:, 2:] - others[:, :2]).prod(axis=1) - shared)
+    union = areas + (others[:, 2:] - others[:, :2]).prod(axis=1) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
 
 
 def suppress_overlaps(

@@ -38,13 +38,15 @@ SUBPIXEL_BITS = 4
 """OpenCV takes a place as a whole number of sixteenths of a pixel."""
 FARTHEST_PX = 1e6
 """What lies farther out than this lies nowhere; its sixteenths would soon overflow OpenCV's 32 bits."""
+THICKEST_PX = 1000
+"""More is no line."""
 
 # Chosen by eye, on photographs 160 to 1920 pixels wide with people of all sizes.
 PERSON_PER_WIDTH = 70
 """So many times as large as a limb is wide is the person: the longer side around the drawn points."""
 PICTURE_PER_NARROWEST, PICTURE_PER_WIDEST = 700, 120
 """So many times as long as the narrowest and the widest limb is wide is the picture's short side."""
-LIMB_PER_WIDTH = 10
+LIMB_PER_WIDTH = 8
 """A limb is at least so many times as long as wide, which keeps hands and faces readable."""
 RIM_FROM_WIDTH, LIGHT_RIM_FROM_WIDTH = 1.5, 2.0
 """A limb or point of at least this width, px, has a dark rim, and a point a light one inside it."""
@@ -82,21 +84,23 @@ def draw(
 
     Raises:
         ImageError: The picture cannot be read.
-        InputError: The thickness is not positive.
+        InputError: The thickness is not above 0, or is absurdly large.
     """
     canvas = np.array(read_image(image))
-    if thickness is not None and not thickness > 0:
-        raise InputError(f"thickness must be more than 0 pixels, not {thickness!r}; None chooses one")
+    if thickness is not None and not 0 < thickness <= THICKEST_PX:
+        raise InputError(
+            f"thickness must lie in 0 to {THICKEST_PX} pixels, not {thickness!r}; None chooses one"
+        )
     drawn = poses.visible(threshold) & (np.abs(poses.xy) < FARTHEST_PX).all(axis=2)
     opacities = np.clip(poses.scores, 0, 1) if opacity_by_score else np.ones_like(poses.scores)
     for row in reversed(range(len(poses))):
         xy = poses.xy[row].astype(np.float64)
         _draw_person(canvas, poses.skeleton, xy, drawn[row], opacities[row], thickness)
+    if names:
+        _write_names(canvas, poses, drawn)
     if boxes or (ids and poses.ids is not None):
         for row in reversed(range(len(poses))):
             _draw_box(canvas, poses, row, boxes, ids)
-    if names:
-        _write_names(canvas, poses, drawn)
     return canvas
 
 
@@ -197,7 +201,7 @@ def _draw_limb(canvas: UInt8[np.ndarray, "h w 3"], a: Place, b: Place, width: fl
 
 
 def _draw_point(canvas: UInt8[np.ndarray, "h w 3"], place: Place, width: float, colour: Colour) -> None:
-    radius, rim = max(width, 0.75), max(width / 3, 0.8)
+    radius, rim = max(width, 0.5), max(width / 3, 0.8)
     discs = [(radius, colour)]
     if width >= LIGHT_RIM_FROM_WIDTH:
         discs = [(radius + 1.4 * rim, DARK), (radius + 0.8 * rim, LIGHT), *discs]
@@ -239,8 +243,9 @@ def _draw_box(canvas: UInt8[np.ndarray, "h w 3"], poses: Poses, row: int, boxes:
     if boxes:
         words.append(f"{poses.box_scores[row]:.2f}")
         width = max(round(min(canvas.shape[:2]) / 400), 1)
-        cv2.rectangle(canvas, *_fixed(box.reshape(2, 2)), colour, width, cv2.LINE_AA, SUBPIXEL_BITS)
-    _write_tag(canvas, " ".join(words), box[:2], colour)
+        low, high = _fixed(box.reshape(2, 2))
+        cv2.rectangle(canvas, low, high, colour, width, cv2.LINE_AA, SUBPIXEL_BITS)
+    _write_tag(canvas, "  ".join(words), box[:2], colour)
 
 
 def _write_tag(
@@ -267,17 +272,26 @@ def _write_names(canvas: UInt8[np.ndarray, "h w 3"], poses: Poses, drawn: Bool[n
         taken[max(y - half, 0) : y + half, max(x - half, 0) : x + half] = True
     for k, x, y in points:
         name = poses.skeleton.keypoints[k]
-        width = _text_width(name, height) + 2
-        right, left, above, below = x + half, x - half - width, y - half - height, y + half
-        across, level = x - width // 2, y - height // 2
-        for u, v in ((right, level), (left, level), (across, above), (across, below)):
-            fits = 0 <= u <= size.width - width and 0 <= v <= size.height - height
-            if fits and not taken[v : v + height, u : u + width].any():
-                taken[v : v + height, u : u + width] = True
-                for du, dv in HALO:
-                    _write(canvas, name, u + 1 + du, v + dv, DARK)
-                _write(canvas, name, u + 1, v, LIGHT)
-                break
+        place = _find_room(taken, x, y, _text_width(name, height) + 2, height)
+        if place is not None:
+            left, top = place[0] + 1, place[1]
+            for dx, dy in HALO:
+                _write(canvas, name, left + dx, top + dy, DARK)
+            _write(canvas, name, left, top, LIGHT)
+
+
+def _find_room(taken: Bool[np.ndarray, "h w"], x: int, y: int, width: int, height: int) -> Place | None:
+    """Takes the first free place for text right, left, above or below a point, and returns its corner."""
+    half = height // 2 + 1
+    across, level = x - width // 2, y - height // 2
+    beside = (x + half, level), (x - half - width, level)
+    for left, top in (*beside, (across, y - half - height), (across, y + half)):
+        inside = 0 <= left <= taken.shape[1] - width and 0 <= top <= taken.shape[0] - height
+        place = taken[top : top + height, left : left + width]
+        if inside and not place.any():
+            place[:] = True
+            return left, top
+    return None
 
 
 def _text_height(canvas: UInt8[np.ndarray, "h w 3"]) -> int:
@@ -326,8 +340,6 @@ def _warp_into(
 
 
 @cache
-def _gradient() -> UInt8[np.ndarray, "256 3"]:
-    # OpenCV's colour maps are blue first.
-    return np.ascontiguousarray(
-        cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], cv2.COLORMAP_TURBO)[0, :, ::-1]
-    )
+def _gradient() -> UInt8[np.ndarray, "256 1 3"]:
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    return cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)

@@ -52,11 +52,15 @@ class UnknownNameError(InputError):
     """
 
     def __init__(self, kind: str, name: object, known: Iterable[str], hint: str = "") -> None:
-        known = sorted(known)
+        # The arguments as they came, so that the error survives pickling on its way out of a worker.
+        super().__init__(kind, name, sorted(known), hint)
+
+    def __str__(self) -> str:
+        kind, name, known, hint = self.args
         near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
         nearest = f"did you mean {' or '.join(near)}?" if near else ""
         listing = f"known: {', '.join(known)}."
-        super().__init__(" ".join(filter(None, [f"unknown {kind} {name!r};", nearest, listing, hint])))
+        return " ".join(filter(None, [f"unknown {kind} {name!r};", nearest, listing, hint]))
 
 
 class CheckpointError(VitPoseError, ValueError):

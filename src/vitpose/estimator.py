@@ -46,14 +46,14 @@ class Estimator:
 
     def estimate(
         self,
-        images: Sequence[UInt8[np.ndarray, "h w 3"]],
+        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
         detections: Sequence[Detections],
         flip_test: bool = False,
     ) -> list[Poses]:
         """Finds one pose a box.
 
         Args:
-            images: RGB pictures.
+            images: RGB pictures, of any sizes.
             detections: The boxes of each.
             flip_test: Run the mirrored crops too and average the maps: more accurate, twice the work.
 

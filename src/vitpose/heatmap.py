@@ -79,7 +79,7 @@ def decode(
     decoding = decoding or Decoding()
     n, k, height, width = maps.shape
     flat = maps.reshape(n * k, height, width).astype(np.float32, copy=False)
-    highest = flat.reshape(n * k, -1).argmax(axis=1)
+    highest = flat.reshape(n * k, height * width).argmax(axis=1)
     rows, columns = np.divmod(highest, width)
     scores = flat[np.arange(n * k), rows, columns]
     if np.isnan(scores).any():

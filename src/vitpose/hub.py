@@ -87,6 +87,7 @@ def find_file(
     if not re.fullmatch(r"\w[\w.-]*", filename):
         raise CheckpointError(f"{filename!r} is no plain file name; a model's files all lie in one folder")
     card = list_models().get(str(name))
+    folder: Path | None
     if card is not None and card.ships:
         folder = Path(str(resources.files("vitpose") / "weights"))
     else:
@@ -115,7 +116,12 @@ def _download(
 ) -> Path:
     from huggingface_hub import hf_hub_download
 
-    options = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    options = {
+        "revision": revision,
+        "token": token,
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+    }
     try:
         return Path(hf_hub_download(repository, filename, **options))
     except Exception as error:  # the hub's client and the HTTP library below it have no error in common
@@ -138,7 +144,9 @@ def read_json(name: str | Path, filename: str, **hub: Any) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(table, dict):
-        raise CheckpointError(f"{path} holds a {type(table).__name__}, not a JSON object; it is not a model's file")
+        raise CheckpointError(
+            f"{path} holds a {type(table).__name__}, not a JSON object; it is not a model's file"
+        )
     return table
 
 
@@ -157,13 +165,17 @@ def replace_file(path: Path) -> Iterator[Path]:
     partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=path.name, suffix=".part", delete=False
+        ) as file:
             partial = Path(file.name)
         yield partial
         partial.chmod(0o644)  # temporary files are for their owner's eyes, models are for everybody's
         partial.replace(path)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be written: {error}; choose another folder or make room") from error
+        raise CheckpointError(
+            f"{path} cannot be written: {error}; choose another folder or make room"
+        ) from error
     finally:
         if partial is not None:
             partial.unlink(missing_ok=True)

@@ -210,7 +210,7 @@ def _open_path(path: Path) -> io.BufferedIOBase:
     except FileNotFoundError as error:
         raise _missing(path) from error
     except IsADirectoryError as error:
-        raise ImageError(f"{path} is a folder; vitpose.image.find_images lists the pictures in it") from error
+        raise ImageError(f"{path} is a folder; vitpose.find_images lists the pictures in it") from error
     except (OSError, ValueError) as error:
         raise ImageError(f"{path} cannot be opened: {error}; check its name and permissions") from error
     if file.seekable():

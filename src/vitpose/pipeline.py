@@ -27,7 +27,10 @@ PICTURES_AT_ONCE = 8
 # Measured on the fully labelled people of COCO: a box is 1.28 x as wide and 1.20 x as high as the extent
 # of its keypoints.
 _MARGIN = np.array([0.14, 0.10])
-_SETTLED_IOU, _MOST_ROUNDS, _FEWEST_POINTS = 0.9, 4, 4
+# A person's box is drawn around the points that score at least this share of the best one. A fixed threshold
+# shrinks the box round by round where a network is unsure (benchmarks/whole_picture.py).
+_COUNTED_SHARE = 0.3
+_SETTLED_IOU, _MOST_ROUNDS, _FEWEST_POINTS = 0.9, 5, 4
 
 
 @dataclass(frozen=True)
@@ -164,9 +167,9 @@ def _same(old: Float[np.ndarray, "n 4"], new: Float[np.ndarray, "n 4"]) -> bool:
 
 
 def _box_of(poses: Poses, size: Size) -> Float[np.ndarray, "n 4"]:
-    """Returns a box around each pose's confident points, or its old box where there are too few of them."""
+    """Returns a box around each pose's better points, or its old box where there are too few of them."""
     boxes = poses.boxes.copy()
-    for row, seen in enumerate(poses.visible()):
+    for row, seen in enumerate(poses.scores >= _COUNTED_SHARE * poses.scores.max(axis=1, keepdims=True)):
         if seen.sum() < _FEWEST_POINTS:
             continue
         points = poses.xy[row, seen]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,14 +52,16 @@ class Poses:
         n, k = len(self.xy), len(self.skeleton)
         wanted = {"xy": (n, k, 2), "scores": (n, k), "boxes": (n, 4), "box_scores": (n,), "ids": (n,)}
         for name, shape in wanted.items():
-            array = getattr(self, name)
-            if array is not None and array.shape != shape:
+            if getattr(self, name) is None:
+                continue
+            array = np.array(getattr(self, name))  # a copy: the caller's stays the caller's to change
+            if array.shape != shape:
                 raise InputError(
                     f"{name} has the shape {array.shape} and needs {shape}: {n} poses of the "
                     f"{k} keypoints of the skeleton {self.skeleton.name!r}"
                 )
-            if array is not None:
-                array.setflags(write=False)
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
 
     @classmethod
     def empty(cls, skeleton: Skeleton) -> Poses:
@@ -83,12 +85,17 @@ class Poses:
         """Selects people by index, slice, mask or list; the result is Poses again."""
         if isinstance(index, (int, np.integer)):
             if not -len(self) <= index < len(self):
-                raise IndexError(f"pose {index} of {len(self)}: indices go from 0 to {len(self) - 1}")
+                raise IndexError(f"there is no pose {index}: there are {len(self)}, counted from 0")
             index = [int(index)]
         chosen = np.arange(len(self))[index]
-        arrays = ("xy", "scores", "boxes", "box_scores", "ids")
-        parts = {name: None if getattr(self, name) is None else getattr(self, name)[chosen] for name in arrays}
-        return replace(self, **parts)
+        return Poses(
+            xy=self.xy[chosen],
+            scores=self.scores[chosen],
+            boxes=self.boxes[chosen],
+            box_scores=self.box_scores[chosen],
+            skeleton=self.skeleton,
+            ids=None if self.ids is None else self.ids[chosen],
+        )
 
     def visible(self, threshold: float = 0.3) -> Bool[np.ndarray, "n k"]:
         """Tells which keypoints score at least `threshold`. The points themselves always stay."""
@@ -96,8 +103,10 @@ class Poses:
 
     @property
     def pose_scores(self) -> Float[np.ndarray, " n"]:
-        """One score a person, as the original rescores for COCO: box score x mean of the keypoint
-        scores above 0.2 (0 where there is none)."""
+        """One score a person, as the original rescores for COCO.
+
+        Box score x mean of the keypoint scores above 0.2, or 0 where there is none.
+        """
         counted = self.scores > RESCORE_THRESHOLD
         total = np.where(counted, self.scores, 0).sum(axis=1)
         return (self.box_scores * total / np.maximum(counted.sum(axis=1), 1)).astype(np.float32)
@@ -109,18 +118,23 @@ class Poses:
         for row, score in enumerate(self.pose_scores[:10]):
             box = " ".join(f"{value:.0f}" for value in self.boxes[row])
             name = f"{row}" if self.ids is None else f"{row} (id {self.ids[row]})"
-            lines.append(f"  {name}: {seen[row]} of {len(self.skeleton)} points score 0.3 or more, pose {score:.2f}, box [{box}]")
+            points = f"{seen[row]} of {len(self.skeleton)} points score 0.3 or more"
+            lines.append(f"  {name}: {points}, pose {score:.2f}, box [{box}]")
         if len(self) > 10:
             lines.append(f"  ... and {len(self) - 10} more")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain lists and dictionaries, ready for JSON: one entry a person, points by name."""
+        """Returns plain lists and dictionaries, ready for JSON: one entry a person, points by name.
+
+        A number that is not finite becomes None, since JSON has none such.
+        """
         people = []
         for row in range(len(self)):
+            rows = zip(self.skeleton.keypoints, self.xy[row], self.scores[row], strict=True)
             points = {
                 name: {"x": _round(x), "y": _round(y), "score": _round(score, 4)}
-                for name, (x, y), score in zip(self.skeleton.keypoints, self.xy[row], self.scores[row], strict=True)
+                for name, (x, y), score in rows
             }
             person = {
                 "box_xyxy": [_round(value) for value in self.boxes[row]],
@@ -139,21 +153,23 @@ class Poses:
     def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
         """Returns COCO's keypoint results, rescored as the original does (see `pose_scores`).
 
+        A number that is not finite becomes 0, as COCO writes what is not there.
+
         Args:
             image_id: The picture's id in the annotation file.
             category_id: The category's id there; 1 is COCO's person.
         """
         boxes = xywh_from_xyxy(self.boxes)
-        points = np.concatenate([self.xy, self.scores[:, :, None]], axis=2)
+        points = np.concatenate([self.xy, self.scores[:, :, None]], axis=2).reshape(len(self), -1)
         return [
             {
                 "image_id": image_id,
                 "category_id": category_id,
-                "keypoints": [_round(value, 4) for value in points[row].ravel()],
-                "score": float(self.pose_scores[row]),
-                "bbox": [_round(value) for value in boxes[row]],
+                "keypoints": [_round(value, 4) or 0.0 for value in points[row]],
+                "score": _round(score, 6) or 0.0,
+                "bbox": [_round(value) or 0.0 for value in boxes[row]],
             }
-            for row in range(len(self))
+            for row, score in enumerate(self.pose_scores)
         ]
 
     def to_pandas(self) -> pd.DataFrame:
@@ -201,5 +217,5 @@ class Poses:
         )
 
 
-def _round(value: Any, digits: int = 2) -> float:
-    return round(float(value), digits)
+def _round(value: Any, digits: int = 2) -> float | None:
+    return round(float(value), digits) if np.isfinite(value) else None

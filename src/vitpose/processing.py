@@ -73,8 +73,8 @@ class VitPoseImageProcessor:
     do_rescale: bool = True
     rescale_factor: float = 1 / 255
     do_normalize: bool = True
-    image_mean: tuple[float, ...] = IMAGENET_MEAN
-    image_std: tuple[float, ...] = IMAGENET_STD
+    image_mean: Sequence[float] = IMAGENET_MEAN
+    image_std: Sequence[float] = IMAGENET_STD
     warp: str = "udp"
     decode: str = "dark"
     blur_sigma: float = 2.0

@@ -14,9 +14,10 @@ keypoint; a limb may carry its colour as a third entry. This module knows no pic
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -29,6 +30,7 @@ from jaxtyping import Int
 from .errors import SkeletonError, UnknownNameError
 
 LEFT_COLOUR, RIGHT_COLOUR, MIDDLE_COLOUR = "#00ff00", "#ff8000", "#3399ff"
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _KEYS = {
     "name", "title", "keypoints", "limbs", "flip_pairs", "upper_body", "lower_body",
     "sigmas", "weights", "colours",
@@ -51,7 +53,7 @@ class Skeleton:
         upper_body: Indices of the upper half, for half-body augmentation; may be empty.
         lower_body: Indices of the lower half; may be empty.
         colours: One "#rrggbb" a keypoint.
-        limb_colours: One "#rrggbb" a limb.
+        limb_colours: One "#rrggbb" a limb; an empty one is taken from the limb's ends.
 
     Raises:
         SkeletonError: Names repeat, an index is out of range, or a list has the wrong length.
@@ -70,36 +72,52 @@ class Skeleton:
     limb_colours: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
+        self._check_indices()
+        self._check_entries()
         # Empty optional lists get their meaning here, so that readers never meet an empty one.
         if not self.weights:
-            object.__setattr__(self, "weights", (1.0,) * len(self.keypoints))
+            object.__setattr__(self, "weights", (1.0,) * len(self))
         if not self.colours:
             object.__setattr__(self, "colours", tuple(map(_side_colour, self.keypoints)))
-        if not self.limb_colours:
-            colours = tuple(_limb_colour(self.colours[a], self.colours[b]) for a, b in self.limbs)
-            object.__setattr__(self, "limb_colours", colours)
-        self._check()
+        own = self.limb_colours or ("",) * len(self.limbs)
+        ends = [_limb_colour(self.colours[a], self.colours[b]) for a, b in self.limbs]
+        object.__setattr__(self, "limb_colours", tuple(o or e for o, e in zip(own, ends, strict=True)))
 
-    def _check(self) -> None:
-        count = len(self.keypoints)
-        if not count:
-            raise SkeletonError(f"skeleton {self.name!r} has no keypoints; list at least one name")
-        repeated = {name for name in self.keypoints if self.keypoints.count(name) > 1}
-        if repeated:
-            raise SkeletonError(f"skeleton {self.name!r} names {sorted(repeated)} more than once; names must differ")
+    def _check_indices(self) -> None:
+        if not self.keypoints:
+            raise self._error("keypoints", "must hold at least one name")
+        for what in ("limbs", "flip_pairs"):
+            for pair in getattr(self, what):
+                if len(pair) != 2:
+                    raise self._error(what, f"must hold pairs, not {pair}")
         for what in ("limbs", "flip_pairs", "upper_body", "lower_body"):
             for index in np.ravel(getattr(self, what)).astype(int):
-                if not 0 <= index < count:
-                    raise SkeletonError(
-                        f"skeleton {self.name!r}: {what} has the index {index}, but there are {count} keypoints (0 to {count - 1})"
-                    )
-        paired = [index for pair in self.flip_pairs for index in pair]
-        if len(set(paired)) != len(paired):
-            raise SkeletonError(f"skeleton {self.name!r}: a keypoint stands in two flip_pairs; each may stand in one")
-        for what, wanted in (("sigmas", count), ("weights", count), ("colours", count), ("limb_colours", len(self.limbs))):
+                if not 0 <= index < len(self):
+                    there = f"there are {len(self)} keypoints, 0 to {len(self) - 1}"
+                    raise self._error(what, f"has the index {index}, but {there}")
+        paired = [self.keypoints[index] for pair in self.flip_pairs for index in pair]
+        for what, names in (("keypoints", list(self.keypoints)), ("flip_pairs", paired)):
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            if repeated:
+                raise self._error(what, f"may have each name once, but has {', '.join(repeated)} more often")
+
+    def _check_entries(self) -> None:
+        k = len(self)
+        wanted = {"sigmas": k, "weights": k, "colours": k, "limb_colours": len(self.limbs)}
+        for what, count in wanted.items():
             given = len(getattr(self, what))
-            if given != wanted and not (what == "sigmas" and given == 0):
-                raise SkeletonError(f"skeleton {self.name!r}: {what} has {given} entries and needs {wanted}")
+            if given not in (0, count):
+                raise self._error(what, f"has {given} entries and needs {count}, or none")
+        for sigma in self.sigmas:
+            if not 0 < sigma < math.inf:
+                raise self._error("sigmas", f"must be finite and above 0, not {sigma}")
+        for what in ("colours", "limb_colours"):
+            for colour in getattr(self, what):
+                if not _COLOUR.fullmatch(colour) and (colour or what == "colours"):
+                    raise self._error(what, f'must look like "#rrggbb", not {colour!r}')
+
+    def _error(self, what: str, why: str) -> SkeletonError:
+        return SkeletonError(f"skeleton {self.name!r}: {what} {why}")
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -130,7 +148,9 @@ class Skeleton:
     @staticmethod
     def available() -> list[str]:
         """Returns the names of the shipped skeletons."""
-        return sorted(entry.name.removesuffix(".toml") for entry in _shipped().iterdir() if entry.name.endswith(".toml"))
+        return sorted(
+            entry.name.removesuffix(".toml") for entry in _shipped().iterdir() if entry.name.endswith(".toml")
+        )
 
     @classmethod
     def load(cls, name: str | Path | Skeleton) -> Skeleton:
@@ -146,7 +166,9 @@ class Skeleton:
             return _load_shipped(str(name))
         path = Path(name)
         if not path.is_file():
-            raise UnknownNameError("skeleton", str(name), cls.available(), "A path to a skeleton's .toml file works too.")
+            raise UnknownNameError(
+                "skeleton", str(name), cls.available(), "A path to a skeleton's .toml file works too."
+            )
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
@@ -169,7 +191,9 @@ class Skeleton:
         return _TomlReader(table, text, source).skeleton()
 
     @classmethod
-    def from_labels(cls, labels: Mapping[int, str] | Sequence[str], edges: Sequence[Sequence[int]] | None) -> Skeleton:
+    def from_labels(
+        cls, labels: Mapping[int, str] | Sequence[str], edges: Sequence[Sequence[int]] | None
+    ) -> Skeleton:
         """Makes a skeleton of the `id2label` and `edges` of a model's configuration.
 
         A shipped skeleton is returned if its names are these names (spelling such as "L_Eye" is
@@ -178,6 +202,9 @@ class Skeleton:
         Raises:
             SkeletonError: The labels or edges do not hold together.
         """
+        labels = labels if isinstance(labels, Mapping) else dict(enumerate(labels))
+        if sorted(labels) != list(range(len(labels))):
+            raise SkeletonError(f"labels must be numbered 0 to {len(labels) - 1}, not {list(labels)}")
         names = [labels[index] for index in range(len(labels))]
         plain = tuple(map(_plain_name, names))
         for known in map(_load_shipped, cls.available()):
@@ -189,7 +216,7 @@ class Skeleton:
             for name, index in sides.items()
             if "left" in name and name.replace("left", "right") in sides
         )
-        limbs = tuple((int(a), int(b)) for a, b in edges or ())
+        limbs: Any = tuple(tuple(map(int, edge)) for edge in edges or ())
         return cls("custom", tuple(names), limbs, pairs, title="from the model's configuration")
 
 
@@ -199,7 +226,9 @@ def _shipped() -> Any:
 
 @cache
 def _load_shipped(name: str) -> Skeleton:
-    return Skeleton.from_toml((_shipped() / f"{name}.toml").read_text(encoding="utf-8"), source=f"{name}.toml")
+    return Skeleton.from_toml(
+        (_shipped() / f"{name}.toml").read_text(encoding="utf-8"), source=f"{name}.toml"
+    )
 
 
 def _plain_name(name: str) -> str:
@@ -229,43 +258,44 @@ class _TomlReader:
             if key not in _KEYS:
                 raise self._error(key, str(UnknownNameError("key", key, _KEYS)))
         self.names = self._names("keypoints")
-        if not self.names:
-            raise self._error("keypoints", "keypoints must be a list of at least one name")
 
     def skeleton(self) -> Skeleton:
-        if not isinstance(self.table.get("name"), str):
-            raise self._error("name", f"name must be a text, not {self.table.get('name')!r}")
+        name = self._text("name")
+        if not name:
+            raise self._error("name", "name is missing; give the skeleton a short one")
         limbs, limb_colours = self._limbs()
-        colours = self._row("colours", str)
-        for colour in (*colours, *filter(None, limb_colours)):
-            if not re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
-                raise self._error(colour, f'colour {colour!r} is not of the form "#rrggbb"')
-        keypoint_colours = colours or tuple(map(_side_colour, self.names))
-        parts = [_limb_colour(keypoint_colours[a], keypoint_colours[b]) for a, b in limbs]
+        parts: dict[str, Any] = {
+            "name": name,
+            "title": self._text("title"),
+            "keypoints": self.names,
+            "limbs": limbs,
+            "flip_pairs": tuple(self._pair("flip_pairs", pair) for pair in self._list("flip_pairs")),
+            "sigmas": self._rows("sigmas", self._number),
+            "weights": self._rows("weights", self._number),
+            "upper_body": tuple(self._index("upper_body", part) for part in self._names("upper_body")),
+            "lower_body": tuple(self._index("lower_body", part) for part in self._names("lower_body")),
+            "colours": self._rows("colours", self._colour),
+            "limb_colours": limb_colours,
+        }
         try:
-            return Skeleton(
-                name=self.table["name"],
-                title=self.table.get("title", ""),
-                keypoints=self.names,
-                limbs=limbs,
-                flip_pairs=tuple(self._pair("flip_pairs", pair) for pair in self._list("flip_pairs")),
-                sigmas=self._row("sigmas", float),
-                weights=self._row("weights", float),
-                upper_body=tuple(self._index("upper_body", name) for name in self._names("upper_body")),
-                lower_body=tuple(self._index("lower_body", name) for name in self._names("lower_body")),
-                colours=keypoint_colours,
-                limb_colours=tuple(own or part for own, part in zip(limb_colours, parts, strict=True)),
-            )
+            return Skeleton(**parts)
         except SkeletonError as error:
-            raise SkeletonError(f"{self.source}: {error}") from error
+            field = str(error).removeprefix(f"skeleton {name!r}: ").split()[0]
+            raise self._error(field, str(error)) from error
 
-    def _limbs(self) -> tuple[tuple[tuple[int, int], ...], list[str]]:
+    def _limbs(self) -> tuple[tuple[tuple[int, int], ...], tuple[str, ...]]:
         limbs, colours = [], []
         for entry in self._list("limbs"):
-            ends, colour = (entry[:2], entry[2]) if isinstance(entry, list) and len(entry) == 3 else (entry, "")
-            limbs.append(self._pair("limbs", ends))
-            colours.append(str(colour))
-        return tuple(limbs), colours
+            coloured = isinstance(entry, list) and len(entry) == 3
+            limbs.append(self._pair("limbs", entry[:2] if coloured else entry))
+            colours.append(self._colour("limbs", str(entry[2]), entry[2]) if coloured else "")
+        return tuple(limbs), tuple(colours)
+
+    def _text(self, key: str) -> str:
+        value = self.table.get(key, "")
+        if not isinstance(value, str):
+            raise self._error(key, f"{key} must be a text, not {value!r}")
+        return value
 
     def _list(self, key: str) -> list[Any]:
         value = self.table.get(key, [])
@@ -277,7 +307,7 @@ class _TomlReader:
         names = self._list(key)
         for name in names:
             if not isinstance(name, str):
-                raise self._error(str(name), f"{key} must hold names, not {name!r}")
+                raise self._error(key, f"{key} must hold names, not {name!r}", word=str(name))
         return tuple(names)
 
     def _pair(self, key: str, pair: Any) -> tuple[int, int]:
@@ -287,28 +317,43 @@ class _TomlReader:
 
     def _index(self, key: str, name: Any) -> int:
         if name not in self.names:
-            raise self._error(str(name), f"in {key}: {UnknownNameError('keypoint', name, self.names)}", after=key)
+            message = f"in {key}: {UnknownNameError('keypoint', name, self.names)}"
+            raise self._error(key, message, word=str(name))
         return self.names.index(name)
 
-    def _row(self, key: str, kind: type) -> tuple[Any, ...]:
+    def _rows(self, key: str, read: Callable[[str, str, Any], Any]) -> tuple[Any, ...]:
         """Reads one value a keypoint from a table such as [sigmas]."""
         table = self.table.get(key, {})
         if not isinstance(table, dict):
             raise self._error(key, f"{key} must be a table with one row a keypoint, not {table!r}")
-        for name, value in table.items():
-            self._index(key, name)
-            if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
-                raise self._error(name, f"{key} of {name!r} must be a {kind.__name__}, not {value!r}", after=key)
+        values = {self._index(key, name): read(key, name, value) for name, value in table.items()}
         missing = [name for name in self.names if name not in table]
         if table and missing:
-            raise self._error(key, f"{key} has no row for {', '.join(missing)}; give every keypoint one, or none")
-        return tuple(kind(table[name]) for name in self.names) if table else ()
+            message = f"{key} has no row for {', '.join(missing)}; give every keypoint one, or none"
+            raise self._error(key, message)
+        return tuple(value for _, value in sorted(values.items()))
 
-    def _error(self, word: str, message: str, after: str = "") -> SkeletonError:
-        """Names the first line that holds `word`, from the line of the key `after` on."""
-        lines = self.text.splitlines()
-        start = next((i for i, line in enumerate(lines) if re.match(rf"\s*\[?{re.escape(after)}\b", line)), 0)
-        found = [i for i, line in enumerate(lines) if word in line]
-        line = next((i for i in found if i >= start), found[0] if found else None)
+    def _number(self, key: str, word: str, value: Any) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise self._error(key, f"in {key}: {word!r} must be a number, not {value!r}", word)
+        return float(value)
+
+    def _colour(self, key: str, word: str, value: Any) -> str:
+        if not isinstance(value, str) or not _COLOUR.fullmatch(value):
+            raise self._error(key, f'in {key}: a colour must look like "#rrggbb", not {value!r}', word)
+        return value
+
+    def _error(self, key: str, message: str, word: str = "") -> SkeletonError:
+        """Names the line of a key, or the first one from there on that holds a word."""
+        line = self._find(rf"""\s*\[?\s*["']?{re.escape(key)}["']?\s*[].=]""", 0)
+        if word:
+            whole = rf"""(["']){re.escape(word)}\1|(?<![\w"'-]){re.escape(word)}(?![\w"'-])"""
+            line = self._find(rf".*?(?:{whole})", line or 0) or line
         where = self.source if line is None else f"{self.source}, line {line + 1}"
         return SkeletonError(f"{where}: {message}")
+
+    def _find(self, pattern: str, start: int) -> int | None:
+        """Returns the first line from `start` on that begins with the pattern and is no comment."""
+        lines = enumerate(self.text.splitlines())
+        found = (i for i, line in lines if i >= start and re.match(pattern, line) and line.lstrip()[0] != "#")
+        return next(found, None)

@@ -1,0 +1,75 @@
+"""The command line: `vitpose predict`, `vitpose models`, `vitpose convert`.
+
+Owns how errors and interruptions leave the program. Every command has a module of its own; none of
+them imports a network before it needs one, so that `vitpose --help` is quick.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..errors import VitPoseError
+from .convert import convert
+from .models import models
+from .predict import predict
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+class _Commands(TyperGroup):
+    """Shows what vitpose raises on purpose as one line; anything else keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except VitPoseError as error:
+            _print_error(str(error))
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            _print_error("interrupted")
+            raise typer.Exit(INTERRUPTED) from error
+
+
+def _print_error(message: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False)
+    line = Text.assemble(("error: ", "bold red"), (" ".join(message.split()), "red"))
+    # A terminal breaks between words; a file gets one line.
+    console.print(line, soft_wrap=not console.is_terminal)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"vitpose {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(help="ViTPose and ViTPose++: the keypoints of people and animals in pictures.")
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Takes the options that stand before a command."""
+
+
+app.command()(predict)
+app.command()(models)
+app.command()(convert)

@@ -35,7 +35,7 @@ __all__ = [
 
 
 def load_detector(
-    spec: str | Detector,
+    spec: Any,
     *,
     device: str = "auto",
     labels: Labels = ("person",),

@@ -54,7 +54,7 @@ class WholePicture:
 
     settles = True
 
-    def detect(self, images: Sequence[UInt8[np.ndarray, "h w 3"]], names: Sequence[str]) -> list[Detections]:
+    def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
         """Returns the whole picture as the one box of each picture; see `Detector`."""
         sizes = [Size.of(image) for image in images]
         return [Detections.of_boxes([[0, 0, size.width, size.height]]) for size in sizes]
@@ -96,9 +96,9 @@ class CocoBoxes:
         for row in file.rows:
             if row.label in wanted and row.score >= min_score and min(row.xywh[2:]) > 0:
                 self._rows.setdefault(row.image_id, []).append(row)
-        self._numbered = all(isinstance(row.image_id, int) for row in file.rows)
+        self._numbered = bool(file.rows) and all(isinstance(row.image_id, int) for row in file.rows)
 
-    def detect(self, images: Sequence[UInt8[np.ndarray, "h w 3"]], names: Sequence[str]) -> list[Detections]:
+    def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
         """Looks up each picture's boxes; see `Detector`.
 
         Raises:
@@ -197,8 +197,12 @@ def _read_coco(path: Path) -> _CocoFile:
             "{images, annotations, categories}"
         )
     for index, image in enumerate(content["images"]):
-        if not isinstance(image, dict) or not isinstance(image.get("id"), (int, str)):
-            raise InputError(f"{path}, image {index}: an image needs an id; this one is {image!r:.200}")
+        good = isinstance(image, dict) and isinstance(image.get("id"), (int, str))
+        if not good or not isinstance(image.get("file_name", ""), str):
+            raise InputError(
+                f"{path}, image {index}: an image needs an id, and a file_name that is a text; this one is "
+                f"{image!r:.200}"
+            )
     names = _read_categories(path, content["categories"]) if content.get("categories") else coco_labels()
     rows = [
         _read_row(f"{path}, row {index}", row, names)
@@ -225,10 +229,9 @@ def _read_row(where: str, row: Any, names: Mapping[int, str]) -> _Row:
         )
     try:
         xywh = tuple(float(value) for value in row["bbox"])
-        good = len(xywh) == 4 and bool(np.isfinite(xywh).all()) and min(xywh[2:]) >= 0
     except (TypeError, ValueError):
-        good = False
-    if not good:
+        xywh = ()
+    if len(xywh) != 4 or not np.isfinite(xywh).all() or min(xywh[2:]) < 0:
         raise BoxError(
             f"{where}: bbox {row['bbox']!r} must be four finite numbers (left, top, width, height), the "
             "sizes not negative; mend or drop the row"

@@ -6,6 +6,7 @@ holds is read off its inputs and outputs, never off its name. Knows no pose netw
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,11 @@ BATCH = 8
 """Pictures that go through the network at once, where it takes more than one."""
 PAD_GREY = 114
 """Grey level around a letterboxed picture, as both families were trained."""
+MIN_SCORE = 0.3
+"""Measured on 361 people of 250 COCO pictures: at 0.2 RTMDet nano finds 94 % of them in place of 89 %, but
+half of its boxes hold nobody labelled in place of a fifth; YOLOX nano: 88 and 84 %, a third and a quarter."""
+MAX_IOU = 0.6
+"""Measured on the same: 0.45 loses people who stand close together. RTMDet's files apply the same inside."""
 UNDERSTOOD = (
     "YOLOX, not decoded (one output, anchors x 85, for the strides 8, 16 and 32) and RTMDet end2end (two "
     "outputs, dets, n x 5, and labels, n), each with one float input of b x 3 x h x w, b being 1 or any"
@@ -156,8 +162,8 @@ class OnnxDetector:
         self,
         path: str | Path,
         *,
-        min_score: float = 0.3,
-        max_iou: float = 0.6,
+        min_score: float = MIN_SCORE,
+        max_iou: float = MAX_IOU,
         labels: Labels = ("person",),
         device: str = "auto",
     ) -> None:
@@ -177,7 +183,7 @@ class OnnxDetector:
             )
         return layout
 
-    def detect(self, images: Sequence[UInt8[np.ndarray, "h w 3"]], names: Sequence[str]) -> list[Detections]:
+    def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
         """Finds the boxes of each picture; see `Detector`.
 
         Raises:
@@ -202,13 +208,13 @@ class OnnxDetector:
         """Takes the wanted classes, suppresses overlaps, and goes back to the picture's pixels."""
         solid = (raw.boxes[:, 2:] > raw.boxes[:, :2]).all(axis=1)
         kept: list[int] = []
-        for number in np.unique(raw.classes[solid]):
+        for number in np.unique(raw.classes[solid]).tolist():
             if self._name(number) in self._wanted:
                 rows = np.flatnonzero(solid & (raw.classes == number))
                 kept += rows[suppress_overlaps(raw.boxes[rows], raw.scores[rows], self.max_iou)].tolist()
         inner = fit_inside(size, self._layout.size)
         shrunk = np.array([inner.width / size.width, inner.height / size.height] * 2, np.float32)
-        labels = [self._name(number) for number in raw.classes[kept]]
+        labels = [self._name(number) for number in raw.classes[kept].tolist()]
         return Detections.found(raw.boxes[kept] / shrunk, raw.scores[kept], labels, size)
 
     def _name(self, number: int) -> str:
@@ -253,20 +259,20 @@ def _choose_providers(device: str, available: Sequence[str]) -> list[Any]:
     Raises:
         InputError: The device is none, or ONNX Runtime does not have it.
     """
-    kind, _, number = device.partition(":")
+    cuda = re.fullmatch(r"auto|cuda(?::(\d+))?", device)
     has_cuda = "CUDAExecutionProvider" in available
     if device == "cpu" or (device == "auto" and not has_cuda):
         return ["CPUExecutionProvider"]
-    if kind not in ("auto", "cuda") or (number and not number.isdigit()):
+    if cuda is None:
         raise InputError(
             f"device {device!r} is not understood; detectors in ONNX run on auto, cpu, cuda or cuda:N"
         )
     if not has_cuda:
         raise InputError(
             f"device {device!r} needs ONNX Runtime's CUDAExecutionProvider, and there is only "
-            f"{', '.join(available)}; install onnxruntime-gpu, or take device='cpu'"
+            f"{', '.join(available)}; install onnxruntime-gpu, or make an OnnxDetector with device='cpu'"
         )
-    return [("CUDAExecutionProvider", {"device_id": number or "0"}), "CPUExecutionProvider"]
+    return [("CUDAExecutionProvider", {"device_id": cuda[1] or "0"}), "CPUExecutionProvider"]
 
 
 def _describe(arguments: Sequence[Any]) -> str:

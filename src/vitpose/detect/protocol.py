@@ -84,11 +84,11 @@ class Detector(Protocol):
 
     settles: bool
 
-    def detect(self, images: Sequence[UInt8[np.ndarray, "h w 3"]], names: Sequence[str]) -> list[Detections]:
+    def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
         """Finds the boxes of each picture.
 
         Args:
-            images: RGB pictures of any sizes.
+            images: RGB pictures (h w 3), each of its own size.
             names: Their file names, in the same order; an empty text for a picture without a file.
         """
         ...

@@ -62,12 +62,12 @@ class RtDetrDetector:
         self._device = _choose_device(device)
         self._model = model.eval().to(self._device)
 
-    def detect(self, images: Sequence[UInt8[np.ndarray, "h w 3"]], names: Sequence[str]) -> list[Detections]:
+    def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
         """Finds the boxes of each picture; see `Detector`."""
         starts = range(0, len(images), BATCH)
         return [found for start in starts for found in self._detect_batch(images[start : start + BATCH])]
 
-    def _detect_batch(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Detections]:
+    def _detect_batch(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Detections]:
         import torch
 
         inputs = self._processor(list(images), input_data_format="channels_last", return_tensors="pt")
@@ -90,7 +90,6 @@ def _load(name: str, origin: dict[str, Any]) -> tuple[Any, Any]:
     The PIL form of the processor is asked for by name: the other one needs torchvision.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoConfig, RTDetrForObjectDetection, RTDetrImageProcessorPil
 
     try:
@@ -103,7 +102,7 @@ def _load(name: str, origin: dict[str, Any]) -> tuple[Any, Any]:
         )
         if report["missing_keys"]:  # transformers would fill them with random numbers
             raise ValueError(f"it lacks the weights {sorted(report['missing_keys'])[:5]} and perhaps more")
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # the errors of transformers, hub and safetensors share no base class
         raise CheckpointError(
             f"no RT-DETR could be loaded from {name!r}: {error}\nCheck the name and the connection, or find "
             "boxes in another way: onnx:FILE (a YOLOX or RTMDet file), boxes:FILE or --boxes FILE (a COCO "

@@ -47,7 +47,11 @@ class PatchEmbed(nn.Module):
     def __init__(self, config: VitPoseBackboneConfig) -> None:
         super().__init__()
         self.proj = nn.Conv2d(
-            config.num_channels, config.hidden_size, config.patch_size, config.patch_size, padding=PATCH_PADDING
+            config.num_channels,
+            config.hidden_size,
+            config.patch_size,
+            config.patch_size,
+            padding=PATCH_PADDING,
         )
 
     def forward(self, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "b t d"]:

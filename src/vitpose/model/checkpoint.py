@@ -8,7 +8,6 @@ names of `transformers`, which also splits query, key and value, need a table.
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import re
 import tempfile
@@ -23,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import CheckpointError, UnknownNameError
-from ..hub import find_file
+from ..hub import find_file, read_json, replace_file
 from ..skeleton import Skeleton
 from .config import VitPoseBackboneConfig, VitPoseConfig
 
@@ -31,8 +30,10 @@ if TYPE_CHECKING:
     from .pose import VitPoseForPoseEstimation
 
 State = dict[str, Tensor]
-ModelT = TypeVar("ModelT", bound="VitPoseForPoseEstimation")
+ModelT = TypeVar("ModelT", bound=torch.nn.Module)
 logger = logging.getLogger(__name__)
+
+_DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -121,16 +122,19 @@ def config_from_original(state: Mapping[str, Tensor], source: str) -> VitPoseCon
     Raises:
         CheckpointError: The parameters are not those of a released ViTPose; a `config` is needed then.
     """
-    try:
-        tokens, width = state["backbone.pos_embed"].shape[1:]
-        final = state["head.final_layer.weight"]
-    except KeyError as error:
-        found = ", ".join(list(state)[:5])
-        raise CheckpointError(
-            f"{source} has no parameter {error}, so it is no original ViTPose checkpoint; it starts with: {found}"
-        ) from error
-    blocks = {name.split(".")[2] for name in state if name.startswith("backbone.blocks.")}
-    experts = {name.split(".")[5] for name in state if ".mlp.experts." in name}
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    for name, axes in (("backbone.pos_embed", 3), ("head.final_layer.weight", 4)):
+        if len(shapes.get(name, ())) != axes:
+            found = ", ".join(list(state)[:5])
+            raise CheckpointError(
+                f"{source} has no parameter {name!r} of {axes} axes, so it is no original ViTPose "
+                f"checkpoint; it starts with: {found}"
+            )
+    _, tokens, width = shapes["backbone.pos_embed"]
+    blocks = {match[1] for name in state if (match := re.match(r"backbone\.blocks\.(\d+)\.", name))}
+    experts = {
+        match[1]: name for name in state if (match := re.search(r"\.mlp\.experts\.(\d+)\.bias$", name))
+    }
     # The number of heads leaves no trace in the shapes: it is known by the width alone.
     heads = {192: 3, 384: 12, 768: 12, 1024: 16, 1280: 16, 1408: 16}.get(width)
     sizes = {(256, 192), (384, 288), (576, 432), (128, 96)}
@@ -143,17 +147,18 @@ def config_from_original(state: Mapping[str, Tensor], source: str) -> VitPoseCon
     backbone = VitPoseBackboneConfig(
         image_size=image_size,
         hidden_size=width,
-        num_hidden_layers=len(blocks),
+        num_hidden_layers=max(1, len(blocks)),
         num_attention_heads=heads,
         num_experts=max(1, len(experts)),
-        part_features=state["backbone.blocks.0.mlp.experts.0.weight"].shape[0] if experts else 0,
+        part_features=shapes[next(iter(experts.values()))][0] if experts else 0,
         layer_norm_eps=1e-6,
     )
-    simple = "head.deconv_layers.0.weight" not in state
-    if final.shape[0] == 17:
+    simple, keypoints = "head.deconv_layers.0.weight" not in state, shapes["head.final_layer.weight"][0]
+    if keypoints == 17:
         # The first head of every released file is COCO's (facts of the released configurations).
-        return VitPoseConfig.for_skeleton(Skeleton.load("coco"), backbone_config=backbone, use_simple_decoder=simple)
-    return VitPoseConfig(num_labels=final.shape[0], backbone_config=backbone, use_simple_decoder=simple)
+        coco = Skeleton.load("coco")
+        return VitPoseConfig.for_skeleton(coco, backbone_config=backbone, use_simple_decoder=simple)
+    return VitPoseConfig(num_labels=keypoints, backbone_config=backbone, use_simple_decoder=simple)
 
 
 def load_model(
@@ -170,31 +175,40 @@ def load_model(
 
     Args:
         cls: The class to make.
-        name: A short name (see `vitpose models`), a folder, a hub repository, or an original `.pth`/`.pt` file.
+        name: A short name (see `vitpose models`), a folder, a hub repository, or an original `.pth` or `.pt`
+            file.
         config: Takes the place of the one in the checkpoint.
         dtype: Floating-point type of the weights ("float32", "bfloat16", torch.float16, …); "auto" is
             the type in the file; float32 without it.
         device: Where to put it; the CPU without it.
-        device_map: `transformers`' way of saying it: a device, {"": device}, or "auto" (a GPU if there is one).
+        device_map: `transformers`' way of saying it: a device, {"": device}, or "auto" (a GPU if there is
+            one).
         **hub: revision, token, cache_dir, local_files_only, as in `vitpose.hub.find_file`.
 
     Raises:
         UnknownNameError: No such model or type.
         CheckpointError: The files are missing, damaged, unsafe, or do not fit.
     """
-    source, state = _read(name, hub)
     original = str(name).endswith(ORIGINAL_SUFFIXES)
+    if config is None and not original:
+        # Before the weights: it is small, and says soon whether there is such a model.
+        config = VitPoseConfig.from_pretrained(name, **hub)
+    source, state = _read(name, hub)
     state = state_from_original(state) if original else state_from_transformers(state)
     if config is None:
-        config = config_from_original(state, source) if original else VitPoseConfig.from_pretrained(name, **hub)
+        config = config_from_original(state, source)
     if config.use_pretrained_backbone:
         config = replace(config, use_pretrained_backbone=False)  # the checkpoint brings those weights too
-    wanted = _dtype(dtype, state)
-    with torch.device("meta"):
+    wanted, place = _dtype(dtype, state), _device(device, device_map)
+    # Ours need no memory before the weights come; other libraries' compute tables that no file holds.
+    with torch.device("meta" if isinstance(config.backbone_config, VitPoseBackboneConfig) else "cpu"):
         model = cls(config)
-    state = {key: tensor.to(wanted) if tensor.is_floating_point() else tensor for key, tensor in state.items()}
     load_strictly(model, state, source)
-    return model.to(_device(device, device_map)).eval()
+    try:
+        return model.to(place, wanted).eval()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"the network cannot be put on the device {str(place)!r}: {reason}") from error
 
 
 def load_strictly(model: torch.nn.Module, state: State, source: str) -> None:
@@ -240,14 +254,15 @@ def _read(name: str | Path, hub: dict[str, Any]) -> tuple[str, State]:
 
 
 def _read_shards(name: str | Path, hub: dict[str, Any], missing: CheckpointError) -> State:
-    from ..hub import read_json
-
     try:
         index = read_json(name, INDEX_FILE, **hub)
     except CheckpointError:
         raise missing from None
+    shards = index.get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise CheckpointError(f"{INDEX_FILE} of {str(name)!r} has no 'weight_map' from parameters to files")
     state: State = {}
-    for shard in sorted(set(index["weight_map"].values())):
+    for shard in sorted(set(shards.values())):
         state |= _read_safetensors(find_file(name, shard, **hub))
     return state
 
@@ -264,16 +279,19 @@ def _read_pickle(path: Path) -> State:
         raise CheckpointError(f"{path} does not exist; give the path of an original checkpoint")
     try:
         file = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than weights and is refused, because loading it could run foreign code: "
-            f"{str(error).splitlines()[0]}. Save its 'state_dict' alone with torch.save, where you trust the file"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path} is not a whole torch file: {error}; fetch it again") from error
+    except Exception as error:  # a damaged pickle can fail in any way there is
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and foreign:
+            raise CheckpointError(
+                f"{path} holds more than weights ({foreign[1]}) and is refused, because loading it could run "
+                "foreign code. Where you trust the file, save its 'state_dict' alone with torch.save"
+            ) from error
+        raise CheckpointError(f"{path} is not a whole torch file of weights; fetch it again") from error
     state = file.get("state_dict", file) if isinstance(file, dict) else file
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} holds no 'state_dict' of tensors; it is no original ViTPose checkpoint")
+        raise CheckpointError(
+            f"{path} holds no 'state_dict' of tensors; it is no original ViTPose checkpoint"
+        )
     return state
 
 
@@ -281,13 +299,12 @@ def _dtype(dtype: torch.dtype | str | None, state: State) -> torch.dtype:
     if dtype is None:
         return torch.float32
     if dtype == "auto":
-        return next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())
-    if isinstance(dtype, str):
-        names = ("float32", "float16", "bfloat16", "float64")
-        if dtype.removeprefix("torch.") not in names:
-            raise UnknownNameError("dtype", dtype, (*names, "auto"))
-        dtype = getattr(torch, dtype.removeprefix("torch."))
-    return dtype
+        found = (tensor.dtype for tensor in state.values() if tensor.is_floating_point())
+        return next(found, torch.float32)
+    name = str(dtype).removeprefix("torch.")
+    if name not in _DTYPES:
+        raise UnknownNameError("dtype", str(dtype), (*_DTYPES, "auto"))
+    return getattr(torch, name)
 
 
 def _device(device: Any, device_map: Any) -> torch.device:
@@ -296,7 +313,7 @@ def _device(device: Any, device_map: Any) -> torch.device:
     if isinstance(device_map, dict):
         places = set(map(str, device_map.values()))
         if len(places) != 1:
-            raise CheckpointError(f"device_map {device_map!r} spreads the network over several devices; put it on one")
+            raise CheckpointError(f"device_map {device_map!r} must put the whole network on one device")
         device_map = places.pop()
     chosen = device if device is not None else device_map
     if chosen in (None, "auto"):
@@ -314,20 +331,19 @@ def save_model(model: VitPoseForPoseEstimation, folder: str | Path) -> None:
     Args:
         model: The network.
         folder: Where to; made if need be. Files of that name are replaced.
+
+    Raises:
+        CheckpointError: They cannot be written.
     """
-    folder = Path(folder)
-    model.config.save_pretrained(folder)
     state = state_for_transformers(model.state_dict())
+    # Copies, because safetensors takes no two tensors in one piece of memory.
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    # A name of its own until it is whole: a half-written file is never taken for weights.
-    handle, partial = tempfile.mkstemp(dir=folder, prefix=WEIGHTS_FILE, suffix=".part")
-    os.close(handle)
-    try:
-        save_file(whole, partial, metadata={"format": "pt"})
-        Path(partial).chmod(0o644)
-        Path(partial).replace(folder / WEIGHTS_FILE)
-    finally:
-        Path(partial).unlink(missing_ok=True)
+    with replace_file(Path(folder) / WEIGHTS_FILE) as path:
+        try:
+            save_file(whole, path, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+    model.config.save_pretrained(folder)
 
 
 def push_model(

@@ -155,7 +155,8 @@ class VitPoseBackboneConfig:
         for index in self.out_indices:
             if not -len(names) <= index < len(names):
                 raise InputError(
-                    f"out_indices has {index}, but the stages go from 0 (the stem) to {self.num_hidden_layers}"
+                    f"out_indices has {index}, but the stages go from 0 (the stem) to "
+                    f"{self.num_hidden_layers}"
                 )
         self.out_indices = [index % len(names) for index in self.out_indices]
         # The decoder takes the last one, and `transformers` refuses any other order.
@@ -262,10 +263,6 @@ class VitPoseConfig:
         self.backbone_config = VitPoseBackboneConfig.from_dict(table) if own else dict(table)
 
     def _name_keypoints(self) -> None:
-        try:
-            self.id2label = {int(index): name for index, name in self.id2label.items()}
-        except ValueError as error:
-            raise InputError(f"id2label has a key that is no number: {error}") from error
         if not self.id2label and self.num_labels is None:
             coco = Skeleton.load("coco")
             self.id2label = dict(enumerate(coco.keypoints))
@@ -292,12 +289,20 @@ class VitPoseConfig:
     def for_skeleton(cls, skeleton: Skeleton, **options: Any) -> VitPoseConfig:
         """Returns a configuration for the keypoints of a skeleton; `options` are the other attributes."""
         return cls(
-            id2label=dict(enumerate(skeleton.keypoints)), edges=[list(limb) for limb in skeleton.limbs], **options
+            id2label=dict(enumerate(skeleton.keypoints)),
+            edges=[list(limb) for limb in skeleton.limbs],
+            **options,
         )
 
     @classmethod
     def preset(
-        cls, size: str, *, decoder: str = "classic", num_experts: int = 1, skeleton: str | Skeleton = "coco", **backbone: Any
+        cls,
+        size: str,
+        *,
+        decoder: str = "classic",
+        num_experts: int = 1,
+        skeleton: str | Skeleton = "coco",
+        **backbone: Any,
     ) -> VitPoseConfig:
         """Returns the configuration of a published size.
 
@@ -317,7 +322,12 @@ class VitPoseConfig:
         if decoder not in ("classic", "simple"):
             raise UnknownNameError("decoder", decoder, ("classic", "simple"))
         # The original's epsilon; `transformers`' default is another.
-        table = {"layer_norm_eps": 1e-6, **_SIZES[names[size.lower()]], "num_experts": num_experts, **backbone}
+        table = {
+            "layer_norm_eps": 1e-6,
+            **_SIZES[names[size.lower()]],
+            "num_experts": num_experts,
+            **backbone,
+        }
         return cls.for_skeleton(
             Skeleton.load(skeleton),
             backbone_config=VitPoseBackboneConfig(**table),
@@ -328,7 +338,9 @@ class VitPoseConfig:
         """Returns the plain dictionary of a `config.json` that `transformers` reads."""
         table = {f.name: getattr(self, f.name) for f in fields(self)}
         backbone = table.pop("backbone_config")
-        del table["num_labels"]  # follows from id2label, and `transformers` would overwrite one with the other
+        del table[
+            "num_labels"
+        ]  # follows from id2label, and `transformers` would overwrite one with the other
         if self.backbone is None:
             for name in ("backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs"):
                 del table[name]
@@ -342,15 +354,22 @@ class VitPoseConfig:
         """Reads the dictionary of a file; keys that are not the network's are left aside.
 
         Raises:
-            CheckpointError: It is the configuration of something else.
+            CheckpointError: It is the configuration of something else, or damaged.
         """
         kind = table.get("model_type", cls.model_type)
         if kind != cls.model_type:
             raise CheckpointError(
-                f"the configuration is of a {kind!r} model, not of {cls.model_type!r}; give a ViTPose checkpoint"
+                f"the configuration is of a {kind!r} model, not of {cls.model_type!r}; "
+                "give a ViTPose checkpoint"
             )
         own = _own_keys(cls, table)
         own.pop("num_labels", None)
+        try:  # JSON has no numbers for keys
+            own["id2label"] = {int(index): name for index, name in own.get("id2label", {}).items()}
+        except ValueError as error:
+            raise CheckpointError(
+                f"id2label of the configuration has a key that is no number: {error}"
+            ) from error
         return cls(**own)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -367,7 +386,7 @@ class VitPoseConfig:
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **hub: Any) -> VitPoseConfig:
-        """Reads the `config.json` of a folder or hub repository; `hub` as in the model's `from_pretrained`."""
+        """Reads the `config.json` of a folder or hub repository; `hub` is what `find_file` takes."""
         from ..hub import read_json
 
         return cls.from_dict(read_json(name, CONFIG_FILE, **hub))

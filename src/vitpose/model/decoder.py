@@ -22,7 +22,9 @@ class SimpleDecoder(nn.Module):
         self.final_layer = nn.Conv2d(width, num_keypoints, 3, padding=1)
 
     def forward(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b k hm wm"]:
-        features = F.interpolate(F.relu(features), scale_factor=self.scale, mode="bilinear", align_corners=False)
+        features = F.interpolate(
+            F.relu(features), scale_factor=self.scale, mode="bilinear", align_corners=False
+        )
         return self.final_layer(features)
 
 

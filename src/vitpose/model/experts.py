@@ -100,7 +100,9 @@ class ExpertMlp(nn.Module):
     def _part(self, x: Float[Tensor, "b t hidden"], routing: Routing) -> Float[Tensor, "b t part"]:
         if routing.rows is None:
             return self.experts[routing.experts[0]](x)
-        parts = [self.experts[expert](x[rows]) for expert, rows in zip(routing.experts, routing.rows, strict=True)]
+        parts = [
+            self.experts[expert](x[rows]) for expert, rows in zip(routing.experts, routing.rows, strict=True)
+        ]
         # Samples come out grouped by expert; sorting their numbers puts them back in order.
         return torch.cat(parts)[torch.cat(routing.rows).argsort()]
 

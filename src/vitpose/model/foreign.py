@@ -57,7 +57,8 @@ class ForeignBackbone(nn.Module):
         """
         if dataset_index is not None:
             raise InputError(
-                f"dataset_index {dataset_index!r} was given, but only ViTPose's own backbone has experts; leave it out"
+                f"dataset_index {dataset_index!r} was given, but only ViTPose's own backbone has experts; "
+                "leave it out"
             )
         if self.uses_timm:
             if output_attentions or output_hidden_states:
@@ -65,20 +66,29 @@ class ForeignBackbone(nn.Module):
                     "a timm backbone returns neither attentions nor hidden states; leave them out"
                 )
             return BackboneOutput(feature_maps=tuple(self.body(pixel_values)))
+        if output_attentions:
+            self._hold_attentions()
         output = self.body(
             pixel_values, output_attentions=output_attentions, output_hidden_states=output_hidden_states
         )
         if output.feature_maps[-1].ndim != 4:
             raise InputError(
                 f"the backbone {type(self.body).__name__} returns features of the shape "
-                f"{tuple(output.feature_maps[-1].shape)}, and a decoder needs maps (b, d, h, w); where it is a "
-                "transformer, reshape_hidden_states=True in its configuration may do that"
+                f"{tuple(output.feature_maps[-1].shape)}, and a decoder needs maps (b, d, h, w); "
+                "reshape_hidden_states=True in its configuration may make some"
             )
         return BackboneOutput(
             feature_maps=tuple(output.feature_maps),
             hidden_states=output.hidden_states if output_hidden_states else None,
             attentions=output.attentions if output_attentions else None,
         )
+
+    def _hold_attentions(self) -> None:
+        if not self.body.has_attentions:
+            raise InputError(
+                f"the backbone {type(self.body).__name__} has no attentions; leave output_attentions out"
+            )
+        self.body.set_attn_implementation("eager")  # the fused kernels return none
 
 
 def _timm_backbone(config: VitPoseConfig) -> nn.Module:
@@ -92,11 +102,11 @@ def _timm_backbone(config: VitPoseConfig) -> nn.Module:
 def _transformers_backbone(config: VitPoseConfig) -> nn.Module:
     from transformers import AutoBackbone, AutoConfig
 
-    options = config.backbone_kwargs or {}
     if config.backbone is None:
-        return AutoBackbone.from_config(AutoConfig.for_model(**config.backbone_config))
-    settings = AutoConfig.from_pretrained(config.backbone, **options)
-    body = AutoBackbone.from_config(settings)
+        settings = AutoConfig.for_model(**config.backbone_config)
+    else:
+        settings = AutoConfig.from_pretrained(config.backbone, **(config.backbone_kwargs or {}))
+    body = AutoBackbone.from_config(settings, dtype=torch.float32)
     if not config.use_pretrained_backbone:
         return body
     # Through the class itself: AutoBackbone takes the name of a folder for one of timm's.

@@ -6,6 +6,7 @@ Knows tensors only: no picture, no box. Files are `checkpoint`'s business.
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -71,19 +72,17 @@ def flip_back(maps: Float[Tensor, "b k hm wm"], flip_pairs: Any) -> Float[Tensor
 
 
 def _mirrored_order(flip_pairs: Any, count: int) -> list[int]:
-    refusal = InputError(f"flip_pairs must be pairs of indices from 0 to {count - 1}, not {flip_pairs!r}")
+    own = list(range(count))
+    order = dict(zip(own, own, strict=True))
+    refusal = f"flip_pairs must be pairs of 0 to {count - 1}, each in one pair at most, not {flip_pairs!r}"
     try:
-        pairs = torch.as_tensor(flip_pairs).tolist()
-        order = list(range(count))
-        for a, b in pairs:
-            if type(a) is not int or type(b) is not int or not (0 <= a < count and 0 <= b < count):
-                raise refusal
-            order[a], order[b] = b, a
+        for a, b in torch.as_tensor(flip_pairs).tolist():
+            order[operator.index(a)], order[operator.index(b)] = b, a
     except (TypeError, ValueError, RuntimeError) as error:
-        raise refusal from error
-    if sorted(order) != list(range(count)):
-        raise InputError(f"flip_pairs {pairs} name a keypoint in two pairs; each has one counterpart")
-    return order
+        raise InputError(refusal) from error
+    if sorted(order) != own or sorted(order.values()) != own:
+        raise InputError(refusal)
+    return list(order.values())
 
 
 def heatmap_loss(

@@ -1,0 +1,66 @@
+"""`vitpose convert`: any checkpoint that can be loaded, as a folder that `transformers` reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="IN",
+            show_default=False,
+            help="An original .pth file, a folder, a hub repository, or a short name (see 'vitpose models').",
+        ),
+    ],
+    folder: Annotated[
+        Path, typer.Argument(metavar="OUT", show_default=False, help="The folder to write; made if need be.")
+    ],
+    dtype: Annotated[
+        str, typer.Option(help="auto (as in the file), float32, float16, bfloat16, float64.")
+    ] = "auto",
+    expert: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Write the dense model that a ViTPose++ model is with this expert, 0 being COCO. The head is "
+            "the one in the file; of an original file's several heads it is COCO's.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
+) -> None:
+    """Write a checkpoint as a folder that vitpose and transformers read.
+
+    The folder gets config.json, model.safetensors and preprocessor_config.json.
+    """
+    from .output import refuse_unwritable
+
+    folder = folder.expanduser()
+    refuse_unwritable(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not force:
+        raise InputError(f"the folder {folder} is not empty; choose another, or replace its files with --force")
+
+    from ..boxes import Size
+    from ..model.checkpoint import ORIGINAL_SUFFIXES
+    from ..model.pose import VitPoseForPoseEstimation
+    from ..processing import VitPoseImageProcessor
+
+    network = VitPoseForPoseEstimation.from_pretrained(source, dtype=dtype)
+    if source.endswith(ORIGINAL_SUFFIXES):
+        height, width = network.config.backbone_config.image_size
+        processor = VitPoseImageProcessor(size=Size(width=width, height=height))
+    else:
+        processor = VitPoseImageProcessor.from_pretrained(source)
+    if expert is not None:
+        network = network.fold_expert(expert)
+    network.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    kind = str(network.dtype).removeprefix("torch.")
+    typer.echo(f"{millions:.1f} M parameters, {network.config.num_labels} keypoints, {kind}; written to {folder}")

@@ -1,0 +1,168 @@
+"""The work of `vitpose predict`: look for the pictures, load, go through them, say how it went.
+
+Owns what the user sees while it runs and at its end. What is written is `output`'s business.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+import vitpose
+
+from ..errors import VitPoseError
+from ..pipeline import Pipeline
+from .output import Writer, choose_kinds, refuse_unwritable
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+"""Exit codes; 130 is what shells have after Ctrl-C."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of `vitpose predict`.
+
+    Attributes:
+        out: Folder for the results.
+        save: Which of them, separated by commas.
+        threshold: Keypoints that score less are not drawn.
+        loading: Arguments of `vitpose.load`.
+        running: Arguments of `Pipeline.each`.
+        failures: What failed so far, and why.
+    """
+
+    out: Path
+    save: str
+    threshold: float
+    loading: dict[str, Any]
+    running: dict[str, Any]
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    def run(self, arguments: Sequence[str]) -> int:
+        """Does the work and returns the exit code.
+
+        Args:
+            arguments: Files, folders, globs and addresses, as typed.
+
+        Raises:
+            VitPoseError: Something is wrong that concerns all pictures; most of it is said before any work.
+        """
+        start = time.perf_counter()
+        kinds = choose_kinds(self.save)
+        refuse_unwritable(self.out)
+        sources = self._find(arguments)
+        if not sources:
+            self._print_failures()
+            return FAILED
+        writer = Writer(self.out, kinds, sources, self.threshold)
+        with _said("loading the model"):
+            pipe = vitpose.load(**self.loading)
+        finished = self._go_through(sources, pipe, writer)
+        self._print_summary(writer, len(sources), finished, time.perf_counter() - start)
+        self._print_failures()
+        return INTERRUPTED if not finished else FAILED if self.failures else DONE
+
+    def _find(self, arguments: Sequence[str]) -> list[str | Path]:
+        """Looks up the sources; those that cannot be found are failures."""
+        found: dict[str, str | Path] = {}
+        for argument in arguments:
+            try:
+                pictures = vitpose.find_images(argument)
+                if _comes_across(argument, self.out):
+                    pictures = _outside(self.out, pictures)
+                    if not pictures:
+                        raise vitpose.ImageError(f"{argument} gives only pictures in the output folder {self.out}")
+            except VitPoseError as error:
+                self._fail(argument, error)
+                continue
+            for picture in pictures:
+                found.setdefault(picture if isinstance(picture, str) else os.path.abspath(picture), picture)
+        return list(found.values())
+
+    def _go_through(self, sources: Sequence[str | Path], pipe: Pipeline, writer: Writer) -> bool:
+        """Predicts and writes; returns whether it came to the end."""
+        try:
+            with writer, _progress(len(sources)) as advance:
+                for index, prediction in enumerate(pipe.each(sources, **self.running)):
+                    try:
+                        writer.add(index, prediction)
+                    except VitPoseError as error:
+                        self._fail(prediction.name, error)
+                    advance()
+        except KeyboardInterrupt:
+            return False
+        return True
+
+    def _fail(self, name: str, error: VitPoseError) -> None:
+        reason = " ".join(str(error).split())
+        # Most messages begin with the name, which has a column of its own.
+        self.failures.append((name, reason.removeprefix(name).lstrip()))
+
+    def _print_summary(self, writer: Writer, wanted: int, finished: bool, seconds: float) -> None:
+        console = Console(highlight=False)
+        pictures, people = _counted(writer.pictures, "picture"), _counted(writer.people, "person", "people")
+        failures = f", {_counted(len(self.failures), 'failure')}" if self.failures else ""
+        line = f"{pictures}, {people}{failures} in {seconds:.1f} s; results in {self.out}"
+        if not finished:
+            line = f"interrupted after {writer.pictures} of {line.replace(pictures, _counted(wanted, 'picture'), 1)}"
+        console.print(Text(line, style="bold green" if finished and not failures else "bold yellow"), soft_wrap=True)
+
+    def _print_failures(self) -> None:
+        if not self.failures:
+            return
+        console = Console(stderr=True)
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold red")
+        table.add_column("failed", overflow="fold", max_width=max(20, console.width // 2))
+        table.add_column("why", overflow="fold")
+        for name, reason in self.failures:
+            table.add_row(Text(name), Text(reason))
+        console.print(table)
+
+
+def _comes_across(argument: str, folder: Path) -> bool:
+    """Tells whether looking for pictures from the argument on leads into the folder."""
+    place = Path(argument).expanduser()
+    if not place.is_dir():
+        place = next(parent for parent in place.parents if parent.is_dir())
+    return place.resolve() in folder.resolve().parents
+
+
+def _outside(folder: Path, pictures: Sequence[str | Path]) -> list[str | Path]:
+    inside = folder.resolve()
+    return [one for one in pictures if isinstance(one, str) or not one.resolve().is_relative_to(inside)]
+
+
+def _counted(number: int, one: str, several: str = "") -> str:
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Says on a terminal what takes long; says nothing elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """Shows a bar on a terminal, which is moved on by calling what this yields; shows nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,160 @@
+"""`vitpose predict`: its options. The work is in `job`, which is imported when it is called for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError
+from ..hub import DEFAULT_MODEL
+
+DEFAULT_DETECTOR = "rtdetr"
+_MODEL, _PEOPLE, _OUTPUT = "The model", "Finding people", "Output"
+
+
+def predict(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            show_default=False,
+            help="Files, folders (with the folders in them), globs such as 'photos/**/*.jpg', http(s) "
+            "addresses. After -- names may begin with a dash.",
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A short name (see 'vitpose models'), a folder, a hub repository, or an original .pth file.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = DEFAULT_MODEL,
+    flip_test: Annotated[
+        bool,
+        typer.Option(
+            "--flip-test",
+            help="Average with the mirrored picture: more accurate, twice the work.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = False,
+    skeleton: Annotated[
+        str | None,
+        typer.Option(
+            help="Name or .toml file of the keypoints, where the model's own are not wanted.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    dataset_index: Annotated[
+        int, typer.Option(min=0, help="Which expert of a ViTPose++ model; 0 is COCO.", rich_help_panel=_MODEL)
+    ] = 0,
+    device: Annotated[
+        str,
+        typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps.", rich_help_panel=_MODEL),
+    ] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="auto (bfloat16 on a GPU that has it), float32, float16, bfloat16.", rich_help_panel=_MODEL
+        ),
+    ] = "auto",
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="At most this many people at a time.", rich_help_panel=_MODEL)
+    ] = 32,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            show_default=DEFAULT_DETECTOR,
+            help="rtdetr, rtdetr:NAME (hub or folder), onnx:FILE (YOLOX, RTMDet), boxes:FILE, or "
+            "whole-picture (one person a picture).",
+            rich_help_panel=_PEOPLE,
+        ),
+    ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Take boxes from a COCO file of detections or annotations; short for --detector boxes:FILE.",
+            rich_help_panel=_PEOPLE,
+        ),
+    ] = None,
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="What to look for, in the detector's class names, separated by commas; all takes every class.",
+            rich_help_panel=_PEOPLE,
+        ),
+    ] = "person",
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            show_default="the detector's own",
+            help="Leave out boxes that score less.",
+            rich_help_panel=_PEOPLE,
+        ),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for all results. A search that comes across it passes over the pictures in it.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = Path("predictions"),
+    save: Annotated[
+        str,
+        typer.Option(
+            metavar="KINDS",
+            help="What to write, separated by commas: pictures (drawn), json (poses.json), coco (coco.json and "
+            "coco_images.json), csv (poses.csv).",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = "pictures,json",
+    threshold: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Keypoints that score less are not drawn. The data always has all of them.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = 0.3,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            min=1, show_default="200 million", help="Refuse larger pictures.", rich_help_panel=_OUTPUT
+        ),
+    ] = None,
+) -> None:
+    """Find poses in pictures, draw them, and write them to files.
+
+    A drawn picture keeps its name and its place below the folder that all sources share; of two with one
+    name, the second gets a number. A picture that fails does not stop the others: the exit code is
+    then 1, and a table says what failed and why.
+    """
+    if boxes is not None and detector is not None:
+        raise InputError(f"both --boxes {boxes} and --detector {detector} are given; give one")
+    from .job import Job
+
+    job = Job(
+        out=out.expanduser(),
+        save=save,
+        threshold=threshold,
+        loading={
+            "model": model,
+            "detector": f"boxes:{boxes}" if boxes is not None else detector or DEFAULT_DETECTOR,
+            "device": device,
+            "dtype": dtype,
+            "skeleton": skeleton,
+            "dataset_index": dataset_index,
+            "labels": None if labels == "all" else [label.strip() for label in labels.split(",")],
+            "min_score": min_score,
+            "batch_size": batch_size,
+        },
+        running={"flip_test": flip_test} | ({} if max_pixels is None else {"max_pixels": max_pixels}),
+    )
+    raise typer.Exit(job.run(sources))

@@ -1,0 +1,405 @@
+"""Checkpoints against independent code: `transformers` in both directions, and the original's files.
+
+All weights are random, norms and BatchNorm statistics included, so that no parameter can be lost or
+swapped without a trace in the heat maps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers.initialization import no_init_weights
+
+from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig
+from vitpose.model.pose import VitPoseForPoseEstimation
+
+TOLERANCE = 1e-4
+"""Largest difference over the largest value, both in float32."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network by the numbers of the released configurations."""
+
+    name: str
+    width: int
+    layers: int
+    heads: int
+    part: int
+    experts: int
+    simple: bool
+
+    def __str__(self) -> str:
+        kind = "simple" if self.simple else "classic"
+        return f"{self.name}-{self.layers}-{kind}-{self.experts}"
+
+
+SIZES = {"S": (384, 12, 12, 96), "B": (768, 12, 12, 192), "L": (1024, 24, 16, 256), "H": (1280, 32, 16, 320)}
+
+
+def cases(sizes: str, layers: int | None = None) -> list[Case]:
+    """All eight kinds of the sizes, with fewer layers on request."""
+    return [
+        Case(name, width, layers or depth, heads, part, experts, simple)
+        for name in sizes
+        for width, depth, heads, part in [SIZES[name]]
+        for experts in (1, 6)
+        for simple in (True, False)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def _repeatable() -> Iterator[None]:
+    torch.manual_seed(7)
+    with torch.no_grad():
+        yield
+
+
+def randomise(model: nn.Module) -> None:
+    """Draws every parameter and statistic so that signals keep their size and nothing is 0 or 1."""
+    for name, tensor in model.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        if name.endswith("running_var"):
+            tensor.uniform_(0.5, 2.0)
+        elif tensor.ndim == 1:
+            tensor.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, 0.2)
+        else:
+            tensor.normal_(0.0, 1 / math.sqrt(tensor[0].numel() if tensor.ndim < 3 else tensor.shape[1] * 16))
+
+
+def their_config(case: Case, keypoints: int = 17, eps: float = 1e-6) -> transformers.VitPoseConfig:
+    backbone = transformers.VitPoseBackboneConfig(
+        hidden_size=case.width,
+        num_hidden_layers=case.layers,
+        num_attention_heads=case.heads,
+        num_experts=case.experts,
+        part_features=case.part,
+        layer_norm_eps=eps,
+        out_indices=[case.layers],
+    )
+    return transformers.VitPoseConfig(
+        backbone_config=backbone,
+        use_simple_decoder=case.simple,
+        id2label={index: f"point {index}" for index in range(keypoints)},
+        label2id={f"point {index}": index for index in range(keypoints)},
+        edges=[[0, 1], [1, 2]],
+    )
+
+
+def theirs_of(config: transformers.VitPoseConfig) -> transformers.VitPoseForPoseEstimation:
+    with no_init_weights():
+        model = transformers.VitPoseForPoseEstimation(config)
+    randomise(model)
+    return model.eval()
+
+
+def inputs_of(case: Case) -> tuple[Tensor, Tensor | None]:
+    """Two crops, and an expert for each where there are some."""
+    return torch.randn(2, 3, 256, 192), torch.tensor([4, 1]) if case.experts > 1 else None
+
+
+def difference(found: Tensor, wanted: Tensor) -> float:
+    assert found.shape == wanted.shape
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+def check_both_directions(case: Case, folder: Path) -> None:
+    pixels, experts = inputs_of(case)
+    theirs = theirs_of(their_config(case))
+    wanted = theirs(pixels, dataset_index=experts).heatmaps
+    theirs.save_pretrained(folder)
+    del theirs
+
+    ours = VitPoseForPoseEstimation.from_pretrained(folder)
+    assert difference(ours(pixels, experts).heatmaps, wanted) <= TOLERANCE
+    for file in folder.iterdir():
+        file.unlink()
+    ours.save_pretrained(folder)
+    del ours
+
+    back, report = transformers.VitPoseForPoseEstimation.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values()), report
+    assert difference(back.eval()(pixels, dataset_index=experts).heatmaps, wanted) <= TOLERANCE
+
+
+@pytest.mark.parametrize("case", cases("SB") + cases("LH", layers=2), ids=str)
+def test_folders_of_both_libraries_give_the_same_maps(case: Case, tmp_path: Path) -> None:
+    check_both_directions(case, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", cases("LH"), ids=str)
+def test_folders_of_both_libraries_give_the_same_maps_in_full_size(case: Case, tmp_path: Path) -> None:
+    check_both_directions(case, tmp_path)
+
+
+@pytest.mark.parametrize("experts", [1, 6])
+def test_every_layer_agrees(experts: int, tmp_path: Path) -> None:
+    case = Case("S", 384, 4, 12, 96, experts, simple=True)
+    theirs = theirs_of(their_config(case))
+    theirs.save_pretrained(tmp_path)
+    theirs.set_attn_implementation("eager")
+    ours = VitPoseForPoseEstimation.from_pretrained(tmp_path)
+    pixels, index = inputs_of(case)
+    options = {"output_attentions": True, "output_hidden_states": True}
+    wanted, found = theirs(pixels, dataset_index=index, **options), ours(pixels, index, **options)
+    assert len(found.hidden_states) == len(wanted.hidden_states) == case.layers + 1
+    assert len(found.attentions) == len(wanted.attentions) == case.layers
+    for name in ("hidden_states", "attentions"):
+        for ours_layer, their_layer in zip(found[name], wanted[name], strict=True):
+            assert difference(ours_layer, their_layer) <= TOLERANCE
+
+
+def test_maps_are_flipped_back_alike(tmp_path: Path) -> None:
+    case = Case("S", 384, 1, 12, 96, 1, simple=False)
+    theirs = theirs_of(their_config(case))
+    theirs.save_pretrained(tmp_path)
+    ours = VitPoseForPoseEstimation.from_pretrained(tmp_path)
+    pixels, pairs = inputs_of(case)[0], torch.tensor([[1, 2], [3, 4], [15, 16]])
+    wanted = theirs(pixels, flip_pairs=pairs).heatmaps
+    assert difference(ours(pixels, flip_pairs=pairs).heatmaps, wanted) <= TOLERANCE
+
+
+# ------------------------------------------------------------------ config.json
+
+
+COPIED = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "num_experts", "part_features", "mlp_ratio"),
+    *("hidden_act", "hidden_dropout_prob", "layer_norm_eps", "qkv_bias", "initializer_range"),
+    *("out_indices", "out_features"),
+)
+
+
+def test_configuration_survives_the_way_through_transformers(tmp_path: Path) -> None:
+    backbone = VitPoseBackboneConfig(
+        hidden_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_experts=5,
+        part_features=24,
+        layer_norm_eps=1e-6,
+        drop_path_rate=0.25,
+        hidden_dropout_prob=0.1,
+        image_size=(128, 96),
+        qkv_bias=False,
+        out_indices=[1, 3],
+    )
+    ours = VitPoseConfig(
+        backbone_config=backbone,
+        id2label={0: "head", 1: "tail", 2: "paw"},
+        edges=[[0, 1], [1, 2]],
+        use_simple_decoder=False,
+        scale_factor=2,
+    )
+    ours.save_pretrained(tmp_path / "ours")
+    theirs = transformers.VitPoseConfig.from_pretrained(tmp_path / "ours")
+    assert type(theirs.backbone_config) is transformers.VitPoseBackboneConfig
+    for name in COPIED:
+        assert getattr(theirs.backbone_config, name) == getattr(backbone, name), name
+    assert tuple(theirs.backbone_config.image_size) == (128, 96)
+    assert theirs.id2label == ours.id2label
+    assert (theirs.num_labels, theirs.scale_factor, theirs.use_simple_decoder) == (3, 2, False)
+    theirs.save_pretrained(tmp_path / "theirs")
+    assert VitPoseConfig.from_pretrained(tmp_path / "theirs") == ours
+
+
+@pytest.mark.parametrize("keypoints", [1, 2, 3, 133])
+def test_any_number_of_keypoints_is_read_from_their_file(keypoints: int, tmp_path: Path) -> None:
+    backbone = transformers.VitPoseBackboneConfig(
+        hidden_size=32, num_attention_heads=2, num_hidden_layers=1, out_indices=[1]
+    )
+    theirs = transformers.VitPoseConfig(backbone_config=backbone, num_labels=keypoints)
+    theirs.save_pretrained(tmp_path)
+    assert VitPoseConfig.from_pretrained(tmp_path).num_labels == keypoints
+
+
+def test_configuration_as_the_public_converter_wrote_it_is_read(tmp_path: Path) -> None:
+    """The keys of the released files, which later versions of `transformers` no longer write."""
+    table = {
+        "architectures": ["VitPoseForPoseEstimation"],
+        "backbone": None,
+        "backbone_config": {
+            "model_type": "vitpose_backbone",
+            "num_experts": 1,
+            "out_features": ["stage12"],
+            "out_indices": [12],
+            "part_features": 0,
+        },
+        "backbone_kwargs": None,
+        "edges": [[15, 13], [13, 11]],
+        "id2label": {str(index): f"point {index}" for index in range(17)},
+        "initializer_range": 0.02,
+        "label2id": {f"point {index}": index for index in range(17)},
+        "model_type": "vitpose",
+        "scale_factor": 4,
+        "torch_dtype": "float32",
+        "transformers_version": "4.48.0.dev0",
+        "use_pretrained_backbone": False,
+        "use_simple_decoder": False,
+        "use_timm_backbone": False,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(table))
+    config = VitPoseConfig.from_pretrained(tmp_path)
+    assert (config.num_labels, config.use_simple_decoder, config.edges) == (17, False, [[15, 13], [13, 11]])
+    assert config.backbone_config == VitPoseBackboneConfig(part_features=0)
+
+
+# ------------------------------------------------------------------ the original's files
+
+
+def original_shapes(case: Case, heads: tuple[int, ...], class_token: bool) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of an original file, row by row as the released ones have them."""
+    d, p, hidden = case.width, case.part, 4 * case.width
+    shapes: dict[str, tuple[int, ...]] = {"backbone.pos_embed": (1, 193, d)}
+    if class_token:
+        shapes["backbone.cls_token"] = (1, 1, d)
+    shapes["backbone.patch_embed.proj.weight"] = (d, 3, 16, 16)
+    shapes["backbone.patch_embed.proj.bias"] = (d,)
+    for i in range(case.layers):
+        block = f"backbone.blocks.{i}."
+        shapes |= {
+            f"{block}norm1.weight": (d,),
+            f"{block}norm1.bias": (d,),
+            f"{block}attn.qkv.weight": (3 * d, d),
+            f"{block}attn.qkv.bias": (3 * d,),
+            f"{block}attn.proj.weight": (d, d),
+            f"{block}attn.proj.bias": (d,),
+            f"{block}norm2.weight": (d,),
+            f"{block}norm2.bias": (d,),
+            f"{block}mlp.fc1.weight": (hidden, d),
+            f"{block}mlp.fc1.bias": (hidden,),
+            f"{block}mlp.fc2.weight": (d - p if case.experts > 1 else d, hidden),
+            f"{block}mlp.fc2.bias": (d - p if case.experts > 1 else d,),
+        }
+        for e in range(case.experts if case.experts > 1 else 0):
+            shapes[f"{block}mlp.experts.{e}.weight"] = (p, hidden)
+            shapes[f"{block}mlp.experts.{e}.bias"] = (p,)
+    shapes["backbone.last_norm.weight"] = shapes["backbone.last_norm.bias"] = (d,)
+    for number, keypoints in enumerate(heads):
+        head = f"associate_keypoint_heads.{number - 1}." if number else "keypoint_head."
+        if case.simple:
+            shapes |= {
+                f"{head}final_layer.weight": (keypoints, d, 3, 3),
+                f"{head}final_layer.bias": (keypoints,),
+            }
+            continue
+        for layer, norm, width in ((0, 1, d), (3, 4, 256)):
+            shapes[f"{head}deconv_layers.{layer}.weight"] = (width, 256, 4, 4)
+            for row in ("weight", "bias", "running_mean", "running_var"):
+                shapes[f"{head}deconv_layers.{norm}.{row}"] = (256,)
+            shapes[f"{head}deconv_layers.{norm}.num_batches_tracked"] = ()
+        shapes |= {
+            f"{head}final_layer.weight": (keypoints, 256, 1, 1),
+            f"{head}final_layer.bias": (keypoints,),
+        }
+    return shapes
+
+
+def random_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    state = {}
+    for name, shape in shapes.items():
+        if name.endswith("num_batches_tracked"):
+            state[name] = torch.tensor(123)
+        elif name.endswith("running_var"):
+            state[name] = torch.rand(shape) + 0.5
+        elif len(shape) == 1:
+            state[name] = 0.2 * torch.randn(shape) + (".norm" in name or "last_norm" in name)
+        else:
+            state[name] = torch.randn(shape) / math.sqrt(max(1, math.prod(shape[1:])))
+    return state
+
+
+def converted_by_the_table(state: dict[str, Tensor], case: Case) -> dict[str, Tensor]:
+    """The same weights under `transformers`' names, written out by hand."""
+    d = case.width
+    result = {
+        "backbone.embeddings.position_embeddings": state["backbone.pos_embed"],
+        "backbone.embeddings.patch_embeddings.projection.weight": state["backbone.patch_embed.proj.weight"],
+        "backbone.embeddings.patch_embeddings.projection.bias": state["backbone.patch_embed.proj.bias"],
+        "backbone.layernorm.weight": state["backbone.last_norm.weight"],
+        "backbone.layernorm.bias": state["backbone.last_norm.bias"],
+        "head.conv.weight": state["keypoint_head.final_layer.weight"],
+        "head.conv.bias": state["keypoint_head.final_layer.bias"],
+    }
+    for i in range(case.layers):
+        old, new = f"backbone.blocks.{i}.", f"backbone.encoder.layer.{i}."
+        for row in ("weight", "bias"):
+            qkv = state[f"{old}attn.qkv.{row}"]
+            result[f"{new}attention.attention.query.{row}"] = qkv[:d]
+            result[f"{new}attention.attention.key.{row}"] = qkv[d : 2 * d]
+            result[f"{new}attention.attention.value.{row}"] = qkv[2 * d :]
+            result[f"{new}attention.output.dense.{row}"] = state[f"{old}attn.proj.{row}"]
+            result[f"{new}layernorm_before.{row}"] = state[f"{old}norm1.{row}"]
+            result[f"{new}layernorm_after.{row}"] = state[f"{old}norm2.{row}"]
+            result[f"{new}mlp.fc1.{row}"] = state[f"{old}mlp.fc1.{row}"]
+            result[f"{new}mlp.fc2.{row}"] = state[f"{old}mlp.fc2.{row}"]
+            for e in range(case.experts if case.experts > 1 else 0):
+                result[f"{new}mlp.experts.{e}.{row}"] = state[f"{old}mlp.experts.{e}.{row}"]
+    if not case.simple:
+        for layer, norm, number in ((0, 1, 1), (3, 4, 2)):
+            head = "keypoint_head.deconv_layers"
+            result[f"head.deconv{number}.weight"] = state[f"{head}.{layer}.weight"]
+            for row in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+                result[f"head.batchnorm{number}.{row}"] = state[f"{head}.{norm}.{row}"]
+    return result
+
+
+ALL_SIX = (17, 14, 16, 17, 17, 133)
+ORIGINALS = [
+    pytest.param(Case("S", 384, 12, 12, 0, 1, simple=True), (17,), False, id="S simple"),
+    pytest.param(Case("S", 384, 12, 12, 0, 1, simple=False), (17,), False, id="S classic"),
+    pytest.param(Case("B", 768, 12, 12, 0, 1, simple=False), (17, 14, 16), True, id="B of three data sets"),
+    pytest.param(Case("S", 384, 12, 12, 96, 6, simple=False), ALL_SIX, False, id="S++"),
+    pytest.param(Case("L", 1024, 2, 16, 256, 6, simple=False), ALL_SIX, True, id="L++ of two blocks"),
+    pytest.param(Case("H", 1280, 2, 16, 0, 1, simple=True), (17,), False, id="H of two blocks"),
+    pytest.param(Case("S", 384, 2, 12, 0, 1, simple=False), (133,), False, id="whole body"),
+]
+
+
+@pytest.mark.parametrize(("case", "heads", "class_token"), ORIGINALS)
+def test_original_file_gives_the_maps_of_the_same_weights_elsewhere(
+    case: Case, heads: tuple[int, ...], class_token: bool, tmp_path: Path
+) -> None:
+    state = random_state(original_shapes(case, heads, class_token))
+    meta = {"epoch": 210, "mmpose_version": "0.24.0", "hook_msgs": {}}
+    torch.save({"meta": meta, "state_dict": state}, tmp_path / "vitpose.pth")
+    theirs = transformers.VitPoseForPoseEstimation(their_config(case, heads[0]))
+    theirs.load_state_dict(converted_by_the_table(state, case), strict=True)
+    ours = VitPoseForPoseEstimation.from_pretrained(tmp_path / "vitpose.pth")
+    pixels, experts = inputs_of(case)
+    wanted = theirs.eval()(pixels, dataset_index=experts).heatmaps
+    assert wanted.shape[1] == heads[0]
+    assert difference(ours(pixels, experts).heatmaps, wanted) <= TOLERANCE
+
+
+def test_original_file_can_be_a_bare_state_and_names_its_points(tmp_path: Path) -> None:
+    case = Case("S", 384, 1, 12, 0, 1, simple=True)
+    torch.save(random_state(original_shapes(case, (17,), False)), tmp_path / "bare.pt")
+    config = VitPoseForPoseEstimation.from_pretrained(tmp_path / "bare.pt").config
+    assert (config.id2label[0], config.id2label[16]) == ("nose", "right_ankle")
+    assert config.backbone_config.layer_norm_eps == 1e-6
+
+
+def test_converted_original_is_a_folder_that_transformers_reads(tmp_path: Path) -> None:
+    case = Case("S", 384, 2, 12, 96, 6, simple=False)
+    state = random_state(original_shapes(case, ALL_SIX, class_token=True))
+    torch.save({"state_dict": state}, tmp_path / "vitpose+.pth")
+    VitPoseForPoseEstimation.from_pretrained(tmp_path / "vitpose+.pth").save_pretrained(tmp_path / "out")
+    saved, wanted = load_file(tmp_path / "out" / "model.safetensors"), converted_by_the_table(state, case)
+    assert saved.keys() == wanted.keys()
+    assert all(np.array_equal(saved[name], wanted[name]) for name in wanted)
+    _, report = transformers.VitPoseForPoseEstimation.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not any(report.values()), report

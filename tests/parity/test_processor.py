@@ -1,0 +1,127 @@
+"""Pixels and keypoints against `transformers` and OpenCV, on real photographs with real peaks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from vitpose.boxes import Size, xyxy_from_xywh
+from vitpose.image import read_image
+from vitpose.model.pose import VitPoseForPoseEstimation
+from vitpose.processing import VitPoseImageProcessor
+
+STD = np.array([0.229, 0.224, 0.225])
+
+
+@pytest.fixture(scope="module")
+def samples(shared_data: Path) -> list[tuple[np.ndarray, list[list[float]]]]:
+    """Photographs with their people's boxes, xywh."""
+    table = json.loads((shared_data / "samples/coco/test_coco.json").read_text())
+    found = []
+    for image in table["images"]:
+        boxes = [row["bbox"] for row in table["annotations"] if row["image_id"] == image["id"]]
+        boxes = [box for box in boxes if box[2] > 0 and box[3] > 0]
+        found.append((read_image(shared_data / "samples/coco" / image["file_name"]), boxes))
+    return found
+
+
+@pytest.fixture(scope="module")
+def theirs(shared_data: Path) -> Any:
+    module = pytest.importorskip("transformers.models.vitpose.image_processing_pil_vitpose")
+    return module.VitPoseImageProcessorPil.from_pretrained(shared_data / "reference")
+
+
+@pytest.fixture(scope="module")
+def ours(shared_data: Path) -> VitPoseImageProcessor:
+    return VitPoseImageProcessor.from_pretrained(shared_data / "reference")
+
+
+def test_pixels_within_one_grey_level_of_transformers(
+    samples: Any, theirs: Any, ours: VitPoseImageProcessor
+) -> None:
+    for image, boxes in samples:
+        a = theirs(image, boxes=[boxes], return_tensors="np")["pixel_values"]
+        b = ours(image, boxes=[boxes], return_tensors="np")["pixel_values"]
+        difference = np.abs(a - b).transpose(0, 2, 3, 1) * STD * 255
+        # SciPy gives black to whatever lies the least outside the outermost pixels' middles, where bilinear
+        # sampling still has a share of them: compared is what lies inside.
+        warp = ours.warp_boxes(xyxy_from_xywh(np.array(boxes, np.float32)))
+        cells = np.stack(np.meshgrid(np.arange(ours.size.width), np.arange(ours.size.height)), axis=-1)
+        places = warp.to_picture(
+            np.repeat(cells.reshape(1, -1, 2).astype(float), len(boxes), axis=0), ours.size
+        )
+        last = [image.shape[1] - 1, image.shape[0] - 1]
+        border = ((places > -1) & (places < 1e-3)) | (
+            (places > np.array(last) - 1e-3) & (places < np.array(last) + 1)
+        )
+        inside = ~border.any(axis=2).reshape(len(boxes), ours.size.height, ours.size.width)
+        assert inside.mean() > 0.97
+        assert difference[inside].max() <= 1.01
+
+
+def test_pixels_within_one_grey_level_of_opencv(samples: Any, ours: VitPoseImageProcessor) -> None:
+    """Against OpenCV's warp of the picture in floating point, with a matrix from three points."""
+    width, height = ours.size.width, ours.size.height
+    for image, boxes in samples:
+        crops = ours.warp_boxes(xyxy_from_xywh(np.array(boxes, np.float32))).crop(image)
+        for (x, y, w, h), crop in zip(boxes, crops, strict=True):
+            side = max(w, h * width / height) * 1.25
+            low = np.array([x + w / 2 - side / 2, y + h / 2 - side * height / width / 2])
+            high = low + [side, side * height / width]
+            corners = np.array([low, [high[0], low[1]], [low[0], high[1]]], np.float32)
+            cells = np.array([[0, 0], [width - 1, 0], [0, height - 1]], np.float32)
+            expected = cv2.warpAffine(
+                image.astype(np.float32), cv2.getAffineTransform(corners, cells), (width, height)
+            )
+            assert np.abs(crop - expected).max() <= 1.05
+
+
+def test_keypoints_of_transformers_with_its_own_choices(
+    samples: Any, theirs: Any, ours: VitPoseImageProcessor, shared_data: Path
+) -> None:
+    model = VitPoseForPoseEstimation.from_pretrained(shared_data / "reference")
+    like_theirs = replace(ours, blur_sigma=0.8, border="reflect", max_step=None)
+    for image, boxes in samples:
+        with torch.no_grad():
+            outputs = model(ours(image, boxes=[boxes], return_tensors="pt").pixel_values)
+        expected = theirs.post_process_pose_estimation(outputs, boxes=[boxes])[0]
+        found = like_theirs.post_process_pose_estimation(outputs, boxes=[boxes])[0]
+        for a, b in zip(expected, found, strict=True):
+            assert (a["keypoints"] - b["keypoints"]).abs().max() <= 0.05
+            torch.testing.assert_close(a["scores"], b["scores"])
+
+
+def test_the_whole_way_equals_transformers(samples: Any, theirs: Any, shared_data: Path) -> None:
+    """Picture to keypoints with each side's own network, processor and files; its settings for the decoding."""
+    transformers = pytest.importorskip("transformers")
+    their_model = transformers.VitPoseForPoseEstimation.from_pretrained(
+        shared_data / "reference", dtype=torch.float32
+    )
+    our_model = VitPoseForPoseEstimation.from_pretrained(shared_data / "reference")
+    ours = replace(
+        VitPoseImageProcessor.from_pretrained(shared_data / "reference"),
+        blur_sigma=0.8,
+        border="reflect",
+        max_step=None,
+    )
+    moved = []
+    for image, boxes in samples:
+        with torch.no_grad():
+            a = their_model(theirs(image, boxes=[boxes], return_tensors="pt")["pixel_values"])
+            b = our_model(ours(image, boxes=[boxes], return_tensors="pt").pixel_values)
+        expected = theirs.post_process_pose_estimation(a, boxes=[boxes])[0]
+        found = ours.post_process_pose_estimation(b, boxes=[boxes])[0]
+        moved += [(p["keypoints"] - q["keypoints"]).abs() for p, q in zip(expected, found, strict=True)]
+    # Their black border (see above) changes the crops of people at the picture's edge a little.
+    assert torch.cat(moved).median() < 0.1
+
+
+def test_size_is_the_references(ours: VitPoseImageProcessor) -> None:
+    assert ours.size == Size(width=96, height=128)

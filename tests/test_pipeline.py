@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vitpose
+from vitpose.boxes import Size
+from vitpose.detect.given import WholePicture
+from vitpose.detect.protocol import Detections
+from vitpose.engine.fake import FakeEngine
+from vitpose.engine.protocol import Engine
+from vitpose.engine.torch import TorchEngine, choose_device, choose_dtype
+from vitpose.errors import BoxError, CheckpointError, ImageError, InputError, UnknownNameError
+from vitpose.estimator import Estimator
+from vitpose.pipeline import Pipeline
+from vitpose.poses import Poses
+from vitpose.processing import VitPoseImageProcessor
+from vitpose.skeleton import Skeleton
+
+BONES = Skeleton("three", ("top", "left_end", "right_end"), ((0, 1), (0, 2)), ((1, 2),))
+CELLS = np.array([[24.0, 10.0], [12.5, 40.25], [36.0, 40.0]])
+GRID = Size(width=48, height=64)
+
+
+def estimator(batch_size: int = 32, engine: Engine | None = None) -> Estimator:
+    return Estimator(engine or FakeEngine(CELLS, GRID), VitPoseImageProcessor(), BONES, batch_size)
+
+
+def blank(width: int = 200, height: int = 100) -> np.ndarray:
+    return np.zeros((height, width, 3), np.uint8)
+
+
+def expected_points(box: Sequence[float]) -> np.ndarray:
+    """Where the fake engine's cells lie, by UDP's formula."""
+    x1, y1, x2, y2 = box
+    width = max(x2 - x1, (y2 - y1) * 0.75) * 1.25
+    extent = np.array([width, width / 0.75])
+    return CELLS * extent / [47, 63] + [(x1 + x2) / 2, (y1 + y2) / 2] - extent / 2
+
+
+class FixedDetector:
+    """Finds the same boxes in every picture."""
+
+    settles = False
+
+    def __init__(self, boxes: list[list[float]]) -> None:
+        self.boxes = boxes
+        self.seen: list[str] = []
+
+    def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[Detections]:
+        self.seen += names
+        return [Detections.of_boxes(self.boxes) for _ in images]
+
+
+BOXES = [[10.0, 10.0, 60.0, 90.0], [100.0, 20.0, 190.0, 80.0], [-20.0, -10.0, 30.0, 50.0]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+def test_points_come_back_into_the_picture_whatever_the_batches(batch_size: int) -> None:
+    pipe = Pipeline(None, estimator(batch_size))
+    several = pipe([blank(), blank(300, 200), blank()], boxes=[BOXES, [], BOXES[:2]])
+    assert [len(poses) for poses in several] == [3, 0, 2]
+    for poses in several:
+        for box, points in zip(poses.boxes, poses.xy, strict=True):
+            np.testing.assert_allclose(points, expected_points(box), atol=0.1)
+    assert max(pipe.estimator.engine.batches) <= batch_size
+    assert sum(pipe.estimator.engine.batches) == 5
+
+
+def test_batches_fill_up_across_pictures() -> None:
+    pipe = Pipeline(None, estimator(batch_size=4))
+    pipe([blank()] * 5, boxes=[BOXES, BOXES, [], BOXES[:1], BOXES])
+    assert pipe.estimator.engine.batches == [4, 4, 2]
+
+
+def test_one_picture_gives_poses_and_a_list_gives_a_list(tmp_path: Path) -> None:
+    Image.fromarray(blank()).save(tmp_path / "a.png")
+    detector = FixedDetector(BOXES[:1])
+    pipe = Pipeline(detector, estimator())
+    assert isinstance(pipe(tmp_path / "a.png"), Poses)
+    assert isinstance(pipe([blank()])[0], Poses)
+    assert pipe([]) == []
+    assert detector.seen == [str(tmp_path / "a.png"), ""]
+
+
+def test_given_boxes_take_the_detectors_place() -> None:
+    detector = FixedDetector(BOXES)
+    pipe = Pipeline(detector, estimator())
+    assert len(pipe(blank(), boxes=[])) == 0
+    assert len(pipe(blank(), boxes=BOXES[:2])) == 2
+    assert not detector.seen
+
+
+def test_supervision_detections_are_boxes() -> None:
+    supervision = pytest.importorskip("supervision")
+    found = supervision.Detections(xyxy=np.array(BOXES[:2]), confidence=np.array([0.9, 0.4]))
+    poses = Pipeline(None, estimator())(blank(), boxes=found)
+    np.testing.assert_allclose(poses.box_scores, [0.9, 0.4], rtol=1e-6)
+
+
+def test_flip_test_swaps_sides_and_doubles_the_work() -> None:
+    """The fake engine sees the same in mirrored crops, so the average must be symmetric."""
+    pipe = Pipeline(None, estimator())
+    poses = pipe(blank(), boxes=BOXES[:1], flip_test=True)
+    assert pipe.estimator.engine.batches == [1, 1]
+    middle = np.mean([BOXES[0][0], BOXES[0][2]])
+    assert poses.xy[0, 0, 0] == pytest.approx(middle + (24 - 23.5) * 0, abs=0.8)
+
+
+def test_a_bad_picture_does_not_stop_the_others(tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    sources = [blank(), tmp_path / "bad.jpg", blank(), tmp_path / "missing.jpg", blank()]
+    results = list(Pipeline(FixedDetector(BOXES), estimator()).each(sources))
+    assert [result.poses is not None for result in results] == [True, False, True, False, True]
+    assert isinstance(results[1].error, ImageError)
+    assert [result.source is source for result, source in zip(results, sources, strict=True)] == [True] * 5
+    with pytest.raises(ImageError, match=r"bad\.jpg"):
+        Pipeline(FixedDetector(BOXES), estimator())(sources)
+
+
+def test_bad_boxes_fail_alone() -> None:
+    pipe = Pipeline(None, estimator())
+    results = list(pipe.each([blank(), blank(), blank()], [BOXES, [[500, 500, 600, 600]], [[5, 5, 1, 1]]]))
+    assert len(results[0].poses) == 3
+    assert "wholly outside its picture of 200x100" in str(results[1].error)
+    assert "has no area" in str(results[2].error)
+
+
+def test_many_pictures_are_read_a_few_at_a_time() -> None:
+    read = 0
+
+    def endless():
+        nonlocal read
+        while True:
+            read += 1
+            yield blank()
+
+    stream = Pipeline(FixedDetector(BOXES), estimator()).each(endless())
+    for _ in range(20):
+        next(stream)
+    assert read <= 24
+
+
+def test_boxes_and_detectors_are_asked_for() -> None:
+    pipe = Pipeline(None, estimator())
+    with pytest.raises(BoxError, match="no detector; pass boxes="):
+        pipe(blank())
+    with pytest.raises(BoxError, match="there are 2 pictures and 1 entries of boxes"):
+        pipe([blank(), blank()], boxes=[BOXES])
+
+
+def test_impossible_estimators() -> None:
+    with pytest.raises(InputError, match="batch_size 0 must be at least 1"):
+        estimator(batch_size=0)
+    wrong = Estimator(FakeEngine(CELLS[:2], GRID), VitPoseImageProcessor(), BONES)
+    with pytest.raises(InputError, match="gives 2 heat maps, the skeleton 'three' has 3"):
+        Pipeline(None, wrong)(blank(), boxes=BOXES)
+
+
+def test_whole_picture_settles_on_the_person() -> None:
+    """Keypoints that stay put in the picture: the box must close in on them, and stop."""
+
+    class Person:
+        """Sees marks of three brightnesses in the crop."""
+
+        description = "marks"
+
+        def heatmaps(self, crops: np.ndarray) -> np.ndarray:
+            maps = np.zeros((len(crops), 17, 64, 48), np.float32)
+            for row, crop in enumerate(crops):
+                small = crop[::4, ::4, 0].astype(int)
+                for keypoint in range(17):
+                    maps[row, keypoint] = 1 / (1 + abs(small - (100 + 8 * keypoint)))
+            return maps
+
+    image = blank(400, 400)
+    for keypoint in range(17):
+        x, y = 200 + 30 * (keypoint % 3), 150 + 9 * keypoint
+        image[y - 4 : y + 5, x - 10 : x + 11] = 100 + 8 * keypoint
+    pipe = Pipeline(WholePicture(), Estimator(Person(), VitPoseImageProcessor(), Skeleton.load("coco")))
+    poses = pipe(image)
+    assert len(poses) == 1
+    left, top, right, bottom = poses.boxes[0]
+    assert 150 < left < 200
+    assert 100 < top < 160
+    assert 255 < right < 310
+    assert 280 < bottom < 330
+
+
+# The real network, as it ships.
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Pipeline:
+    return vitpose.load("vitpose-tiny", detector="whole-picture", device="cpu")
+
+
+def test_the_shipped_model_runs(shipped: Pipeline) -> None:
+    poses = shipped(np.random.default_rng(0).integers(0, 256, (120, 90, 3), dtype=np.uint8))
+    assert (len(poses), poses.skeleton.name) == (1, "coco")
+    assert "coco" in repr(shipped)
+    assert "torch, cpu, float32" in repr(shipped)
+    assert len(shipped(blank(), boxes=[])) == 0
+
+
+def test_engine_equals_processor_and_network(shipped: Pipeline) -> None:
+    """Crops normalised on the device and in numpy give the same maps."""
+    image = np.random.default_rng(1).integers(0, 256, (120, 90, 3), dtype=np.uint8)
+    model = vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny")
+    processor = vitpose.VitPoseImageProcessor.from_pretrained("vitpose-tiny")
+    inputs = processor(image, boxes=[[[10, 10, 50, 80]]], return_tensors="pt")
+    with torch.no_grad():
+        expected = processor.post_process_pose_estimation(model(**inputs), [[[10, 10, 50, 80]]])[0][0]
+    found = shipped(image, boxes=[[10, 10, 60, 90]])
+    np.testing.assert_allclose(found.xy[0], expected["keypoints"], atol=1e-2)
+    np.testing.assert_allclose(found.scores[0], expected["scores"], atol=1e-5)
+
+
+def test_batched_people_equal_single_ones(shipped: Pipeline) -> None:
+    image = np.random.default_rng(2).integers(0, 256, (120, 90, 3), dtype=np.uint8)
+    boxes = [[0, 0, 50, 80], [20, 10, 80, 110], [5, 30, 70, 100]]
+    together = shipped(image, boxes=boxes)
+    for row, box in enumerate(boxes):
+        np.testing.assert_allclose(together.scores[row], shipped(image, boxes=[box]).scores[0], atol=1e-5)
+
+
+def test_bfloat16_stays_near(shipped: Pipeline) -> None:
+    half = vitpose.load("vitpose-tiny", detector=None, device="cpu", dtype="bfloat16")
+    image = np.random.default_rng(3).integers(0, 256, (120, 90, 3), dtype=np.uint8)
+    a, b = (pipe(image, boxes=[[0, 0, 90, 120]]).scores for pipe in (shipped, half))
+    np.testing.assert_allclose(a, b, atol=0.05)
+
+
+def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="unknown model 'vitpose-tinny'; did you mean vitpose-tiny"):
+        vitpose.load("vitpose-tinny", detector=None)
+    with pytest.raises(UnknownNameError, match="unknown device 'gpu'"):
+        vitpose.load(detector=None, device="gpu")
+    with pytest.raises(UnknownNameError, match="unknown dtype 'fp16'"):
+        vitpose.load(detector=None, dtype="fp16")
+    with pytest.raises(CheckpointError, match="skeleton 'lsp' has 14 keypoints, the model 'vitpose-tiny' has 17"):
+        vitpose.load(detector=None, skeleton="lsp")
+    with pytest.raises(UnknownNameError, match="skeleton 'cocoo'; did you mean coco"):
+        vitpose.load(detector=None, skeleton="cocoo")
+
+
+def test_an_expert_and_an_original_file_are_loaded(tmp_path: Path) -> None:
+    config = vitpose.VitPoseConfig.preset("tiny", num_experts=3, num_hidden_layers=2)
+    network = vitpose.VitPoseForPoseEstimation(config).eval()
+    network.save_pretrained(tmp_path)
+    vitpose.VitPoseImageProcessor().save_pretrained(tmp_path)
+    pipe = vitpose.load(tmp_path, detector=None, dataset_index=2, device="cpu")
+    crops = np.random.default_rng(0).integers(0, 256, (2, 256, 192, 3), dtype=np.uint8)
+    chosen = TorchEngine(network.fold_expert(2), *pipe.estimator.processor.scale_and_offset)
+    np.testing.assert_allclose(pipe.estimator.heatmaps(crops), chosen.heatmaps(crops), atol=1e-6)
+    state = {name.replace("head.", "keypoint_head.", 1): value for name, value in network.fold_expert(2).state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "original.pth")
+    original = vitpose.load(tmp_path / "original.pth", detector=None, device="cpu")
+    assert original.estimator.processor.size == Size(width=192, height=256)
+    np.testing.assert_allclose(original.estimator.heatmaps(crops), chosen.heatmaps(crops), atol=1e-6)
+
+
+def test_automatic_choices() -> None:
+    expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert choose_device("auto").type == expected
+    assert choose_dtype("auto", torch.device("cpu")) == "float32"
+    assert choose_dtype("bfloat16", torch.device("cpu")) == "bfloat16"

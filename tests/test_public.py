@@ -1,0 +1,43 @@
+"""The public names, and what importing costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import vitpose
+
+
+def test_every_public_name_is_there() -> None:
+    for name in vitpose.__all__:
+        assert getattr(vitpose, name).__doc__
+    assert set(vitpose.__all__) <= set(dir(vitpose))
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="module 'vitpose' has no attribute 'nothing'"):
+        vitpose.nothing  # noqa: B018
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    code = "import sys, vitpose; print(*(m for m in ('torch', 'transformers', 'cv2', 'PIL') if m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_functions_are_not_hidden_by_modules() -> None:
+    """`vitpose.draw` is the function, also after the module behind it was imported by itself."""
+    code = "import vitpose.drawing, vitpose.loading, vitpose; print(callable(vitpose.draw), callable(vitpose.load))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["True", "True"]
+
+
+def test_poses_need_no_transformers() -> None:
+    code = (
+        "import sys, numpy as np, vitpose\n"
+        "pipe = vitpose.load('vitpose-tiny', detector=None, device='cpu')\n"
+        "pipe(np.zeros((40, 40, 3), np.uint8), boxes=[[5, 5, 30, 30]])\n"
+        "print('transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
