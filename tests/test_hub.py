@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from vitpose.errors import CheckpointError, UnknownNameError
-from vitpose.hub import DEFAULT_MODEL, find_file, list_models, read_json, replace_file
+from vitpose.hub import DEFAULT_MODEL, find_file, list_models, read_json, replace_file, upload_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -276,3 +276,12 @@ def test_offline_with_an_empty_cache_says_what_to_do(tmp_path: Path) -> None:
 def test_name_that_is_no_repository_name_is_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"'bad name/with spaces' could not be had from the hub"):
         find_file("bad name/with spaces", "config.json", cache_dir=tmp_path, local_files_only=True)
+
+
+def test_upload_that_fails_is_said(tmp_path: Path) -> None:
+    """Refused before any request: no hub takes such a name."""
+    message = (
+        r"nothing could be uploaded to 'bad name/with spaces': .*Check the name, the network and the token"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        upload_folder(tmp_path, "bad name/with spaces", token="hf_none")

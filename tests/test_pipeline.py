@@ -270,3 +270,18 @@ def test_automatic_choices() -> None:
     assert choose_device("auto").type == expected
     assert choose_dtype("auto", torch.device("cpu")) == "float32"
     assert choose_dtype("bfloat16", torch.device("cpu")) == "bfloat16"
+
+
+def test_a_detector_that_fails_on_one_picture_fails_there_only() -> None:
+    class Picky(FixedDetector):
+        def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[Detections]:
+            if any(image.shape[0] == 50 for image in images):
+                raise BoxError("no box for the small one")
+            return super().detect(images, names)
+
+    pictures = [blank(), blank(height=50), b"no picture", blank()]
+    results = list(Pipeline(Picky(BOXES), estimator()).each(pictures))
+    assert [None if result.poses is None else len(result.poses) for result in results] == [3, None, None, 3]
+    assert str(results[1].error) == "no box for the small one"
+    assert isinstance(results[2].error, ImageError)
+    assert results[1].image is not None

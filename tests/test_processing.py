@@ -85,7 +85,7 @@ def test_options_are_checked(processor: VitPoseImageProcessor, image: np.ndarray
     with pytest.raises(InputError, match="image_mean has 1 values and needs three"):
         VitPoseImageProcessor(image_mean=(0.5,))
     with pytest.raises(InputError, match="has a zero"):
-        VitPoseImageProcessor(image_std=(0.2, 0, 0.2))
+        VitPoseImageProcessor(image_std=(0.2, 0.0, 0.2))
     with pytest.raises(InputError, match="size must have 'height' and 'width'"):
         VitPoseImageProcessor(size={"shortest_edge": 3})
     with pytest.raises(InputError, match="size must be Size"):

@@ -89,13 +89,13 @@ def draw(
     canvas = np.array(read_image(image))
     if thickness is not None and not 0 < thickness <= THICKEST_PX:
         raise InputError(
-            f"thickness must lie in 0 to {THICKEST_PX} pixels, not {thickness!r}; None chooses one"
+            f"thickness must be above 0 and at most {THICKEST_PX} pixels, not {thickness!r}; None chooses one"
         )
     drawn = poses.visible(threshold) & (np.abs(poses.xy) < FARTHEST_PX).all(axis=2)
     opacities = np.clip(poses.scores, 0, 1) if opacity_by_score else np.ones_like(poses.scores)
     for row in reversed(range(len(poses))):
         xy = poses.xy[row].astype(np.float64)
-        _draw_person(canvas, poses.skeleton, xy, drawn[row], opacities[row], thickness)
+        _draw_person(canvas, poses.skeleton, xy, drawn[row], opacities[row].tolist(), thickness)
     if names:
         _write_names(canvas, poses, drawn)
     if boxes or (ids and poses.ids is not None):
@@ -107,7 +107,7 @@ def draw(
 def draw_heatmaps(
     image: Any,
     heatmaps: Float[np.ndarray, "n k hm wm"],
-    matrices: Float[np.ndarray, "n 2 3"],
+    matrices: Float[np.ndarray, "m 2 3"],
     opacity: float = 0.6,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Returns a copy of a picture with heat maps laid over it, all keypoints and people at once.
@@ -146,7 +146,7 @@ def _draw_person(
     skeleton: Skeleton,
     xy: Float[np.ndarray, "k 2"],
     drawn: Bool[np.ndarray, " k"],
-    opacities: Float[np.ndarray, " k"],
+    opacities: list[float],
     thickness: float | None,
 ) -> None:
     limbs = np.array(skeleton.limbs, np.int64).reshape(-1, 2)
@@ -181,14 +181,14 @@ def _rooms(
     limbs: Int[np.ndarray, "l 2"],
     lengths: Float[np.ndarray, " l"],
 ) -> Float[np.ndarray, " k"]:
-    """Returns the mean length of each point's limbs, or twice the way to the nearest point, px."""
+    """Returns the mean length of each point's limbs, or 1.5 times the way to the nearest point, px."""
     total, count = np.zeros((2, len(xy)))
     np.add.at(total, limbs.ravel(), np.repeat(lengths, 2))
     np.add.at(count, limbs.ravel(), 1)
     others, alone = np.flatnonzero(drawn), np.flatnonzero(drawn & (count == 0))
     gaps = np.linalg.norm(xy[alone, None] - xy[None, others], axis=2)
     gaps[alone[:, None] == others] = np.inf
-    total[alone] = 2 * gaps.min(axis=1, initial=np.inf)
+    total[alone] = 1.5 * gaps.min(axis=1, initial=np.inf)
     return total / np.maximum(count, 1)
 
 

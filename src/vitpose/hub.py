@@ -150,6 +150,48 @@ def read_json(name: str | Path, filename: str, **hub: Any) -> dict[str, Any]:
     return table
 
 
+def upload_folder(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    message: str = "Upload ViTPose",
+) -> str:
+    """Uploads the files of a folder to a hub repository, made if need be.
+
+    Args:
+        folder: What to upload.
+        repo_id: The repository; one of the token's owner where only its second half is given.
+        private: Whether a new repository is private.
+        token: Access token for the hub; the stored one without it.
+        revision: Branch to upload to.
+        message: What the commit says.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        CheckpointError: The hub cannot be reached or does not let us.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi(token=token)
+        repository = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        commit = api.upload_folder(
+            repo_id=repository, folder_path=str(folder), revision=revision, commit_message=message
+        )
+    except Exception as error:  # as in _download
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"nothing could be uploaded to {repo_id!r}: {reason}. Check the name, the network and the token "
+            "('hf auth login' stores one)"
+        ) from error
+    return str(commit.commit_url)
+
+
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """Yields a path to write to, which takes the place of `path` once the block has ended well.

@@ -6,8 +6,9 @@ Knows no particular detector or engine; `loading` puts one together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -124,27 +125,28 @@ class Pipeline:
     def _group(
         self, group: list[tuple[int, Any]], boxes: Sequence[Any] | None, flip_test: bool, max_pixels: int
     ) -> list[Prediction]:
-        results: dict[int, Prediction] = {}
-        images: dict[int, np.ndarray] = {}
-        detections: dict[int, Detections] = {}
-        for index, source in group:
-            name = str(source) if isinstance(source, str) or hasattr(source, "__fspath__") else ""
-            results[index] = Prediction(source, name)
-            try:
-                images[index] = read_image(source, max_pixels)
-                if boxes is not None:
-                    detections[index] = detections_from(boxes[index])
-                    refuse_outside(detections[index].boxes, Size.of(images[index]))
-            except VitPoseError as error:
-                results[index] = Prediction(source, name, images.pop(index, None), error=error)
+        read = [_read(source, max_pixels) for _, source in group]
+        found = self._detect(read) if boxes is None else [_given(own, boxes[index]) for own, (index, _) in zip(read, group, strict=True)]
+        good = [row for row, detections in enumerate(found) if isinstance(detections, Detections)]
         settles = boxes is None and self.detector is not None and self.detector.settles
-        if boxes is None and self.detector is not None and images:
-            names = [results[index].name for index in images]
-            detections = dict(zip(images, self.detector.detect(list(images.values()), names), strict=True))
-        poses = self._estimate(list(images.values()), [detections[index] for index in images], flip_test, settles)
-        for index, own in zip(images, poses, strict=True):
-            results[index] = Prediction(results[index].source, results[index].name, images[index], own)
-        return list(results.values())
+        poses = self._estimate([read[row].image for row in good], [found[row] for row in good], flip_test, settles)
+        results = [own if isinstance(error, Detections) else replace(own, error=error) for own, error in zip(read, found, strict=True)]
+        for row, own in zip(good, poses, strict=True):
+            results[row] = replace(results[row], poses=own)
+        return results
+
+    def _detect(self, read: list[Prediction]) -> list[Detections | VitPoseError]:
+        """Returns the boxes of each picture that was read, or what is wrong with it."""
+        readable = [own for own in read if own.error is None]
+        if not readable:
+            return [own.error for own in read]
+        try:
+            found = iter(self.detector.detect([own.image for own in readable], [own.name for own in readable]))
+        except VitPoseError as error:
+            if len(readable) == 1:
+                return [own.error or error for own in read]
+            return [own.error or self._detect([own])[0] for own in read]
+        return [own.error or next(found) for own in read]
 
     def _estimate(
         self, images: list[np.ndarray], detections: list[Detections], flip_test: bool, settles: bool
@@ -160,6 +162,26 @@ class Pipeline:
             ]
             poses = self.estimator.estimate(images, detections, flip_test)
         return poses
+
+
+def _read(source: Any, max_pixels: int) -> Prediction:
+    name = str(source) if isinstance(source, str | PathLike) else ""
+    try:
+        return Prediction(source, name, image=read_image(source, max_pixels))
+    except VitPoseError as error:
+        return Prediction(source, name, error=error)
+
+
+def _given(read: Prediction, boxes: Any) -> Detections | VitPoseError:
+    """Returns the boxes given for a picture, or what is wrong with it or them."""
+    if read.error is not None:
+        return read.error
+    try:
+        detections = detections_from(boxes)
+        refuse_outside(detections.boxes, Size.of(read.image))
+    except VitPoseError as error:
+        return error
+    return detections
 
 
 def _same(old: Float[np.ndarray, "n 4"], new: Float[np.ndarray, "n 4"]) -> bool:

@@ -160,12 +160,12 @@ class Poses:
             category_id: The category's id there; 1 is COCO's person.
         """
         boxes = xywh_from_xyxy(self.boxes)
-        points = np.concatenate([self.xy, self.scores[:, :, None]], axis=2).reshape(len(self), -1)
+        points = np.concatenate([self.xy, self.scores[:, :, None]], axis=2)
         return [
             {
                 "image_id": image_id,
                 "category_id": category_id,
-                "keypoints": [_round(value, 4) or 0.0 for value in points[row]],
+                "keypoints": [_round(value, 4) or 0.0 for value in points[row].ravel()],
                 "score": _round(score, 6) or 0.0,
                 "bbox": [_round(value) or 0.0 for value in boxes[row]],
             }

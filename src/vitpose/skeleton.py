@@ -56,7 +56,8 @@ class Skeleton:
         limb_colours: One "#rrggbb" a limb; an empty one is taken from the limb's ends.
 
     Raises:
-        SkeletonError: Names repeat, an index is out of range, or a list has the wrong length.
+        SkeletonError: Names repeat, an index is out of range, a list has the wrong length, a sigma is
+            not above 0, or a colour is not of the form "#rrggbb".
     """
 
     name: str
@@ -86,10 +87,6 @@ class Skeleton:
     def _check_indices(self) -> None:
         if not self.keypoints:
             raise self._error("keypoints", "must hold at least one name")
-        for what in ("limbs", "flip_pairs"):
-            for pair in getattr(self, what):
-                if len(pair) != 2:
-                    raise self._error(what, f"must hold pairs, not {pair}")
         for what in ("limbs", "flip_pairs", "upper_body", "lower_body"):
             for index in np.ravel(getattr(self, what)).astype(int):
                 if not 0 <= index < len(self):
@@ -216,7 +213,10 @@ class Skeleton:
             for name, index in sides.items()
             if "left" in name and name.replace("left", "right") in sides
         )
-        limbs: Any = tuple(tuple(map(int, edge)) for edge in edges or ())
+        for edge in edges or ():
+            if len(edge) != 2:
+                raise SkeletonError(f"edges must be pairs of keypoints' indices, not {edge!r}")
+        limbs = tuple((int(a), int(b)) for a, b in edges or ())
         return cls("custom", tuple(names), limbs, pairs, title="from the model's configuration")
 
 

@@ -98,10 +98,15 @@ def their_config(case: Case, keypoints: int = 17, eps: float = 1e-6) -> transfor
 
 
 def theirs_of(config: transformers.VitPoseConfig) -> transformers.VitPoseForPoseEstimation:
-    with no_init_weights():
+    with no_init_weights():  # drawing their own weights takes longer than all the rest
         model = transformers.VitPoseForPoseEstimation(config)
-    randomise(model)
     return model.eval()
+
+
+def random_theirs(config: transformers.VitPoseConfig) -> transformers.VitPoseForPoseEstimation:
+    model = theirs_of(config)
+    randomise(model)
+    return model
 
 
 def inputs_of(case: Case) -> tuple[Tensor, Tensor | None]:
@@ -116,7 +121,7 @@ def difference(found: Tensor, wanted: Tensor) -> float:
 
 def check_both_directions(case: Case, folder: Path) -> None:
     pixels, experts = inputs_of(case)
-    theirs = theirs_of(their_config(case))
+    theirs = random_theirs(their_config(case))
     wanted = theirs(pixels, dataset_index=experts).heatmaps
     theirs.save_pretrained(folder)
     del theirs
@@ -133,13 +138,13 @@ def check_both_directions(case: Case, folder: Path) -> None:
     assert difference(back.eval()(pixels, dataset_index=experts).heatmaps, wanted) <= TOLERANCE
 
 
-@pytest.mark.parametrize("case", cases("SB") + cases("LH", layers=2), ids=str)
+@pytest.mark.parametrize("case", cases("S") + cases("BLH", layers=1), ids=str)
 def test_folders_of_both_libraries_give_the_same_maps(case: Case, tmp_path: Path) -> None:
     check_both_directions(case, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", cases("LH"), ids=str)
+@pytest.mark.parametrize("case", cases("BLH"), ids=str)
 def test_folders_of_both_libraries_give_the_same_maps_in_full_size(case: Case, tmp_path: Path) -> None:
     check_both_directions(case, tmp_path)
 
@@ -147,7 +152,7 @@ def test_folders_of_both_libraries_give_the_same_maps_in_full_size(case: Case, t
 @pytest.mark.parametrize("experts", [1, 6])
 def test_every_layer_agrees(experts: int, tmp_path: Path) -> None:
     case = Case("S", 384, 4, 12, 96, experts, simple=True)
-    theirs = theirs_of(their_config(case))
+    theirs = random_theirs(their_config(case))
     theirs.save_pretrained(tmp_path)
     theirs.set_attn_implementation("eager")
     ours = VitPoseForPoseEstimation.from_pretrained(tmp_path)
@@ -163,7 +168,7 @@ def test_every_layer_agrees(experts: int, tmp_path: Path) -> None:
 
 def test_maps_are_flipped_back_alike(tmp_path: Path) -> None:
     case = Case("S", 384, 1, 12, 96, 1, simple=False)
-    theirs = theirs_of(their_config(case))
+    theirs = random_theirs(their_config(case))
     theirs.save_pretrained(tmp_path)
     ours = VitPoseForPoseEstimation.from_pretrained(tmp_path)
     pixels, pairs = inputs_of(case)[0], torch.tensor([[1, 2], [3, 4], [15, 16]])
@@ -361,8 +366,8 @@ ORIGINALS = [
     pytest.param(Case("S", 384, 12, 12, 0, 1, simple=False), (17,), False, id="S classic"),
     pytest.param(Case("B", 768, 12, 12, 0, 1, simple=False), (17, 14, 16), True, id="B of three data sets"),
     pytest.param(Case("S", 384, 12, 12, 96, 6, simple=False), ALL_SIX, False, id="S++"),
-    pytest.param(Case("L", 1024, 2, 16, 256, 6, simple=False), ALL_SIX, True, id="L++ of two blocks"),
-    pytest.param(Case("H", 1280, 2, 16, 0, 1, simple=True), (17,), False, id="H of two blocks"),
+    pytest.param(Case("L", 1024, 1, 16, 256, 6, simple=False), ALL_SIX, True, id="L++ of one block"),
+    pytest.param(Case("H", 1280, 1, 16, 0, 1, simple=True), (17,), False, id="H of one block"),
     pytest.param(Case("S", 384, 2, 12, 0, 1, simple=False), (133,), False, id="whole body"),
 ]
 
@@ -374,11 +379,11 @@ def test_original_file_gives_the_maps_of_the_same_weights_elsewhere(
     state = random_state(original_shapes(case, heads, class_token))
     meta = {"epoch": 210, "mmpose_version": "0.24.0", "hook_msgs": {}}
     torch.save({"meta": meta, "state_dict": state}, tmp_path / "vitpose.pth")
-    theirs = transformers.VitPoseForPoseEstimation(their_config(case, heads[0]))
+    theirs = theirs_of(their_config(case, heads[0]))
     theirs.load_state_dict(converted_by_the_table(state, case), strict=True)
     ours = VitPoseForPoseEstimation.from_pretrained(tmp_path / "vitpose.pth")
     pixels, experts = inputs_of(case)
-    wanted = theirs.eval()(pixels, dataset_index=experts).heatmaps
+    wanted = theirs(pixels, dataset_index=experts).heatmaps
     assert wanted.shape[1] == heads[0]
     assert difference(ours(pixels, experts).heatmaps, wanted) <= TOLERANCE
 

@@ -44,12 +44,13 @@ def _print_error(message: str) -> None:
     console.print(line, soft_wrap=not console.is_terminal)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         from .. import __version__
 
         typer.echo(f"vitpose {__version__}")
         raise typer.Exit
+    return wanted
 
 
 app = typer.Typer(

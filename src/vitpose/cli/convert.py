@@ -29,8 +29,8 @@ def convert(
         int | None,
         typer.Option(
             min=0,
-            help="Write the dense model that a ViTPose++ model is with this expert, 0 being COCO. The head is "
-            "the one in the file; of an original file's several heads it is COCO's.",
+            help="Write the dense model that a ViTPose++ model is with this expert, 0 being COCO. The head "
+            "is the one in the file; of an original file's several heads it is COCO's.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
@@ -44,7 +44,9 @@ def convert(
     folder = folder.expanduser()
     refuse_unwritable(folder)
     if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise InputError(f"the folder {folder} is not empty; choose another, or replace its files with --force")
+        raise InputError(
+            f"the folder {folder} is not empty; choose another, or replace its files with --force"
+        )
 
     from ..boxes import Size
     from ..model.checkpoint import ORIGINAL_SUFFIXES
@@ -63,4 +65,5 @@ def convert(
     processor.save_pretrained(folder)
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     kind = str(network.dtype).removeprefix("torch.")
-    typer.echo(f"{millions:.1f} M parameters, {network.config.num_labels} keypoints, {kind}; written to {folder}")
+    facts = f"{millions:.1f} M parameters, {network.config.num_labels} keypoints, {kind}"
+    typer.echo(f"{facts}; written to {folder}")

@@ -25,8 +25,8 @@ from ..errors import VitPoseError
 from ..pipeline import Pipeline
 from .output import Writer, choose_kinds, refuse_unwritable
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
-"""Exit codes; 130 is what shells have after Ctrl-C."""
+DONE, FAILED = 0, 1
+"""Exit codes."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,12 @@ class Job:
         writer = Writer(self.out, kinds, sources, self.threshold)
         with _said("loading the model"):
             pipe = vitpose.load(**self.loading)
-        finished = self._go_through(sources, pipe, writer)
-        self._print_summary(writer, len(sources), finished, time.perf_counter() - start)
-        self._print_failures()
-        return INTERRUPTED if not finished else FAILED if self.failures else DONE
+        try:
+            self._go_through(sources, pipe, writer)
+        finally:  # after Ctrl-C too
+            self._print_summary(writer, len(sources), time.perf_counter() - start)
+            self._print_failures()
+        return FAILED if self.failures else DONE
 
     def _find(self, arguments: Sequence[str]) -> list[str | Path]:
         """Looks up the sources; those that cannot be found are failures."""
@@ -82,41 +84,37 @@ class Job:
                 if _comes_across(argument, self.out):
                     pictures = _outside(self.out, pictures)
                     if not pictures:
-                        raise vitpose.ImageError(f"{argument} gives only pictures in the output folder {self.out}")
+                        where = f"the output folder {self.out}"
+                        raise vitpose.ImageError(f"{argument} gives only pictures in {where}; add others")
             except VitPoseError as error:
                 self._fail(argument, error)
                 continue
             for picture in pictures:
-                found.setdefault(picture if isinstance(picture, str) else os.path.abspath(picture), picture)
+                found.setdefault(_identity(picture), picture)
         return list(found.values())
 
-    def _go_through(self, sources: Sequence[str | Path], pipe: Pipeline, writer: Writer) -> bool:
-        """Predicts and writes; returns whether it came to the end."""
-        try:
-            with writer, _progress(len(sources)) as advance:
-                for index, prediction in enumerate(pipe.each(sources, **self.running)):
-                    try:
-                        writer.add(index, prediction)
-                    except VitPoseError as error:
-                        self._fail(prediction.name, error)
-                    advance()
-        except KeyboardInterrupt:
-            return False
-        return True
+    def _go_through(self, sources: Sequence[str | Path], pipe: Pipeline, writer: Writer) -> None:
+        with writer, _progress(len(sources)) as advance:
+            for index, prediction in enumerate(pipe.each(sources, **self.running)):
+                try:
+                    writer.add(index, prediction)
+                except VitPoseError as error:
+                    self._fail(prediction.name, error)
+                advance()
 
     def _fail(self, name: str, error: VitPoseError) -> None:
         reason = " ".join(str(error).split())
         # Most messages begin with the name, which has a column of its own.
         self.failures.append((name, reason.removeprefix(name).lstrip()))
 
-    def _print_summary(self, writer: Writer, wanted: int, finished: bool, seconds: float) -> None:
-        console = Console(highlight=False)
-        pictures, people = _counted(writer.pictures, "picture"), _counted(writer.people, "person", "people")
-        failures = f", {_counted(len(self.failures), 'failure')}" if self.failures else ""
-        line = f"{pictures}, {people}{failures} in {seconds:.1f} s; results in {self.out}"
-        if not finished:
-            line = f"interrupted after {writer.pictures} of {line.replace(pictures, _counted(wanted, 'picture'), 1)}"
-        console.print(Text(line, style="bold green" if finished and not failures else "bold yellow"), soft_wrap=True)
+    def _print_summary(self, writer: Writer, wanted: int, seconds: float) -> None:
+        done = "" if writer.pictures == wanted else f"{writer.pictures} of "
+        counts = [done + _counted(wanted, "picture"), _counted(writer.people, "person", "people")]
+        if self.failures:
+            counts.append(_counted(len(self.failures), "failure"))
+        line = f"{', '.join(counts)} in {seconds:.1f} s; results in {self.out}"
+        style = "yellow" if done or self.failures else "green"
+        Console(highlight=False).print(Text(line, style=style), soft_wrap=True)
 
     def _print_failures(self) -> None:
         if not self.failures:
@@ -128,6 +126,10 @@ class Job:
         for name, reason in self.failures:
             table.add_row(Text(name), Text(reason))
         console.print(table)
+
+
+def _identity(picture: str | Path) -> str:
+    return picture if isinstance(picture, str) else os.path.normpath(picture.absolute())
 
 
 def _comes_across(argument: str, folder: Path) -> bool:

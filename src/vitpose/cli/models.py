@@ -22,7 +22,7 @@ def models() -> None:
         console.print(Text(row, style="cyan"), soft_wrap=True)
         # Address and note would not fit beside the rest into 80 columns.
         where = "in the package" if card.ships else card.source
-        console.print(Padding(Text(f"{where}: {card.note}"), (0, 0, 0, 2)))
+        console.print(Padding(Text(f"{where}: {card.note}"), (0, 0, 0, 2), expand=False))
     console.print(f"{DEFAULT_MODEL} is the default; the others are downloaded when first used.")
 
 

@@ -32,7 +32,8 @@ KINDS = ("pictures", "json", "coco", "csv")
 # File names on Linux may be no Unicode. Written so, they are read back from JSON as they were.
 _NO_UNICODE = "backslashreplace"
 _COLUMNS = (
-    "picture", "person", "left", "top", "right", "bottom", "box_score", "pose_score", "keypoint", "x", "y", "score",
+    "picture", "person", "left", "top", "right", "bottom", "box_score", "pose_score",
+    "keypoint", "x", "y", "score",
 )  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def refuse_unwritable(folder: Path) -> None:
             pass
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"nothing can be written to the folder {folder}: {reason}; choose another") from error
+        raise InputError(f"nothing can be written to {folder}: {reason}; choose another folder") from error
 
 
 def place_pictures(sources: Sequence[str | Path]) -> list[Path]:
@@ -71,9 +72,8 @@ def place_pictures(sources: Sequence[str | Path]) -> list[Path]:
     stem; pictures from the network go to the top. Where two would have the same name, ignoring case,
     the later one gets a number: `a.jpg`, `a-2.jpg`.
     """
-    folders = {
-        source: Path(os.path.abspath(source)).parent for source in sources if isinstance(source, Path)
-    }
+    paths = (source for source in sources if isinstance(source, Path))
+    folders = {path: Path(os.path.normpath(path.absolute())).parent for path in paths}
     common = os.path.commonpath(folders.values()) if folders else ""
     places: dict[str, Path] = {}
     for source in sources:
@@ -160,16 +160,20 @@ class Writer:
         """Takes the result of the source of that index, and writes its drawn picture.
 
         Raises:
-            ImageError: The drawn picture cannot be written; the data files have its poses all the same.
+            VitPoseError: The prediction failed; or the drawn picture cannot be written, and only the data
+                files have its poses.
         """
         image, poses = prediction.image, prediction.poses
         if image is None or poses is None:
-            raise InputError(f"{prediction.name} has no result to write: {prediction.error}")
-        drawn = self._places[index] if "pictures" in self.kinds else None
-        size = Size.of(image)
-        self._rows.append(_Row(prediction.name, drawn, self._ids[index], size, poses))
-        if drawn is not None:
-            vitpose.save_image(self.folder / drawn, vitpose.draw(image, poses, threshold=self.threshold))
+            raise prediction.error or InputError(f"{prediction.name} has no result; predict it first")
+        drawn = None
+        try:
+            if "pictures" in self.kinds:
+                canvas = vitpose.draw(image, poses, threshold=self.threshold)
+                vitpose.save_image(self.folder / self._places[index], canvas)
+                drawn = self._places[index]
+        finally:
+            self._rows.append(_Row(prediction.name, drawn, self._ids[index], Size.of(image), poses))
 
     def __enter__(self) -> Writer:
         return self
@@ -178,7 +182,8 @@ class Writer:
         if "json" in self.kinds:
             self._write_json("poses.json", [self._described(row) for row in self._rows])
         if "coco" in self.kinds:
-            self._write_json("coco.json", [one for row in self._rows for one in row.poses.to_coco(row.image_id)])
+            results = [one for row in self._rows for one in row.poses.to_coco(row.image_id)]
+            self._write_json("coco.json", results)
             self._write_json("coco_images.json", [_coco_image(row) for row in self._rows])
         if "csv" in self.kinds:
             self._write_csv()
@@ -204,7 +209,8 @@ class Writer:
             for row in self._rows:
                 for person, pose in enumerate(row.poses.to_dict()["poses"]):
                     shared = (row.picture, person, *pose["box_xyxy"], pose["box_score"], pose["score"])
-                    table.writerows((*shared, name, *point.values()) for name, point in pose["keypoints"].items())
+                    points = pose["keypoints"].items()
+                    table.writerows((*shared, name, *point.values()) for name, point in points)
 
 
 def _coco_image(row: _Row) -> dict[str, Any]:

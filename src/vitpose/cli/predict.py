@@ -18,7 +18,7 @@ def predict(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             show_default=False,
             help="Files, folders (with the folders in them), globs such as 'photos/**/*.jpg', http(s) "
             "addresses. After -- names may begin with a dash.",
@@ -83,7 +83,7 @@ def predict(
     labels: Annotated[
         str,
         typer.Option(
-            help="What to look for, in the detector's class names, separated by commas; all takes every class.",
+            help="What to look for: the detector's class names, separated by commas, or all.",
             rich_help_panel=_PEOPLE,
         ),
     ] = "person",
@@ -109,8 +109,8 @@ def predict(
         str,
         typer.Option(
             metavar="KINDS",
-            help="What to write, separated by commas: pictures (drawn), json (poses.json), coco (coco.json and "
-            "coco_images.json), csv (poses.csv).",
+            help="What to write, separated by commas: pictures (drawn), json (poses.json), coco (coco.json "
+            "and coco_images.json), csv (poses.csv).",
             rich_help_panel=_OUTPUT,
         ),
     ] = "pictures,json",
@@ -124,17 +124,16 @@ def predict(
         ),
     ] = 0.3,
     max_pixels: Annotated[
-        int | None,
-        typer.Option(
-            min=1, show_default="200 million", help="Refuse larger pictures.", rich_help_panel=_OUTPUT
-        ),
+        int | None, typer.Option(min=1, show_default="200 million", help="Refuse larger pictures.")
     ] = None,
 ) -> None:
     """Find poses in pictures, draw them, and write them to files.
 
-    A drawn picture keeps its name and its place below the folder that all sources share; of two with one
-    name, the second gets a number. A picture that fails does not stop the others: the exit code is
-    then 1, and a table says what failed and why.
+    A drawn picture keeps its name, and its place below the folder that all
+    sources share; of two with one name, the second gets a number.
+
+    A picture that fails does not stop the others: in the end a table says
+    what failed and why, and the exit code is 1.
     """
     if boxes is not None and detector is not None:
         raise InputError(f"both --boxes {boxes} and --detector {detector} are given; give one")

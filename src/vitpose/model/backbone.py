@@ -28,17 +28,17 @@ _ACTIVATIONS = {
 
 @dataclass
 class BackboneOutput:
-    """What `VitPoseBackbone` returns.
+    """What a backbone returns: ours tokens (b t d), another library's maps (b d h w) of any sizes.
 
     Attributes:
         feature_maps: The normalised tokens of each stage in `out_features`.
         hidden_states: The tokens after the embedding and after each block, if asked for.
-        attentions: The attention of each block (rows sum to one), if asked for.
+        attentions: The attention of each block (b heads t t; rows sum to one), if asked for.
     """
 
-    feature_maps: tuple[Float[Tensor, "b t d"], ...]
-    hidden_states: tuple[Float[Tensor, "b t d"], ...] | None = None
-    attentions: tuple[Float[Tensor, "b heads t t"], ...] | None = None
+    feature_maps: tuple[Float[Tensor, "..."], ...]
+    hidden_states: tuple[Float[Tensor, "..."], ...] | None = None
+    attentions: tuple[Float[Tensor, "..."], ...] | None = None
 
 
 class PatchEmbed(nn.Module):
@@ -55,6 +55,7 @@ class PatchEmbed(nn.Module):
         )
 
     def forward(self, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "b t d"]:
+        """Returns one token a patch, row by row."""
         return self.proj(pixels).flatten(2).transpose(1, 2)
 
 
@@ -71,6 +72,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "b t d"], with_weights: bool = False
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b heads t t"] | None]:
+        """Returns the mixed tokens, and the attention (rows sum to one) if asked for."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each b heads t d/heads
         dropout = self.dropout if self.training else 0.0
@@ -91,9 +93,10 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """Returns the branch, with whole samples at zero and the others scaled up to keep the mean."""
         if not self.training or self.rate == 0:
             return x
-        kept = torch.empty(len(x), 1, 1, device=x.device, dtype=x.dtype).bernoulli_(1 - self.rate)
+        kept = torch.empty(x.shape[0], 1, 1, device=x.device, dtype=x.dtype).bernoulli_(1 - self.rate)
         return x * kept / (1 - self.rate)
 
 
@@ -118,6 +121,7 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "b t d"], routing: Routing | None, with_weights: bool = False
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b heads t t"] | None]:
+        """Returns the tokens after the block, and its attention if asked for."""
         mixed, weights = self.attn(self.norm1(x), with_weights)
         x = x + self.drop_path(self.dropout(mixed))
         x = x + self.drop_path(self.dropout(self.mlp(self.norm2(x), routing)))
@@ -215,7 +219,8 @@ class VitPoseBackbone(nn.Module):
         Raises:
             InputError: The crops or the index do not fit the network.
         """
-        routing = route(dataset_index, self.config.num_experts, len(pixel_values))
+        # Not len(): that would fix the number of crops of an exported network.
+        routing = route(dataset_index, self.config.num_experts, pixel_values.shape[0])
         x = self.embed(pixel_values)
         stages, attentions, wanted = [x], [], self.config.out_indices or []
         for block in self.blocks:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import CheckpointError, UnknownNameError
-from ..hub import find_file, read_json, replace_file
+from ..hub import find_file, read_json, replace_file, upload_folder
 from ..skeleton import Skeleton
 from .config import VitPoseBackboneConfig, VitPoseConfig
 
@@ -359,14 +359,12 @@ def push_model(
 
     Returns:
         The address of the commit.
-    """
-    from huggingface_hub import HfApi
 
-    api = HfApi(token=token)
-    repository = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    Raises:
+        CheckpointError: The hub cannot be reached or does not let us.
+    """
     with tempfile.TemporaryDirectory() as folder:
         save_model(model, folder)
-        commit = api.upload_folder(
-            repo_id=repository, folder_path=folder, revision=revision, commit_message=commit_message
+        return upload_folder(
+            folder, repo_id, private=private, token=token, revision=revision, message=commit_message
         )
-    return str(commit.commit_url)

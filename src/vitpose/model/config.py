@@ -49,6 +49,9 @@ _SIZES: dict[str, dict[str, Any]] = {
     },
 }
 
+# `transformers` leaves the names of its own default, two, out of the file.
+_UNWRITTEN_LABELS = 2
+
 
 def _pair(name: str, value: Any) -> tuple[int, int]:
     try:
@@ -92,18 +95,18 @@ class VitPoseBackboneConfig:
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
-    mlp_ratio: float = 4
+    mlp_ratio: int | float = 4
     num_experts: int = 1
     part_features: int = 256
     hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.0
-    attention_probs_dropout_prob: float = 0.0
+    hidden_dropout_prob: int | float = 0.0
+    attention_probs_dropout_prob: int | float = 0.0
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     qkv_bias: bool = True
     out_features: list[str] | None = None
     out_indices: list[int] | None = None
-    drop_path_rate: float = 0.0
+    drop_path_rate: int | float = 0.0
 
     model_type = "vitpose_backbone"
 
@@ -111,6 +114,8 @@ class VitPoseBackboneConfig:
         self.image_size = _pair("image_size", self.image_size)
         self.patch_size = _pair("patch_size", self.patch_size)
         self._check_numbers()
+        if self.mlp_ratio == int(self.mlp_ratio):
+            self.mlp_ratio = int(self.mlp_ratio)  # `transformers` reads no other
         self._align_outputs()
 
     def _check_numbers(self) -> None:
@@ -363,12 +368,14 @@ class VitPoseConfig:
                 "give a ViTPose checkpoint"
             )
         own = _own_keys(cls, table)
-        own.pop("num_labels", None)
+        if "id2label" not in own:
+            return cls(**{"num_labels": _UNWRITTEN_LABELS, **own})
+        own.pop("num_labels", None)  # follows from id2label
         try:  # JSON has no numbers for keys
-            own["id2label"] = {int(index): name for index, name in own.get("id2label", {}).items()}
-        except ValueError as error:
+            own["id2label"] = {int(index): name for index, name in own["id2label"].items()}
+        except (AttributeError, ValueError) as error:
             raise CheckpointError(
-                f"id2label of the configuration has a key that is no number: {error}"
+                f"id2label of the configuration does not map numbers to names: {error}"
             ) from error
         return cls(**own)
 

@@ -22,6 +22,7 @@ class SimpleDecoder(nn.Module):
         self.final_layer = nn.Conv2d(width, num_keypoints, 3, padding=1)
 
     def forward(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b k hm wm"]:
+        """Returns one map a keypoint, `scale` times as large as the grid of tokens."""
         features = F.interpolate(
             F.relu(features), scale_factor=self.scale, mode="bilinear", align_corners=False
         )
@@ -41,4 +42,5 @@ class ClassicDecoder(nn.Module):
         self.final_layer = nn.Conv2d(CLASSIC_WIDTH, num_keypoints, 1)
 
     def forward(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b k hm wm"]:
+        """Returns one map a keypoint, four times as large as the grid of tokens."""
         return self.final_layer(self.deconv_layers(features))

@@ -80,6 +80,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "b t d"], routing: Routing | None) -> Float[Tensor, "b t d"]:
+        """Returns the tokens after the layer; a dense one meets no routing."""
         return self.fc2(self.activation(self.fc1(x)))
 
 
@@ -94,6 +95,7 @@ class ExpertMlp(nn.Module):
         self.experts = nn.ModuleList(nn.Linear(hidden, part) for _ in range(num_experts))
 
     def forward(self, x: Float[Tensor, "b t d"], routing: Routing) -> Float[Tensor, "b t d"]:
+        """Returns the shared features followed by those of each sample's expert."""
         x = self.activation(self.fc1(x))
         return torch.cat([self.fc2(x), self._part(x, routing)], dim=-1)
 

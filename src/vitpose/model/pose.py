@@ -33,14 +33,14 @@ class VitPoseEstimatorOutput:
     Attributes:
         heatmaps: One map a keypoint, a quarter of the input's size.
         loss: The loss, if labels were given.
-        hidden_states: Tokens before and after each block, if asked for.
-        attentions: Attention of each block, if asked for.
+        hidden_states: Tokens before and after each block (b t d), if asked for.
+        attentions: Attention of each block (b heads t t), if asked for.
     """
 
     heatmaps: Float[Tensor, "b k hm wm"]
     loss: Float[Tensor, ""] | None = None
-    hidden_states: tuple[Float[Tensor, "b t d"], ...] | None = None
-    attentions: tuple[Float[Tensor, "b heads t t"], ...] | None = None
+    hidden_states: tuple[Float[Tensor, "..."], ...] | None = None
+    attentions: tuple[Float[Tensor, "..."], ...] | None = None
 
     def to_tuple(self) -> tuple[Any, ...]:
         """Returns (loss, heatmaps, hidden_states, attentions) without those that are None."""

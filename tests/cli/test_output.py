@@ -1,0 +1,153 @@
+"""What `vitpose predict` writes, without a network."""
+
+from __future__ import annotations
+
+import csv
+import json
+from itertools import chain, combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import vitpose
+from vitpose.cli.output import KINDS, Writer, choose_kinds, number_pictures, place_pictures, refuse_unwritable
+
+FILES = {
+    "pictures": {"a.jpg", "b.jpg"},
+    "json": {"poses.json"},
+    "coco": {"coco.json", "coco_images.json"},
+    "csv": {"poses.csv"},
+}
+COMBINATIONS = list(chain.from_iterable(combinations(KINDS, size) for size in range(1, len(KINDS) + 1)))
+
+
+def prediction_of(source: Path, people: int = 2) -> vitpose.Prediction:
+    points = np.arange(people * 17 * 2, dtype=np.float32).reshape(people, 17, 2)
+    poses = vitpose.Poses(
+        xy=points,
+        scores=np.full((people, 17), 0.5, np.float32),
+        boxes=np.tile(np.array([1, 2, 30, 40], np.float32), (people, 1)),
+        box_scores=np.ones(people, np.float32),
+        skeleton=vitpose.Skeleton.load("coco"),
+    )
+    return vitpose.Prediction(source, str(source), np.zeros((50, 40, 3), np.uint8), poses)
+
+
+@pytest.mark.parametrize("kinds", COMBINATIONS, ids="+".join)
+def test_exactly_what_is_asked_for_is_written(kinds: tuple[str, ...], tmp_path: Path) -> None:
+    sources, out = [Path("in/a.png"), Path("in/b.png")], tmp_path / "new" / "out"
+    with Writer(out, choose_kinds(", ".join(kinds)), sources, 0.3) as writer:
+        for index, source in enumerate(sources):
+            writer.add(index, prediction_of(source))
+    assert (writer.pictures, writer.people) == (2, 4)
+    assert {path.name for path in out.iterdir()} == set().union(*(FILES[kind] for kind in kinds))
+    if "json" in kinds:
+        entries = json.loads((out / "poses.json").read_text())
+        assert [entry.get("drawn") for entry in entries] == (
+            ["a.jpg", "b.jpg"] if "pictures" in kinds else [None, None]
+        )
+        assert entries[1]["poses"][1]["keypoints"]["nose"] == {"x": 34, "y": 35, "score": 0.5}
+    if "coco" in kinds:
+        results = json.loads((out / "coco.json").read_text())
+        assert [result["image_id"] for result in results] == [1, 1, 2, 2]
+        assert results[0]["bbox"] == [1, 2, 29, 38]
+        images = json.loads((out / "coco_images.json").read_text())
+        assert [(image["id"], image["file_name"]) for image in images] == [(1, "in/a.png"), (2, "in/b.png")]
+    if "csv" in kinds:
+        with (out / "poses.csv").open(newline="") as file:
+            rows = list(csv.reader(file))
+        assert len(rows) == 1 + 2 * 2 * 17
+        assert ",".join(rows[0]) == (
+            "picture,person,left,top,right,bottom,box_score,pose_score,keypoint,x,y,score"
+        )
+        assert ",".join(rows[-1]) == "in/b.png,1,1.0,2.0,30.0,40.0,1.0,0.5,right_ankle,66.0,67.0,0.5"
+
+
+def test_older_results_are_replaced_even_by_none(tmp_path: Path) -> None:
+    (tmp_path / "poses.json").write_text("old")
+    with Writer(tmp_path, frozenset({"json", "coco"}), [Path("a.png")], 0.3):
+        pass
+    assert (tmp_path / "poses.json").read_text() == "[]\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"poses.json", "coco.json", "coco_images.json"}
+
+
+def test_a_prediction_that_failed_cannot_be_written(tmp_path: Path) -> None:
+    source = Path("a.png")
+    error = vitpose.ImageError("a.png is cut off")
+    with Writer(tmp_path, frozenset({"json"}), [source], 0.3) as writer:
+        with pytest.raises(vitpose.ImageError, match=r"a\.png is cut off"):
+            writer.add(0, vitpose.Prediction(source, "a.png", error=error))
+        with pytest.raises(vitpose.InputError, match=r"a\.png has no result; predict it first"):
+            writer.add(0, vitpose.Prediction(source, "a.png"))
+    assert writer.pictures == 0
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    refuse_unwritable(tmp_path / "not" / "yet")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(vitpose.InputError, match=r"nothing can be written to .*file: Not a directory"):
+        refuse_unwritable(tmp_path / "file")
+    with pytest.raises(vitpose.InputError, match=r"nothing can be written to .*below: Not a directory"):
+        refuse_unwritable(tmp_path / "file" / "below")
+
+
+def test_kinds() -> None:
+    assert choose_kinds("json,, csv ,json") == {"json", "csv"}
+    with pytest.raises(
+        vitpose.UnknownNameError,
+        match=r"unknown kind of output 'jsn'; did you mean json\? known: coco, csv, json, pictures\. "
+        "Separate several with commas",
+    ):
+        choose_kinds("csv,jsn")
+    with pytest.raises(vitpose.UnknownNameError, match="unknown kind of output ''"):
+        choose_kinds("")
+
+
+def test_places() -> None:
+    def places(*sources: str | Path) -> list[str]:
+        return [place.as_posix() for place in place_pictures(sources)]
+
+    assert places(Path("x/a.png")) == ["a.jpg"]
+    assert places(Path("x/a.png"), Path("x/b.c.tiff")) == ["a.jpg", "b.c.jpg"]
+    assert places(Path("x/y/a.png"), Path("x/z/w/a.png")) == ["y/a.jpg", "z/w/a.jpg"]
+    assert places(Path("x/a.png"), Path("x/y/../a.jpg"), Path("x/A.JPG")) == ["a.jpg", "a-2.jpg", "A-3.jpg"]
+    assert places(Path("x/a.png"), "http://h/p/a.png", "http://h/?q=1", "http://h/..") == [
+        "a.jpg",
+        "a-2.jpg",
+        "picture.jpg",
+        "picture-2.jpg",
+    ]
+    assert places("http://h/sp%20ce%2F..%2Fetc.png") == ["etc.jpg"]
+    assert places() == []
+
+
+FOLDERS = st.sampled_from(["", "x", "x/y", "X", "-2"])
+STEMS = st.sampled_from(["a", "A", "a-2", "a-2-2", "b.c", "ä", "-"])
+SUFFIXES = st.sampled_from([".jpg", ".png", ".JPG"])
+SOURCES = st.builds(lambda folder, stem, suffix: Path(folder, stem + suffix), FOLDERS, STEMS, SUFFIXES)
+
+
+@given(st.lists(SOURCES, unique=True, max_size=12))
+def test_no_two_places_are_the_same_whatever_the_file_system(sources: list[Path]) -> None:
+    places = place_pictures(sources)
+    assert len({str(place).casefold() for place in places}) == len(sources)
+    assert all(not place.is_absolute() and ".." not in place.parts for place in places)
+    assert all(place.stem.startswith(source.stem) for place, source in zip(places, sources, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        (["000000000785.jpg", "COCO_val2014_000000000139.jpg"], [785, 139]),
+        (["1.jpg", "x/1.jpg"], [1, 2]),
+        (["7.jpg", "seven.jpg"], [1, 2]),
+        (["²3²", "4.jpg"], [1, 2]),
+        ([], []),
+    ],
+)
+def test_ids(names: list[str], ids: list[int]) -> None:
+    assert number_pictures([Path(name) for name in names]) == ids

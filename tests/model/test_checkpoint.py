@@ -1,0 +1,470 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vitpose.errors import CheckpointError, UnknownNameError
+from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig
+from vitpose.model.pose import VitPoseForPoseEstimation
+
+Build = Callable[..., VitPoseForPoseEstimation]
+load = VitPoseForPoseEstimation.from_pretrained
+
+
+@pytest.fixture
+def folder(build: Build, tmp_path: Path) -> Path:
+    """A saved tiny network."""
+    build().save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def change(folder: Path, edit: Callable[[dict[str, Tensor]], None]) -> Path:
+    """Edits the parameters of a saved network."""
+    state = load_file(folder / "model.safetensors")
+    edit(state)
+    save_file(state, folder / "model.safetensors")
+    return folder
+
+
+# ------------------------------------------------------------------ there and back
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("experts", [1, 3])
+@pytest.mark.parametrize("simple", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_saved_network_comes_back_the_same(
+    build: Build, pixels: Tensor, tmp_path: Path, experts: int, simple: bool, bias: bool
+) -> None:
+    model = build(num_experts=experts, use_simple_decoder=simple, qkv_bias=bias)
+    model.save_pretrained(tmp_path)
+    again = load(tmp_path)
+    index = 1 if experts > 1 else None
+    assert torch.equal(again(pixels, index).heatmaps, model(pixels, index).heatmaps)
+    assert again.config == model.config
+    assert not again.training
+    assert all(parameter.requires_grad for parameter in again.parameters())
+
+
+@torch.no_grad()
+def test_network_inside_the_package_loads_and_knows_its_points() -> None:
+    model = load("vitpose-tiny")
+    assert model(torch.zeros(1, 3, 128, 96)).heatmaps.shape == (1, 17, 32, 24)
+    assert model.config.id2label[0] == "nose"
+    assert model.dtype is torch.float32
+
+
+def test_saving_over_the_folder_it_came_from_changes_nothing(folder: Path) -> None:
+    before = (folder / "model.safetensors").read_bytes()
+    load(folder).save_pretrained(folder)
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_loading_a_network_draws_no_weights(folder: Path) -> None:
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    load(folder)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_saved_files_are_readable_by_others_and_nothing_else_is_left(folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in folder.iterdir())
+
+
+@torch.no_grad()
+def test_counter_that_some_files_lack_starts_at_zero(build: Build, pixels: Tensor, tmp_path: Path) -> None:
+    model = build(use_simple_decoder=False)
+    model.save_pretrained(tmp_path)
+    change(tmp_path, lambda state: [state.pop(name) for name in list(state) if "num_batches" in name])
+    again = load(tmp_path)
+    assert torch.equal(again(pixels).heatmaps, model(pixels).heatmaps)
+    assert again.head.deconv_layers[1].num_batches_tracked == 0
+
+
+# ------------------------------------------------------------------ type and device
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (None, torch.float32),
+        ("float32", torch.float32),
+        ("bfloat16", torch.bfloat16),
+        ("torch.float16", torch.float16),
+        (torch.float16, torch.float16),
+        ("float64", torch.float64),
+        ("auto", torch.bfloat16),
+    ],
+)
+def test_type_is_as_asked_for(build: Build, tmp_path: Path, given: Any, wanted: torch.dtype) -> None:
+    build(use_simple_decoder=False).to(torch.bfloat16).save_pretrained(tmp_path)
+    model = load(tmp_path, dtype=given)
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {wanted, torch.int64}
+
+
+@pytest.mark.parametrize("name", ["float31", "int64", torch.int64, ""])
+def test_type_that_weights_cannot_have_is_refused(folder: Path, name: Any) -> None:
+    with pytest.raises(
+        UnknownNameError, match=r"unknown dtype '.*known: auto, bfloat16, float16, float32, float64"
+    ):
+        load(folder, dtype=name)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"device": "cpu"},
+        {"device": torch.device("cpu")},
+        {"device_map": "cpu"},
+        {"device_map": {"": "cpu"}},
+        {"device_map": {"backbone": "cpu", "head": torch.device("cpu")}},
+        {},
+    ],
+)
+def test_device_can_be_said_in_every_way(folder: Path, place: dict[str, Any]) -> None:
+    assert load(folder, **place).device.type == "cpu"
+
+
+def test_automatic_device_is_the_gpu_where_there_is_one(folder: Path) -> None:
+    wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    assert load(folder, device_map="auto").device.type == wanted
+    assert load(folder, device="auto").device.type == wanted
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "message"),
+    [
+        ({"device": "gpu"}, UnknownNameError, "unknown device 'gpu'; .*known: auto, cpu, cuda, cuda:0, mps"),
+        ({"device_map": "balanced"}, UnknownNameError, "unknown device 'balanced'"),
+        (
+            {"device": "cpu", "device_map": "auto"},
+            CheckpointError,
+            "both device 'cpu' and device_map 'auto' are given; give one",
+        ),
+        (
+            {"device_map": {"backbone": 0, "head": 1}},
+            CheckpointError,
+            r"device_map \{'backbone': 0, 'head': 1\} must put the whole network on one device",
+        ),
+        ({"device_map": {}}, CheckpointError, r"device_map \{\} must put the whole network on one device"),
+    ],
+)
+def test_impossible_device_is_refused(
+    folder: Path, place: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        load(folder, **place)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_gpu_that_is_not_there_is_said(folder: Path) -> None:
+    for place in ({"device": "cuda"}, {"device_map": 0}):
+        with pytest.raises(CheckpointError, match=r"cannot be put on the device 'cuda(:0)?': "):
+            load(folder, **place)
+
+
+# ------------------------------------------------------------------ what does not fit
+
+
+def test_misfit_is_explained_with_three_lists(folder: Path) -> None:
+    def edit(state: dict[str, Tensor]) -> None:
+        del state["backbone.layernorm.weight"]
+        state["backbone.cls_token"] = torch.zeros(1)
+        state["head.conv.bias"] = torch.zeros(9)
+
+    with pytest.raises(CheckpointError) as caught:
+        load(change(folder, edit))
+    assert str(caught.value) == (
+        f"{folder / 'model.safetensors'} does not fit the model; "
+        "only in the model (1): backbone.last_norm.weight; "
+        "only in the file (1): backbone.cls_token; "
+        "other shapes (1): head.final_layer.bias: (5,) in the model, (9,) in the file"
+    )
+
+
+def test_long_lists_are_cut_and_counted(folder: Path) -> None:
+    config = VitPoseConfig(num_labels=5, backbone_config=load(folder).config.backbone_config.to_dict())
+    config.backbone_config = VitPoseBackboneConfig(
+        **{
+            name: getattr(config.backbone_config, name)
+            for name in ("image_size", "hidden_size", "part_features")
+        },
+        num_attention_heads=4,
+        num_hidden_layers=3,
+    )
+    with pytest.raises(
+        CheckpointError, match=r"only in the model \(12\): backbone.blocks.2.attn.+, and 4 more$"
+    ):
+        load(folder, config=config)
+
+
+def test_query_without_its_key_is_a_misfit(folder: Path) -> None:
+    name = "backbone.encoder.layer.0.attention.attention.key.weight"
+    with pytest.raises(CheckpointError, match=r"only in the file \(2\): backbone.blocks.0.attn.query.weight"):
+        load(change(folder, lambda state: state.pop(name)))
+
+
+def test_given_configuration_takes_the_place_of_the_one_in_the_folder(folder: Path) -> None:
+    config = load(folder).config
+    config.id2label = {index: f"joint {index}" for index in range(5)}
+    (folder / "config.json").unlink()
+    assert load(folder, config=config).config.id2label[4] == "joint 4"
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_folder_without_a_file_is_refused(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=f"the folder .*saved has no {name}"):
+        load(folder)
+
+
+def test_configuration_of_another_kind_of_model_is_refused(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "rt_detr"}')
+    with pytest.raises(CheckpointError, match="the configuration is of a 'rt_detr' model, not of 'vitpose'"):
+        load(folder)
+
+
+def test_unknown_model_offers_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="unknown model 'vitpose-tinny'; did you mean vitpose-tiny"):
+        load("vitpose-tinny")
+
+
+# ------------------------------------------------------------------ damaged and hostile files
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1])
+def test_cut_safetensors_is_refused(folder: Path, keep: int) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(
+        CheckpointError, match=r"model.safetensors is not a whole safetensors file: .*fetch it again"
+    ):
+        load(folder)
+
+
+def test_pickle_under_another_name_is_no_safetensors(folder: Path) -> None:
+    torch.save({"weights": torch.zeros(2)}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+        load(folder)
+
+
+class Hostile:
+    """What unpickles to a command."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.trace}",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_hostile_pickle_is_refused_and_does_not_run(tmp_path: Path, zipped: bool) -> None:
+    trace, path = tmp_path / "it-ran", tmp_path / "vitpose.pth"
+    content = {"state_dict": {"a": torch.zeros(2)}, "meta": Hostile(trace)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(
+        CheckpointError, match=r"holds more than weights \(posix.system\) and is refused, because"
+    ):
+        load(path)
+    assert not trace.exists()
+    torch.load(path, weights_only=False)  # so the file is a real danger
+    assert trace.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello world\n",
+        b"<html>404</html>",
+        b"PK\x03\x04 and no archive",
+        pickle.dumps({"a": 1})[:-1],
+        b"\x80",
+    ],
+)
+def test_file_that_is_not_torchs_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "vitpose.pth").write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=r"vitpose.pth is not a whole torch file of weights; fetch it again"
+    ):
+        load(tmp_path / "vitpose.pth")
+
+
+def test_cut_torch_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "vitpose.pth"
+    torch.save({"state_dict": {"a": torch.zeros(1000)}}, path)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(CheckpointError, match="is not a whole torch file of weights"):
+        load(path)
+
+
+def test_missing_original_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"nothing.pth does not exist; give the path of an original checkpoint"
+    ):
+        load(tmp_path / "nothing.pth")
+
+
+@pytest.mark.parametrize(
+    "content", [[torch.zeros(1)], {"state_dict": [1]}, {"epoch": 3}, {"state_dict": {"a": 1}}]
+)
+def test_torch_file_without_weights_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "vitpose.pth")
+    with pytest.raises(CheckpointError, match="holds no 'state_dict' of tensors; it is no original ViTPose"):
+        load(tmp_path / "vitpose.pth")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"backbone.pos_embed": None},
+            "has no parameter 'backbone.pos_embed' of 3 axes, so it is no original",
+        ),
+        ({"backbone.pos_embed": torch.zeros(3)}, "has no parameter 'backbone.pos_embed' of 3 axes"),
+        ({"keypoint_head.final_layer.weight": None}, "has no parameter 'head.final_layer.weight' of 4 axes"),
+        (
+            {"backbone.pos_embed": torch.zeros(1, 193, 100)},
+            "is 100 wide with 193 position embeddings, which no rel",
+        ),
+        (
+            {"backbone.pos_embed": torch.zeros(1, 7, 384)},
+            r"384 wide with 7 position .* pass config=VitPoseConfig",
+        ),
+        ({}, r"does not fit the model; only in the model \(13\): backbone.blocks.0"),
+    ],
+)
+def test_original_of_an_unknown_kind_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    state = {
+        "backbone.pos_embed": torch.zeros(1, 193, 384),
+        "backbone.patch_embed.proj.weight": torch.zeros(384, 3, 16, 16),
+        "backbone.patch_embed.proj.bias": torch.zeros(384),
+        "backbone.last_norm.weight": torch.zeros(384),
+        "keypoint_head.final_layer.weight": torch.zeros(17, 384, 3, 3),
+        "keypoint_head.final_layer.bias": torch.zeros(17),
+    }
+    state = {name: tensor for name, tensor in (state | changes).items() if tensor is not None}
+    torch.save({"state_dict": state}, tmp_path / "vitpose.pth")
+    with pytest.raises(CheckpointError, match=message):
+        load(tmp_path / "vitpose.pth")
+
+
+# ------------------------------------------------------------------ files in several parts
+
+
+def split(folder: Path, names: tuple[str, str] = ("part-1.safetensors", "part-2.safetensors")) -> None:
+    """Turns a saved network into two files and their index."""
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    halves = {name: names[number % 2] for number, name in enumerate(sorted(state))}
+    for part in names:
+        save_file({name: state[name] for name in state if halves[name] == part}, folder / part)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": halves}))
+
+
+@torch.no_grad()
+def test_file_in_parts_is_read_whole(folder: Path, pixels: Tensor) -> None:
+    wanted = load(folder)(pixels).heatmaps
+    split(folder)
+    assert torch.equal(load(folder)(pixels).heatmaps, wanted)
+
+
+def test_missing_part_is_said(folder: Path) -> None:
+    split(folder)
+    (folder / "part-2.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"has no part-2.safetensors"):
+        load(folder)
+
+
+def test_part_cannot_lie_outside_the_folder(folder: Path) -> None:
+    split(folder, ("part-1.safetensors", "../part-2.safetensors"))
+    with pytest.raises(CheckpointError, match=r"'../part-2.safetensors' is no plain file name"):
+        load(folder)
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": []}, {"weight_map": {"a": 3}}])
+def test_index_without_a_map_is_refused(folder: Path, index: dict[str, Any]) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="has no 'weight_map' from parameters to files"):
+        load(folder)
+
+
+# ------------------------------------------------------------------ writing that fails
+
+
+def test_full_disk_leaves_the_old_network_and_no_half_of_the_new(
+    build: Build, folder: Path, pixels: Tensor
+) -> None:
+    """The system's limit on the size of a file stands in for the disk."""
+    resource = pytest.importorskip("resource")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"model.safetensors cannot be written: .*make room"):
+            build(num_experts=3).save_pretrained(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_place_that_is_no_folder_is_said(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(CheckpointError, match=r"taken.model.safetensors cannot be written"):
+        build().save_pretrained(tmp_path / "taken")
+
+
+# ------------------------------------------------------------------ to the hub
+
+
+def test_upload_sends_what_saving_writes(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: dict[str, Any] = {}
+
+    class Api:
+        def __init__(self, token: Any = None) -> None:
+            calls["token"] = token
+
+        def create_repo(self, repo_id: str, **options: Any) -> Any:
+            calls["created"] = (repo_id, options)
+            return huggingface_hub.RepoUrl(f"https://huggingface.co/me/{repo_id}")
+
+        def upload_folder(self, *, folder_path: str, **options: Any) -> Any:
+            calls["uploaded"], calls["files"] = (
+                options,
+                sorted(path.name for path in Path(folder_path).iterdir()),
+            )
+            calls["points"] = load(folder_path).config.num_labels
+            return huggingface_hub.CommitInfo(
+                commit_url="https://huggingface.co/me/mine/commit/1",
+                commit_message="",
+                commit_description="",
+                oid="1",
+            )
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    address = build().push_to_hub(
+        "mine", private=True, token="hf_secret", revision="new", commit_message="Add"
+    )
+    assert address == "https://huggingface.co/me/mine/commit/1"
+    assert calls == {
+        "token": "hf_secret",
+        "created": ("mine", {"private": True, "exist_ok": True}),
+        "uploaded": {"repo_id": "me/mine", "revision": "new", "commit_message": "Add"},
+        "files": ["config.json", "model.safetensors"],
+        "points": 5,
+    }

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vitpose.errors import CheckpointError, InputError, UnknownNameError
+from vitpose.hub import list_models
+from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig
+from vitpose.model.pose import VitPoseForPoseEstimation
+from vitpose.skeleton import Skeleton
+
+
+def count_parameters(config: VitPoseConfig) -> float:
+    """Returns the number of parameters in millions, without making any."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in VitPoseForPoseEstimation(config).parameters()) / 1e6
+
+
+# ------------------------------------------------------------------ defaults and presets
+
+
+def test_bare_configuration_is_a_working_base_model_of_coco() -> None:
+    config = VitPoseConfig()
+    assert config.num_labels == 17
+    assert (config.id2label[0], config.id2label[16]) == ("nose", "right_ankle")
+    assert config.label2id["left_wrist"] == 9
+    assert config.skeleton == Skeleton.load("coco")
+    assert (config.backbone_config.hidden_size, config.backbone_config.out_indices) == (768, [12])
+    with torch.device("meta"):
+        maps = VitPoseForPoseEstimation(config)(torch.zeros(1, 3, 256, 192)).heatmaps
+    assert maps.shape == (1, 17, 64, 48)
+
+
+PUBLISHED = [
+    ("small", "classic", 1, 24.3),
+    ("small", "simple", 1, 21.7),
+    ("base", "classic", 1, 90.0),
+    ("base", "simple", 1, 85.9),
+    ("large", "classic", 1, 308.5),
+    ("large", "simple", 1, 303.5),
+    ("huge", "classic", 1, 637.2),
+    ("huge", "simple", 1, 631.1),
+    ("small", "classic", 6, 33.1),
+    ("base", "classic", 6, 125.4),
+    ("large", "classic", 6, 434.4),
+    ("huge", "classic", 6, 899.4),
+]
+
+
+@pytest.mark.parametrize(("size", "decoder", "experts", "millions"), PUBLISHED)
+def test_preset_has_the_published_number_of_parameters(
+    size: str, decoder: str, experts: int, millions: float
+) -> None:
+    config = VitPoseConfig.preset(size, decoder=decoder, num_experts=experts)
+    assert count_parameters(config) == pytest.approx(millions, abs=0.06)
+
+
+def test_giant_has_about_a_billion_parameters() -> None:
+    config = VitPoseConfig.preset("g")
+    assert 950 < count_parameters(config) < 1050
+    assert config.backbone_config.image_size == (576, 432)
+
+
+def test_models_with_a_short_name_are_as_large_as_their_table_says() -> None:
+    presets = {
+        "vitpose-base-simple": VitPoseConfig.preset("base", decoder="simple"),
+        "vitpose-base": VitPoseConfig.preset("base"),
+        "vitpose-base-coco-aic-mpii": VitPoseConfig.preset("base"),
+        "vitpose-plus-small": VitPoseConfig.preset("small", num_experts=6),
+        "vitpose-plus-base": VitPoseConfig.preset("base", num_experts=6),
+        "vitpose-plus-large": VitPoseConfig.preset("large", num_experts=6),
+        "vitpose-plus-huge": VitPoseConfig.preset("huge", num_experts=6),
+        "vitpose-tiny": VitPoseConfig.from_pretrained("vitpose-tiny"),
+    }
+    assert presets.keys() == list_models().keys()
+    for name, config in presets.items():
+        assert count_parameters(config) == pytest.approx(list_models()[name].parameters, abs=0.06), name
+        assert config.backbone_config.num_experts == list_models()[name].experts, name
+
+
+def test_preset_takes_a_first_letter_a_skeleton_and_other_numbers() -> None:
+    config = VitPoseConfig.preset("S", skeleton="mpii", decoder="simple", num_experts=6, drop_path_rate=0.0)
+    assert (config.num_labels, config.use_simple_decoder) == (16, True)
+    assert config.edges == [list(limb) for limb in Skeleton.load("mpii").limbs]
+    backbone = config.backbone_config
+    assert (backbone.hidden_size, backbone.part_features, backbone.drop_path_rate) == (384, 96, 0.0)
+    assert backbone.layer_norm_eps == 1e-6
+
+
+def test_preset_of_an_unknown_name_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="unknown size 'huuge'; did you mean huge"):
+        VitPoseConfig.preset("huuge")
+    with pytest.raises(UnknownNameError, match="unknown decoder 'clasic'; did you mean classic"):
+        VitPoseConfig.preset("base", decoder="clasic")
+
+
+# ------------------------------------------------------------------ the backbone's stages
+
+
+def test_last_stage_is_the_default_and_negative_indices_count_from_it() -> None:
+    assert VitPoseBackboneConfig(num_hidden_layers=4).out_features == ["stage4"]
+    config = VitPoseBackboneConfig(num_hidden_layers=4, out_indices=[0, -2, -1])
+    assert config.out_indices == [0, 3, 4]
+    assert config.out_features == ["stem", "stage3", "stage4"]
+    assert VitPoseBackboneConfig(num_hidden_layers=4, out_features=["stage1", "stage3"]).out_indices == [1, 3]
+
+
+def test_sizes_may_be_one_number() -> None:
+    config = VitPoseBackboneConfig(image_size=224, patch_size=14)
+    assert (config.image_size, config.patch_size, config.grid_size) == ((224, 224), (14, 14), (16, 16))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"hidden_size": 100, "num_attention_heads": 12},
+            "hidden_size 100 is not a multiple of num_attention_h",
+        ),
+        (
+            {"image_size": (250, 192)},
+            "image_size has the height 250, not a positive multiple of the patch's 16",
+        ),
+        ({"image_size": (256, 0)}, "image_size has the width 0, not a positive multiple"),
+        (
+            {"image_size": (256, 192, 3)},
+            r"image_size is \(256, 192, 3\); give one number, or height and width",
+        ),
+        ({"patch_size": "large"}, "patch_size is 'large'; give one number, or height and width"),
+        ({"patch_size": 4}, r"patch_size is \(4, 4\); its sides must be longer than 4"),
+        ({"num_experts": 0}, "num_experts is 0; 1 is a dense network"),
+        (
+            {"num_experts": 6, "part_features": 768},
+            "part_features is 768; with 6 experts it must lie between 0",
+        ),
+        ({"num_experts": 6, "part_features": 0}, "part_features is 0; with 6 experts"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0; it must be a whole number from 1"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0; it must be"),
+        ({"hidden_size": -1}, "hidden_size is -1; it must be"),
+        ({"num_channels": 0}, "num_channels is 0; it must be"),
+        ({"drop_path_rate": 1.0}, "drop_path_rate is 1.0; it must be from 0 to below 1"),
+        ({"hidden_dropout_prob": -0.1}, "hidden_dropout_prob is -0.1; it must be"),
+        ({"attention_probs_dropout_prob": 2}, "attention_probs_dropout_prob is 2; it must be"),
+        ({"out_indices": [13]}, r"out_indices has 13, but the stages go from 0 \(the stem\) to 12"),
+        ({"out_indices": []}, r"out_indices \[\] must name at least one stage"),
+        ({"out_indices": [12, 3]}, r"out_indices \[12, 3\] must name at least one stage, in ascending order"),
+        ({"out_indices": [12, -1]}, r"out_indices \[12, 12\] must name .* each once"),
+        ({"out_indices": [3], "out_features": ["stage4"]}, r"out_features .* and out_indices \[3\] disagree"),
+        ({"out_features": ["stage13"]}, "unknown stage in out_features 'stage13'; did you mean stage"),
+    ],
+)
+def test_impossible_backbone_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        VitPoseBackboneConfig(**options)
+
+
+def test_unknown_activation_is_refused() -> None:
+    config = VitPoseBackboneConfig(hidden_act="gelo")
+    with pytest.raises(UnknownNameError, match="unknown activation in hidden_act 'gelo'; did you mean gelu"):
+        VitPoseForPoseEstimation(VitPoseConfig(backbone_config=config))
+
+
+# ------------------------------------------------------------------ the whole configuration
+
+
+def test_backbone_may_be_a_dictionary_ours_or_that_of_transformers() -> None:
+    ours = VitPoseBackboneConfig(hidden_size=96, num_attention_heads=4)
+    assert VitPoseConfig(backbone_config=ours).backbone_config is ours
+    assert VitPoseConfig(backbone_config=ours.to_dict()).backbone_config == ours
+    assert (
+        VitPoseConfig(backbone_config={"hidden_size": 96, "num_attention_heads": 4}).backbone_config == ours
+    )
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.VitPoseBackboneConfig(hidden_size=96, num_attention_heads=4, out_indices=[12])
+    assert VitPoseConfig(backbone_config=theirs).backbone_config == ours
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"backbone": "resnet18", "backbone_config": {}},
+            "both backbone 'resnet18' and backbone_config are given",
+        ),
+        ({"use_timm_backbone": True}, "use_timm_backbone and use_pretrained_backbone need backbone="),
+        ({"use_pretrained_backbone": True}, "use_timm_backbone and use_pretrained_backbone need backbone="),
+        (
+            {"backbone_config": "base"},
+            "backbone_config is a str; give a VitPoseBackboneConfig or a dictionary",
+        ),
+        (
+            {"id2label": {0: "nose", 2: "tail"}},
+            r"must number the keypoints from 0 without gaps, not \[0, 2\]",
+        ),
+        ({"num_labels": 0}, r"must number the keypoints from 0 without gaps, not \[\]"),
+        ({"id2label": {0: "nose"}, "num_labels": 2}, "num_labels is 2, but id2label names 1 keypoints"),
+    ],
+)
+def test_contradicting_configuration_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        VitPoseConfig(**options)
+
+
+def test_points_without_names_are_numbered() -> None:
+    config = VitPoseConfig(num_labels=3)
+    assert config.id2label == {0: "keypoint_0", 1: "keypoint_1", 2: "keypoint_2"}
+    assert config.edges is None
+
+
+# ------------------------------------------------------------------ config.json
+
+
+def test_file_gives_back_the_same_configuration(tmp_path: Path) -> None:
+    config = VitPoseConfig.preset("small", skeleton="ap10k", num_experts=6, drop_path_rate=0.2)
+    config.save_pretrained(tmp_path / "new")
+    assert VitPoseConfig.from_pretrained(tmp_path / "new") == config
+    assert VitPoseConfig.from_pretrained(tmp_path / "new").skeleton.flip_pairs == config.skeleton.flip_pairs
+
+
+def test_whole_mlp_ratio_is_written_as_the_whole_number_that_transformers_needs() -> None:
+    assert repr(VitPoseBackboneConfig(mlp_ratio=4.0).to_dict()["mlp_ratio"]) == "4"
+    assert VitPoseBackboneConfig(mlp_ratio=2.5).to_dict()["mlp_ratio"] == 2.5
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"model_type": "vit"}, "the configuration is of a 'vit' model, not of 'vitpose'"),
+        ({"id2label": {"nose": "0"}}, "id2label of the configuration does not map numbers to names"),
+        ({"id2label": ["nose"]}, "id2label of the configuration does not map numbers to names"),
+    ],
+)
+def test_file_of_something_else_is_refused(table: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(table))
+    with pytest.raises(CheckpointError, match=message):
+        VitPoseConfig.from_pretrained(tmp_path)
+
+
+def test_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        VitPoseConfig().save_pretrained(tmp_path / "taken")

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from vitpose.errors import CheckpointError, InputError, MissingDependencyError
+from vitpose.model.config import VitPoseConfig
+from vitpose.model.pose import VitPoseForPoseEstimation
+
+DINOV2 = {
+    "model_type": "dinov2",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "patch_size": 16,
+    "image_size": 64,
+}
+RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+SWIN = {
+    "model_type": "swin",
+    "embed_dim": 8,
+    "depths": [1, 1],
+    "num_heads": [1, 2],
+    "image_size": 64,
+    "window_size": 2,
+}
+
+
+def build(**options: Any) -> VitPoseForPoseEstimation:
+    return VitPoseForPoseEstimation(VitPoseConfig(num_labels=3, **options)).eval()
+
+
+@pytest.fixture
+def saved_backbone(tmp_path: Path) -> Path:
+    """A folder of `transformers` with a tiny random backbone, in half precision as some are."""
+    torch.manual_seed(11)
+    config = transformers.Dinov2Config(**{name: DINOV2[name] for name in DINOV2 if name != "model_type"})
+    body = transformers.AutoBackbone.from_config(config)
+    body.to(torch.bfloat16).save_pretrained(tmp_path / "backbone")
+    return tmp_path / "backbone"
+
+
+# ------------------------------------------------------------------ transformers
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("simple", [True, False])
+@pytest.mark.parametrize(
+    ("table", "grid"), [(DINOV2, (4, 3)), (RESNET, (8, 6)), (SWIN, (8, 6))], ids=["dinov2", "resnet", "swin"]
+)
+def test_described_backbone_works_and_survives_saving(
+    table: dict[str, Any], grid: tuple[int, int], simple: bool, pixels: Tensor, tmp_path: Path
+) -> None:
+    model = build(backbone_config=table, use_simple_decoder=simple)
+    maps = model(pixels).heatmaps
+    assert maps.shape == (3, 3, 4 * grid[0], 4 * grid[1])
+    model.save_pretrained(tmp_path)
+    again = VitPoseForPoseEstimation.from_pretrained(tmp_path)
+    assert torch.equal(again(pixels).heatmaps, maps)
+    assert again.config == model.config
+    half = VitPoseForPoseEstimation.from_pretrained(tmp_path, dtype="bfloat16")
+    assert half(pixels.bfloat16()).heatmaps.dtype is torch.bfloat16
+
+
+def test_configuration_object_of_transformers_is_taken(pixels: Tensor) -> None:
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
+    assert build(backbone_config=config)(pixels).heatmaps.shape == (3, 3, 32, 24)
+
+
+@torch.no_grad()
+def test_named_backbone_is_built_with_and_without_its_weights(saved_backbone: Path, pixels: Tensor) -> None:
+    trained = build(backbone=str(saved_backbone), use_pretrained_backbone=True)
+    wanted = transformers.Dinov2Backbone.from_pretrained(saved_backbone, dtype=torch.float32).state_dict()
+    for name, tensor in trained.backbone.body.state_dict().items():
+        assert torch.equal(tensor, wanted[name]), name
+    fresh = build(backbone=str(saved_backbone))
+    name = "embeddings.patch_embeddings.projection.weight"
+    assert not torch.equal(fresh.backbone.body.state_dict()[name], wanted[name])
+    for model in (trained, fresh):
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        assert model(pixels).heatmaps.shape == (3, 3, 16, 12)
+
+
+@torch.no_grad()
+def test_trained_backbone_is_saved_with_the_model_and_not_fetched_again(
+    saved_backbone: Path, pixels: Tensor, tmp_path: Path
+) -> None:
+    model = build(backbone=str(saved_backbone), use_pretrained_backbone=True)
+    model.save_pretrained(tmp_path / "model")
+    (saved_backbone / "model.safetensors").unlink()
+    again = VitPoseForPoseEstimation.from_pretrained(tmp_path / "model")
+    assert torch.equal(again(pixels).heatmaps, model(pixels).heatmaps)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_arguments_reach_the_backbone(saved_backbone: Path, trained: bool) -> None:
+    model = build(
+        backbone=str(saved_backbone), use_pretrained_backbone=trained, backbone_kwargs={"out_indices": [1]}
+    )
+    assert model.backbone.body.out_indices == [1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("table", [RESNET, SWIN], ids=["resnet", "swin"])
+def test_hidden_states_of_changing_size_come_out(table: dict[str, Any], pixels: Tensor) -> None:
+    output = build(backbone_config=table)(pixels, output_hidden_states=True)
+    assert len({state.shape for state in output.hidden_states}) > 1
+
+
+@torch.no_grad()
+def test_attentions_and_hidden_states_come_out(pixels: Tensor) -> None:
+    model = build(backbone_config=DINOV2)
+    output = model(pixels, output_attentions=True, output_hidden_states=True)
+    assert [tuple(layer.shape) for layer in output.attentions] == [(3, 2, 13, 13)] * 2
+    assert torch.allclose(output.attentions[0].sum(-1), torch.ones(3, 2, 13), atol=1e-5)
+    assert len(output.hidden_states) == 3
+    assert torch.allclose(output.heatmaps, model(pixels).heatmaps, atol=1e-6)
+
+
+# ------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"backbone_config": {"model_type": "nonsense"}},
+            "transformers cannot build the backbone .*nonsense",
+        ),
+        ({"backbone_config": {"model_type": "bert"}}, "transformers cannot build the backbone .*'bert'"),
+        ({"backbone": "/no/such/folder"}, "transformers cannot build the backbone '/no/such/folder': "),
+    ],
+)
+def test_backbone_that_cannot_be_built_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        build(**options)
+
+
+def test_what_only_our_backbone_has_is_refused(pixels: Tensor) -> None:
+    model = build(backbone_config=RESNET)
+    with pytest.raises(
+        InputError, match="dataset_index 1 was given, but only ViTPose's own backbone has experts"
+    ):
+        model(pixels, dataset_index=1)
+    with pytest.raises(InputError, match="ResNetBackbone has no attentions; leave output_attentions out"):
+        model(pixels, output_attentions=True)
+    with pytest.raises(InputError, match="only ViTPose's own backbone has gradient checkpointing"):
+        model.gradient_checkpointing_enable()
+    with pytest.raises(InputError, match="this network has no experts to fold"):
+        model.fold_expert(0)
+
+
+def test_backbone_that_returns_tokens_is_refused(pixels: Tensor) -> None:
+    model = build(backbone_config=DINOV2 | {"reshape_hidden_states": False})
+    message = r"Dinov2Backbone returns features of the shape \(3, 13, 32\), .* reshape_hidden_states=True"
+    with pytest.raises(InputError, match=message):
+        model(pixels)
+
+
+# ------------------------------------------------------------------ timm
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+def test_missing_timm_is_said_with_the_extra_that_brings_it() -> None:
+    message = (
+        r"the package 'timm' is needed for use_timm_backbone; install it with: pip install 'vitpose\[timm\]'"
+    )
+    with pytest.raises(MissingDependencyError, match=message):
+        build(backbone="resnet18", use_timm_backbone=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "options", "size"),
+    [
+        ("resnet10t", {"out_indices": [1]}, (64, 48)),
+        ("vit_tiny_patch16_224", {"img_size": [64, 48], "depth": 2}, (16, 12)),
+    ],
+)
+def test_backbone_of_timm_works_and_survives_saving(
+    name: str, options: dict[str, Any], size: tuple[int, int], pixels: Tensor, tmp_path: Path
+) -> None:
+    pytest.importorskip("timm")
+    model = build(backbone=name, use_timm_backbone=True, backbone_kwargs=options)
+    maps = model(pixels).heatmaps
+    assert maps.shape == (3, 3, *size)
+    model.save_pretrained(tmp_path)
+    again = VitPoseForPoseEstimation.from_pretrained(tmp_path)
+    assert torch.equal(again(pixels).heatmaps, maps)
+    with pytest.raises(InputError, match="a timm backbone returns neither attentions nor hidden states"):
+        model(pixels, output_attentions=True)
+
+
+def test_unknown_backbone_of_timm_is_refused() -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(CheckpointError, match="timm cannot build the backbone 'resnet_of_nobody'"):
+        build(backbone="resnet_of_nobody", use_timm_backbone=True)

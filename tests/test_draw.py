@@ -1,0 +1,402 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from vitpose.draw import draw, draw_heatmaps
+from vitpose.errors import ImageError, InputError
+from vitpose.image import read_image
+from vitpose.poses import Poses
+from vitpose.skeleton import Skeleton
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+ORANGE, AZURE = (255, 128, 0), (0, 128, 255)
+ELBOW = Skeleton(
+    "elbow",
+    ("shoulder", "elbow", "wrist"),
+    limbs=((0, 1), (1, 2)),
+    colours=("#ff0000", "#00ff00", "#0000ff"),
+    limb_colours=("#ff8000", "#0080ff"),
+)
+
+
+def grey(width: int = 200, height: int = 200, level: int = 100) -> np.ndarray:
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def poses_of(
+    points: Any, scores: Any = None, skeleton: Skeleton = ELBOW, ids: Any = None, boxes: Any = None
+) -> Poses:
+    xy = np.array(points, np.float32)
+    xy = xy[None] if xy.ndim == 2 else xy
+    n, k = xy.shape[:2]
+    return Poses(
+        xy=xy,
+        scores=np.ones((n, k), np.float32) if scores is None else np.array(scores, np.float32).reshape(n, k),
+        boxes=np.array([[20, 60, 180, 150]] * n if boxes is None else boxes, np.float32),
+        box_scores=np.full(n, 0.5, np.float32),
+        skeleton=skeleton,
+        ids=None if ids is None else np.array(ids),
+    )
+
+
+BENT = [[30, 100], [100, 100], [100, 170]]
+
+
+def assert_colour(pixel: np.ndarray, colour: tuple[int, int, int]) -> None:
+    """Thin anti-aliased lines let a little of the ground through."""
+    np.testing.assert_allclose(pixel.astype(int), colour, atol=20)
+
+
+def changed(after: np.ndarray, before: np.ndarray) -> np.ndarray:
+    return (after != before).any(axis=2)
+
+
+def test_limbs_and_points_have_their_colours_as_rgb() -> None:
+    drawn = draw(grey(), poses_of(BENT))
+    assert_colour(drawn[100, 65], ORANGE)
+    assert_colour(drawn[135, 100], AZURE)
+    for (x, y), colour in zip(BENT, (RED, GREEN, BLUE), strict=True):
+        assert_colour(drawn[y, x], colour)
+
+
+def test_the_picture_given_is_not_changed() -> None:
+    picture = grey()
+    drawn = draw(picture, poses_of(BENT), boxes=True, names=True, opacity_by_score=True)
+    assert (picture == 100).all()
+    assert drawn.dtype == np.uint8
+    assert drawn.shape == picture.shape
+    assert drawn.flags.writeable
+    assert not np.shares_memory(drawn, picture)
+
+
+def test_any_picture_that_can_be_read_can_be_drawn_into() -> None:
+    frozen = grey()
+    frozen.setflags(write=False)
+    wanted = draw(grey(), poses_of(BENT))
+    for picture in (frozen, grey()[:, :, ::-1], grey(400)[:, ::2], grey()[:, :, 0]):
+        np.testing.assert_array_equal(draw(picture, poses_of(BENT)), wanted)
+    with pytest.raises(ImageError, match="is not a picture"):
+        draw(np.zeros(5, np.uint8), poses_of(BENT))
+
+
+def test_nobody_leaves_the_picture_as_it_is() -> None:
+    picture = grey()
+    drawn = draw(picture, Poses.empty(ELBOW), boxes=True, names=True, opacity_by_score=True)
+    np.testing.assert_array_equal(drawn, picture)
+    assert drawn is not picture
+
+
+def test_a_limb_needs_both_its_ends() -> None:
+    picture = grey()
+    drawn = draw(picture, poses_of(BENT, scores=[0.9, 0.9, 0.2]))
+    assert_colour(drawn[100, 65], ORANGE)
+    assert not changed(drawn, picture)[115:].any()
+    np.testing.assert_array_equal(draw(picture, poses_of(BENT, scores=[0.2] * 3)), picture)
+
+
+def test_the_threshold_can_be_moved() -> None:
+    poses = poses_of(BENT, scores=[0.9, 0.9, 0.2])
+    assert_colour(draw(grey(), poses, threshold=0.2)[170, 100], BLUE)
+    assert not changed(draw(grey(), poses, threshold=0.95), grey()).any()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38, -2e6])
+@pytest.mark.parametrize("opacity_by_score", [False, True])
+def test_a_point_that_is_nowhere_is_left_out(bad: float, opacity_by_score: bool) -> None:
+    poses = poses_of([BENT[0], BENT[1], [100, bad]], scores=[0.9] * 3)
+    lost = poses_of([BENT[0], BENT[1], [0, 0]], scores=[0.9, 0.9, 0])
+    options = {"names": True, "boxes": True, "opacity_by_score": opacity_by_score}
+    np.testing.assert_array_equal(draw(grey(), poses, **options), draw(grey(), lost, **options))
+
+
+@pytest.mark.parametrize("far", [300, 10_000, 900_000])
+def test_a_limb_that_leaves_the_picture_is_drawn_as_far_as_that(far: float) -> None:
+    drawn = draw(grey(), poses_of([[100, 100], [far, far], [far, -far]]))
+    assert_colour(drawn[150, 150], ORANGE)
+    assert_colour(drawn[190, 190], ORANGE)
+    assert_colour(draw(grey(), poses_of([[100, 100], [-far, 100], [-far, -far]]))[100, 5], ORANGE)
+
+
+def test_places_are_exact_to_a_fraction_of_a_pixel() -> None:
+    picture = np.zeros((41, 41, 3), np.uint8)
+    for x, y in [(20, 20), (20.25, 20), (20.5, 19.75), (19.625, 20.375)]:
+        mass = draw(picture, poses_of([[x, y]] * 3, scores=[1, 0, 0]))[:, :, 0].astype(float)
+        rows, columns = np.mgrid[:41, :41]
+        assert (mass * columns).sum() / mass.sum() == pytest.approx(x, abs=0.1)
+        assert (mass * rows).sum() / mass.sum() == pytest.approx(y, abs=0.1)
+
+
+def width_of_limb(size: int, person: float) -> int:
+    """Draws an upright person so many px tall into a square picture; returns how wide the limb comes out."""
+    start = (size - person) / 2
+    poses = poses_of([[size / 2, start], [size / 2, start + person], [0, 0]], scores=[1, 1, 0])
+    across = draw(grey(size, size), poses)[size // 2].astype(int)
+    return int((np.abs(across - 100).max(axis=1) > 50).sum())
+
+
+def test_limbs_are_wider_in_larger_pictures_and_of_larger_people() -> None:
+    assert width_of_limb(160, 25) <= 3  # a small person is no blob
+    assert width_of_limb(640, 60) <= 3
+    assert width_of_limb(1080, 900) >= 9  # a large one is seen from afar
+    assert width_of_limb(160, 140) <= 6
+    assert width_of_limb(1080, 60) < width_of_limb(1080, 300) < width_of_limb(1080, 900)
+    assert width_of_limb(160, 140) < width_of_limb(640, 560) < width_of_limb(1080, 945)
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_there_is_contrast_on_any_ground(level: int) -> None:
+    """Even where limbs and points are as grey as the picture."""
+    alike = Skeleton("alike", ELBOW.keypoints, ELBOW.limbs, colours=("#" + f"{level:02x}" * 3,) * 3)
+    drawn = draw(grey(400, 400, level), poses_of(np.array(BENT) * 2, skeleton=alike)).astype(int)
+    assert np.abs(drawn - level).max() > 100
+
+
+def test_short_limbs_are_thin_beside_long_ones() -> None:
+    skeleton = Skeleton(
+        "finger", ("shoulder", "wrist", "knuckle", "tip"), ((0, 1), (1, 2), (2, 3)), colours=("#ffffff",) * 4
+    )
+    poses = poses_of([[100, 50], [900, 50], [900, 80], [900, 100]], skeleton=skeleton)
+    picture = grey(1000, 200)
+    mask = changed(draw(picture, poses, thickness=10.0), picture)
+    arm, finger = mask[:, 500].sum(), mask[90].sum()
+    assert arm >= 16
+    assert 1 <= finger <= arm / 2
+
+
+def test_crowded_points_without_limbs_stay_apart() -> None:
+    """As on the outline of a face."""
+    skeleton = Skeleton("face", ("nose", "foot", "a", "b", "c"), ((0, 1),))
+    poses = poses_of([[100, 50], [100, 950], [300, 60], [310, 60], [320, 60]], skeleton=skeleton)
+    picture = grey(1000, 1000)
+    mask = changed(draw(picture, poses), picture)
+    assert mask[60, [300, 310, 320]].all()
+    assert not mask[60, [305, 315]].any()
+
+
+def test_a_skeleton_without_limbs_has_points() -> None:
+    drawn = draw(grey(), poses_of(BENT, skeleton=Skeleton("dots", ("a", "b", "c"), colours=ELBOW.colours)))
+    assert not changed(drawn, grey())[100, 65]
+    for (x, y), colour in zip(BENT, (RED, GREEN, BLUE), strict=True):
+        assert_colour(drawn[y, x], colour)
+
+
+def test_thickness_can_be_chosen() -> None:
+    picture = grey()
+    widths = [
+        changed(draw(picture, poses_of(BENT), thickness=t), picture)[:, 65].sum()
+        for t in (0.1, 1.0, 4.0, 8.0)
+    ]
+    assert widths[0] == widths[1] < widths[2] < widths[3]
+    # A limb is never wider than an eighth of its length, and rims come on top.
+    assert changed(draw(picture, poses_of(BENT), thickness=1000.0), picture)[:, 65].sum() <= 70 / 8 * 2 + 2
+
+
+@pytest.mark.parametrize("thickness", [0.0, -1.0, float("nan"), float("inf"), 1001.0])
+def test_an_impossible_thickness_is_refused(thickness: float) -> None:
+    wanted = f"thickness must be above 0 and at most 1000 pixels, not {thickness!r}; None chooses one"
+    with pytest.raises(InputError, match=wanted):
+        draw(grey(), poses_of(BENT), thickness=thickness)
+
+
+def test_confidence_is_opacity_on_request() -> None:
+    poses = poses_of(BENT, scores=[1, 0.5, 1])
+    solid, clear = draw(grey(), poses), draw(grey(), poses, opacity_by_score=True)
+    np.testing.assert_allclose(clear[100, 65], solid[100, 65] / 2 + 50, atol=1)  # its weaker end has 0.5
+    assert_colour(clear[100, 30], RED)
+    np.testing.assert_array_equal(changed(solid, grey()), changed(clear, grey()))
+
+
+def test_full_confidence_is_drawn_as_without() -> None:
+    for top in (1, 1.2):
+        poses = poses_of(BENT, scores=[top] * 3)
+        np.testing.assert_array_equal(draw(grey(), poses, opacity_by_score=True), draw(grey(), poses))
+
+
+def test_the_first_pose_lies_on_top() -> None:
+    other = Skeleton("elbow", ELBOW.keypoints, ELBOW.limbs)
+    crossing = poses_of(
+        [BENT, [[65, 60], [65, 140], [20, 20]]], scores=[[1, 1, 0], [1, 1, 0]], skeleton=other
+    )
+    drawn = draw(grey(), crossing, thickness=5.0)
+    assert (drawn[99:102, 60:70] == drawn[100, 50]).all()
+
+
+def test_boxes_have_their_score_on_a_tag() -> None:
+    picture = grey()
+    plain, boxed = draw(picture, poses_of(BENT)), draw(picture, poses_of(BENT), boxes=True)
+    mask = changed(boxed, plain)
+    assert mask[80:140, 20].all()  # left side
+    assert mask[150, 30:170].all()  # bottom
+    tag = boxed[45:59, 20:40]
+    assert (tag == 255).all(axis=2).any()  # white letters
+    assert not mask[:40].any()
+    other = Poses(**{**vars(poses_of(BENT)), "box_scores": np.array([0.75], np.float32)})
+    assert changed(draw(picture, other, boxes=True), boxed)[:60].any()
+
+
+def test_identities_are_marked_where_there_are_some() -> None:
+    picture = grey()
+    plain = draw(picture, poses_of(BENT))
+    np.testing.assert_array_equal(draw(picture, poses_of(BENT, ids=[7]), ids=False), plain)
+    marked = changed(draw(picture, poses_of(BENT, ids=[7])), plain)
+    assert marked[45:60, 20:40].any()
+    assert not marked[62:].any()
+
+
+def test_a_person_keeps_their_colour_whatever_their_row() -> None:
+    points, boxes = [BENT, BENT], [[20, 60, 180, 150], [20, 60, 180, 150]]
+    alone = draw(grey(), poses_of(BENT, ids=[12]), boxes=True)
+    second = poses_of(points, ids=[3, 12], boxes=boxes)[1]
+    np.testing.assert_array_equal(draw(grey(), second, boxes=True), alone)
+    assert changed(draw(grey(), poses_of(BENT, ids=[3]), boxes=True), alone)[100, 20]
+
+
+@pytest.mark.parametrize(
+    "box",
+    [[-1e9, -1e9, 1e9, 1e9], [-50, -50, -10, -10], [500, 500, 600, 600], [0, 0, 200, 200], [190, 0, 191, 3]],
+)
+def test_a_box_may_lie_anywhere(box: list[float]) -> None:
+    drawn = draw(grey(), poses_of(BENT, boxes=[box], ids=[1]), boxes=True)
+    assert (drawn == 255).all(axis=2).any()  # its tag stays in the picture
+
+
+def test_a_box_that_is_not_finite_is_left_out() -> None:
+    poses = poses_of(BENT, boxes=[[np.nan, 0, 5, 5]], ids=[1])
+    np.testing.assert_array_equal(draw(grey(), poses, boxes=True), draw(grey(), poses, ids=False))
+
+
+def test_names_stand_beside_their_points_and_hide_none() -> None:
+    poses = poses_of([[30, 100], [100, 100], [190, 170]])
+    plain, named = draw(grey(), poses), draw(grey(), poses, names=True)
+    mask = changed(named, plain)
+    assert mask[93:108, 36:80].any()  # right of the shoulder
+    assert mask[163:178, 130:184].any()  # left of the wrist, where the picture leaves no room to its right
+    for x, y in poses.xy[0].astype(int):
+        assert not mask[y - 2 : y + 3, x - 2 : x + 3].any()
+    letters = named[mask]
+    assert letters.max() > 200
+    assert letters.min() < 50
+
+
+def test_names_without_room_are_left_out() -> None:
+    crowd = poses_of([[100, 100], [101, 100], [100, 101]])
+    one = poses_of([[100, 100], [101, 100], [100, 101]], scores=[1, 0, 0])
+    written = changed(draw(grey(), crowd, names=True), draw(grey(), crowd)).sum()
+    assert written < 5 * changed(draw(grey(), one, names=True), draw(grey(), one)).sum()
+    small = grey(20, 12)
+    poses = poses_of([[5, 5], [9, 5], [9, 9]])
+    np.testing.assert_array_equal(draw(small, poses, names=True), draw(small, poses))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (3, 2)])
+def test_the_smallest_pictures_work(size: tuple[int, int]) -> None:
+    drawn = draw(grey(*size), poses_of(BENT, ids=[1]), boxes=True, names=True, opacity_by_score=True)
+    assert drawn.shape == (size[1], size[0], 3)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    arrays(np.float32, (2, 3, 2), elements=st.floats(width=32)),
+    arrays(np.float32, (2, 3), elements=st.floats(-1, 2, width=32)),
+    arrays(np.float32, (2, 4), elements=st.floats(width=32)),
+    st.booleans(),
+)
+def test_no_numbers_break_the_drawing(
+    xy: np.ndarray, scores: np.ndarray, boxes: np.ndarray, fade: bool
+) -> None:
+    poses = Poses(xy, scores, boxes, np.ones(2, np.float32), ELBOW, np.array([-5, 2**40]))
+    assert draw(grey(40, 30), poses, boxes=True, names=True, opacity_by_score=fade).shape == (30, 40, 3)
+
+
+def test_whole_body_hands_and_faces_stay_readable(shared_data: Path) -> None:
+    """On a real person four times as large, points of the face are still told apart."""
+    folder = shared_data / "samples" / "coco"
+    note = json.loads((folder / "test_coco_wholebody.json").read_text())["annotations"][0]
+    parts = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
+    points = np.array([value for part in parts for value in note[part]], np.float32).reshape(133, 3)
+    skeleton = Skeleton.load("coco-wholebody")
+    picture = np.repeat(np.repeat(read_image(folder / "000000000785.jpg"), 4, axis=0), 4, axis=1)
+    poses = poses_of(points[:, :2] * 4, scores=np.minimum(points[:, 2], 1), skeleton=skeleton)
+    mask = changed(draw(picture, poses), picture)
+    jaw = poses.xy[0, 27:36]  # its lower part, away from the body's limbs
+    for x, y in jaw.round().astype(int):
+        assert mask[y, x]
+    for x, y in ((jaw[:-1] + jaw[1:]) / 2).round().astype(int):
+        assert not mask[y, x]
+
+
+GRID_TO_PICTURE = np.array([[[4.0, 0, 20], [0, 5.0, 30]]])
+
+
+def test_a_peak_appears_where_the_matrix_takes_it() -> None:
+    maps = np.zeros((1, 2, 16, 12), np.float32)
+    maps[0, 1, 10, 3] = 1
+    drawn = draw_heatmaps(grey(), maps, GRID_TO_PICTURE).astype(int)
+    difference = np.abs(drawn - 100).sum(axis=2)
+    y, x = np.unravel_index(difference.argmax(), difference.shape)
+    assert abs(x - (4 * 3 + 20)) <= 1
+    assert abs(y - (5 * 10 + 30)) <= 1
+    red, _, blue = drawn[80, 32]
+    assert red > 100 > blue  # high values are red, so the picture has stayed RGB
+
+
+def test_where_there_is_no_heat_every_level_stays() -> None:
+    picture = np.arange(256, dtype=np.uint8).repeat(30).reshape(64, 40, 3)
+    maps = np.zeros((1, 1, 8, 8), np.float32)
+    np.testing.assert_array_equal(draw_heatmaps(picture, maps, GRID_TO_PICTURE), picture)
+    np.testing.assert_array_equal(draw_heatmaps(picture, maps + 1, GRID_TO_PICTURE, opacity=0.0), picture)
+    np.testing.assert_array_equal(draw_heatmaps(picture, maps[:0], GRID_TO_PICTURE[:0]), picture)
+
+
+def test_the_hottest_keypoint_and_person_win() -> None:
+    maps = np.zeros((2, 3, 16, 12), np.float32)
+    maps[0, 0, 8, 6], maps[0, 2, 8, 6], maps[1, 1, 8, 6] = 0.3, 0.9, 0.5
+    matrices = np.repeat(GRID_TO_PICTURE, 2, axis=0)
+    alone = np.zeros((1, 1, 16, 12), np.float32)
+    alone[0, 0, 8, 6] = 0.9
+    np.testing.assert_array_equal(
+        draw_heatmaps(grey(), maps, matrices), draw_heatmaps(grey(), alone, GRID_TO_PICTURE)
+    )
+
+
+def test_turned_and_distant_maps_stay_in_the_picture() -> None:
+    maps = np.ones((4, 1, 16, 12), np.float16)
+    matrices = np.array(
+        [
+            [[0, -4, 190], [4, 0, 10]],
+            [[4, 0, -5000], [0, 4, 0]],
+            [[4, 0, 180], [0, 4, 180]],
+            [[4000, 0, -9000], [0, 4000, -9000]],
+        ],
+        float,
+    )
+    drawn = [draw_heatmaps(grey(), maps[i : i + 1], matrices[i : i + 1]) for i in range(4)]
+    assert changed(drawn[0], grey())[30, 160]
+    assert not changed(drawn[0], grey())[30, 20]
+    np.testing.assert_array_equal(drawn[1], grey())
+    assert changed(drawn[2], grey())[190:, 190:].all()
+    assert changed(drawn[3], grey()).all()
+
+
+def test_values_outside_0_to_1_are_taken_for_the_nearest() -> None:
+    maps = np.full((1, 1, 16, 12), 1, np.float32)
+    hottest = draw_heatmaps(grey(), 5 * maps, GRID_TO_PICTURE)[50:90, 40:50].astype(int)
+    np.testing.assert_allclose(hottest, draw_heatmaps(grey(), maps, GRID_TO_PICTURE)[50:90, 40:50], atol=5)
+    np.testing.assert_array_equal(draw_heatmaps(grey(), -maps, GRID_TO_PICTURE), grey())
+
+
+def test_heat_maps_that_do_not_fit_are_refused() -> None:
+    maps = np.ones((2, 1, 16, 12), np.float32)
+    with pytest.raises(InputError, match="the heat maps of 2 people need as many matrices, not 1"):
+        draw_heatmaps(grey(), maps, GRID_TO_PICTURE)
+    for opacity in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InputError, match=f"opacity must lie within 0 to 1, not {opacity!r}"):
+            draw_heatmaps(grey(), maps[:1], GRID_TO_PICTURE, opacity=opacity)

@@ -1,0 +1,34 @@
+"""The examples, run as a newcomer runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import vitpose
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+# No socket can be opened, as on a machine without a network.
+OFFLINE = (
+    "import runpy, socket, sys\n"
+    "def refuse(*_, **__): raise OSError('the network was touched')\n"
+    "socket.socket.connect = socket.getaddrinfo = refuse\n"
+    "runpy.run_path(sys.argv[1], run_name='__main__')\n"
+)
+
+
+def test_the_demo_leaves_drawn_pictures_and_says_where(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", OFFLINE, str(EXAMPLES / "demo.py")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    names = ("demo/astronaut.jpg", "demo/camera.jpg", "demo/poses.json")
+    for name in names:
+        assert name in done.stdout
+        assert (tmp_path / name).is_file()
+    assert vitpose.read_image(tmp_path / "demo" / "astronaut.jpg").shape == (512, 512, 3)
+    results = json.loads((tmp_path / "demo" / "poses.json").read_text())
+    for name in ("astronaut.jpg", "camera.jpg"):
+        assert len(results[name]["poses"]) == 1
+        assert len(results[name]["poses"][0]["keypoints"]) == 17
