@@ -39,7 +39,9 @@ def lone_people(annotations: Path, most: int) -> list[tuple[str, dict]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("annotations", type=Path)
     parser.add_argument("images", type=Path)
     parser.add_argument("--most", type=int, default=150)
@@ -48,7 +50,11 @@ def main() -> None:
     pipe = vitpose.load(options.model, detector=None)
     settled = vitpose.Pipeline(WholePicture(), pipe.estimator)
     sigmas = np.array(pipe.estimator.skeleton.sigmas)
-    results: dict[str, list[float]] = {"given box": [], "whole picture, once": [], "whole picture, settled": []}
+    results: dict[str, list[float]] = {
+        "given box": [],
+        "whole picture, once": [],
+        "whole picture, settled": [],
+    }
     for name, person in lone_people(options.annotations, options.most):
         image = vitpose.read_image(options.images / name)
         labelled = np.array(person["keypoints"], float).reshape(-1, 3)

@@ -21,7 +21,9 @@ def main() -> None:
         image = vitpose.read_image(PHOTOGRAPHS / f"{name}.png")
         poses = pipe(image)
         drawn = FOLDER / f"{name}.jpg"
-        vitpose.save_image(drawn, vitpose.draw(image, poses))
+        vitpose.save_image(
+            drawn, vitpose.draw(image, poses, threshold=0.2)
+        )  # the shipped model is seldom sure
         results[drawn.name] = poses.to_dict()
         print(f"{drawn}\n{poses}")
     data = FOLDER / "poses.json"

@@ -29,7 +29,9 @@ def image() -> np.ndarray:
 
 @pytest.mark.parametrize("convention", ["udp", "plain"])
 @pytest.mark.parametrize("box", [[20, 10, 80, 90], [-30, -20, 60, 50], [100, 60, 200, 180], [5, 5, 9, 9]])
-def test_crop_is_bilinear_sampling_of_the_formula(image: np.ndarray, convention: str, box: list[float]) -> None:
+def test_crop_is_bilinear_sampling_of_the_formula(
+    image: np.ndarray, convention: str, box: list[float]
+) -> None:
     (x1, y1, x2, y2), width, height = box, SIZE.width, SIZE.height
     scale_x = max(x2 - x1, (y2 - y1) * width / height) * 1.25
     scale_y = scale_x * height / width

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,9 @@ OFFLINE = (
 
 def test_the_demo_leaves_drawn_pictures_and_says_where(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", OFFLINE, str(EXAMPLES / "demo.py")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    # One thread: those of tests that run side by side would wait for each other most of the time.
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     names = ("demo/astronaut.jpg", "demo/camera.jpg", "demo/poses.json")
     for name in names:

@@ -243,7 +243,9 @@ def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
         vitpose.load(detector=None, device="gpu")
     with pytest.raises(UnknownNameError, match="unknown dtype 'fp16'"):
         vitpose.load(detector=None, dtype="fp16")
-    with pytest.raises(CheckpointError, match="skeleton 'lsp' has 14 keypoints, the model 'vitpose-tiny' has 17"):
+    with pytest.raises(
+        CheckpointError, match="skeleton 'lsp' has 14 keypoints, the model 'vitpose-tiny' has 17"
+    ):
         vitpose.load(detector=None, skeleton="lsp")
     with pytest.raises(UnknownNameError, match="skeleton 'cocoo'; did you mean coco"):
         vitpose.load(detector=None, skeleton="cocoo")
@@ -258,7 +260,10 @@ def test_an_expert_and_an_original_file_are_loaded(tmp_path: Path) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (2, 256, 192, 3), dtype=np.uint8)
     chosen = TorchEngine(network.fold_expert(2), *pipe.estimator.processor.scale_and_offset)
     np.testing.assert_allclose(pipe.estimator.heatmaps(crops), chosen.heatmaps(crops), atol=1e-6)
-    state = {name.replace("head.", "keypoint_head.", 1): value for name, value in network.fold_expert(2).state_dict().items()}
+    state = {
+        name.replace("head.", "keypoint_head.", 1): value
+        for name, value in network.fold_expert(2).state_dict().items()
+    }
     torch.save({"state_dict": state}, tmp_path / "original.pth")
     original = vitpose.load(tmp_path / "original.pth", detector=None, device="cpu")
     assert original.estimator.processor.size == Size(width=192, height=256)

@@ -34,8 +34,12 @@ def test_pixels_are_rescaled_and_normalised(processor: VitPoseImageProcessor) ->
     white = np.full((50, 50, 3), 255, np.uint8)
     pixels = processor(white, boxes=[[[5, 5, 10, 10]]], return_tensors="np").pixel_values
     assert pixels.shape == (1, 3, 256, 192)
-    np.testing.assert_allclose(pixels[0, :, 128, 96], (1 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225], rtol=1e-5)
-    raw = processor(white, boxes=[[[5, 5, 10, 10]]], do_rescale=False, do_normalize=False, return_tensors="np")
+    np.testing.assert_allclose(
+        pixels[0, :, 128, 96], (1 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225], rtol=1e-5
+    )
+    raw = processor(
+        white, boxes=[[[5, 5, 10, 10]]], do_rescale=False, do_normalize=False, return_tensors="np"
+    )
     assert raw["pixel_values"].max() == 255
 
 
@@ -47,7 +51,9 @@ def test_kinds_of_result(processor: VitPoseImageProcessor, image: np.ndarray) ->
     np.testing.assert_array_equal(last.transpose(0, 3, 1, 2), first)
 
 
-def test_pictures_in_many_forms_give_the_same_pixels(processor: VitPoseImageProcessor, image: np.ndarray) -> None:
+def test_pictures_in_many_forms_give_the_same_pixels(
+    processor: VitPoseImageProcessor, image: np.ndarray
+) -> None:
     expected = processor(image, [BOXES], return_tensors="np").pixel_values
     for form in (Image.fromarray(image), [image], torch.from_numpy(image)):
         np.testing.assert_array_equal(processor(form, [BOXES], return_tensors="np").pixel_values, expected)
@@ -74,7 +80,9 @@ def test_batches_move_and_read_by_name() -> None:
 
 
 def test_options_are_checked(processor: VitPoseImageProcessor, image: np.ndarray) -> None:
-    with pytest.raises(UnknownNameError, match="option of the image processor 'do_normalise'; did you mean do_normalize"):
+    with pytest.raises(
+        UnknownNameError, match="option of the image processor 'do_normalise'; did you mean do_normalize"
+    ):
         processor(image, [BOXES], do_normalise=False)
     with pytest.raises(UnknownNameError, match="data format 'channel_last'; did you mean channels_last"):
         processor(image, [BOXES], data_format="channel_last")
@@ -118,7 +126,9 @@ def test_fault_bbox_is_the_persons_box(processor: VitPoseImageProcessor) -> None
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1"])
-def test_fault_pictures_of_other_modes(processor: VitPoseImageProcessor, image: np.ndarray, mode: str) -> None:
+def test_fault_pictures_of_other_modes(
+    processor: VitPoseImageProcessor, image: np.ndarray, mode: str
+) -> None:
     picture = Image.fromarray(image).convert(mode)
     assert processor(picture, [BOXES], return_tensors="np").pixel_values.shape == (2, 3, 256, 192)
 
@@ -144,7 +154,9 @@ def test_fault_one_keypoint(processor: VitPoseImageProcessor) -> None:
     assert (result["keypoints"].shape, result["scores"].shape) == ((1, 2), (1,))
 
 
-def test_fault_two_pictures_with_one_list_of_boxes(processor: VitPoseImageProcessor, image: np.ndarray) -> None:
+def test_fault_two_pictures_with_one_list_of_boxes(
+    processor: VitPoseImageProcessor, image: np.ndarray
+) -> None:
     with pytest.raises(BoxError, match="there are 2 pictures and 1 lists of boxes"):
         processor([image, image], [BOXES])
     with pytest.raises(BoxError, match="there are 1 boxes and heat maps for 2"):
@@ -198,7 +210,9 @@ def test_file_of_transformers_is_read_and_written(tmp_path: Path) -> None:
 
 
 def test_own_choices_survive_the_file(tmp_path: Path) -> None:
-    own = VitPoseImageProcessor(warp="plain", decode="quarter", shift_heatmap=True, max_step=None, border="mirror")
+    own = VitPoseImageProcessor(
+        warp="plain", decode="quarter", shift_heatmap=True, max_step=None, border="mirror"
+    )
     own.save_pretrained(tmp_path)
     assert VitPoseImageProcessor.from_pretrained(tmp_path) == own
 

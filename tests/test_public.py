@@ -23,7 +23,12 @@ def test_unknown_names_are_attribute_errors() -> None:
 
 def test_importing_loads_nothing_heavy() -> None:
     code = "import sys, vitpose; print(*(m for m in ('torch', 'transformers', 'cv2', 'PIL') if m in sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == ""
+    )
 
 
 def test_functions_are_not_hidden_by_modules() -> None:
@@ -40,4 +45,9 @@ def test_poses_need_no_transformers() -> None:
         "pipe(np.zeros((40, 40, 3), np.uint8), boxes=[[5, 5, 30, 30]])\n"
         "print('transformers' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "False"
+    )

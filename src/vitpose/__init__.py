@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .boxes import Size, xywh_from_xyxy, xyxy_from_cxcywh, xyxy_from_xywh
     from .detect.protocol import Detections
-    from .draw import draw
+    from .drawing import draw, draw_heatmaps
     from .errors import (
         BoxError,
         CheckpointError,
@@ -44,7 +44,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "boxes": ("Size", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh"),
     "detect.protocol": ("Detections",),
-    "draw": ("draw",),
+    "drawing": ("draw", "draw_heatmaps"),
     "errors": (
         "BoxError", "CheckpointError", "ImageError", "InputError", "MissingDependencyError", "SkeletonError",
         "UnknownNameError", "VitPoseError",
@@ -66,7 +66,7 @@ __all__ = [
     "BoxError", "CheckpointError", "Detections", "ImageError", "InputError", "MissingDependencyError", "Pipeline",
     "Poses", "Prediction", "Size", "Skeleton", "SkeletonError", "UnknownNameError", "VitPoseBackbone",
     "VitPoseBackboneConfig", "VitPoseConfig", "VitPoseError", "VitPoseEstimatorOutput",
-    "VitPoseForPoseEstimation", "VitPoseImageProcessor", "draw", "find_images", "list_models", "load",
+    "VitPoseForPoseEstimation", "VitPoseImageProcessor", "draw", "draw_heatmaps", "find_images", "list_models", "load",
     "read_image", "save_image", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh",
 ]  # fmt: skip
 

@@ -51,7 +51,11 @@ class Warp:
 
     @classmethod
     def from_boxes(
-        cls, boxes: Float[np.ndarray, "n 4"], size: Size, convention: str = "udp", padding: float = BOX_PADDING
+        cls,
+        boxes: Float[np.ndarray, "n 4"],
+        size: Size,
+        convention: str = "udp",
+        padding: float = BOX_PADDING,
     ) -> Warp:
         """Returns the crops for boxes: grown on the short side to the crop's aspect, then padded.
 

@@ -63,7 +63,9 @@ class Estimator:
         found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in images]
         for parts in self._batches(detections):
             warps = {index: self.processor.warp_boxes(detections[index].boxes[rows]) for index, rows in parts}
-            maps = self.heatmaps(np.concatenate([warp.crop(images[index]) for index, warp in warps.items()]), flip_test)
+            maps = self.heatmaps(
+                np.concatenate([warp.crop(images[index]) for index, warp in warps.items()]), flip_test
+            )
             points, scores = decode(maps, self.processor.decoding())
             grid, start = Size(width=maps.shape[3], height=maps.shape[2]), 0
             for index, warp in warps.items():
@@ -72,7 +74,9 @@ class Estimator:
                 start = own.stop
         return [self._poses(own, parts) for own, parts in zip(detections, found, strict=True)]
 
-    def heatmaps(self, crops: UInt8[np.ndarray, "n hc wc 3"], flip_test: bool = False) -> Float[np.ndarray, "n k hm wm"]:
+    def heatmaps(
+        self, crops: UInt8[np.ndarray, "n hc wc 3"], flip_test: bool = False
+    ) -> Float[np.ndarray, "n k hm wm"]:
         """Returns the maps of crops, averaged with those of their mirror images if asked for.
 
         Raises:

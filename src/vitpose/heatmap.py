@@ -83,7 +83,9 @@ def decode(
     rows, columns = np.divmod(highest, width)
     scores = flat[np.arange(n * k), rows, columns]
     if np.isnan(scores).any():
-        raise InputError("the heat maps hold NaN; the weights or the precision of the network are at fault, try float32")
+        raise InputError(
+            "the heat maps hold NaN; the weights or the precision of the network are at fault, try float32"
+        )
     points = np.stack([columns, rows], axis=1).astype(np.float32)
     if decoding.refine == "dark":
         points += _dark_steps(flat, rows, columns, decoding)
@@ -123,12 +125,22 @@ def _dark_steps(
     gradient = 0.5 * np.stack([log[:, 1, 2] - log[:, 1, 0], log[:, 2, 1] - log[:, 0, 1]], axis=1)
     xx = log[:, 1, 2] - 2 * log[:, 1, 1] + log[:, 1, 0]
     yy = log[:, 2, 1] - 2 * log[:, 1, 1] + log[:, 0, 1]
-    xy = 0.5 * (log[:, 2, 2] - log[:, 1, 2] - log[:, 2, 1] + 2 * log[:, 1, 1] - log[:, 1, 0] - log[:, 0, 1] + log[:, 0, 0])
+    xy = 0.5 * (
+        log[:, 2, 2]
+        - log[:, 1, 2]
+        - log[:, 2, 1]
+        + 2 * log[:, 1, 1]
+        - log[:, 1, 0]
+        - log[:, 0, 1]
+        + log[:, 0, 0]
+    )
     epsilon = np.finfo(np.float32).eps  # the original's guard against a flat map
     xx, yy = xx + epsilon, yy + epsilon
     determinant = xx * yy - xy * xy
     peaked = determinant != 0 if decoding.max_step is None else (determinant > 0) & (xx < 0)
-    adjugate = np.stack([yy * gradient[:, 0] - xy * gradient[:, 1], xx * gradient[:, 1] - xy * gradient[:, 0]], axis=1)
+    adjugate = np.stack(
+        [yy * gradient[:, 0] - xy * gradient[:, 1], xx * gradient[:, 1] - xy * gradient[:, 0]], axis=1
+    )
     steps = -adjugate / np.where(peaked, determinant, 1)[:, None]
     if decoding.max_step is not None:
         steps = np.clip(steps, -decoding.max_step, decoding.max_step)
@@ -147,7 +159,9 @@ def _blurred_around(
     around = np.arange(-reach - 1, reach + 2)
     row, row_inside = _continued(rows[:, None] + around, height, decoding.border)
     column, column_inside = _continued(columns[:, None] + around, width, decoding.border)
-    patches = maps[np.arange(len(maps))[:, None, None], row[:, :, None], column[:, None, :]].astype(np.float64)
+    patches = maps[np.arange(len(maps))[:, None, None], row[:, :, None], column[:, None, :]].astype(
+        np.float64
+    )
     patches *= row_inside[:, :, None] & column_inside[:, None, :]
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / decoding.blur_sigma) ** 2)
     taps = np.zeros((3, len(around)))

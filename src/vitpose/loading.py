@@ -54,7 +54,11 @@ def load(
     from .model.pose import VitPoseForPoseEstimation
 
     # The detector first: it fails fast where a file is missing.
-    finder = None if detector is None else load_detector(detector, device=device, labels=labels, min_score=min_score)
+    finder = (
+        None
+        if detector is None
+        else load_detector(detector, device=device, labels=labels, min_score=min_score)
+    )
     place = choose_device(device)
     network = VitPoseForPoseEstimation.from_pretrained(
         model, dtype=choose_dtype(dtype, place), device=place, **hub

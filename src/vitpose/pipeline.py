@@ -71,7 +71,9 @@ class Pipeline:
             f"engine={estimator.engine.description!r}, detector={type(self.detector).__name__})"
         )
 
-    def __call__(self, images: Any, boxes: Any = None, *, flip_test: bool = False, max_pixels: int = MAX_PIXELS) -> Any:
+    def __call__(
+        self, images: Any, boxes: Any = None, *, flip_test: bool = False, max_pixels: int = MAX_PIXELS
+    ) -> Any:
         """Finds the poses in a picture, or in each of a list of pictures.
 
         Args:
@@ -117,7 +119,9 @@ class Pipeline:
         if boxes is not None:
             sources = list(sources)
             if len(boxes) != len(sources):
-                raise BoxError(f"there are {len(sources)} pictures and {len(boxes)} entries of boxes; give one entry a picture")
+                raise BoxError(
+                    f"there are {len(sources)} pictures and {len(boxes)} entries of boxes; give one entry a picture"
+                )
         numbered = enumerate(sources)
         while group := list(islice(numbered, PICTURES_AT_ONCE)):
             yield from self._group(group, boxes, flip_test, max_pixels)
@@ -125,43 +129,49 @@ class Pipeline:
     def _group(
         self, group: list[tuple[int, Any]], boxes: Sequence[Any] | None, flip_test: bool, max_pixels: int
     ) -> list[Prediction]:
-        read = [_read(source, max_pixels) for _, source in group]
-        found = self._detect(read) if boxes is None else [_given(own, boxes[index]) for own, (index, _) in zip(read, group, strict=True)]
-        good = [row for row, detections in enumerate(found) if isinstance(detections, Detections)]
-        settles = boxes is None and self.detector is not None and self.detector.settles
-        poses = self._estimate([read[row].image for row in good], [found[row] for row in good], flip_test, settles)
-        results = [own if isinstance(error, Detections) else replace(own, error=error) for own, error in zip(read, found, strict=True)]
-        for row, own in zip(good, poses, strict=True):
+        results = [_read(source, max_pixels) for _, source in group]
+        images = {row: own.image for row, own in enumerate(results) if own.image is not None}
+        if boxes is None:
+            found = self._detect(images, [own.name for own in results])
+        else:
+            found = {row: _given(boxes[group[row][0]], image) for row, image in images.items()}
+        people = {row: own for row, own in found.items() if isinstance(own, Detections)}
+        poses = self.estimator.estimate([images[row] for row in people], list(people.values()), flip_test)
+        for row, own in zip(people, poses, strict=True):
+            if boxes is None and self.detector is not None and self.detector.settles:
+                own = self._settle(images[row], own, flip_test)
             results[row] = replace(results[row], poses=own)
+        for row, error in found.items():
+            if isinstance(error, VitPoseError):
+                results[row] = replace(results[row], error=error)
         return results
 
-    def _detect(self, read: list[Prediction]) -> list[Detections | VitPoseError]:
-        """Returns the boxes of each picture that was read, or what is wrong with it."""
-        readable = [own for own in read if own.error is None]
-        if not readable:
-            return [own.error for own in read]
+    def _detect(
+        self, images: dict[int, np.ndarray], names: Sequence[str]
+    ) -> dict[int, Detections | VitPoseError]:
+        """Returns the boxes of each picture, or what is wrong with it."""
+        if not images or self.detector is None:
+            return {}
         try:
-            found = iter(self.detector.detect([own.image for own in readable], [own.name for own in readable]))
+            found = self.detector.detect(list(images.values()), [names[row] for row in images])
+            return dict(zip(images, found, strict=True))
         except VitPoseError as error:
-            if len(readable) == 1:
-                return [own.error or error for own in read]
-            return [own.error or self._detect([own])[0] for own in read]
-        return [own.error or next(found) for own in read]
+            if len(images) == 1:
+                return dict.fromkeys(images, error)
+            single = [self._detect({row: image}, names) for row, image in images.items()]
+            return {row: own for part in single for row, own in part.items()}
 
-    def _estimate(
-        self, images: list[np.ndarray], detections: list[Detections], flip_test: bool, settles: bool
-    ) -> list[Poses]:
-        poses = self.estimator.estimate(images, detections, flip_test)
-        for _ in range(_MOST_ROUNDS if settles else 0):
-            closer = [_box_of(own, Size.of(image)) for own, image in zip(poses, images, strict=True)]
-            if all(_same(old.boxes, new) for old, new in zip(detections, closer, strict=True)):
+    def _settle(self, image: UInt8[np.ndarray, "h w 3"], first: Poses, flip_test: bool) -> Poses:
+        """Draws the box around the pose and looks again, until it stays; returns the surest of the rounds."""
+        best = poses = first
+        for _ in range(_MOST_ROUNDS):
+            boxes = _box_of(poses, Size.of(image))
+            if (np.diagonal(iou(poses.boxes, boxes)) > _SETTLED_IOU).all():
                 break
-            detections = [
-                Detections(boxes=box, scores=old.scores, labels=old.labels)
-                for old, box in zip(detections, closer, strict=True)
-            ]
-            poses = self.estimator.estimate(images, detections, flip_test)
-        return poses
+            poses = self.estimator.estimate([image], [Detections.of_boxes(boxes)], flip_test)[0]
+            if poses.scores.mean() > best.scores.mean():
+                best = poses
+        return best
 
 
 def _read(source: Any, max_pixels: int) -> Prediction:
@@ -172,26 +182,21 @@ def _read(source: Any, max_pixels: int) -> Prediction:
         return Prediction(source, name, error=error)
 
 
-def _given(read: Prediction, boxes: Any) -> Detections | VitPoseError:
-    """Returns the boxes given for a picture, or what is wrong with it or them."""
-    if read.error is not None:
-        return read.error
+def _given(boxes: Any, image: UInt8[np.ndarray, "h w 3"]) -> Detections | VitPoseError:
+    """Returns the boxes given for a picture, or what is wrong with them."""
     try:
         detections = detections_from(boxes)
-        refuse_outside(detections.boxes, Size.of(read.image))
+        refuse_outside(detections.boxes, Size.of(image))
     except VitPoseError as error:
         return error
     return detections
 
 
-def _same(old: Float[np.ndarray, "n 4"], new: Float[np.ndarray, "n 4"]) -> bool:
-    return bool((np.diagonal(iou(old, new)) > _SETTLED_IOU).all())
-
-
 def _box_of(poses: Poses, size: Size) -> Float[np.ndarray, "n 4"]:
     """Returns a box around each pose's better points, or its old box where there are too few of them."""
     boxes = poses.boxes.copy()
-    for row, seen in enumerate(poses.scores >= _COUNTED_SHARE * poses.scores.max(axis=1, keepdims=True)):
+    counted = np.asarray(poses.scores >= _COUNTED_SHARE * poses.scores.max(axis=1, keepdims=True))
+    for row, seen in enumerate(counted):
         if seen.sum() < _FEWEST_POINTS:
             continue
         points = poses.xy[row, seen]

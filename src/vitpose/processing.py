@@ -167,7 +167,9 @@ class VitPoseImageProcessor:
 
     def _cut(self, pictures: list[np.ndarray], boxes: Any) -> np.ndarray:
         if boxes is None:
-            raise BoxError("boxes are missing: give one list of (left, top, width, height) a picture, or do_affine_transform=False")
+            raise BoxError(
+                "boxes are missing: give one list of (left, top, width, height) a picture, or do_affine_transform=False"
+            )
         if len(boxes) != len(pictures):
             raise BoxError(
                 f"there are {len(pictures)} pictures and {len(boxes)} lists of boxes; give one list of "
@@ -212,7 +214,9 @@ class VitPoseImageProcessor:
         maps = outputs.heatmaps.detach().float().cpu().numpy()
         counts = [len(own) for own in boxes]
         if sum(counts) != len(maps):
-            raise BoxError(f"there are {sum(counts)} boxes and heat maps for {len(maps)}; give the boxes of `preprocess`")
+            raise BoxError(
+                f"there are {sum(counts)} boxes and heat maps for {len(maps)}; give the boxes of `preprocess`"
+            )
         xyxy = np.concatenate([np.zeros((0, 4), np.float32), *map(_xyxy_of, boxes)])
         if target_sizes is not None:
             xyxy = xyxy * _scales(target_sizes, counts)
@@ -238,7 +242,14 @@ class VitPoseImageProcessor:
 
         What only vitpose knows is written where it differs from the default.
         """
-        theirs = ("do_affine_transform", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+        theirs = (
+            "do_affine_transform",
+            "do_rescale",
+            "rescale_factor",
+            "do_normalize",
+            "image_mean",
+            "image_std",
+        )
         table: dict[str, Any] = {name: getattr(self, name) for name in theirs}
         for f in fields(self):
             if f.name not in theirs and f.name != "size" and getattr(self, f.name) != f.default:
@@ -256,7 +267,9 @@ class VitPoseImageProcessor:
         """
         kind = table.get("image_processor_type", table.get("feature_extractor_type", cls.__name__))
         if not str(kind).startswith(cls.__name__):
-            raise CheckpointError(f"the file describes a {kind!r}, not a {cls.__name__}; give a ViTPose checkpoint")
+            raise CheckpointError(
+                f"the file describes a {kind!r}, not a {cls.__name__}; give a ViTPose checkpoint"
+            )
         own = {f.name: table[f.name] for f in fields(cls) if f.name in table}
         optional = {f.name for f in fields(cls) if f.default is None or f.name == "max_step"}
         return cls(**{name: value for name, value in own.items() if value is not None or name in optional})
@@ -284,7 +297,9 @@ def _size(size: Any) -> Size:
             raise InputError(f"size must have 'height' and 'width', not {dict(size)}")
         size = Size(width=int(size["width"]), height=int(size["height"]))
     if not isinstance(size, Size) or size.width < 2 or size.height < 2:
-        raise InputError(f"size must be Size(width=…, height=…) or {{'height': …, 'width': …}} of at least 2 px, not {size!r}")
+        raise InputError(
+            f"size must be Size(width=…, height=…) or {{'height': …, 'width': …}} of at least 2 px, not {size!r}"
+        )
     return size
 
 
@@ -319,11 +334,15 @@ def _xyxy_of(boxes: Any) -> Float[np.ndarray, "n 4"]:
     """Checks one picture's boxes (left, top, width, height) and turns them into xyxy."""
     array = np.asarray(boxes, dtype=np.float32) if len(boxes) else np.zeros((0, 4), np.float32)
     if array.ndim != 2 or array.shape[1] != 4:
-        raise BoxError(f"a picture's boxes must be rows of (left, top, width, height), not of shape {array.shape}")
+        raise BoxError(
+            f"a picture's boxes must be rows of (left, top, width, height), not of shape {array.shape}"
+        )
     bad = (array[:, 2:] <= 0).any(axis=1)
     if bad.any():
         index = int(np.flatnonzero(bad)[0])
-        raise BoxError(f"box {index}, {array[index].tolist()}, has no area: (left, top, width, height) needs both sides positive")
+        raise BoxError(
+            f"box {index}, {array[index].tolist()}, has no area: (left, top, width, height) needs both sides positive"
+        )
     return as_xyxy(xyxy_from_xywh(array))
 
 

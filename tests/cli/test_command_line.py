@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 import vitpose
@@ -61,9 +60,6 @@ def test_errors(error: BaseException, message: str, code: int, monkeypatch: pyte
     def fail() -> None:
         raise error
 
-    group = typer.main.get_command(app)
-    monkeypatch.setattr(group.commands["models"], "callback", fail)
-    monkeypatch.setattr(typer.main, "get_command", lambda _: group)
-    monkeypatch.setattr("typer.testing._get_command", lambda _: group)
+    monkeypatch.setattr("vitpose.cli.models.list_models", fail)
     result = CliRunner().invoke(app, ["models"])
     assert (result.exit_code, result.stderr, result.stdout) == (code, message, "")

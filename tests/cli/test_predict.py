@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 
 import vitpose
@@ -29,16 +28,6 @@ WIDE = {"COLUMNS": "250"}
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Threads of tests that run side by side would wait for each other most of the time."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for the program in a process of its own
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_picture(path: str | Path, width: int = 60, height: int = 80) -> Path:
@@ -334,8 +323,7 @@ def test_numbers_out_of_range_are_misuse(options: list[str]) -> None:
     make_picture("a.png")
     result = predict("a.png", *options)
     assert result.exit_code == 2
-    assert options[0] in result.stderr
-    assert "not in the range" in result.stderr
+    assert f"Invalid value for '{options[0]}'" in result.stderr
 
 
 def stop_after(count: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,7 +180,7 @@ def test_missing_timm_is_said_with_the_extra_that_brings_it() -> None:
     ("name", "options", "size"),
     [
         ("resnet10t", {"out_indices": [1]}, (64, 48)),
-        ("vit_tiny_patch16_224", {"img_size": [64, 48], "depth": 2}, (16, 12)),
+        ("vit_tiny_patch16_224", {"img_size": [64, 48], "depth": 2, "out_indices": [1]}, (16, 12)),
     ],
 )
 def test_backbone_of_timm_works_and_survives_saving(

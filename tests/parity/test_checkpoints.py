@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
+from vitpose.image import read_image
 from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
+from vitpose.processing import VitPoseImageProcessor
+from vitpose.skeleton import Skeleton
 
 TOLERANCE = 1e-4
 """Largest difference over the largest value, both in float32."""
@@ -38,6 +41,7 @@ class Case:
     part: int
     experts: int
     simple: bool
+    image_size: tuple[int, int] = (256, 192)
 
     def __str__(self) -> str:
         kind = "simple" if self.simple else "classic"
@@ -48,9 +52,10 @@ SIZES = {"S": (384, 12, 12, 96), "B": (768, 12, 12, 192), "L": (1024, 24, 16, 25
 
 
 def cases(sizes: str, layers: int | None = None) -> list[Case]:
-    """All eight kinds of the sizes, with fewer layers on request."""
+    """All kinds of the sizes; with the layers given instead of their own, and then smaller crops too."""
+    image_size = (128, 96) if layers else (256, 192)
     return [
-        Case(name, width, layers or depth, heads, part, experts, simple)
+        Case(name, width, layers or depth, heads, part, experts, simple, image_size)
         for name in sizes
         for width, depth, heads, part in [SIZES[name]]
         for experts in (1, 6)
@@ -80,6 +85,7 @@ def randomise(model: nn.Module) -> None:
 
 def their_config(case: Case, keypoints: int = 17, eps: float = 1e-6) -> transformers.VitPoseConfig:
     backbone = transformers.VitPoseBackboneConfig(
+        image_size=list(case.image_size),
         hidden_size=case.width,
         num_hidden_layers=case.layers,
         num_attention_heads=case.heads,
@@ -111,7 +117,7 @@ def random_theirs(config: transformers.VitPoseConfig) -> transformers.VitPoseFor
 
 def inputs_of(case: Case) -> tuple[Tensor, Tensor | None]:
     """Two crops, and an expert for each where there are some."""
-    return torch.randn(2, 3, 256, 192), torch.tensor([4, 1]) if case.experts > 1 else None
+    return torch.randn(2, 3, *case.image_size), torch.tensor([4, 1]) if case.experts > 1 else None
 
 
 def difference(found: Tensor, wanted: Tensor) -> float:
@@ -408,3 +414,34 @@ def test_converted_original_is_a_folder_that_transformers_reads(tmp_path: Path) 
         tmp_path / "out", output_loading_info=True
     )
     assert not any(report.values()), report
+
+
+# ------------------------------------------------------------------ the released weights
+
+GOLDEN = [
+    ("vitpose-base-simple", (398.1805, 181.8084), 0.8666),
+    ("vitpose-plus-small", (398.1597, 181.6902), 0.9051),
+]
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("name", "nose", "score"), GOLDEN)
+def test_released_weights_find_the_published_point(
+    name: str, nose: tuple[float, float], score: float
+) -> None:
+    """The point that the public converter checks: the second person's nose, after a flip test."""
+    picture = read_image("http://images.cocodataset.org/val2017/000000000139.jpg")
+    boxes = [[[412.8, 157.61, 53.05, 138.01], [384.43, 172.21, 15.12, 35.74]]]
+    # The published decoding blurs less than the paper and mirrors the map at its border.
+    processor = replace(
+        VitPoseImageProcessor.from_pretrained(name), blur_sigma=0.8, border="reflect", max_step=None
+    )
+    model = VitPoseForPoseEstimation.from_pretrained(name)
+    pixels = processor(picture, boxes=boxes, return_tensors="pt").pixel_values
+    index = 0 if model.config.backbone_config.num_experts > 1 else None
+    plain = model(pixels, index)
+    mirrored = model(pixels.flip(-1), index, flip_pairs=Skeleton.load("coco").flip_pairs)
+    plain.heatmaps = (plain.heatmaps + mirrored.heatmaps) / 2
+    person = processor.post_process_pose_estimation(plain, boxes=boxes)[0][1]
+    assert person["keypoints"][0].tolist() == pytest.approx(nose, abs=5e-2)
+    assert person["scores"][0].item() == pytest.approx(score, abs=5e-2)

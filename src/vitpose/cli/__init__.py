@@ -12,9 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import VitPoseError
-from .convert import convert
-from .models import models
-from .predict import predict
+from . import convert, models, predict
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -71,6 +69,6 @@ def _options(
     """Takes the options that stand before a command."""
 
 
-app.command()(predict)
-app.command()(models)
-app.command()(convert)
+app.command()(predict.predict)
+app.command()(models.models)
+app.command()(convert.convert)

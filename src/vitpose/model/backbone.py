@@ -5,6 +5,7 @@ Parameter names are those of the original checkpoints. Knows no decoder and no f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..errors import InputError, UnknownNameError
 from .config import PATCH_PADDING, VitPoseBackboneConfig
 from .experts import ExpertMlp, Mlp, Routing, route
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "gelu_new": lambda: nn.GELU(approximate="tanh"),
     "relu": nn.ReLU,

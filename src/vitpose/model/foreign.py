@@ -32,9 +32,10 @@ class ForeignBackbone(nn.Module):
     def __init__(self, config: VitPoseConfig) -> None:
         super().__init__()
         self.uses_timm = config.use_timm_backbone
+        self.body: Any
         try:
             self.body = _timm_backbone(config) if self.uses_timm else _transformers_backbone(config)
-        except (RuntimeError, ValueError, KeyError, OSError) as error:
+        except (RuntimeError, ValueError, LookupError, OSError, TypeError, AssertionError) as error:
             library = "timm" if self.uses_timm else "transformers"
             wanted = config.backbone or config.backbone_config
             reason = " ".join(str(error).split())[:300]
@@ -91,7 +92,7 @@ class ForeignBackbone(nn.Module):
         self.body.set_attn_implementation("eager")  # the fused kernels return none
 
 
-def _timm_backbone(config: VitPoseConfig) -> nn.Module:
+def _timm_backbone(config: VitPoseConfig) -> Any:
     timm = require("timm", "timm", "for use_timm_backbone")
     options = config.backbone_kwargs or {}
     return timm.create_model(
@@ -99,7 +100,7 @@ def _timm_backbone(config: VitPoseConfig) -> nn.Module:
     )
 
 
-def _transformers_backbone(config: VitPoseConfig) -> nn.Module:
+def _transformers_backbone(config: VitPoseConfig) -> Any:
     from transformers import AutoBackbone, AutoConfig
 
     if config.backbone is None:

@@ -25,6 +25,8 @@ from .experts import fold_state
 if TYPE_CHECKING:
     from typing import Self
 
+    from .foreign import ForeignBackbone
+
 
 @dataclass
 class VitPoseEstimatorOutput:
@@ -125,7 +127,7 @@ class VitPoseForPoseEstimation(nn.Module):
     def __init__(self, config: VitPoseConfig | None = None) -> None:
         super().__init__()
         self.config = config or VitPoseConfig()
-        self.backbone: nn.Module
+        self.backbone: VitPoseBackbone | ForeignBackbone
         if isinstance(self.config.backbone_config, VitPoseBackboneConfig):
             self.backbone = VitPoseBackbone(self.config.backbone_config)
         else:

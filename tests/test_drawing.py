@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vitpose.draw import draw, draw_heatmaps
+from vitpose.drawing import draw, draw_heatmaps
 from vitpose.errors import ImageError, InputError
 from vitpose.image import read_image
 from vitpose.poses import Poses
