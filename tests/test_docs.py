@@ -1,0 +1,74 @@
+"""The commands and code of the README and the docs, run as they stand there.
+
+A block whose first line says `no-test` needs a network, other files or make; it is only read.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from vitpose.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [text for kind, options, text in found if kind == language and "no-test" not in options]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the picture that the pages speak of, a photograph in the public domain."""
+    data = pytest.importorskip("skimage").__name__
+    with Image.open(str(resources.files(data) / "data" / "astronaut.png")) as image:
+        image.save(tmp_path / "person.jpg")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_runs(page: Path, folder: Path) -> None:
+    names: dict[str, object] = {}
+    for text in blocks(page, "python"):
+        exec(compile(text, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_run(page: Path, folder: Path) -> None:
+    for text in blocks(page, "sh"):
+        for line in text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if not words:
+                continue
+            assert words[0] == "vitpose", f"{page.name} has a command that is not ours: {line}"
+            result = CliRunner().invoke(app, words[1:])
+            assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert "://" in target or (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_the_tree_in_the_architecture_is_the_tree() -> None:
+    """Every module is named in ARCHITECTURE.md, and nothing is named that is not there."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    tree = text.split("## The tree")[1].split("Two modules")[0]
+    named = set(re.findall(r"(\w+)\.py", tree)) - {"__init__"}
+    present = {path.stem for path in (ROOT / "src/vitpose").rglob("*.py")} - {"__init__", "__main__"}
+    inside_cli = {path.stem for path in (ROOT / "src/vitpose/cli").glob("*.py")}
+    assert named - present == set()
+    assert present - named - inside_cli == set()
+
+
