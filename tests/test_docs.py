@@ -55,10 +55,14 @@ def test_commands_run(page: Path, folder: Path) -> None:
             assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name
+)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
-        assert "://" in target or (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+        assert "://" in target or (page.parent / target).exists(), (
+            f"{page.name} links to {target}, which is not there"
+        )
 
 
 def test_the_tree_in_the_architecture_is_the_tree() -> None:
@@ -70,5 +74,3 @@ def test_the_tree_in_the_architecture_is_the_tree() -> None:
     inside_cli = {path.stem for path in (ROOT / "src/vitpose/cli").glob("*.py")}
     assert named - present == set()
     assert present - named - inside_cli == set()
-
-

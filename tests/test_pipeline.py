@@ -12,9 +12,10 @@ import vitpose
 from vitpose.boxes import Size
 from vitpose.detect.given import WholePicture
 from vitpose.detect.protocol import Detections
+from vitpose.device import choose_device
 from vitpose.engine.fake import FakeEngine
 from vitpose.engine.protocol import Engine
-from vitpose.engine.torch import TorchEngine, choose_device, choose_dtype
+from vitpose.engine.torch import TorchEngine, choose_dtype
 from vitpose.errors import BoxError, CheckpointError, ImageError, InputError, UnknownNameError
 from vitpose.estimator import Estimator
 from vitpose.pipeline import Pipeline

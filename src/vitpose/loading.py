@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .boxes import Size
 from .detect import load_detector
+from .device import choose_device
 from .errors import CheckpointError
 from .estimator import Estimator
 from .hub import DEFAULT_MODEL
 from .pipeline import Pipeline
 from .processing import VitPoseImageProcessor
 from .skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from .model.pose import VitPoseForPoseEstimation
 
 
 def load(
@@ -49,8 +53,7 @@ def load(
         UnknownNameError: A name is not known.
         CheckpointError: Files are missing, damaged, or do not fit.
     """
-    from .engine.torch import TorchEngine, choose_device, choose_dtype
-    from .model.checkpoint import ORIGINAL_SUFFIXES
+    from .engine.torch import TorchEngine, choose_dtype
     from .model.pose import VitPoseForPoseEstimation
 
     # The detector first: it fails fast where a file is missing.
@@ -65,11 +68,7 @@ def load(
     )
     if getattr(network.config.backbone_config, "num_experts", 1) > 1:
         network = network.fold_expert(dataset_index)
-    if str(model).endswith(ORIGINAL_SUFFIXES):
-        height, width = network.config.backbone_config.image_size
-        processor = VitPoseImageProcessor(size=Size(width=width, height=height))
-    else:
-        processor = VitPoseImageProcessor.from_pretrained(model, **hub)
+    processor = load_processor(model, network, **hub)
     bones = network.config.skeleton if skeleton is None else Skeleton.load(skeleton)
     if len(bones) != network.config.num_labels:
         raise CheckpointError(
@@ -78,3 +77,22 @@ def load(
         )
     engine = TorchEngine(network, *processor.scale_and_offset)
     return Pipeline(finder, Estimator(engine, processor, bones, batch_size))
+
+
+def load_processor(model: str | Path, network: VitPoseForPoseEstimation, **hub: Any) -> VitPoseImageProcessor:
+    """Returns the processor of a model; an original file has none, so it gets COCO's for the network's size.
+
+    Args:
+        model: As in `load`.
+        network: The network that was loaded from it.
+        **hub: As in `load`.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    from .model.checkpoint import is_original
+
+    if not is_original(model):
+        return VitPoseImageProcessor.from_pretrained(model, **hub)
+    height, width = network.config.backbone_config.image_size
+    return VitPoseImageProcessor(size=Size(width=width, height=height))

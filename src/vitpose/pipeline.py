@@ -195,14 +195,14 @@ def _given(boxes: Any, image: UInt8[np.ndarray, "h w 3"]) -> Detections | VitPos
 def _box_of(poses: Poses, size: Size) -> Float[np.ndarray, "n 4"]:
     """Returns a box around each pose's better points, or its old box where there are too few of them."""
     boxes = poses.boxes.copy()
-    counted = np.asarray(poses.scores >= _COUNTED_SHARE * poses.scores.max(axis=1, keepdims=True))
-    for row, seen in enumerate(counted):
-        if seen.sum() < _FEWEST_POINTS:
+    for row, scores in enumerate(poses.scores):
+        seen = np.flatnonzero(scores >= _COUNTED_SHARE * scores.max())
+        if len(seen) < _FEWEST_POINTS:
             continue
         points = poses.xy[row, seen]
         low, high = points.min(axis=0), points.max(axis=0)
         margin = _MARGIN * (high - low) + 1  # a pixel more, so that points on a line still have a box
         boxes[row] = np.concatenate([low - margin, high + margin])
     clipped = clip_to(boxes, size)
-    empty = (clipped[:, 2:] <= clipped[:, :2]).any(axis=1)
-    return np.where(empty[:, None], poses.boxes, clipped)
+    empty = np.any(clipped[:, 2:] <= clipped[:, :2], axis=1, keepdims=True)
+    return np.where(empty, poses.boxes, clipped)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 PROCESSOR_FILE = "preprocessor_config.json"
+INPUT_SIZE = Size(width=192, height=256)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -69,7 +70,7 @@ class VitPoseImageProcessor:
     """
 
     do_affine_transform: bool = True
-    size: Any = Size(width=192, height=256)
+    size: Any = INPUT_SIZE
     do_rescale: bool = True
     rescale_factor: float = 1 / 255
     do_normalize: bool = True

@@ -74,7 +74,7 @@ def test_pixels_within_one_grey_level_of_opencv(samples: Any, ours: VitPoseImage
         for (x, y, w, h), crop in zip(boxes, crops, strict=True):
             side = max(w, h * width / height) * 1.25
             low = np.array([x + w / 2 - side / 2, y + h / 2 - side * height / width / 2])
-            high = low + [side, side * height / width]
+            high = low + np.array([side, side * height / width])
             corners = np.array([low, [high[0], low[1]], [low[0], high[1]]], np.float32)
             cells = np.array([[0, 0], [width - 1, 0], [0, height - 1]], np.float32)
             expected = cv2.warpAffine(

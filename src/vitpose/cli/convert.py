@@ -48,17 +48,11 @@ def convert(
             f"the folder {folder} is not empty; choose another, or replace its files with --force"
         )
 
-    from ..boxes import Size
-    from ..model.checkpoint import ORIGINAL_SUFFIXES
+    from ..loading import load_processor
     from ..model.pose import VitPoseForPoseEstimation
-    from ..processing import VitPoseImageProcessor
 
     network = VitPoseForPoseEstimation.from_pretrained(source, dtype=dtype)
-    if source.endswith(ORIGINAL_SUFFIXES):
-        height, width = network.config.backbone_config.image_size
-        processor = VitPoseImageProcessor(size=Size(width=width, height=height))
-    else:
-        processor = VitPoseImageProcessor.from_pretrained(source)
+    processor = load_processor(source, network)
     if expert is not None:
         network = network.fold_expert(expert)
     network.save_pretrained(folder)

@@ -73,7 +73,8 @@ def load_detector(
         case "rtdetr", name if name:
             return RtDetrDetector(name, device=device, **options)
         case "onnx", file if file:
-            return OnnxDetector(file, device=device, **options)
+            # ONNX Runtime may be the CPU's where torch has a GPU: it takes what it has.
+            return OnnxDetector(file, device="cpu" if device == "cpu" else "auto", **options)
         case "boxes", file if file:
             return CocoBoxes(file, **options)
     forms = ["rtdetr", "rtdetr:NAME", "onnx:FILE", "boxes:FILE", "whole-picture"]

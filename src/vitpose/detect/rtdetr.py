@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ..boxes import Size
-from ..errors import CheckpointError, InputError
+from ..device import choose_device
+from ..errors import CheckpointError
 from .labels import Labels, choose_labels
 from .protocol import Detections
 
@@ -37,8 +38,7 @@ class RtDetrDetector:
 
     Raises:
         CheckpointError: The weights cannot be had, or are not RT-DETR's.
-        UnknownNameError: A label is none of the model's classes.
-        InputError: The device is not there.
+        UnknownNameError: A label is none of the model's classes, or there is no such device.
     """
 
     settles = False
@@ -59,7 +59,7 @@ class RtDetrDetector:
         self._processor, model = _load(self.name, origin)
         self._names = model.config.id2label
         self._wanted = choose_labels(labels, self._names.values())
-        self._device = _choose_device(device)
+        self._device = choose_device(device)
         self._model = model.eval().to(self._device)
 
     def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
@@ -109,16 +109,3 @@ def _load(name: str, origin: dict[str, Any]) -> tuple[Any, Any]:
             "file), whole-picture (one person a picture)."
         ) from error
     return processor, model
-
-
-def _choose_device(name: str) -> Any:
-    import torch
-
-    if name == "auto":
-        found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(found)
-    try:
-        return torch.zeros(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"device {name!r} cannot be used: {first}; take device='cpu' or 'auto'") from error

@@ -1,0 +1,1 @@
+"""Engines: what runs the network. All are behind one protocol, `Engine`."""

@@ -6,27 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from ..errors import UnknownNameError
 from ..model.pose import VitPoseForPoseEstimation
-
-DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")
-
-
-def choose_device(device: str) -> torch.device:
-    """Returns the device of that name; "auto" is the first GPU there is, else the CPU.
-
-    Raises:
-        UnknownNameError: No such device on this machine.
-    """
-    if device == "auto":
-        gpu = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(gpu)
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        hint = f"This machine cannot use it: {str(error).splitlines()[0]}"
-        raise UnknownNameError("device", device, DEVICES, hint) from error
-    return torch.device(device)
 
 
 def choose_dtype(dtype: str, device: torch.device) -> str:

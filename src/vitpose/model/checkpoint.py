@@ -10,11 +10,9 @@ from __future__ import annotations
 import logging
 import pickle
 import re
-import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -22,15 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import CheckpointError, UnknownNameError
-from ..hub import find_file, read_json, replace_file, upload_folder
+from ..hub import find_file, read_json, replace_file
 from ..skeleton import Skeleton
 from .config import VitPoseBackboneConfig, VitPoseConfig
 
-if TYPE_CHECKING:
-    from .pose import VitPoseForPoseEstimation
-
 State = dict[str, Tensor]
-ModelT = TypeVar("ModelT", bound=torch.nn.Module)
 logger = logging.getLogger(__name__)
 
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -161,54 +155,39 @@ def config_from_original(state: Mapping[str, Tensor], source: str) -> VitPoseCon
     return VitPoseConfig(num_labels=keypoints, backbone_config=backbone, use_simple_decoder=simple)
 
 
-def load_model(
-    cls: type[ModelT],
-    name: str | Path,
-    *,
-    config: VitPoseConfig | None = None,
-    dtype: torch.dtype | str | None = None,
-    device: torch.device | str | None = None,
-    device_map: Any = None,
-    **hub: Any,
-) -> ModelT:
-    """Loads a network in evaluation mode.
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds: the configuration, the parameters under our names, and how messages call it."""
+
+    config: VitPoseConfig
+    state: State
+    source: str
+
+
+def read_checkpoint(name: str | Path, config: VitPoseConfig | None = None, **hub: Any) -> Checkpoint:
+    """Reads a checkpoint of any form.
 
     Args:
-        cls: The class to make.
         name: A short name (see `vitpose models`), a folder, a hub repository, or an original `.pth` or `.pt`
             file.
         config: Takes the place of the one in the checkpoint.
-        dtype: Floating-point type of the weights ("float32", "bfloat16", torch.float16, …); "auto" is
-            the type in the file; float32 without it.
-        device: Where to put it; the CPU without it.
-        device_map: `transformers`' way of saying it: a device, {"": device}, or "auto" (a GPU if there is
-            one).
         **hub: revision, token, cache_dir, local_files_only, as in `vitpose.hub.find_file`.
 
     Raises:
-        UnknownNameError: No such model or type.
-        CheckpointError: The files are missing, damaged, unsafe, or do not fit.
+        UnknownNameError: No such model.
+        CheckpointError: The files are missing, damaged, unsafe, or not of a ViTPose.
     """
-    original = str(name).endswith(ORIGINAL_SUFFIXES)
+    original = is_original(name)
     if config is None and not original:
         # Before the weights: it is small, and says soon whether there is such a model.
         config = VitPoseConfig.from_pretrained(name, **hub)
     source, state = _read(name, hub)
     state = state_from_original(state) if original else state_from_transformers(state)
-    if config is None:
-        config = config_from_original(state, source)
-    if config.use_pretrained_backbone:
-        config = replace(config, use_pretrained_backbone=False)  # the checkpoint brings those weights too
-    wanted, place = _dtype(dtype, state), _device(device, device_map)
-    # Ours need no memory before the weights come; other libraries' compute tables that no file holds.
-    with torch.device("meta" if isinstance(config.backbone_config, VitPoseBackboneConfig) else "cpu"):
-        model = cls(config)
-    load_strictly(model, state, source)
-    try:
-        return model.to(place, wanted).eval()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"the network cannot be put on the device {str(place)!r}: {reason}") from error
+    return Checkpoint(config or config_from_original(state, source), state, source)
+
+
+def is_original(name: str | Path) -> bool:
+    """Tells whether a name is that of a file of the original repository."""
+    return str(name).endswith(ORIGINAL_SUFFIXES)
 
 
 def load_strictly(model: torch.nn.Module, state: State, source: str) -> None:
@@ -243,7 +222,7 @@ def _shorten(rows: list[str], most: int = 8) -> str:
 
 def _read(name: str | Path, hub: dict[str, Any]) -> tuple[str, State]:
     """Returns how messages call the source, and its raw parameters."""
-    if str(name).endswith(ORIGINAL_SUFFIXES):
+    if is_original(name):
         path = Path(name).expanduser()
         return str(path), _read_pickle(path)
     try:
@@ -295,7 +274,12 @@ def _read_pickle(path: Path) -> State:
     return state
 
 
-def _dtype(dtype: torch.dtype | str | None, state: State) -> torch.dtype:
+def choose_dtype(dtype: torch.dtype | str | None, state: State) -> torch.dtype:
+    """Returns the floating-point type of that name; "auto" is the type in the file, None float32.
+
+    Raises:
+        UnknownNameError: No such type.
+    """
     if dtype is None:
         return torch.float32
     if dtype == "auto":
@@ -307,64 +291,23 @@ def _dtype(dtype: torch.dtype | str | None, state: State) -> torch.dtype:
     return getattr(torch, name)
 
 
-def _device(device: Any, device_map: Any) -> torch.device:
-    if device is not None and device_map is not None:
-        raise CheckpointError(f"both device {device!r} and device_map {device_map!r} are given; give one")
-    if isinstance(device_map, dict):
-        places = set(map(str, device_map.values()))
-        if len(places) != 1:
-            raise CheckpointError(f"device_map {device_map!r} must put the whole network on one device")
-        device_map = places.pop()
-    chosen = device if device is not None else device_map
-    if chosen in (None, "auto"):
-        gpu = chosen == "auto" and torch.cuda.is_available()
-        return torch.device("cuda" if gpu else "cpu")
-    try:
-        return torch.device(chosen if not str(chosen).isdigit() else f"cuda:{chosen}")
-    except RuntimeError as error:
-        raise UnknownNameError("device", chosen, ("auto", "cpu", "cuda", "cuda:0", "mps")) from error
-
-
-def save_model(model: VitPoseForPoseEstimation, folder: str | Path) -> None:
+def write_checkpoint(config: VitPoseConfig, state: Mapping[str, Tensor], folder: str | Path) -> None:
     """Writes `config.json` and `model.safetensors`, each whole or not at all.
 
     Args:
-        model: The network.
+        config: The network's configuration.
+        state: Its parameters, under our names.
         folder: Where to; made if need be. Files of that name are replaced.
 
     Raises:
         CheckpointError: They cannot be written.
     """
-    state = state_for_transformers(model.state_dict())
     # Copies, because safetensors takes no two tensors in one piece of memory.
-    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    named = state_for_transformers(state).items()
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in named}
     with replace_file(Path(folder) / WEIGHTS_FILE) as path:
         try:
             save_file(whole, path, metadata={"format": "pt"})
         except SafetensorError as error:
             raise OSError(str(error)) from error
-    model.config.save_pretrained(folder)
-
-
-def push_model(
-    model: VitPoseForPoseEstimation,
-    repo_id: str,
-    *,
-    private: bool | None = None,
-    token: str | bool | None = None,
-    revision: str | None = None,
-    commit_message: str = "Upload ViTPose",
-) -> str:
-    """Uploads what `save_model` writes to a hub repository, made if need be.
-
-    Returns:
-        The address of the commit.
-
-    Raises:
-        CheckpointError: The hub cannot be reached or does not let us.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        save_model(model, folder)
-        return upload_folder(
-            folder, repo_id, private=private, token=token, revision=revision, message=commit_message
-        )
+    config.save_pretrained(folder)

@@ -1,12 +1,13 @@
 """The whole network: backbone, decoder, loss.
 
-Knows tensors only: no picture, no box. Files are `checkpoint`'s business.
+Knows tensors only: no picture, no box. What stands in files is `checkpoint`'s business.
 """
 
 from __future__ import annotations
 
 import copy
 import operator
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,8 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..device import choose_device
 from ..errors import InputError
+from ..hub import upload_folder
 from .backbone import VitPoseBackbone
+from .checkpoint import choose_dtype, load_strictly, read_checkpoint, write_checkpoint
 from .config import VitPoseBackboneConfig, VitPoseConfig
 from .decoder import ClassicDecoder, SimpleDecoder
 from .experts import fold_state
@@ -233,20 +237,85 @@ class VitPoseForPoseEstimation(nn.Module):
         return folded.train(self.training)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, **options: Any) -> Self:
-        """Loads a network; see `vitpose.model.checkpoint.load_model` for the arguments and errors."""
-        from .checkpoint import load_model
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        config: VitPoseConfig | None = None,
+        dtype: torch.dtype | str | None = None,
+        device: Any = None,
+        device_map: Any = None,
+        **hub: Any,
+    ) -> Self:
+        """Loads a network in evaluation mode.
 
-        return load_model(cls, name, **options)
+        Args:
+            name: A short name (see `vitpose models`), a folder, a hub repository, or an original `.pth` or
+                `.pt` file.
+            config: Takes the place of the one in the checkpoint.
+            dtype: Floating-point type of the weights ("float32", "bfloat16", torch.float16, …); "auto" is
+                the type in the file; float32 without it.
+            device: Where to put it, or "auto"; the CPU without it.
+            device_map: `transformers`' way of saying it: a device, "auto", or {"": device}.
+            **hub: revision, token, cache_dir, local_files_only, as in `vitpose.hub.find_file`.
 
-    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
-        """Writes `config.json` and `model.safetensors` as `transformers` reads them."""
-        from .checkpoint import save_model
+        Raises:
+            UnknownNameError: No such model, type or device.
+            CheckpointError: The files are missing, damaged, unsafe, or do not fit.
+        """
+        place = _place(device, device_map)
+        config, state, source = read_checkpoint(name, config, **hub)
+        wanted = choose_dtype(dtype, state)
+        if config.use_pretrained_backbone:
+            config = replace(config, use_pretrained_backbone=False)  # the checkpoint brings those weights too
+        # Ours need no memory before the weights come; other libraries' compute tables that no file holds.
+        with torch.device("meta" if isinstance(config.backbone_config, VitPoseBackboneConfig) else "cpu"):
+            model = cls(config)
+        load_strictly(model, state, source)
+        return model.to(place, wanted).eval()
 
-        save_model(self, folder, **options)
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes `config.json` and `model.safetensors` as `transformers` reads them.
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads what `save_pretrained` writes to a hub repository; see `checkpoint.push_model`."""
-        from .checkpoint import push_model
+        Args:
+            folder: Where to; made if need be. Files of that name are replaced, each whole or not at all.
 
-        return push_model(self, repo_id, **options)
+        Raises:
+            CheckpointError: They cannot be written.
+        """
+        write_checkpoint(self.config, self.state_dict(), folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload ViTPose",
+    ) -> str:
+        """Uploads what `save_pretrained` writes to a hub repository, made if need be.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            CheckpointError: The hub cannot be reached or does not let us.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return upload_folder(
+                folder, repo_id, private=private, token=token, revision=revision, message=commit_message
+            )
+
+
+def _place(device: Any, device_map: Any) -> torch.device:
+    if device is not None and device_map is not None:
+        raise InputError(f"both device {device!r} and device_map {device_map!r} are given; give one")
+    if isinstance(device_map, dict):
+        places = set(map(str, device_map.values()))
+        if len(places) != 1:
+            raise InputError(f"device_map {device_map!r} must put the whole network on one device")
+        device_map = places.pop()
+    chosen = device if device is not None else device_map
+    return choose_device("cpu" if chosen is None else chosen)

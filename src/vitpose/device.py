@@ -1,0 +1,33 @@
+"""Where networks run: what the names of devices mean on this machine. Torch is imported when asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import UnknownNameError
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")
+
+
+def choose_device(name: Any) -> torch.device:
+    """Returns the device of that name; "auto" is the first accelerator there is, else the CPU.
+
+    Args:
+        name: "auto", or whatever torch takes: "cpu", "cuda:1", 0, a `torch.device`.
+
+    Raises:
+        UnknownNameError: There is no such device on this machine.
+    """
+    import torch
+
+    if name == "auto":
+        found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(found)
+    try:
+        return torch.empty(0, device=f"cuda:{name}" if str(name).isdigit() else name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        hint = f"This machine cannot use it: {str(error).splitlines()[0]}"
+        raise UnknownNameError("device", str(name), DEVICES, hint) from error
