@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from vitpose.errors import CheckpointError, UnknownNameError
-from vitpose.hub import DEFAULT_MODEL, find_file, list_models, read_json, replace_file, upload_folder
+from vitpose.hub import DEFAULT_MODEL, find_file, list_models, read_json, upload_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -100,41 +100,6 @@ def test_damaged_json_is_refused(tmp_path: Path, content: bytes, message: str) -
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         read_json(tmp_path, "config.json")
-
-
-# ------------------------------------------------------------------ writing
-
-
-def test_replaced_file_is_whole_and_readable_by_others(tmp_path: Path) -> None:
-    target = tmp_path / "new" / "file.txt"
-    with replace_file(target) as path:
-        path.write_text("whole")
-        assert not target.exists()
-    assert target.read_text() == "whole"
-    assert target.stat().st_mode & 0o777 == 0o644
-    assert list(target.parent.iterdir()) == [target]
-
-
-def test_failure_while_writing_keeps_what_was_there(tmp_path: Path) -> None:
-    target = tmp_path / "file.txt"
-    target.write_text("old")
-
-    def be_interrupted() -> None:
-        with replace_file(target) as path:
-            path.write_text("ha")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        be_interrupted()
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("a file, no folder")
-    message = r"taken.file.txt cannot be written: .*; choose another folder or make room"
-    with pytest.raises(CheckpointError, match=message), replace_file(tmp_path / "taken" / "file.txt"):
-        pytest.fail("nothing should be written")
 
 
 # ------------------------------------------------------------------ a hub on this machine

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ImageError,
         InputError,
         MissingDependencyError,
+        OutputError,
         SkeletonError,
         UnknownNameError,
         VitPoseError,
@@ -46,8 +47,8 @@ _HOMES = {
     "detect.protocol": ("Detections",),
     "drawing": ("draw", "draw_heatmaps"),
     "errors": (
-        "BoxError", "CheckpointError", "ImageError", "InputError", "MissingDependencyError", "SkeletonError",
-        "UnknownNameError", "VitPoseError",
+        "BoxError", "CheckpointError", "ImageError", "InputError", "MissingDependencyError", "OutputError",
+        "SkeletonError", "UnknownNameError", "VitPoseError",
     ),
     "hub": ("list_models",),
     "image": ("find_images", "read_image", "save_image"),
@@ -63,8 +64,8 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "BoxError", "CheckpointError", "Detections", "ImageError", "InputError", "MissingDependencyError", "Pipeline",
-    "Poses", "Prediction", "Size", "Skeleton", "SkeletonError", "UnknownNameError", "VitPoseBackbone",
+    "BoxError", "CheckpointError", "Detections", "ImageError", "InputError", "MissingDependencyError", "OutputError",
+    "Pipeline", "Poses", "Prediction", "Size", "Skeleton", "SkeletonError", "UnknownNameError", "VitPoseBackbone",
     "VitPoseBackboneConfig", "VitPoseConfig", "VitPoseError", "VitPoseEstimatorOutput",
     "VitPoseForPoseEstimation", "VitPoseImageProcessor", "draw", "draw_heatmaps", "find_images", "list_models", "load",
     "read_image", "save_image", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh",

@@ -10,6 +10,7 @@ value, and what to do about it.
     │   ├── SkeletonError                   a skeleton that does not hold together
     │   └── UnknownNameError                a name nobody knows; the nearest are offered
     ├── CheckpointError (also ValueError)   weights or configurations that do not fit
+    ├── OutputError (also OSError)          a file or folder that cannot be written
     └── MissingDependencyError (also ImportError)   an optional package is not installed
 """
 
@@ -65,6 +66,10 @@ class UnknownNameError(InputError):
 
 class CheckpointError(VitPoseError, ValueError):
     """A checkpoint or configuration that is missing, damaged, or does not fit the model."""
+
+
+class OutputError(VitPoseError, OSError):
+    """A file or folder that cannot be written."""
 
 
 class MissingDependencyError(VitPoseError, ImportError):

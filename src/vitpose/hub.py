@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -190,34 +187,3 @@ def upload_folder(
             "('hf auth login' stores one)"
         ) from error
     return str(commit.commit_url)
-
-
-@contextmanager
-def replace_file(path: Path) -> Iterator[Path]:
-    """Yields a path to write to, which takes the place of `path` once the block has ended well.
-
-    So a half-written file is never taken for a model's, and what stood there before outlives a failure.
-
-    Args:
-        path: The file to make or replace; its folder is made if need be.
-
-    Raises:
-        CheckpointError: It cannot be written.
-    """
-    partial = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=path.name, suffix=".part", delete=False
-        ) as file:
-            partial = Path(file.name)
-        yield partial
-        partial.chmod(0o644)  # temporary files are for their owner's eyes, models are for everybody's
-        partial.replace(path)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be written: {error}; choose another folder or make room"
-        ) from error
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ outputs of the network. Built on `crop` and `heatmap`; knows no network.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from jaxtyping import Float
 from .boxes import Size, as_xyxy, refuse_outside, xyxy_from_xywh
 from .crop import Warp, normalise
 from .errors import BoxError, CheckpointError, InputError, UnknownNameError
+from .files import write_json
 from .heatmap import Decoding, decode
 from .hub import read_json
 from .image import read_image
@@ -286,10 +286,12 @@ class VitPoseImageProcessor:
         return cls.from_dict(read_json(name, PROCESSOR_FILE, **hub))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes `preprocessor_config.json` into a folder, made if need be."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_dict(), indent=2, sort_keys=True)
-        (Path(folder) / PROCESSOR_FILE).write_text(text + "\n", encoding="utf-8")
+        """Writes `preprocessor_config.json` into a folder, made if need be.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        write_json(Path(folder) / PROCESSOR_FILE, self.to_dict())
 
 
 def _size(size: Any) -> Size:

@@ -89,9 +89,9 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     refuse_unwritable(tmp_path / "not" / "yet")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    with pytest.raises(vitpose.InputError, match=r"nothing can be written to .*file: Not a directory"):
+    with pytest.raises(vitpose.OutputError, match=r"nothing can be written to .*file: Not a directory"):
         refuse_unwritable(tmp_path / "file")
-    with pytest.raises(vitpose.InputError, match=r"nothing can be written to .*below: Not a directory"):
+    with pytest.raises(vitpose.OutputError, match=r"nothing can be written to .*below: Not a directory"):
         refuse_unwritable(tmp_path / "file" / "below")
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vitpose.errors import CheckpointError, InputError, UnknownNameError
+from vitpose.errors import CheckpointError, InputError, OutputError, UnknownNameError
 from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
 
@@ -418,7 +418,7 @@ def test_full_disk_leaves_the_old_network_and_no_half_of_the_new(
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
     try:
-        with pytest.raises(CheckpointError, match=r"model.safetensors cannot be written: .*make room"):
+        with pytest.raises(OutputError, match=r"model.safetensors cannot be written: .*make room"):
             build(num_experts=3).save_pretrained(folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
@@ -427,7 +427,7 @@ def test_full_disk_leaves_the_old_network_and_no_half_of_the_new(
 
 def test_place_that_is_no_folder_is_said(build: Build, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    with pytest.raises(CheckpointError, match=r"taken.model.safetensors cannot be written"):
+    with pytest.raises(OutputError, match=r"taken.model.safetensors cannot be written"):
         build().save_pretrained(tmp_path / "taken")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from vitpose.errors import CheckpointError, InputError, UnknownNameError
+from vitpose.errors import CheckpointError, InputError, OutputError, UnknownNameError
 from vitpose.hub import list_models
 from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
@@ -242,5 +242,5 @@ def test_file_of_something_else_is_refused(table: dict[str, Any], message: str, 
 
 def test_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         VitPoseConfig().save_pretrained(tmp_path / "taken")

@@ -21,8 +21,8 @@ from urllib.parse import unquote, urlsplit
 import vitpose
 
 from ..boxes import Size
-from ..errors import InputError, UnknownNameError
-from ..hub import replace_file
+from ..errors import InputError, OutputError, UnknownNameError
+from ..files import replace_file
 from ..pipeline import Prediction
 from ..poses import Poses
 
@@ -54,7 +54,7 @@ def refuse_unwritable(folder: Path) -> None:
     """Finds out, without leaving a trace, whether files can be written to a folder or it can be made.
 
     Raises:
-        InputError: They cannot, or it cannot.
+        OutputError: They cannot, or it cannot.
     """
     try:
         there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
@@ -62,7 +62,7 @@ def refuse_unwritable(folder: Path) -> None:
             pass
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"nothing can be written to {folder}: {reason}; choose another folder") from error
+        raise OutputError(f"nothing can be written to {folder}: {reason}; choose another folder") from error
 
 
 def place_pictures(sources: Sequence[str | Path]) -> list[Path]:

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import CheckpointError, UnknownNameError
-from ..hub import find_file, read_json, replace_file
+from ..files import replace_file
+from ..hub import find_file, read_json
 from ..skeleton import Skeleton
 from .config import VitPoseBackboneConfig, VitPoseConfig
 
@@ -300,7 +301,7 @@ def write_checkpoint(config: VitPoseConfig, state: Mapping[str, Tensor], folder:
         folder: Where to; made if need be. Files of that name are replaced.
 
     Raises:
-        CheckpointError: They cannot be written.
+        OutputError: They cannot be written.
     """
     # Copies, because safetensors takes no two tensors in one piece of memory.
     named = state_for_transformers(state).items()

@@ -5,13 +5,14 @@ Owns names, defaults, presets and checks of `config.json`. Knows no weights and 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, InputError, UnknownNameError
+from ..files import write_json
+from ..hub import read_json
 from ..skeleton import Skeleton
 
 CONFIG_FILE = "config.json"
@@ -383,19 +384,13 @@ class VitPoseConfig:
         """Writes `config.json` into a folder, made if need be.
 
         Raises:
-            CheckpointError: It cannot be written.
+            OutputError: It cannot be written.
         """
-        from ..hub import replace_file
-
-        text = json.dumps(self.to_dict(), indent=2, sort_keys=True)
-        with replace_file(Path(folder) / CONFIG_FILE) as path:
-            path.write_text(text + "\n", encoding="utf-8")
+        write_json(Path(folder) / CONFIG_FILE, self.to_dict())
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **hub: Any) -> VitPoseConfig:
         """Reads the `config.json` of a folder or hub repository; `hub` is what `find_file` takes."""
-        from ..hub import read_json
-
         return cls.from_dict(read_json(name, CONFIG_FILE, **hub))
 
 

@@ -281,7 +281,7 @@ class VitPoseForPoseEstimation(nn.Module):
             folder: Where to; made if need be. Files of that name are replaced, each whole or not at all.
 
         Raises:
-            CheckpointError: They cannot be written.
+            OutputError: They cannot be written.
         """
         write_checkpoint(self.config, self.state_dict(), folder)
 

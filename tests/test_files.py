@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vitpose.errors import OutputError
+from vitpose.files import replace_file, write_json
+
+
+def test_replaced_file_is_whole_and_readable_by_others(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "file.txt"
+    with replace_file(target) as path:
+        path.write_text("whole")
+        assert not target.exists()
+    assert target.read_text() == "whole"
+    assert target.stat().st_mode & 0o777 == 0o644
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_failure_while_writing_keeps_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+
+    def be_interrupted() -> None:
+        with replace_file(target) as path:
+            path.write_text("ha")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        be_interrupted()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file, no folder")
+    message = r"taken.file.txt cannot be written: .*; choose another folder or make room"
+    with pytest.raises(OutputError, match=message), replace_file(tmp_path / "taken" / "file.txt"):
+        pytest.fail("nothing should be written")
+
+
+def test_json_is_written_in_one_order(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": 1, "a": [2]})
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == {"a": [2], "b": 1}
+    assert text.index('"a"') < text.index('"b"')
