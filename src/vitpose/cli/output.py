@@ -169,7 +169,7 @@ class Writer:
         drawn = None
         try:
             if "pictures" in self.kinds:
-                canvas = vitpose.draw(image, poses, threshold=self.threshold)
+                canvas = vitpose.draw(image, poses, threshold=self.threshold, boxes=True)
                 vitpose.save_image(self.folder / self._places[index], canvas)
                 drawn = self._places[index]
         finally:
