@@ -95,9 +95,28 @@ def test_nobody_and_one_keypoint() -> None:
 
 def test_nan_is_refused() -> None:
     maps = np.zeros((1, 2, 4, 4), np.float32)
-    maps[0, 1, 2, 2] = np.nan
-    with pytest.raises(InputError, match="heat maps hold NaN"):
-        decode(maps)
+    for wrong in (np.nan, np.inf):
+        maps[0, 1, 2, 2] = wrong
+        with pytest.raises(InputError, match="heat maps hold NaN or infinity"):
+            decode(maps)
+
+
+def test_sigma_follows_the_kernel_as_in_opencv() -> None:
+    assert Decoding().sigma == pytest.approx(2.0)
+    assert Decoding(kernel_size=17).sigma == pytest.approx(2.9)
+    assert Decoding(kernel_size=17, blur_sigma=0.8).sigma == 0.8
+
+
+def test_no_step_is_taken_where_there_is_no_peak() -> None:
+    """A saddle or a valley of the blurred map: Newton would walk to it, away from the maximum."""
+    rng = np.random.default_rng(5)
+    maps = rng.uniform(0, 1, (1, 400, 16, 12)).astype(np.float32)
+    bounded, _ = decode(maps)
+    trusted, _ = decode(maps, Decoding(max_step=None))
+    highest, _ = decode(maps, Decoding("argmax"))
+    still = (bounded == highest).all(axis=2)
+    assert still.any(), "some noise has no peak"
+    assert (np.abs(trusted - highest)[still].max(axis=-1) > 0).all()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +125,8 @@ def test_nan_is_refused() -> None:
         ({"refine": "drak"}, "unknown decoding 'drak'; did you mean dark"),
         ({"border": "zeros"}, "unknown border 'zeros'; did you mean zero"),
         ({"kernel_size": 10}, "kernel_size 10 must be odd"),
-        ({"blur_sigma": 0.0}, "blur_sigma 0.0 must be positive"),
+        ({"blur_sigma": 0.0}, "blur_sigma 0.0 must be finite and positive"),
+        ({"max_step": -1.0}, "max_step -1.0 must not be negative"),
     ],
 )
 def test_impossible_choices(options: dict, message: str) -> None:

@@ -18,6 +18,7 @@ from vitpose.engine.protocol import Engine
 from vitpose.engine.torch import TorchEngine, choose_dtype
 from vitpose.errors import BoxError, CheckpointError, ImageError, InputError, UnknownNameError
 from vitpose.estimator import Estimator
+from vitpose.heatmap import decode
 from vitpose.pipeline import Pipeline
 from vitpose.poses import Poses
 from vitpose.processing import VitPoseImageProcessor
@@ -104,13 +105,91 @@ def test_supervision_detections_are_boxes() -> None:
     np.testing.assert_allclose(poses.box_scores, [0.9, 0.4], rtol=1e-6)
 
 
-def test_flip_test_swaps_sides_and_doubles_the_work() -> None:
-    """The fake engine sees the same in mirrored crops, so the average must be symmetric."""
-    pipe = Pipeline(None, estimator())
-    poses = pipe(blank(), boxes=BOXES[:1], flip_test=True)
-    assert pipe.estimator.engine.batches == [1, 1]
-    middle = np.mean([BOXES[0][0], BOXES[0][2]])
-    assert poses.xy[0, 0, 0] == pytest.approx(middle + (24 - 23.5) * 0, abs=0.8)
+class Marks:
+    """An engine that sees: keypoint i is where the crop is as bright as its own level."""
+
+    description = "marks"
+    levels = (90, 150, 210)
+
+    def __init__(self, swapped: bool = False) -> None:
+        self.swapped, self.crops = swapped, []
+
+    def heatmaps(self, crops: np.ndarray) -> np.ndarray:
+        self.crops.append(crops.copy())
+        levels = np.array(self.levels)
+        if self.swapped and len(self.crops) % 2 == 0:
+            levels = levels[[0, 2, 1]]  # what a network calls left is right in a mirrored picture
+        small = crops[:, ::4, ::4, 0].astype(np.float32)
+        return np.exp(-(((small[:, None] - levels[None, :, None, None]) / 8) ** 2)).astype(np.float32)
+
+
+def marked() -> tuple[np.ndarray, np.ndarray]:
+    """A picture with a round mark for each keypoint, and where they are."""
+    image, points = blank(), np.array([[40.0, 25.0], [22.0, 60.0], [50.0, 70.0]])
+    y, x = np.mgrid[:100, :200]
+    for level, point in zip(Marks.levels, points, strict=True):
+        image[(x - point[0]) ** 2 + (y - point[1]) ** 2 < 6] = level
+    return image, points
+
+
+def test_flip_test_mirrors_the_crops_and_swaps_the_sides() -> None:
+    image, points = marked()
+    engine = Marks(swapped=True)
+    pipe = Pipeline(None, estimator(engine=engine))
+    poses = pipe(image, boxes=BOXES[:1], flip_test=True)
+    np.testing.assert_array_equal(engine.crops[1], engine.crops[0][:, :, ::-1])
+    np.testing.assert_allclose(poses.xy[0], points, atol=1.5)
+    assert (poses.scores > 0.45).all()
+    unswapped = Pipeline(None, estimator(engine=Marks()))(image, boxes=BOXES[:1], flip_test=True)
+    assert np.abs(unswapped.xy[0, 1:] - points[1:]).max() > 10 or unswapped.scores[0, 1:].max() < 0.55
+
+
+def test_flip_test_needs_flip_pairs() -> None:
+    sideless = Skeleton("sideless", ("a", "b", "c"))
+    pipe = Pipeline(None, Estimator(Marks(), VitPoseImageProcessor(), sideless))
+    with pytest.raises(
+        InputError, match="'sideless' has no flip_pairs, so a flip test would average left with right"
+    ):
+        pipe(blank(), boxes=BOXES[:1], flip_test=True)
+
+
+def test_the_estimator_does_as_its_processor_says() -> None:
+    """Warp, decoding and the shift of a mirrored map are the processor's choice."""
+    grid, cells = GRID, np.array([[24.0, 10.0], [12.5, 40.25], [36.0, 40.0]])
+    for processor in (
+        VitPoseImageProcessor(warp="plain"),
+        VitPoseImageProcessor(decode="argmax"),
+        VitPoseImageProcessor(blur_sigma=0.8),
+    ):
+        fake = FakeEngine(cells, grid)
+        found = Pipeline(None, Estimator(fake, processor, BONES))(blank(), boxes=BOXES[:1])
+        maps = fake.heatmaps(np.zeros((1, 256, 192, 3), np.uint8))
+        points, _ = decode(maps, processor.decoding())
+        expected = processor.warp_boxes(np.array(BOXES[:1], np.float32)).to_picture(points, grid)
+        np.testing.assert_allclose(found.xy, expected, atol=1e-4)
+    ways = [
+        Estimator(FakeEngine(cells, grid), VitPoseImageProcessor(shift_heatmap=shift), BONES)
+        for shift in (False, True)
+    ]
+    crops = np.zeros((1, 256, 192, 3), np.uint8)
+    plain, shifted = (way.heatmaps(crops, flip_test=True) for way in ways)
+    back = 2 * plain - ways[0].heatmaps(crops)
+    np.testing.assert_allclose((2 * shifted - ways[0].heatmaps(crops))[..., 1:], back[..., :-1], atol=1e-6)
+
+
+def test_maps_that_hold_nan_fail_alone() -> None:
+    class Overflowing(Marks):
+        def heatmaps(self, crops: np.ndarray) -> np.ndarray:
+            maps = super().heatmaps(crops)
+            maps[crops.max(axis=(1, 2, 3)) < 10] = np.nan
+            return maps
+
+    image, _ = marked()
+    results = list(
+        Pipeline(FixedDetector(BOXES[:1]), estimator(engine=Overflowing())).each([image, blank(), image])
+    )
+    assert [result.poses is not None for result in results] == [True, False, True]
+    assert "hold NaN or infinity" in str(results[1].error)
 
 
 def test_a_bad_picture_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -156,7 +235,7 @@ def test_boxes_and_detectors_are_asked_for() -> None:
 
 
 def test_impossible_estimators() -> None:
-    with pytest.raises(InputError, match="batch_size 0 must be at least 1"):
+    with pytest.raises(InputError, match="batch_size 0 must be a whole number from 1"):
         estimator(batch_size=0)
     wrong = Estimator(FakeEngine(CELLS[:2], GRID), VitPoseImageProcessor(), BONES)
     with pytest.raises(InputError, match="gives 2 heat maps, the skeleton 'three' has 3"):
@@ -244,6 +323,10 @@ def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
         vitpose.load(detector=None, device="gpu")
     with pytest.raises(UnknownNameError, match="unknown dtype 'fp16'"):
         vitpose.load(detector=None, dtype="fp16")
+    with pytest.raises(InputError, match="dataset_index 3 was given, but 'vitpose-tiny' has no experts"):
+        vitpose.load(detector=None, dataset_index=3)
+    with pytest.raises(TypeError, match="devcie"):
+        vitpose.load(detector=None, devcie="cpu")
     with pytest.raises(
         CheckpointError, match="skeleton 'lsp' has 14 keypoints, the model 'vitpose-tiny' has 17"
     ):
@@ -269,6 +352,18 @@ def test_an_expert_and_an_original_file_are_loaded(tmp_path: Path) -> None:
     original = vitpose.load(tmp_path / "original.pth", detector=None, device="cpu")
     assert original.estimator.processor.size == Size(width=192, height=256)
     np.testing.assert_allclose(original.estimator.heatmaps(crops), chosen.heatmaps(crops), atol=1e-6)
+
+
+def test_a_folder_with_the_network_alone_is_loaded(tmp_path: Path) -> None:
+    vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny").save_pretrained(tmp_path)
+    pipe = vitpose.load(tmp_path, detector=None, device="cpu", batch_size=5)
+    assert pipe.estimator.processor.size == Size(width=96, height=128)
+    assert pipe.estimator.batch_size == 5
+
+
+def test_where_the_hub_is_asked_is_passed_on(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="could not be had from the hub"):
+        vitpose.load("vitpose-base", detector=None, cache_dir=tmp_path, local_files_only=True)
 
 
 def test_automatic_choices() -> None:

@@ -84,6 +84,8 @@ def test_options_are_checked(processor: VitPoseImageProcessor, image: np.ndarray
         UnknownNameError, match="option of the image processor 'do_normalise'; did you mean do_normalize"
     ):
         processor(image, [BOXES], do_normalise=False)
+    with pytest.raises(UnknownNameError, match="option of the image processor 'decode'"):
+        processor(image, [BOXES], decode="quarter")
     with pytest.raises(UnknownNameError, match="data format 'channel_last'; did you mean channels_last"):
         processor(image, [BOXES], data_format="channel_last")
     with pytest.raises(UnknownNameError, match="kind of tensors 'tf'"):
@@ -104,6 +106,36 @@ def test_options_are_checked(processor: VitPoseImageProcessor, image: np.ndarray
         VitPoseImageProcessor(decode="drak")
 
 
+def test_floats_are_pictures_too(processor: VitPoseImageProcessor, image: np.ndarray) -> None:
+    floats = image.astype(np.float32) / 255
+    expected = processor(image, [BOXES], return_tensors="np").pixel_values
+    np.testing.assert_allclose(
+        processor(floats, [BOXES], return_tensors="np").pixel_values, expected, atol=1e-5
+    )
+    unrescaled = processor(floats, [BOXES], do_rescale=False, return_tensors="np").pixel_values
+    np.testing.assert_allclose(unrescaled, expected, atol=1e-5)
+    with pytest.raises(InputError, match="all of floats or all of bytes"):
+        processor([image, floats], [BOXES, BOXES], do_rescale=False)
+
+
+def test_layouts_that_cannot_be_are_refused(processor: VitPoseImageProcessor, image: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"shape \(120, 160, 3\) is not channels_first: it would have 120"):
+        processor(image, [BOXES], input_data_format="channels_first")
+    with pytest.raises(InputError, match=r"shape \(3, 120, 160\) is not channels_last: it would have 160"):
+        processor(image.transpose(2, 0, 1), [BOXES], input_data_format="channels_last")
+
+
+def test_choices_reach_the_decoding() -> None:
+    maps = outputs(1)
+    found = {}
+    for options in ({}, {"max_step": None}, {"blur_sigma": 0.8}, {"border": "mirror"}, {"warp": "plain"}):
+        result = VitPoseImageProcessor(**options).post_process_pose_estimation(maps, [BOXES[:1]])
+        found[str(options)] = result[0][0]["keypoints"].numpy().tobytes()
+    wide = VitPoseImageProcessor().post_process_pose_estimation(maps, [BOXES[:1]], kernel_size=17)
+    found["kernel"] = wide[0][0]["keypoints"].numpy().tobytes()
+    assert len(set(found.values())) == len(found)
+
+
 def test_boxes_are_checked(processor: VitPoseImageProcessor, image: np.ndarray) -> None:
     with pytest.raises(BoxError, match="boxes are missing"):
         processor(image)
@@ -111,6 +143,11 @@ def test_boxes_are_checked(processor: VitPoseImageProcessor, image: np.ndarray) 
         processor(image, [[1, 2, 3, 4]])
     with pytest.raises(BoxError, match=r"box 1, \[5.0, 5.0, 0.0, 3.0\], has no area"):
         processor(image, [[[1, 1, 5, 5], [5, 5, 0, 3]]])
+    for wrong in ("abcd", [[1, 2], [3]], [["a", 1, 2, 3]]):
+        with pytest.raises(BoxError, match="must be rows of"):
+            processor(image, [wrong])
+    with pytest.raises(BoxError, match="must be rows of"):
+        processor(image, [None])
     with pytest.raises(BoxError, match="is not finite"):
         processor(image, [[[1, 1, float("nan"), 5]]])
     with pytest.raises(BoxError, match="wholly outside its picture of 160x120"):
@@ -183,7 +220,7 @@ def test_fault_threshold_keeps_every_point(processor: VitPoseImageProcessor) -> 
     for result in results:
         assert result["keypoints"].shape == (17, 2)
         assert result["labels"].tolist() == list(range(17))
-        assert result["visible"].tolist() == (result["scores"] > 0.9995).tolist()
+        assert result["visible"].tolist() == (result["scores"] >= 0.9995).tolist()
     assert any(not all(result["visible"]) for result in results)
     assert len(supervision.KeyPoints.from_transformers(results)) == 2
 
@@ -215,6 +252,12 @@ def test_own_choices_survive_the_file(tmp_path: Path) -> None:
     )
     own.save_pretrained(tmp_path)
     assert VitPoseImageProcessor.from_pretrained(tmp_path) == own
+
+
+def test_a_slip_of_the_pen_in_the_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text('{"blur_sgma": 1.0, "do_resize": true}')
+    with pytest.raises(UnknownNameError, match="'blur_sgma'; did you mean blur_sigma"):
+        VitPoseImageProcessor.from_pretrained(tmp_path)
 
 
 def test_file_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def _transform(matrices: np.ndarray, points: np.ndarray) -> np.ndarray:
 def _covered_part(image: np.ndarray, matrix: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
     """Cuts out the part of a picture under a crop: OpenCV addresses no more than 32,767 pixels a side."""
     corners = np.array([[[0, 0], [size.width, 0], [0, size.height], [size.width, size.height]]], np.float64)
-    reached = _transform(matrix[None], corners)[0]
+    reached = np.clip(_transform(matrix[None], corners)[0], -1e9, 1e9)  # beyond any picture, within integers
     low = np.clip(np.floor(reached.min(axis=0)).astype(int) - 1, 0, [image.shape[1] - 1, image.shape[0] - 1])
     high = np.ceil(reached.max(axis=0)).astype(int) + 2
     shifted = matrix.copy()

@@ -28,6 +28,6 @@ def choose_device(name: Any) -> torch.device:
         return torch.device(found)
     try:
         return torch.empty(0, device=f"cuda:{name}" if str(name).isdigit() else name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         hint = f"This machine cannot use it: {str(error).splitlines()[0]}"
         raise UnknownNameError("device", str(name), DEVICES, hint) from error

@@ -41,8 +41,8 @@ class Estimator:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise InputError(f"batch_size {self.batch_size} must be at least 1")
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise InputError(f"batch_size {self.batch_size} must be a whole number from 1")
 
     def estimate(
         self,
@@ -80,7 +80,8 @@ class Estimator:
         """Returns the maps of crops, averaged with those of their mirror images if asked for.
 
         Raises:
-            InputError: The engine's maps are not one a keypoint of the skeleton.
+            InputError: The engine's maps are not one a keypoint of the skeleton, or a flip test is asked for
+                and the skeleton has no flip pairs.
         """
         maps = self.engine.heatmaps(crops)
         if maps.shape[1] != len(self.skeleton):
@@ -90,6 +91,11 @@ class Estimator:
             )
         if not flip_test:
             return maps
+        if not self.skeleton.flip_pairs:
+            raise InputError(
+                f"the skeleton {self.skeleton.name!r} has no flip_pairs, so a flip test would average left with "
+                "right; leave it out, or load the model with a skeleton that has them"
+            )
         mirrored = self.engine.heatmaps(crops[:, :, ::-1])
         return merge_flipped(maps, mirrored, self.skeleton.mirror, self.processor.shift_heatmap)
 

@@ -27,8 +27,8 @@ class Decoding:
             Coordinate Representation, CVPR 2020; evaluated as in UDP); "quarter": a quarter of a cell
             towards the larger neighbour; "argmax": the highest cell.
         kernel_size: Side of the Gaussian blur before DARK's step, cells; odd.
-        blur_sigma: Its standard deviation, cells. 2.0 is what OpenCV derives from a kernel of 11, and so
-            what the original uses; `transformers` uses 0.8.
+        blur_sigma: Its standard deviation, cells; without it what OpenCV derives from the kernel and so the
+            original uses, 2.0 for a kernel of 11. `transformers` uses 0.8.
         border: What the blur sees outside the map. "zero": nothing; "mirror": the map mirrored about its
             last cell, as the original has it; "reflect": mirrored about its edge, as `transformers`
             has it. Both repeat the border's values for the step's derivatives; "zero" continues there.
@@ -42,7 +42,7 @@ class Decoding:
 
     refine: str = "dark"
     kernel_size: int = 11
-    blur_sigma: float = 2.0
+    blur_sigma: float | None = None
     border: str = "zero"
     max_step: float | None = 1.0
 
@@ -53,8 +53,17 @@ class Decoding:
             raise UnknownNameError("border", self.border, BORDERS)
         if self.kernel_size < 1 or self.kernel_size % 2 == 0:
             raise InputError(f"kernel_size {self.kernel_size} must be odd and positive, such as 11")
-        if self.blur_sigma <= 0:
-            raise InputError(f"blur_sigma {self.blur_sigma} must be positive, in cells")
+        if not 0 < self.sigma < np.inf:
+            raise InputError(f"blur_sigma {self.blur_sigma} must be finite and positive, in cells")
+        if self.max_step is not None and not self.max_step >= 0:
+            raise InputError(
+                f"max_step {self.max_step} must not be negative, in cells; None trusts every step"
+            )
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the blur, cells; OpenCV's rule is that of `getGaussianKernel`."""
+        return 0.3 * ((self.kernel_size - 1) / 2 - 1) + 0.8 if self.blur_sigma is None else self.blur_sigma
 
 
 TRANSFORMERS_DECODING = Decoding(blur_sigma=0.8, border="reflect", max_step=None)
@@ -74,7 +83,7 @@ def decode(
         Points in cells of the map and their scores: the maxima of the unblurred maps.
 
     Raises:
-        InputError: A map holds NaN.
+        InputError: A map holds NaN or infinity.
     """
     decoding = decoding or Decoding()
     n, k, height, width = maps.shape
@@ -82,9 +91,9 @@ def decode(
     highest = flat.reshape(n * k, height * width).argmax(axis=1)
     rows, columns = np.divmod(highest, width)
     scores = flat[np.arange(n * k), rows, columns]
-    if np.isnan(scores).any():
+    if not np.isfinite(scores).all():
         raise InputError(
-            "the heat maps hold NaN; the weights or the precision of the network are at fault, try float32"
+            "the heat maps hold NaN or infinity; the weights or the precision of the network are at fault, try float32"
         )
     points = np.stack([columns, rows], axis=1).astype(np.float32)
     if decoding.refine == "dark":
@@ -163,7 +172,7 @@ def _blurred_around(
         np.float64
     )
     patches *= row_inside[:, :, None] & column_inside[:, None, :]
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / decoding.blur_sigma) ** 2)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / decoding.sigma) ** 2)
     taps = np.zeros((3, len(around)))
     for shift in range(3):
         taps[shift, shift : shift + len(weights)] = weights / weights.sum()

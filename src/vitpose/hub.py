@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from .errors import CheckpointError, UnknownNameError
@@ -51,10 +53,10 @@ class ModelCard:
 
 
 @cache
-def list_models() -> dict[str, ModelCard]:
+def list_models() -> Mapping[str, ModelCard]:
     """Returns the models that have a short name."""
     text = (resources.files("vitpose") / "models.toml").read_text(encoding="utf-8")
-    return {name: ModelCard(name=name, **row) for name, row in tomllib.loads(text).items()}
+    return MappingProxyType({name: ModelCard(name=name, **row) for name, row in tomllib.loads(text).items()})
 
 
 def find_file(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from .boxes import Size
 from .detect import load_detector
 from .device import choose_device
-from .errors import CheckpointError
+from .errors import CheckpointError, InputError
 from .estimator import Estimator
 from .hub import DEFAULT_MODEL
 from .pipeline import Pipeline
-from .processing import VitPoseImageProcessor
+from .processing import PROCESSOR_FILE, VitPoseImageProcessor
 from .skeleton import Skeleton
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def load(
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto" (bfloat16 on a GPU that has it, else float32) or the name of a type.
         skeleton: Names and limbs of the keypoints, where the checkpoint's own are not wanted.
-        dataset_index: Which expert of a ViTPose++ model; 0 is COCO.
+        dataset_index: Which expert of a ViTPose++ model; 0 is COCO. The head stays the one in the file: the
+            released files of the hub have COCO's alone, which gives noise behind another expert.
         labels: Classes of the detector to take, by COCO's names; None takes all.
         min_score: Boxes that score less are dropped; the detector's own default without it.
         batch_size: At most this many crops at a time.
@@ -51,6 +52,7 @@ def load(
 
     Raises:
         UnknownNameError: A name is not known.
+        InputError: The model has no such expert, or no experts.
         CheckpointError: Files are missing, damaged, or do not fit.
     """
     from .engine.torch import TorchEngine, choose_dtype
@@ -68,6 +70,10 @@ def load(
     )
     if getattr(network.config.backbone_config, "num_experts", 1) > 1:
         network = network.fold_expert(dataset_index)
+    elif dataset_index:
+        raise InputError(
+            f"dataset_index {dataset_index} was given, but {str(model)!r} has no experts; leave it out"
+        )
     processor = load_processor(model, network, **hub)
     bones = network.config.skeleton if skeleton is None else Skeleton.load(skeleton)
     if len(bones) != network.config.num_labels:
@@ -80,7 +86,9 @@ def load(
 
 
 def load_processor(model: str | Path, network: VitPoseForPoseEstimation, **hub: Any) -> VitPoseImageProcessor:
-    """Returns the processor of a model; an original file has none, so it gets COCO's for the network's size.
+    """Returns the processor of a model; where there is none, COCO's for the network's size.
+
+    Original files have none, nor has a folder that only the network was saved to.
 
     Args:
         model: As in `load`.
@@ -92,7 +100,9 @@ def load_processor(model: str | Path, network: VitPoseForPoseEstimation, **hub: 
     """
     from .model.checkpoint import is_original
 
-    if not is_original(model):
+    folder = Path(model).expanduser()
+    bare = is_original(model) or (folder.is_dir() and not (folder / PROCESSOR_FILE).is_file())
+    if not bare:
         return VitPoseImageProcessor.from_pretrained(model, **hub)
     height, width = network.config.backbone_config.image_size
     return VitPoseImageProcessor(size=Size(width=width, height=height))

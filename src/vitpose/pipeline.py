@@ -135,16 +135,30 @@ class Pipeline:
             found = self._detect(images, [own.name for own in results])
         else:
             found = {row: _given(boxes[group[row][0]], image) for row, image in images.items()}
+        settles = boxes is None and self.detector is not None and self.detector.settles
         people = {row: own for row, own in found.items() if isinstance(own, Detections)}
-        poses = self.estimator.estimate([images[row] for row in people], list(people.values()), flip_test)
-        for row, own in zip(people, poses, strict=True):
-            if boxes is None and self.detector is not None and self.detector.settles:
-                own = self._settle(images[row], own, flip_test)
-            results[row] = replace(results[row], poses=own)
-        for row, error in found.items():
-            if isinstance(error, VitPoseError):
-                results[row] = replace(results[row], error=error)
+        outcomes: dict[int, Any] = {**found, **self._estimate(images, people, flip_test, settles)}
+        for row, outcome in outcomes.items():
+            failed = isinstance(outcome, VitPoseError)
+            results[row] = replace(results[row], **{"error" if failed else "poses": outcome})
         return results
+
+    def _estimate(
+        self, images: dict[int, np.ndarray], people: dict[int, Detections], flip_test: bool, settles: bool
+    ) -> dict[int, Poses | VitPoseError]:
+        """Returns the poses in each picture, or what is wrong with it."""
+        try:
+            found = self.estimator.estimate([images[row] for row in people], list(people.values()), flip_test)
+            poses = dict(zip(people, found, strict=True))
+            return {
+                row: self._settle(images[row], own, flip_test) if settles else own
+                for row, own in poses.items()
+            }
+        except VitPoseError as error:
+            if len(people) == 1:
+                return dict.fromkeys(people, error)
+            single = [self._estimate(images, {row: own}, flip_test, settles) for row, own in people.items()]
+            return {row: outcome for part in single for row, outcome in part.items()}
 
     def _detect(
         self, images: dict[int, np.ndarray], names: Sequence[str]

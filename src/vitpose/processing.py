@@ -6,6 +6,7 @@ outputs of the network. Built on `crop` and `heatmap`; knows no network.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import torch
 
 PROCESSOR_FILE = "preprocessor_config.json"
+_OF_THE_DECODING = ("decode", "blur_sigma", "border", "max_step", "shift_heatmap")
+_OWN_KEYS = ("warp", *_OF_THE_DECODING)  # what `transformers` does not know
 INPUT_SIZE = Size(width=192, height=256)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -63,7 +66,7 @@ class VitPoseImageProcessor:
         image_std: Three standard deviations, of rescaled pixels.
         warp: "udp" or "plain"; see `vitpose.crop.Warp`.
         decode: "dark", "quarter" or "argmax"; see `vitpose.heatmap.Decoding`.
-        blur_sigma: DARK's blur, cells.
+        blur_sigma: DARK's blur, cells; the original's without it (2.0).
         border: What DARK's blur sees outside the map: "zero", "mirror" or "reflect".
         max_step: Longest step of DARK, cells; None trusts it.
         shift_heatmap: Shift the mirrored maps of a flip test by one cell (for the plain warp).
@@ -78,7 +81,7 @@ class VitPoseImageProcessor:
     image_std: Sequence[float] = IMAGENET_STD
     warp: str = "udp"
     decode: str = "dark"
-    blur_sigma: float = 2.0
+    blur_sigma: float | None = None
     border: str = "zero"
     max_step: float | None = 1.0
     shift_heatmap: bool = False
@@ -134,7 +137,8 @@ class VitPoseImageProcessor:
             return_tensors: "pt" for a torch tensor, "np" for a numpy array; a list of arrays without it.
             data_format: "channels_first" or "channels_last", of the result.
             input_data_format: The same of pictures given as arrays; read off their shape without it.
-            **overrides: Attributes of the processor that differ for this call.
+            **overrides: Attributes of the processor that differ for this call; those of the decoding have
+                no meaning here.
 
         Returns:
             `pixel_values`: all crops, in the order of pictures and boxes, n 3 h w.
@@ -155,13 +159,23 @@ class VitPoseImageProcessor:
                 data_format=data_format,
                 input_data_format=input_data_format,
             )
-        pictures = [read_image(_channels_last(image, input_data_format)) for image in _as_list(images)]
+        given = [_channels_last(image, input_data_format) for image in _as_list(images)]
+        pictures = [read_image(image) for image in given]
         crops = self._cut(pictures, boxes) if self.do_affine_transform else _stack(pictures, self.size)
-        pixels = normalise(crops, *self.scale_and_offset)
+        pixels = normalise(crops, *self._unrescaled(given).scale_and_offset)
         return BatchFeature(pixel_values=_packed(pixels, data_format, return_tensors))
 
+    def _unrescaled(self, given: list[Any]) -> VitPoseImageProcessor:
+        """Returns a processor that gives pictures of floats, 0 to 1, back as such: they are read as bytes."""
+        floats = ["float" in str(getattr(image, "dtype", "")) for image in given]  # of numpy and torch
+        if self.do_rescale or not any(floats):
+            return self
+        if not all(floats):
+            raise InputError("with do_rescale=False the pictures must be all of floats or all of bytes")
+        return replace(self, do_rescale=True, rescale_factor=1 / 255)
+
     def _refuse_unknown(self, overrides: Mapping[str, Any]) -> None:
-        known = [f.name for f in fields(self)]
+        known = [f.name for f in fields(self) if f.name not in _OF_THE_DECODING]
         for name in overrides:
             if name not in known:
                 raise UnknownNameError("option of the image processor", name, known)
@@ -197,7 +211,7 @@ class VitPoseImageProcessor:
             outputs: Output of the network (anything with `heatmaps`).
             boxes: The boxes as they were given to `preprocess`.
             kernel_size: DARK's blur, cells.
-            threshold: Points that score more are marked as visible; without it all are. The number of points
+            threshold: Points that score at least this are marked as visible; without it all are. The number of points
                 never changes.
             target_sizes: If the boxes are relative, 0 to 1: (height, width) of each picture, or of each box.
 
@@ -224,7 +238,7 @@ class VitPoseImageProcessor:
         points, scores = decode(maps, self.decoding(kernel_size))
         grid = Size(width=maps.shape[3], height=maps.shape[2])
         places = self.warp_boxes(xyxy).to_picture(points, grid).astype(np.float32)
-        visible = scores > (-np.inf if threshold is None else threshold)
+        visible = scores >= (-np.inf if threshold is None else threshold)
         rows = [
             {
                 "keypoints": torch.from_numpy(places[row]),
@@ -271,6 +285,10 @@ class VitPoseImageProcessor:
             raise CheckpointError(
                 f"the file describes a {kind!r}, not a {cls.__name__}; give a ViTPose checkpoint"
             )
+        for key in table:
+            # Files carry many keys of `transformers`; a near miss of one of ours is a slip of the pen.
+            if key not in _OWN_KEYS and difflib.get_close_matches(key, _OWN_KEYS, cutoff=0.8):
+                raise UnknownNameError("key in the image processor's file", key, _OWN_KEYS)
         own = {f.name: table[f.name] for f in fields(cls) if f.name in table}
         optional = {f.name for f in fields(cls) if f.default is None or f.name == "max_step"}
         return cls(**{name: value for name, value in own.items() if value is not None or name in optional})
@@ -316,6 +334,14 @@ def _as_list(images: Any) -> list[Any]:
 
 def _channels_last(image: Any, data_format: str | None) -> Any:
     _refuse_format(data_format)
+    shape = tuple(getattr(image, "shape", ()))
+    if data_format is None or len(shape) != 3:
+        return image
+    channels = shape[0 if data_format == "channels_first" else 2]
+    if channels > 4:
+        raise InputError(
+            f"a picture of the shape {shape} is not {data_format}: it would have {channels} channels"
+        )
     return np.moveaxis(np.asarray(image), 0, -1) if data_format == "channels_first" else image
 
 
@@ -335,7 +361,12 @@ def _stack(pictures: list[np.ndarray], size: Size) -> np.ndarray:
 
 def _xyxy_of(boxes: Any) -> Float[np.ndarray, "n 4"]:
     """Checks one picture's boxes (left, top, width, height) and turns them into xyxy."""
-    array = np.asarray(boxes, dtype=np.float32) if len(boxes) else np.zeros((0, 4), np.float32)
+    try:
+        array = np.asarray(boxes, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise BoxError(f"a picture's boxes must be rows of four numbers, not {boxes!r:.200}") from error
+    if array.size == 0 and array.ndim:
+        return np.zeros((0, 4), np.float32)
     if array.ndim != 2 or array.shape[1] != 4:
         raise BoxError(
             f"a picture's boxes must be rows of (left, top, width, height), not of shape {array.shape}"

@@ -18,7 +18,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -194,7 +194,7 @@ class Skeleton:
         """Makes a skeleton of the `id2label` and `edges` of a model's configuration.
 
         A shipped skeleton is returned if its names are these names (spelling such as "L_Eye" is
-        understood); otherwise one is made whose sides are read from the names.
+        understood), with other limbs where the edges differ; otherwise one is made whose sides are read from the names.
 
         Raises:
             SkeletonError: The labels or edges do not hold together.
@@ -204,19 +204,22 @@ class Skeleton:
             raise SkeletonError(f"labels must be numbered 0 to {len(labels) - 1}, not {list(labels)}")
         names = [labels[index] for index in range(len(labels))]
         plain = tuple(map(_plain_name, names))
+        for edge in edges or ():
+            if len(edge) != 2:
+                raise SkeletonError(f"edges must be pairs of keypoints' indices, not {edge!r}")
+        limbs = tuple((int(a), int(b)) for a, b in edges or ())
         for known in map(_load_shipped, cls.available()):
             if tuple(map(_plain_name, known.keypoints)) == plain:
-                return known
+                same = edges is None or {frozenset(limb) for limb in limbs} == set(
+                    map(frozenset, known.limbs)
+                )
+                return known if same else replace(known, name="custom", limbs=limbs, limb_colours=())
         sides = {name: index for index, name in enumerate(plain)}
         pairs = tuple(
             (index, sides[name.replace("left", "right")])
             for name, index in sides.items()
             if "left" in name and name.replace("left", "right") in sides
         )
-        for edge in edges or ():
-            if len(edge) != 2:
-                raise SkeletonError(f"edges must be pairs of keypoints' indices, not {edge!r}")
-        limbs = tuple((int(a), int(b)) for a, b in edges or ())
         return cls("custom", tuple(names), limbs, pairs, title="from the model's configuration")
 
 

@@ -13,7 +13,10 @@ def choose_dtype(dtype: str, device: torch.device) -> str:
     """Returns the name of the floating-point type; "auto" is bfloat16 on a CUDA GPU that has it, else float32."""
     if dtype != "auto":
         return dtype
-    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    if device.type != "cuda":
+        return "float32"
+    with torch.cuda.device(device):  # older GPUs emulate it, slowly
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
 class TorchEngine:

@@ -150,7 +150,8 @@ def config_from_original(state: Mapping[str, Tensor], source: str) -> VitPoseCon
     )
     simple, keypoints = "head.deconv_layers.0.weight" not in state, shapes["head.final_layer.weight"][0]
     if keypoints == 17:
-        # The first head of every released file is COCO's (facts of the released configurations).
+        # The first head of every released file is COCO's; a file that was split off for animals looks the same.
+        logger.info("%s has 17 keypoints, which are taken for COCO's; another skeleton must be named", source)
         coco = Skeleton.load("coco")
         return VitPoseConfig.for_skeleton(coco, backbone_config=backbone, use_simple_decoder=simple)
     return VitPoseConfig(num_labels=keypoints, backbone_config=backbone, use_simple_decoder=simple)
@@ -164,19 +165,36 @@ class Checkpoint(NamedTuple):
     source: str
 
 
-def read_checkpoint(name: str | Path, config: VitPoseConfig | None = None, **hub: Any) -> Checkpoint:
+def read_checkpoint(
+    name: str | Path,
+    config: VitPoseConfig | None = None,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Checkpoint:
     """Reads a checkpoint of any form.
 
     Args:
         name: A short name (see `vitpose models`), a folder, a hub repository, or an original `.pth` or `.pt`
             file.
         config: Takes the place of the one in the checkpoint.
-        **hub: revision, token, cache_dir, local_files_only, as in `vitpose.hub.find_file`.
+        revision: As in `vitpose.hub.find_file`.
+        token: As there.
+        cache_dir: As there.
+        local_files_only: As there.
 
     Raises:
         UnknownNameError: No such model.
         CheckpointError: The files are missing, damaged, unsafe, or not of a ViTPose.
     """
+    hub = {
+        "revision": revision,
+        "token": token,
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+    }
     original = is_original(name)
     if config is None and not original:
         # Before the weights: it is small, and says soon whether there is such a model.

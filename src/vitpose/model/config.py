@@ -216,7 +216,7 @@ class VitPoseConfig:
         use_pretrained_backbone: Load that backbone's weights too.
         use_timm_backbone: Build it through timm.
         backbone_kwargs: Arguments handed to whoever builds it (`out_indices`, `img_size`, …).
-        initializer_range: Standard deviation of a fresh decoder's weights.
+        initializer_range: Carried for `transformers`; fresh decoders are drawn as the original's are, N(0, 0.001).
         scale_factor: The simple decoder's upsampling.
         use_simple_decoder: Simple (bilinear, one convolution) or classic (two deconvolutions) decoder.
         id2label: Keypoint names by index.
@@ -284,7 +284,10 @@ class VitPoseConfig:
                 f"num_labels is {self.num_labels}, but id2label names {len(self.id2label)} keypoints"
             )
         self.num_labels = len(self.id2label)
-        self.label2id = {name: index for index, name in self.id2label.items()}
+        numbers = {name: index for index, name in self.id2label.items()}
+        if self.label2id and self.label2id != numbers:
+            raise InputError(f"label2id {self.label2id} and id2label {self.id2label} disagree; give one")
+        self.label2id = numbers
 
     @property
     def skeleton(self) -> Skeleton:
