@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -57,6 +58,22 @@ def test_udp_grids_of_every_size_cover_the_same_rectangle() -> None:
         corners = np.array([[[0, 0], [grid.width - 1, grid.height - 1]]], float)
         expected = [[30 - 25, 40 - 100 / 3], [30 + 25, 40 + 100 / 3]]
         np.testing.assert_allclose(warp.to_picture(corners, grid)[0], expected, atol=1e-5)
+
+
+def test_fault_the_warp_takes_all_channels_at_once(
+    image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One call a person, on bytes, and not one a colour channel on floats."""
+    calls = []
+    real = cv2.warpAffine
+
+    def counted(part: np.ndarray, *arguments: object, **options: object) -> np.ndarray:
+        calls.append((part.shape[2], part.dtype))
+        return real(part, *arguments, **options)
+
+    monkeypatch.setattr(cv2, "warpAffine", counted)
+    Warp.from_boxes(np.array([[20, 10, 80, 90], [5, 5, 50, 70]], np.float32), SIZE).crop(image)
+    assert calls == [(3, np.uint8)] * 2
 
 
 def test_turning_is_about_the_middle_and_clockwise_on_the_screen() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,8 @@ def width_of_limb(size: int, person: float) -> int:
     """Draws an upright person so many px tall into a square picture; returns how wide the limb comes out."""
     start = (size - person) / 2
     poses = poses_of([[size / 2, start], [size / 2, start + person], [0, 0]], scores=[1, 1, 0])
-    across = draw(grey(size, size), poses)[size // 2].astype(int)
+    box = np.array([[start, start, start + person, start + person]], np.float32)
+    across = draw(grey(size, size), replace(poses, boxes=box))[size // 2].astype(int)
     return int((np.abs(across - 100).max(axis=1) > 50).sum())
 
 

@@ -132,7 +132,7 @@ def marked() -> tuple[np.ndarray, np.ndarray]:
     return image, points
 
 
-def test_flip_test_mirrors_the_crops_and_swaps_the_sides() -> None:
+def test_fault_flip_test_mirrors_the_crops_and_swaps_the_sides() -> None:
     image, points = marked()
     engine = Marks(swapped=True)
     pipe = Pipeline(None, estimator(engine=engine))
@@ -232,6 +232,24 @@ def test_boxes_and_detectors_are_asked_for() -> None:
         pipe(blank())
     with pytest.raises(BoxError, match="there are 2 pictures and 1 entries of boxes"):
         pipe([blank(), blank()], boxes=[BOXES])
+
+
+def test_one_source_is_no_list_of_sources() -> None:
+    with pytest.raises(
+        InputError, match=r"sources must be a list, not 'a.jpg'; for one picture call the pipeline"
+    ):
+        next(Pipeline(FixedDetector(BOXES), estimator()).each("a.jpg"))
+
+
+def test_a_detector_must_keep_its_promise() -> None:
+    class Careless(FixedDetector):
+        def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list:
+            return [[[1, 2, 30, 40]] for _ in images]
+
+    with pytest.raises(
+        InputError, match=r"the detector Careless must return one vitpose.Detections a picture"
+    ):
+        Pipeline(Careless(BOXES), estimator())(blank())
 
 
 def test_impossible_estimators() -> None:

@@ -226,7 +226,7 @@ def test_supervision_gets_everything_else_too() -> None:
     assert poses.xy[0].all()
 
 
-def test_animals_do_not_get_human_limbs_in_supervision() -> None:
+def test_fault_animals_do_not_get_human_limbs_in_supervision() -> None:
     """Without edges supervision takes any 17 points for a person's."""
     skeleton = Skeleton.load("ap10k")
     xy = np.random.default_rng(0).uniform(5, 95, (1, 17, 2)).astype(np.float32)

@@ -139,14 +139,14 @@ def test_choices_reach_the_decoding() -> None:
 def test_boxes_are_checked(processor: VitPoseImageProcessor, image: np.ndarray) -> None:
     with pytest.raises(BoxError, match="boxes are missing"):
         processor(image)
-    with pytest.raises(BoxError, match=r"rows of \(left, top, width, height\), not of shape \(4,\)"):
+    with pytest.raises(BoxError, match=r"n rows of four numbers, not \(4,\); put a single box into a list"):
         processor(image, [[1, 2, 3, 4]])
     with pytest.raises(BoxError, match=r"box 1, \[5.0, 5.0, 0.0, 3.0\], has no area"):
         processor(image, [[[1, 1, 5, 5], [5, 5, 0, 3]]])
     for wrong in ("abcd", [[1, 2], [3]], [["a", 1, 2, 3]]):
-        with pytest.raises(BoxError, match="must be rows of"):
+        with pytest.raises(BoxError, match=r"must (be|have)"):
             processor(image, [wrong])
-    with pytest.raises(BoxError, match="must be rows of"):
+    with pytest.raises(BoxError, match=r"must (be|have)"):
         processor(image, [None])
     with pytest.raises(BoxError, match="is not finite"):
         processor(image, [[[1, 1, float("nan"), 5]]])

@@ -32,19 +32,47 @@ class Size:
         return f"{self.width}x{self.height}"
 
 
-def xyxy_from_xywh(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
+def xyxy_from_xywh(boxes: Any) -> Float[np.ndarray, "n 4"]:
     """Turns (left, top, width, height), the form of COCO files, into (left, top, right, bottom)."""
+    boxes = as_rows(boxes)
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
-def xywh_from_xyxy(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
+def xywh_from_xyxy(boxes: Any) -> Float[np.ndarray, "n 4"]:
     """Turns (left, top, right, bottom) into (left, top, width, height), the form of COCO files."""
+    boxes = as_rows(boxes)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def xyxy_from_cxcywh(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
+def xyxy_from_cxcywh(boxes: Any) -> Float[np.ndarray, "n 4"]:
     """Turns (centre x, centre y, width, height) into (left, top, right, bottom)."""
+    boxes = as_rows(boxes)
     return np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
+
+
+def as_rows(boxes: Any) -> Float[np.ndarray, "n 4"]:
+    """Reads rows of four numbers, whatever they mean; an empty list is no rows.
+
+    Raises:
+        BoxError: They are not n rows of four numbers.
+    """
+    try:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+            array = np.asarray(boxes, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise BoxError(f"boxes must be n rows of four numbers, not {boxes!r:.200}; {error}") from error
+    if array.size == 0:
+        return np.zeros((0, 4), np.float32)
+    if array.ndim != 2 or array.shape[1] != 4:
+        advice = (
+            "put a single box into a list"
+            if array.shape == (4,)
+            else "give every box its four numbers and no more"
+        )
+        raise BoxError(
+            f"boxes must have the shape (n, 4), n rows of four numbers, not {array.shape}; {advice}"
+        )
+    return array
 
 
 def as_xyxy(boxes: Any) -> Float[np.ndarray, "n 4"]:
@@ -58,18 +86,7 @@ def as_xyxy(boxes: Any) -> Float[np.ndarray, "n 4"]:
         BoxError: The shape is not (n, 4), a value is not finite, or a box has no area. The message
             names the first such box.
     """
-    try:
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
-            array = np.asarray(boxes, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise BoxError(f"boxes must be n rows of four numbers, not {boxes!r:.200}; {error}") from error
-    if array.size == 0:
-        return np.zeros((0, 4), np.float32)
-    if array.ndim != 2 or array.shape[1] != 4:
-        raise BoxError(
-            f"boxes must have the shape (n, 4), n rows of (left, top, right, bottom), not {array.shape}; "
-            "put a single box into a list"
-        )
+    array = as_rows(boxes)
     _refuse(array, ~np.isfinite(array).all(axis=1), "is not finite; drop it or mend its source")
     _refuse(
         array,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import UnknownNameError
+from .errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,8 @@ def choose_device(name: Any) -> torch.device:
         name: "auto", or whatever torch takes: "cpu", "cuda:1", 0, a `torch.device`.
 
     Raises:
-        UnknownNameError: There is no such device on this machine.
+        UnknownNameError: There is no such device.
+        InputError: This machine does not have it.
     """
     import torch
 
@@ -29,5 +30,9 @@ def choose_device(name: Any) -> torch.device:
     try:
         return torch.empty(0, device=f"cuda:{name}" if str(name).isdigit() else name).device
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        hint = f"This machine cannot use it: {str(error).splitlines()[0]}"
-        raise UnknownNameError("device", str(name), DEVICES, hint) from error
+        if str(name).split(":")[0] in ("cuda", "mps") or str(name).isdigit():
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"device {str(name)!r} cannot be used on this machine: {reason}; take 'cpu' or 'auto'"
+            ) from error
+        raise UnknownNameError("device", str(name), DEVICES) from error

@@ -95,7 +95,8 @@ def draw(
     opacities = np.clip(poses.scores, 0, 1) if opacity_by_score else np.ones_like(poses.scores)
     for row in reversed(range(len(poses))):
         xy = poses.xy[row].astype(np.float64)
-        _draw_person(canvas, poses.skeleton, xy, drawn[row], opacities[row].tolist(), thickness)
+        width = thickness or _width_of_limbs(poses.boxes[row], Size.of(canvas))
+        _draw_person(canvas, poses.skeleton, xy, drawn[row], opacities[row].tolist(), width)
     if names:
         _write_names(canvas, poses, drawn)
     if boxes or (ids and poses.ids is not None):
@@ -147,13 +148,12 @@ def _draw_person(
     xy: Float[np.ndarray, "k 2"],
     drawn: Bool[np.ndarray, " k"],
     opacities: list[float],
-    thickness: float | None,
+    width: float,
 ) -> None:
     limbs = np.array(skeleton.limbs, np.int64).reshape(-1, 2)
     shown = np.flatnonzero(drawn[limbs].all(axis=1))
     limbs = limbs[shown]
     lengths = np.linalg.norm(xy[limbs[:, 0]] - xy[limbs[:, 1]], axis=1)
-    width = thickness or _width_of_limbs(xy[drawn], Size.of(canvas))
     limb_widths = np.minimum(width, lengths / LIMB_PER_WIDTH).tolist()
     point_widths = np.minimum(width, _rooms(xy, drawn, limbs, lengths) / LIMB_PER_WIDTH).tolist()
     places = _fixed(np.where(drawn[:, None], xy, 0))
@@ -167,11 +167,11 @@ def _draw_person(
             _draw_point(canvas, places[index], point_widths[index], colour)
 
 
-def _width_of_limbs(xy: Float[np.ndarray, "d 2"], size: Size) -> float:
-    """Returns the width of a person's limbs by where their drawn points are, px."""
+def _width_of_limbs(box: Float[np.ndarray, " 4"], size: Size) -> float:
+    """Returns the width of a person's limbs by their box, px: the same whatever points are drawn."""
     short = min(size.width, size.height)
     narrowest, widest = max(short / PICTURE_PER_NARROWEST, 1), max(short / PICTURE_PER_WIDEST, 2)
-    extent = np.ptp(xy, axis=0).max() if len(xy) else 0
+    extent = np.nan_to_num((box[2:] - box[:2]).max())
     return float(np.clip(extent / PERSON_PER_WIDTH, narrowest, widest))
 
 

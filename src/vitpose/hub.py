@@ -95,6 +95,10 @@ def find_file(
         if not (folder / filename).is_file():
             raise CheckpointError(f"the folder {folder} has no {filename}; a checkpoint's folder has one")
         return folder / filename
+    if folder is not None and folder.is_file():
+        raise CheckpointError(
+            f"{folder} is a file; give the folder it is in, or an original file ending in .pth or .pt"
+        )
     repository = card.source if card is not None else str(name)
     if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
         hint = "A folder, an original .pth file or a hub repository ('owner/name') works too."

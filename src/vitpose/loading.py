@@ -58,12 +58,7 @@ def load(
     from .engine.torch import TorchEngine, choose_dtype
     from .model.pose import VitPoseForPoseEstimation
 
-    # The detector first: it fails fast where a file is missing.
-    finder = (
-        None
-        if detector is None
-        else load_detector(detector, device=device, labels=labels, min_score=min_score)
-    )
+    bones = None if skeleton is None else Skeleton.load(skeleton)
     place = choose_device(device)
     network = VitPoseForPoseEstimation.from_pretrained(
         model, dtype=choose_dtype(dtype, place), device=place, **hub
@@ -75,12 +70,18 @@ def load(
             f"dataset_index {dataset_index} was given, but {str(model)!r} has no experts; leave it out"
         )
     processor = load_processor(model, network, **hub)
-    bones = network.config.skeleton if skeleton is None else Skeleton.load(skeleton)
+    bones = bones or network.config.skeleton
     if len(bones) != network.config.num_labels:
         raise CheckpointError(
             f"the skeleton {bones.name!r} has {len(bones)} keypoints, the model {str(model)!r} has "
             f"{network.config.num_labels}; pass the skeleton the model was trained on"
         )
+    # The detector last: it may be a download, and whatever is misspelt has been said by now.
+    finder = (
+        None
+        if detector is None
+        else load_detector(detector, device=device, labels=labels, min_score=min_score)
+    )
     engine = TorchEngine(network, *processor.scale_and_offset)
     return Pipeline(finder, Estimator(engine, processor, bones, batch_size))
 

@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from .boxes import Size, clip_to, iou, refuse_outside
 from .detect.given import detections_from
 from .detect.protocol import Detections, Detector
-from .errors import BoxError, VitPoseError
+from .errors import BoxError, InputError, VitPoseError
 from .estimator import Estimator
 from .image import MAX_PIXELS, read_image
 from .poses import Poses
@@ -77,7 +77,8 @@ class Pipeline:
         """Finds the poses in a picture, or in each of a list of pictures.
 
         Args:
-            images: A path, URL, bytes, PIL image or array (see `vitpose.image.read_image`), or a list of them.
+            images: A path, URL, bytes, PIL image or RGB array (h w 3), or a list of them; see
+                `vitpose.image.read_image`.
             boxes: The people's boxes in place of the detector: xyxy in pixels, `supervision.Detections`, or
                 an empty list for nobody; for a list of pictures a list with one of these each.
             flip_test: Average with the mirrored crops: more accurate, twice the work.
@@ -112,8 +113,13 @@ class Pipeline:
         Arguments are those of calling the pipeline. Sources may be an endless iterator: a few are held at a time.
 
         Raises:
+            InputError: The sources are a single one.
             BoxError: There is not one entry of `boxes` a source, or neither boxes nor a detector.
         """
+        if isinstance(sources, str | bytes | PathLike):
+            raise InputError(
+                f"sources must be a list, not {sources!r:.100}; for one picture call the pipeline itself"
+            )
         if boxes is None and self.detector is None:
             raise BoxError("this pipeline has no detector; pass boxes=, or load one with detector='rtdetr'")
         if boxes is not None:
@@ -168,6 +174,11 @@ class Pipeline:
             return {}
         try:
             found = self.detector.detect(list(images.values()), [names[row] for row in images])
+            if len(found) != len(images) or not all(isinstance(own, Detections) for own in found):
+                raise InputError(
+                    f"the detector {type(self.detector).__name__} must return one vitpose.Detections a picture, "
+                    f"not {found!r:.200}"
+                )
             return dict(zip(images, found, strict=True))
         except VitPoseError as error:
             if len(images) == 1:

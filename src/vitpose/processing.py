@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from .boxes import Size, as_xyxy, refuse_outside, xyxy_from_xywh
+from .boxes import Size, as_rows, as_xyxy, refuse_outside, xyxy_from_xywh
 from .crop import Warp, normalise
 from .errors import BoxError, CheckpointError, InputError, UnknownNameError
 from .files import write_json
@@ -361,16 +361,7 @@ def _stack(pictures: list[np.ndarray], size: Size) -> np.ndarray:
 
 def _xyxy_of(boxes: Any) -> Float[np.ndarray, "n 4"]:
     """Checks one picture's boxes (left, top, width, height) and turns them into xyxy."""
-    try:
-        array = np.asarray(boxes, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise BoxError(f"a picture's boxes must be rows of four numbers, not {boxes!r:.200}") from error
-    if array.size == 0 and array.ndim:
-        return np.zeros((0, 4), np.float32)
-    if array.ndim != 2 or array.shape[1] != 4:
-        raise BoxError(
-            f"a picture's boxes must be rows of (left, top, width, height), not of shape {array.shape}"
-        )
+    array = as_rows(boxes)
     bad = (array[:, 2:] <= 0).any(axis=1)
     if bad.any():
         index = int(np.flatnonzero(bad)[0])

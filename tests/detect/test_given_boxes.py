@@ -97,10 +97,15 @@ class TestCocoBoxes:
         np.testing.assert_array_equal(found.boxes, [[50, 0, 60, 10], [10, 5, 30, 35]])
         np.testing.assert_array_equal(found.scores, np.float32([0.9, 0.5]))
 
-    def test_a_picture_of_which_the_file_says_nothing_has_no_boxes(self, coco: Any):
+    def test_a_picture_without_a_row_has_no_boxes(self, coco: Any):
         assert len(find(coco([row()]), "9.jpg")) == 0
-        assert len(find(coco(annotations(row())), "7.jpg")) == 0
         assert len(find(coco(annotations(row())), "two.jpg")) == 0
+
+    def test_a_picture_that_the_file_does_not_know_is_refused(self, coco: Any):
+        with pytest.raises(
+            InputError, match=r"'7.jpg' is not among the 2 pictures of .*boxes.json; give the file"
+        ):
+            find(coco(annotations(row())), "7.jpg")
 
     def test_an_empty_file_is_nobody_anywhere(self, coco: Any):
         assert len(find(coco([]), "people.jpg")) == 0

@@ -69,13 +69,25 @@ def test_errors_of_the_detector_come_through(tmp_path: Path):
         ("onnx", "known: boxes:FILE, onnx:FILE, rtdetr, rtdetr:NAME, whole-picture"),
         ("boxes:", r"did you mean boxes:FILE"),
         ("rtdetr:", r"did you mean rtdetr"),
-        ("model.onnx", "unknown detector 'model.onnx'"),
         ("", "unknown detector ''"),
     ],
 )
 def test_an_unknown_text_gets_the_nearest(spec: str, told: str):
     with pytest.raises(UnknownNameError, match=told):
         load_detector(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"), [("a/model.onnx", "onnx:a/model.onnx"), (Path("b.json"), "boxes:b.json")]
+)
+def test_a_bare_file_gets_its_form(spec: object, told: str):
+    with pytest.raises(InputError, match=f"is a file of some kind; write {told}"):
+        load_detector(spec)
+
+
+def test_a_score_that_cannot_be():
+    with pytest.raises(InputError, match=r"min_score 50.0 must be from 0 to 1"):
+        load_detector("whole-picture", min_score=50.0)
 
 
 def test_an_object_that_is_no_detector():

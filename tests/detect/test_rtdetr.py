@@ -117,7 +117,7 @@ def test_an_unknown_label_gets_the_nearest(folder: Path):
 
 
 def test_an_unknown_device(folder: Path):
-    with pytest.raises(UnknownNameError, match=r"unknown device 'gpu'; .*This machine cannot use it: "):
+    with pytest.raises(UnknownNameError, match="unknown device 'gpu'; "):
         RtDetrDetector(folder, device="gpu")
 
 

@@ -19,7 +19,7 @@ Build = Callable[..., VitPoseForPoseEstimation]
 
 
 @torch.no_grad()
-def test_attentions_are_those_that_the_fused_kernel_uses(build: Build, pixels: Tensor) -> None:
+def test_fault_attentions_are_those_that_the_fused_kernel_uses(build: Build, pixels: Tensor) -> None:
     model = build()
     plain, seen = model(pixels), model(pixels, output_attentions=True)
     assert plain.attentions is None
@@ -74,7 +74,9 @@ def test_decoder_reads_the_last_chosen_stage(build: Build, pixels: Tensor) -> No
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(384, 288), (224, 224), (256, 192), (16, 16)])
-def test_any_size_that_the_patch_divides_gives_maps_of_a_quarter(build: Build, size: tuple[int, int]) -> None:
+def test_fault_any_size_that_the_patch_divides_gives_maps_of_a_quarter(
+    build: Build, size: tuple[int, int]
+) -> None:
     model = build(image_size=(256, 192), num_hidden_layers=1)
     assert model(torch.randn(2, 3, *size)).heatmaps.shape == (2, 5, size[0] // 4, size[1] // 4)
 

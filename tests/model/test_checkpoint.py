@@ -171,7 +171,7 @@ def test_impossible_device_is_refused(
 def test_gpu_that_is_not_there_is_said(folder: Path) -> None:
     for place in ({"device": "cuda"}, {"device_map": 0}):
         with pytest.raises(
-            UnknownNameError, match=r"unknown device '(cuda|0)'; .* This machine cannot use it: "
+            InputError, match=r"device '(cuda|0)' cannot be used on this machine: .*; take 'cpu' or 'auto'"
         ):
             load(folder, **place)
 

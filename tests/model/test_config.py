@@ -23,7 +23,7 @@ def count_parameters(config: VitPoseConfig) -> float:
 # ------------------------------------------------------------------ defaults and presets
 
 
-def test_bare_configuration_is_a_working_base_model_of_coco() -> None:
+def test_fault_bare_configuration_is_a_working_base_model_of_coco() -> None:
     config = VitPoseConfig()
     assert config.num_labels == 17
     assert (config.id2label[0], config.id2label[16]) == ("nose", "right_ankle")

@@ -44,7 +44,7 @@ def test_one_expert_for_all_can_be_said_in_many_ways(
 
 
 @torch.no_grad()
-def test_only_the_chosen_experts_compute_and_only_their_rows(
+def test_fault_only_the_chosen_experts_compute_and_only_their_rows(
     model: VitPoseForPoseEstimation, pixels: Tensor
 ) -> None:
     seen: list[tuple[int, int]] = []
@@ -91,7 +91,7 @@ def test_dense_network_takes_any_index_as_transformers_does(build: Build, pixels
         ([0, None, 1], r"dataset_index \[0, None, 1\] cannot be read"),
     ],
 )
-def test_wrong_index_is_refused(
+def test_fault_an_expert_that_does_not_exist_is_refused(
     model: VitPoseForPoseEstimation, pixels: Tensor, index: Any, message: str, unchecked: None
 ) -> None:
     with pytest.raises(InputError, match=message):

@@ -118,7 +118,7 @@ def joints_mse_loss(output: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_loss_is_that_of_the_original(build: Build, pixels: Tensor) -> None:
+def test_fault_labels_give_the_loss_of_the_original(build: Build, pixels: Tensor) -> None:
     model, labels = build(), torch.rand(3, 5, 16, 12)
     weights = torch.tensor([[0.0, 1.0, 1.5, 1.2, 1.0], [1.0, 0.0, 1.0, 1.0, 1.0], [0.5, 1.0, 0.0, 1.0, 2.0]])
     weighted = model(pixels, labels=labels, label_weights=weights)

@@ -20,15 +20,21 @@ from vitpose.processing import VitPoseImageProcessor
 STD = np.array([0.229, 0.224, 0.225])
 
 
-@pytest.fixture(scope="module")
-def samples(shared_data: Path) -> list[tuple[np.ndarray, list[list[float]]]]:
-    """Photographs with their people's boxes, xywh."""
-    table = json.loads((shared_data / "samples/coco/test_coco.json").read_text())
+SAMPLES = ("coco/test_coco", "aic/test_aic", "ap10k/test_ap10k", "crowdpose/test_crowdpose")
+
+
+@pytest.fixture(scope="module", params=SAMPLES)
+def samples(shared_data: Path, request: pytest.FixtureRequest) -> list[tuple[np.ndarray, list[list[float]]]]:
+    """Photographs with their people's (or animals') boxes, xywh."""
+    path = shared_data / "samples" / f"{request.param}.json"
+    table = json.loads(path.read_text())
     found = []
     for image in table["images"]:
         boxes = [row["bbox"] for row in table["annotations"] if row["image_id"] == image["id"]]
         boxes = [box for box in boxes if box[2] > 0 and box[3] > 0]
-        found.append((read_image(shared_data / "samples/coco" / image["file_name"]), boxes))
+        if boxes:
+            found.append((read_image(path.parent / image["file_name"]), boxes))
+    assert found
     return found
 
 

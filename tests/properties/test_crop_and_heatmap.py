@@ -70,16 +70,24 @@ def test_a_mirrored_map_reads_the_same_point(x: float, y: float, swap: bool) -> 
     np.testing.assert_allclose(found, points, atol=0.05)
 
 
-@given(st.integers(2, 45), st.integers(2, 61))
-def test_plain_maps_are_shifted_after_mirroring(x: int, y: int) -> None:
-    """A plain crop of w cells, mirrored, puts cell x at w - x - ... one to the left of where it belongs."""
-    points = np.array([[[float(x), float(y)]]])
-    seen = np.ones((1, 1), bool)
-    maps, _ = encode(points, seen, GRID, unbiased=False)
-    mirrored, _ = encode(points * [-1, 1] + [GRID.width, 0], seen, GRID, unbiased=False)
-    merged = merge_flipped(maps, mirrored, np.array([0]), shift=True)
-    found, _ = decode(merged, Decoding("argmax"))
-    np.testing.assert_array_equal(found, points)
+@given(st.floats(10, 38), st.floats(8, 55))
+def test_a_plain_map_is_shifted_after_mirroring(x: float, y: float) -> None:
+    """A plain grid of w cells has its mirror line at w / 2: a point at x is seen at w - x."""
+    points, seen = np.array([[[x, y]]]), np.ones((1, 1), bool)
+    maps, _ = encode(points, seen, GRID)
+    mirrored, _ = encode(points * [-1, 1] + [GRID.width, 0], seen, GRID)
+    found, _ = decode(merge_flipped(maps, mirrored, np.array([0]), shift=True))
+    np.testing.assert_allclose(found, points, atol=0.05)
+
+
+@given(warps(), st.floats(10, 38), st.floats(10, 54))
+def test_a_point_of_the_picture_comes_back_through_its_map(warp: Warp, x: float, y: float) -> None:
+    """Picture → cells → target map → cells → picture, in both conventions, turned or not."""
+    points = warp.to_picture(np.full((len(warp), 1, 2), [x, y]), GRID)
+    maps, _ = encode(warp.to_grid(points, GRID), np.ones((len(warp), 1), bool), GRID)
+    found = warp.to_picture(decode(maps)[0].astype(float), GRID)
+    cell_px = np.linalg.norm(warp.matrices(GRID)[:, :, :2], axis=1).max(axis=1)
+    assert (np.linalg.norm(found - points, axis=2)[:, 0] <= 0.08 * cell_px).all()
 
 
 @settings(max_examples=50)

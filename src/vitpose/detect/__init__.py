@@ -12,6 +12,7 @@ when it is made.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, UnknownNameError
@@ -53,16 +54,20 @@ def load_detector(
 
     Raises:
         UnknownNameError: The text is none of these, or a label is none of the detector's.
-        InputError: The object is no detector, or the file of boxes is no such file.
+        InputError: The object is no detector, the text is a bare file name, a score is not from 0 to 1, or the
+            file of boxes is no such file.
         CheckpointError: The network's files are missing or do not fit.
         MissingDependencyError: The library that runs the network is not installed.
     """
+    spec = str(spec) if isinstance(spec, Path) else spec
     if not isinstance(spec, str):
         if not isinstance(spec, Detector):
             raise InputError(f"{spec!r:.200} is no detector: it needs a method `detect` and a flag `settles`")
         return spec
     kind, colon, argument = spec.partition(":")
     options: dict[str, Any] = {"labels": labels}
+    if min_score is not None and not 0 <= min_score <= 1:
+        raise InputError(f"min_score {min_score} must be from 0 to 1")
     if min_score is not None:
         options["min_score"] = min_score
     match kind, argument:
@@ -77,5 +82,8 @@ def load_detector(
             return OnnxDetector(file, device="cpu" if device == "cpu" else "auto", **options)
         case "boxes", file if file:
             return CocoBoxes(file, **options)
+    if spec.endswith((".onnx", ".json")):
+        kind = "onnx" if spec.endswith(".onnx") else "boxes"
+        raise InputError(f"the detector {spec!r} is a file of some kind; write {kind}:{spec}")
     forms = ["rtdetr", "rtdetr:NAME", "onnx:FILE", "boxes:FILE", "whole-picture"]
     raise UnknownNameError("detector", spec, forms)

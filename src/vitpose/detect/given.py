@@ -65,8 +65,8 @@ class CocoBoxes:
 
     A picture is found by its base name among the `file_name`s of the file's `images`; in a file
     without them, by the number at the end of its stem, which is the `image_id`
-    (`000000000785.jpg` is 785), or by the stem itself where ids are texts. A picture of which the
-    file says nothing has no boxes. Crowd regions (`iscrowd`) are no boxes.
+    (`000000000785.jpg` is 785), or by the stem itself where ids are texts. A picture without a
+    row has no boxes. Crowd regions (`iscrowd`) are no boxes.
 
     Args:
         path: A list of `{image_id, category_id, bbox, score}` or a `{images, annotations,
@@ -129,7 +129,7 @@ class CocoBoxes:
         return Detections.found(boxes, scores, [row.label for row in rows], size)
 
     def _identify(self, name: str) -> Any:
-        """Returns the picture's id in the file, or None where the file does not have it."""
+        """Returns the picture's id in the file."""
         if not name:
             raise InputError(
                 f"a picture without a file name cannot be found in {self.path}; read it from a file, or "
@@ -156,7 +156,12 @@ class CocoBoxes:
                 f"{name!r} could be any of the pictures {ids} of {self.path}, which share its base name; "
                 "give the path as the file has it"
             )
-        return ids[0] if ids else None
+        if not ids:
+            raise InputError(
+                f"{name!r} is not among the {len(self._images)} pictures of {self.path}; give the file that was "
+                "made for it, or add it to its `images`"
+            )
+        return ids[0]
 
 
 @dataclass(frozen=True)

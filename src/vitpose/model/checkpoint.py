@@ -125,10 +125,23 @@ def config_from_original(state: Mapping[str, Tensor], source: str) -> VitPoseCon
                 f"{source} has no parameter {name!r} of {axes} axes, so it is no original ViTPose "
                 f"checkpoint; it starts with: {found}"
             )
+    options: dict[str, Any] = {
+        "backbone_config": _backbone_from_shapes(shapes, source),
+        "use_simple_decoder": "head.deconv_layers.0.weight" not in state,
+    }
+    keypoints = shapes["head.final_layer.weight"][0]
+    if keypoints == 17:
+        # The first head of every released file is COCO's; a file that was split off for animals looks the same.
+        logger.info("%s has 17 keypoints, which are taken for COCO's; another skeleton must be named", source)
+        return VitPoseConfig.for_skeleton(Skeleton.load("coco"), **options)
+    return VitPoseConfig(num_labels=keypoints, **options)
+
+
+def _backbone_from_shapes(shapes: Mapping[str, tuple[int, ...]], source: str) -> VitPoseBackboneConfig:
     _, tokens, width = shapes["backbone.pos_embed"]
-    blocks = {match[1] for name in state if (match := re.match(r"backbone\.blocks\.(\d+)\.", name))}
+    blocks = {match[1] for name in shapes if (match := re.match(r"backbone\.blocks\.(\d+)\.", name))}
     experts = {
-        match[1]: name for name in state if (match := re.search(r"\.mlp\.experts\.(\d+)\.bias$", name))
+        match[1]: name for name in shapes if (match := re.search(r"\.mlp\.experts\.(\d+)\.bias$", name))
     }
     # The number of heads leaves no trace in the shapes: it is known by the width alone.
     heads = {192: 3, 384: 12, 768: 12, 1024: 16, 1280: 16, 1408: 16}.get(width)
@@ -139,7 +152,7 @@ def config_from_original(state: Mapping[str, Tensor], source: str) -> VitPoseCon
             f"{source} is {width} wide with {tokens} position embeddings, which no released ViTPose is; "
             "pass config=VitPoseConfig(...) that describes it"
         )
-    backbone = VitPoseBackboneConfig(
+    return VitPoseBackboneConfig(
         image_size=image_size,
         hidden_size=width,
         num_hidden_layers=max(1, len(blocks)),
@@ -148,13 +161,6 @@ def config_from_original(state: Mapping[str, Tensor], source: str) -> VitPoseCon
         part_features=shapes[next(iter(experts.values()))][0] if experts else 0,
         layer_norm_eps=1e-6,
     )
-    simple, keypoints = "head.deconv_layers.0.weight" not in state, shapes["head.final_layer.weight"][0]
-    if keypoints == 17:
-        # The first head of every released file is COCO's; a file that was split off for animals looks the same.
-        logger.info("%s has 17 keypoints, which are taken for COCO's; another skeleton must be named", source)
-        coco = Skeleton.load("coco")
-        return VitPoseConfig.for_skeleton(coco, backbone_config=backbone, use_simple_decoder=simple)
-    return VitPoseConfig(num_labels=keypoints, backbone_config=backbone, use_simple_decoder=simple)
 
 
 class Checkpoint(NamedTuple):

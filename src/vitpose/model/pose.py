@@ -227,8 +227,10 @@ class VitPoseForPoseEstimation(nn.Module):
         experts = getattr(self.config.backbone_config, "num_experts", 1)
         if experts == 1:
             raise InputError("this network has no experts to fold; it is dense already")
-        if not 0 <= index < experts:
-            raise InputError(f"expert {index} does not exist; the network has {experts}, 0 to {experts - 1}")
+        if not isinstance(index, int) or not 0 <= index < experts:
+            raise InputError(
+                f"expert {index!r} does not exist; the network has {experts}, 0 to {experts - 1}"
+            )
         dense = copy.copy(self.config)
         dense.backbone_config = replace(self.config.backbone_config, num_experts=1, out_features=None)
         with torch.device("meta"):
@@ -245,7 +247,10 @@ class VitPoseForPoseEstimation(nn.Module):
         dtype: torch.dtype | str | None = None,
         device: Any = None,
         device_map: Any = None,
-        **hub: Any,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
     ) -> Self:
         """Loads a network in evaluation mode.
 
@@ -257,14 +262,24 @@ class VitPoseForPoseEstimation(nn.Module):
                 the type in the file; float32 without it.
             device: Where to put it, or "auto"; the CPU without it.
             device_map: `transformers`' way of saying it: a device, "auto", or {"": device}.
-            **hub: revision, token, cache_dir, local_files_only, as in `vitpose.hub.find_file`.
+            revision: Branch, tag or commit of a repository.
+            token: Access token for the hub; True takes the stored one.
+            cache_dir: Where downloads are kept.
+            local_files_only: Never ask the network.
 
         Raises:
             UnknownNameError: No such model, type or device.
             CheckpointError: The files are missing, damaged, unsafe, or do not fit.
         """
         place = _place(device, device_map)
-        config, state, source = read_checkpoint(name, config, **hub)
+        config, state, source = read_checkpoint(
+            name,
+            config,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
         wanted = choose_dtype(dtype, state)
         if config.use_pretrained_backbone:
             config = replace(config, use_pretrained_backbone=False)  # the checkpoint brings those weights too
