@@ -232,9 +232,13 @@ def _load_shipped(name: str) -> Skeleton:
 
 
 def plain_name(name: str) -> str:
-    """Returns a keypoint's name, spelt in one way: "L_Eye", "Left-Eye" and "left_eye" are the same."""
+    """Returns a keypoint's name, spelt in one way: "L_Eye", "Left-Eye" and "left_eye" are the same.
+
+    So are AP-10K's own "L_F_Paw" and its files' "left_front_paw".
+    """
     plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-    return re.sub(r"^l_", "left_", re.sub(r"^r_", "right_", plain))
+    plain = re.sub(r"^l_", "left_", re.sub(r"^r_", "right_", plain))
+    return re.sub(r"_f_paw$", "_front_paw", re.sub(r"_b_paw$", "_back_paw", plain))
 
 
 def _side_colour(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..errors import InputError, require
+from ..errors import require
 from .annotations import Person
 from .results import Result
 
@@ -61,17 +61,13 @@ def coco_numbers(
         results: The predictions.
         selection: The points that are compared.
         images: Ids of the pictures that count.
-        extent: Of which predicted points the extent is a prediction's area, which decides whether one that is nobody
-            counts as medium or large. COCO takes all points, COCO-WholeBody those of the body.
+        extent: Of which predicted points the extent is the area of a prediction that came without a box. The area
+            decides whether a prediction that is nobody counts as medium or large. COCO takes all
+            points, COCO-WholeBody those of the body.
 
     Raises:
         MissingDependencyError: pycocotools is not installed.
-        InputError: A sigma is missing.
     """
-    if len(selection.sigmas) != len(selection.annotated):
-        raise InputError(
-            f"{len(selection.annotated)} points have {len(selection.sigmas)} sigmas; OKS needs one a point"
-        )
     coco = require("pycocotools.coco", "evaluate", "for average precision")
     judge = require("pycocotools.cocoeval", "evaluate", "for average precision")
     inside = set(images)
@@ -139,7 +135,7 @@ def _person_row(number: int, person: Person, selection: Selection) -> dict[str, 
 
 
 def _result_row(number: int, result: Result, selection: Selection, extent: slice) -> dict[str, Any]:
-    width, height = np.ptp(result.points[extent, :2], axis=0).tolist()
+    width, height = result.xywh[2:] if result.boxed else np.ptp(result.points[extent, :2], axis=0).tolist()
     return {
         "id": number,
         "image_id": result.image_id,

@@ -38,6 +38,7 @@ class Result:
         points: x, y (px) and score of each keypoint.
         score: Of the pose, which orders the results in COCO's measures.
         xywh: The box it was looked for in, or that of its points: left, top, width, height, px.
+        boxed: Whether it is the former, whose area pycocotools then takes for the pose's.
     """
 
     image_id: Any
@@ -45,6 +46,19 @@ class Result:
     points: Float[np.ndarray, "k 3"]
     score: float
     xywh: Quad
+    boxed: bool
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], points: Float[np.ndarray, "k 3"]) -> Result:
+        """Takes over an entry of COCO's results file, whose points are these."""
+        box: Any = row.get("bbox")
+        boxed = isinstance(box, list | tuple) and len(box) == 4 and all(map(_is_finite, box))
+        if not boxed:
+            low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+            box = (*low, *(high - low))
+        left, top, width, height = map(float, box)
+        xywh = (left, top, width, height)
+        return cls(row["image_id"], row.get("category_id", 1), points, float(row["score"]), xywh, boxed)
 
     def to_row(self) -> dict[str, Any]:
         """Returns the entry of COCO's results file."""
@@ -53,7 +67,7 @@ class Result:
             "category_id": self.category_id,
             "keypoints": self.points.ravel().tolist(),
             "score": self.score,
-            "bbox": list(self.xywh),
+            **({"bbox": list(self.xywh)} if self.boxed else {}),
         }
 
 
@@ -117,13 +131,7 @@ def _result(index: int, row: Any, annotations: Annotations, problems: Problems) 
     elif (points := _points(row.get("keypoints"))) is None or not _is_finite(row.get("score")):
         problems.add("predictions without finite keypoints and score", name)
     else:
-        return Result(
-            image_id=row["image_id"],
-            category_id=row.get("category_id", 1),
-            points=points,
-            score=float(row["score"]),
-            xywh=_box(row.get("bbox"), points),
-        )
+        return Result.from_row(row, points)
     return None
 
 
@@ -137,15 +145,6 @@ def _points(values: Any) -> Float[np.ndarray, "k 3"] | None:
     except (TypeError, ValueError):
         return None
     return points if len(points) and np.isfinite(points).all() else None
-
-
-def _box(box: Any, points: Float[np.ndarray, "k 3"]) -> Quad:
-    if isinstance(box, list | tuple) and len(box) == 4 and all(map(_is_finite, box)):
-        left, top, width, height = map(float, box)
-        return left, top, width, height
-    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
-    left, top, width, height = np.concatenate([low, high - low]).tolist()
-    return left, top, width, height
 
 
 @dataclass(frozen=True)
@@ -283,7 +282,7 @@ def _kept(
     for row, entry in enumerate(poses.to_coco(picture.id)):
         if row in rows:
             points = np.array(entry["keypoints"]).reshape(-1, 3)
-            yield Result(picture.id, kinds[row], points, entry["score"], _box(entry["bbox"], points))
+            yield Result.from_row(entry | {"category_id": kinds[row]}, points)
 
 
 def _unrepeated(pipeline: Pipeline, poses: Poses, kinds: Sequence[Any], max_oks: float) -> Iterable[int]:

@@ -24,6 +24,7 @@ CELL_PX = 240
 BAR_PX = 22
 """Height of the line of text above them."""
 COLUMNS = 3
+THICKNESS_PX = 2.5
 _MARGIN, _WHITE, _GREY = 0.15, (255, 255, 255), (40, 40, 40)
 
 
@@ -102,7 +103,12 @@ class _Case:
         view = cv2.warpAffine(image, matrix, (CELL_PX, CELL_PX), flags=cv2.INTER_LINEAR)
         points = ((xy - corner) * scale)[None].astype(np.float32)
         box = np.array([[0, 0, CELL_PX, CELL_PX]], np.float32)
-        return draw(view, Poses(points, scores[None], box, np.ones(1, np.float32), skeleton), threshold=0.5)
+        return draw(
+            view,
+            Poses(points, scores[None], box, np.ones(1, np.float32), skeleton),
+            threshold=0.5,
+            thickness=THICKNESS_PX,
+        )
 
 
 def _sheet(cells: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarray, "hs ws 3"]:
