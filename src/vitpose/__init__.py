@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         UnknownNameError,
         VitPoseError,
     )
+    from .evaluate import evaluate_model, evaluate_predictions
     from .hub import list_models
     from .image import find_images, read_image, save_image
     from .loading import load
@@ -50,6 +51,7 @@ _HOMES = {
         "BoxError", "CheckpointError", "ImageError", "InputError", "MissingDependencyError", "OutputError",
         "SkeletonError", "UnknownNameError", "VitPoseError",
     ),
+    "evaluate": ("evaluate_model", "evaluate_predictions"),
     "hub": ("list_models",),
     "image": ("find_images", "read_image", "save_image"),
     "loading": ("load",),
@@ -67,7 +69,8 @@ __all__ = [
     "BoxError", "CheckpointError", "Detections", "ImageError", "InputError", "MissingDependencyError", "OutputError",
     "Pipeline", "Poses", "Prediction", "Size", "Skeleton", "SkeletonError", "UnknownNameError", "VitPoseBackbone",
     "VitPoseBackboneConfig", "VitPoseConfig", "VitPoseError", "VitPoseEstimatorOutput",
-    "VitPoseForPoseEstimation", "VitPoseImageProcessor", "draw", "draw_heatmaps", "find_images", "list_models", "load",
+    "VitPoseForPoseEstimation", "VitPoseImageProcessor", "draw", "draw_heatmaps", "evaluate_model",
+    "evaluate_predictions", "find_images", "list_models", "load",
     "read_image", "save_image", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh",
 ]  # fmt: skip
 

@@ -203,13 +203,13 @@ class Skeleton:
         if sorted(labels) != list(range(len(labels))):
             raise SkeletonError(f"labels must be numbered 0 to {len(labels) - 1}, not {list(labels)}")
         names = [labels[index] for index in range(len(labels))]
-        plain = tuple(map(_plain_name, names))
+        plain = tuple(map(plain_name, names))
         for edge in edges or ():
             if len(edge) != 2:
                 raise SkeletonError(f"edges must be pairs of keypoints' indices, not {edge!r}")
         limbs = tuple((int(a), int(b)) for a, b in edges or ())
         for known in map(_load_shipped, cls.available()):
-            if tuple(map(_plain_name, known.keypoints)) == plain:
+            if tuple(map(plain_name, known.keypoints)) == plain:
                 same = edges is None or {frozenset(limb) for limb in limbs} == set(
                     map(frozenset, known.limbs)
                 )
@@ -234,14 +234,18 @@ def _load_shipped(name: str) -> Skeleton:
     )
 
 
-def _plain_name(name: str) -> str:
-    """Spells a keypoint's name in one way: "L_Eye", "Left-Eye" and "left_eye" are the same."""
+def plain_name(name: str) -> str:
+    """Returns a keypoint's name, spelt in one way: "L_Eye", "Left-Eye" and "left_eye" are the same.
+
+    So are AP-10K's own "L_F_Paw" and its files' "left_front_paw".
+    """
     plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-    return re.sub(r"^l_", "left_", re.sub(r"^r_", "right_", plain))
+    plain = re.sub(r"^l_", "left_", re.sub(r"^r_", "right_", plain))
+    return re.sub(r"_f_paw$", "_front_paw", re.sub(r"_b_paw$", "_back_paw", plain))
 
 
 def _side_colour(name: str) -> str:
-    plain = _plain_name(name)
+    plain = plain_name(name)
     return LEFT_COLOUR if "left" in plain else RIGHT_COLOUR if "right" in plain else MIDDLE_COLOUR
 
 

@@ -66,7 +66,7 @@ class Job:
             self._print_failures()
             return FAILED
         writer = Writer(self.out, kinds, sources, self.threshold)
-        with _said("loading the model"):
+        with say_while("loading the model"):
             pipe = vitpose.load(**self.loading)
         try:
             self._go_through(sources, pipe, writer)
@@ -94,13 +94,13 @@ class Job:
         return list(found.values())
 
     def _go_through(self, sources: Sequence[str | Path], pipe: Pipeline, writer: Writer) -> None:
-        with writer, _progress(len(sources)) as advance:
+        with writer, show_progress() as advance:
             for index, prediction in enumerate(pipe.each(sources, **self.running)):
                 try:
                     writer.add(index, prediction)
                 except VitPoseError as error:
                     self._fail(prediction.name, error)
-                advance()
+                advance(index + 1, len(sources))
 
     def _fail(self, name: str, error: VitPoseError) -> None:
         reason = " ".join(str(error).split())
@@ -150,7 +150,7 @@ def _counted(number: int, one: str, several: str = "") -> str:
 
 
 @contextmanager
-def _said(what: str) -> Iterator[None]:
+def say_while(what: str) -> Iterator[None]:
     """Says on a terminal what takes long; says nothing elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -161,10 +161,10 @@ def _said(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """Shows a bar on a terminal, which is moved on by calling what this yields; shows nothing elsewhere."""
+def show_progress() -> Iterator[Callable[[int, int], None]]:
+    """Shows a bar on a terminal, which what this yields moves on: done, of all; shows nothing elsewhere."""
     console = Console(stderr=True)
     columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

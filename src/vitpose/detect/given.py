@@ -92,7 +92,7 @@ class CocoBoxes:
         for image in file.images:
             if image.get("file_name"):
                 self._ids_by_name.setdefault(_base_name(image["file_name"]), []).append(image["id"])
-        self._rows: dict[Any, list[_Row]] = {}
+        self._rows: dict[Any, list[BoxRow]] = {}
         for row in file.rows:
             if row.label in wanted and row.score >= min_score and min(row.xywh[2:]) > 0:
                 self._rows.setdefault(row.image_id, []).append(row)
@@ -164,11 +164,35 @@ class CocoBoxes:
         return ids[0]
 
 
+def read_boxes(path: str | Path) -> list[BoxRow]:
+    """Reads the boxes of a COCO file as they stand: neither cut nor matched with pictures.
+
+    Crowd regions (`iscrowd`) are left out.
+
+    Args:
+        path: As of `CocoBoxes`.
+
+    Raises:
+        InputError: The file cannot be read, is not JSON, or is no such file.
+        BoxError: A row's box is not four finite numbers, or its size is negative.
+    """
+    return _read_coco(Path(path)).rows
+
+
 @dataclass(frozen=True)
-class _Row:
-    """One box of a COCO file."""
+class BoxRow:
+    """One box of a COCO file, as it stands there.
+
+    Attributes:
+        image_id: The picture's id, a number or a text.
+        category_id: What it holds, by the file's number.
+        label: The same by name.
+        xywh: Left, top, width, height, px; a size may be 0.
+        score: 1 where the file has none.
+    """
 
     image_id: Any
+    category_id: int
     label: str
     xywh: tuple[float, ...]
     score: float
@@ -178,7 +202,7 @@ class _Row:
 class _CocoFile:
     images: list[dict[str, Any]]
     names: Mapping[int, str]
-    rows: list[_Row]
+    rows: list[BoxRow]
 
     def known_labels(self) -> set[str]:
         return set(self.names.values()) | {row.label for row in self.rows}
@@ -224,7 +248,7 @@ def _read_categories(path: Path, categories: Any) -> dict[int, str]:
         raise InputError(f"{path}: every category needs an id and a name, not {categories!r:.200}") from error
 
 
-def _read_row(where: str, row: Any, names: Mapping[int, str]) -> _Row:
+def _read_row(where: str, row: Any, names: Mapping[int, str]) -> BoxRow:
     if not isinstance(row, dict) or not {"image_id", "category_id", "bbox"} <= row.keys():
         raise InputError(f"{where}: image_id, category_id and bbox are needed, not {row!r:.200}")
     if not isinstance(row["image_id"], (int, str)) or not isinstance(row["category_id"], int):
@@ -245,7 +269,8 @@ def _read_row(where: str, row: Any, names: Mapping[int, str]) -> _Row:
     if not isinstance(score, (int, float)) or not np.isfinite(score):
         raise InputError(f"{where}: score {score!r} must be a finite number; mend or drop the row")
     category = row["category_id"]
-    return _Row(row["image_id"], names.get(category, f"category {category}"), xywh, float(score))
+    label = names.get(category, f"category {category}")
+    return BoxRow(row["image_id"], category, label, xywh, float(score))
 
 
 def _base_name(name: str) -> str:

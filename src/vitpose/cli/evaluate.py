@@ -1,0 +1,232 @@
+"""`vitpose evaluate`: its options, and what it leaves behind. The measuring is `vitpose.evaluate`'s."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from ..hub import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from ..evaluate import Report
+
+_MODEL, _WHAT, _MEASURES, _OUTPUT = "The model", "What is evaluated", "Measures", "Output"
+
+
+def evaluate(
+    annotations: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Annotations in COCO's form, with any keypoints; CrowdPose's and COCO-WholeBody's too.",
+            rich_help_panel=_WHAT,
+        ),
+    ],
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the pictures.", rich_help_panel=_WHAT)
+    ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default="the boxes of the annotated people",
+            help="COCO's detections to look for poses in.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    min_score: Annotated[
+        float, typer.Option(min=0, max=1, help="Leave out detections that score less.", rich_help_panel=_WHAT)
+    ] = 0.0,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Measure COCO's keypoint results in this file, and run no model.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    skeleton: Annotated[
+        str | None,
+        typer.Option(
+            help="Name or .toml file of the annotated keypoints (names and sigmas), where the file's own are "
+            "not wanted.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    predicted_skeleton: Annotated[
+        str | None,
+        typer.Option(
+            help="Name or .toml file of the keypoints in --predictions, where they are not the annotated ones.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A short name (see 'vitpose models'), a folder, a hub repository, or an original .pth file.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = DEFAULT_MODEL,
+    flip_test: Annotated[
+        bool,
+        typer.Option(
+            "--flip-test",
+            help="Average with the mirrored picture: more accurate, twice the work.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = False,
+    dataset_index: Annotated[
+        int, typer.Option(min=0, help="Which expert of a ViTPose++ model; 0 is COCO.", rich_help_panel=_MODEL)
+    ] = 0,
+    device: Annotated[
+        str,
+        typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps.", rich_help_panel=_MODEL),
+    ] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="auto (bfloat16 on a GPU that has it), float32, float16, bfloat16.", rich_help_panel=_MODEL
+        ),
+    ] = "auto",
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="At most this many people at a time.", rich_help_panel=_MODEL)
+    ] = 32,
+    oks_nms: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            show_default="0.9 with --boxes, otherwise all stay",
+            help="Of two poses of a picture that are more alike than this, by OKS, keep the better.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            show_default="what fits the file",
+            help="Separated by commas: coco, coco-keypoints (AP of each alone), crowdpose, wholebody, pck, pckh, "
+            "auc, epe, nme.",
+            rich_help_panel=_MEASURES,
+        ),
+    ] = None,
+    length: Annotated[
+        str | None,
+        typer.Option(
+            show_default="torso, or box where there is none",
+            help="What pck and nme divide by: torso, box, head, two points (left_eye:right_eye), or pixels.",
+            rich_help_panel=_MEASURES,
+        ),
+    ] = None,
+    thresholds: Annotated[
+        str, typer.Option(help="Of pck, shares of the length.", rich_help_panel=_MEASURES)
+    ] = "0.05,0.1,0.2",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default="nothing is written",
+            help="Folder for report.json, predictions.json and worst.jpg.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    worst: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Draw the N worst cases into worst.jpg: left predicted, right annotated.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = 0,
+) -> None:
+    """Measure a model, or saved predictions, against annotations.
+
+    What cannot be used is counted and named in the end. If a picture failed,
+    the exit code is 1.
+    """
+    out = None if out is None else out.expanduser()
+    _refuse_contradictions(images, boxes, predictions, out, worst)
+    measures: dict[str, Any] = {
+        "metrics": None if metrics is None else [name.strip() for name in metrics.split(",")],
+        "skeleton": skeleton,
+        "length": length,
+        "thresholds": _read_thresholds(thresholds),
+    }
+    if predictions is not None:
+        from ..evaluate import evaluate_predictions
+
+        report = evaluate_predictions(
+            predictions, annotations, predicted_skeleton=predicted_skeleton, **measures
+        )
+    else:
+        loading: dict[str, Any] = {
+            "device": device,
+            "dtype": dtype,
+            "dataset_index": dataset_index,
+            "batch_size": batch_size,
+        }
+        running = {"boxes": boxes, "flip_test": flip_test, "min_score": min_score, "max_oks": oks_nms}
+        report = _run(model, loading, annotations, images, running | measures)
+    report.print()
+    if out is not None:
+        _write(report, out, images, worst, with_predictions=predictions is None)
+    raise typer.Exit(1 if report.problems.pictures else 0)
+
+
+def _refuse_contradictions(
+    images: Path | None, boxes: Path | None, predictions: Path | None, out: Path | None, worst: int
+) -> None:
+    from .output import refuse_unwritable
+
+    if predictions is None and images is None:
+        raise InputError(
+            "the pictures' folder is missing; give --images, or --predictions to measure saved ones"
+        )
+    if predictions is not None and boxes is not None:
+        raise InputError(f"both --boxes {boxes} and --predictions {predictions} are given; give one")
+    if worst and (out is None or images is None):
+        raise InputError(f"--worst {worst} draws pictures into a file; give --images and --out too")
+    if out is not None:
+        refuse_unwritable(out)
+
+
+def _read_thresholds(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"--thresholds must be numbers separated by commas, not {text!r}") from error
+
+
+def _run(
+    model: str, loading: dict[str, Any], annotations: Path, images: Path | None, options: dict[str, Any]
+) -> Report:
+    from ..evaluate import evaluate_model
+    from ..loading import load
+    from .job import say_while, show_progress
+
+    with say_while("loading the model"):
+        pipe = load(model, None, **loading)
+    with show_progress() as advance:
+        report = evaluate_model(pipe, annotations, images or "", advance=advance, **options)
+    return replace(report, settings={**report.settings, "model": model})
+
+
+def _write(report: Report, out: Path, images: Path | None, worst: int, with_predictions: bool) -> None:
+    from ..evaluate import draw_worst
+    from ..image import save_image
+
+    names = ["report.json"]
+    report.save(out / "report.json")
+    if with_predictions:
+        names.append("predictions.json")
+        report.save_results(out / "predictions.json")
+    if worst and images is not None:
+        names.append("worst.jpg")
+        save_image(out / "worst.jpg", draw_worst(report, images, worst))
+    typer.echo(f"written to {out}: {', '.join(names)}")

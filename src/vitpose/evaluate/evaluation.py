@@ -1,0 +1,317 @@
+"""From annotations and predictions to a report: which measures, over which points.
+
+The functions are `evaluate_model` and `evaluate_predictions`. There is no function `evaluate`: the package has that
+name, and one would hide the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from ..errors import InputError, UnknownNameError
+from ..pipeline import Pipeline
+from ..skeleton import Skeleton
+from .annotations import Annotations, read_annotations
+from .coco import Numbers, Selection, coco_numbers, numbers_by_keypoint
+from .correspondence import Correspondence, match_keypoints
+from .crowdpose import crowdpose_numbers
+from .distances import auc, by_keypoint, mean_distance, pck, relative_distances
+from .oks import MAX_OKS
+from .pairing import Pairs, has_torso, measure_lengths, pair
+from .report import Report
+from .results import Result, predict, read_results
+from .wholebody import wholebody_numbers
+
+METRICS = ("coco", "coco-keypoints", "crowdpose", "wholebody", "pck", "pckh", "auc", "epe", "nme")
+"""What can be measured: COCO's ten numbers, AP of each keypoint alone, CrowdPose's and COCO-WholeBody's numbers,
+and distances."""
+
+PCK_THRESHOLDS, PCKH_THRESHOLDS = (0.05, 0.1, 0.2), (0.1, 0.5)
+AUC_LENGTH_PX = 30.0
+"""AUC's thresholds go from 0 to this, as is usual for hands."""
+
+
+def evaluate_model(
+    pipeline: Pipeline,
+    annotations: str | Path,
+    images: str | Path,
+    *,
+    boxes: str | Path | None = None,
+    metrics: Sequence[str] | None = None,
+    flip_test: bool = False,
+    skeleton: str | Path | Skeleton | None = None,
+    min_score: float = 0.0,
+    max_oks: float | None = None,
+    length: str | None = None,
+    thresholds: Sequence[float] = PCK_THRESHOLDS,
+    advance: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Measures a model on the pictures of an annotation file.
+
+    Args:
+        pipeline: The model, as of `vitpose.load(…, detector=None)`; a detector it has is not asked.
+        annotations: The annotation file, in COCO's form.
+        images: Folder of its pictures.
+        boxes: COCO's detections to look in; None looks in the boxes of the annotated people.
+        metrics: Some of `METRICS`; None takes those that fit the file.
+        flip_test: Average with the mirrored crops.
+        skeleton: Names and sigmas of the annotated points, where the file's own are not wanted.
+        min_score: Detections that score less are left out.
+        max_oks: Of two poses more alike than this the worse is left out; 1 keeps all. None is 0.9 with detections, and
+            1 with the people's own boxes, which repeat nobody.
+        length: What PCK and NME divide by: "torso", "box", "head", two points ("left_eye:right_eye") or
+            pixels; None is the torso if there is one, otherwise the box.
+        thresholds: Of PCK, shares of that length.
+        advance: Called after each picture with how many are done and how many there are.
+
+    Raises:
+        VitPoseError: Something is wrong that concerns all pictures. What concerns one is in the report's problems.
+    """
+    truth = read_annotations(annotations, skeleton)
+    bones = pipeline.estimator.skeleton
+    plan = _Plan.make(truth, bones, metrics, length, thresholds)
+    most_alike = max_oks if max_oks is not None else None if boxes is None else MAX_OKS
+    results = predict(
+        pipeline,
+        truth,
+        images,
+        boxes,
+        truth.problems,
+        flip_test=flip_test,
+        min_score=min_score,
+        max_oks=most_alike,
+        advance=advance,
+    )
+    settings = {
+        "model": pipeline.estimator.engine.description,
+        "annotations": str(annotations),
+        "images": str(images),
+        "boxes": "given" if boxes is None else str(boxes),
+        "flip_test": flip_test,
+        "min_score": min_score,
+        "max_oks": most_alike,
+    }
+    return plan.report(results, settings)
+
+
+def evaluate_predictions(
+    predictions: str | Path | Sequence[Mapping[str, Any]],
+    annotations: str | Path,
+    *,
+    metrics: Sequence[str] | None = None,
+    skeleton: str | Path | Skeleton | None = None,
+    predicted_skeleton: str | Path | Skeleton | None = None,
+    length: str | None = None,
+    thresholds: Sequence[float] = PCK_THRESHOLDS,
+) -> Report:
+    """Measures saved predictions, just as they are: none is left out, none is scored anew.
+
+    Args:
+        predictions: COCO's keypoint results, in a file or as a list: of `vitpose evaluate`, of
+            `vitpose predict --save coco`, or of another program.
+        annotations: The annotation file, in COCO's form.
+        metrics: Some of `METRICS`; None takes those that fit the file.
+        skeleton: Names and sigmas of the annotated points, where the file's own are not wanted.
+        predicted_skeleton: Names of the predicted points; None if they are the annotated ones.
+        length: As in `evaluate_model`.
+        thresholds: As in `evaluate_model`.
+
+    Raises:
+        VitPoseError: Something is wrong that concerns all predictions. What concerns one is in the report's problems.
+    """
+    truth = read_annotations(annotations, skeleton)
+    bones = truth.skeleton if predicted_skeleton is None else Skeleton.load(predicted_skeleton)
+    plan = _Plan.make(truth, bones, metrics, length, thresholds)
+    results = read_results(predictions, truth, truth.problems)
+    if results and len(results[0].points) != len(bones):
+        raise InputError(
+            f"the predictions have {len(results[0].points)} keypoints and the skeleton {bones.name!r} has "
+            f"{len(bones)}; pass predicted_skeleton, the names of the predicted points"
+        )
+    source = str(predictions) if isinstance(predictions, str | Path) else "a list"
+    return plan.report(results, {"predictions": source, "annotations": str(annotations)})
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What will be measured; made, and refused, before the network runs."""
+
+    truth: Annotations
+    bones: Skeleton
+    shared: Correspondence
+    metrics: tuple[str, ...]
+    length: str
+    thresholds: tuple[float, ...]
+
+    @classmethod
+    def make(
+        cls,
+        truth: Annotations,
+        bones: Skeleton,
+        metrics: Sequence[str] | None,
+        length: str | None,
+        thresholds: Sequence[float],
+    ) -> _Plan:
+        chosen = tuple(dict.fromkeys(fitting_metrics(truth) if metrics is None else metrics))
+        for name in chosen:
+            if name not in METRICS:
+                raise UnknownNameError("metric", name, METRICS)
+        if any(not 0 < threshold < np.inf for threshold in thresholds) or not thresholds:
+            raise InputError(f"thresholds must be above 0, and one at least, not {list(thresholds)}")
+        if truth.skeleton.sigmas == () and {"coco", "coco-keypoints", "crowdpose", "wholebody"} & set(chosen):
+            raise InputError(
+                f"the skeleton {truth.skeleton.name!r} of {truth.path} has no sigmas, which average precision needs; "
+                "pass a skeleton's .toml file with [sigmas], or choose other metrics"
+            )
+        measure = length or ("torso" if has_torso(truth.skeleton) else "box")
+        plan = cls(truth, bones, match_keypoints(truth.skeleton, bones), chosen, measure, tuple(thresholds))
+        for kind in plan._lengths():
+            measure_lengths(kind, truth.people, truth.skeleton)
+        return plan
+
+    def _lengths(self) -> set[str]:
+        """Returns the lengths that will be needed."""
+        needed = {self.length} if {"pck", "nme"} & set(self.metrics) else set()
+        return needed | ({"head"} if "pckh" in self.metrics else set())
+
+    def report(self, results: Sequence[Result], settings: Mapping[str, Any]) -> Report:
+        pairs = pair(self.truth, results, self.shared)
+        work = _Work(self, results, pairs, {}, {}, {})
+        for metric in self.metrics:
+            work.measure(metric)
+        predicted = sum(own is not None for own in pairs.results)
+        return Report(
+            settings={
+                **settings,
+                "skeleton": self.truth.skeleton.name,
+                "predicted_skeleton": self.bones.name,
+            },
+            counts={
+                "pictures": len(self.truth.pictures),
+                "people": len(pairs.people),
+                "predictions": len(results),
+                "people with a prediction": predicted,
+            },
+            compared=self.shared.names,
+            unpredicted=self.shared.unpredicted,
+            unannotated=self.shared.unannotated,
+            numbers=work.numbers,
+            by_keypoint=work.by_keypoint,
+            basis=work.basis,
+            problems=self.truth.problems,
+            results=tuple(results),
+            pairs=pairs,
+            annotations=self.truth,
+            predicted_skeleton=self.bones,
+        )
+
+
+def fitting_metrics(truth: Annotations) -> list[str]:
+    """Chooses the metrics that fit a file: its data set's own, and PCK where there is a torso."""
+    if len(truth.skeleton) == 133:
+        return ["wholebody"]
+    crowded = any(picture.crowd_index is not None for picture in truth.pictures.values())
+    precision = ["crowdpose" if crowded else "coco"] if truth.skeleton.sigmas else []
+    return precision + (["pck"] if has_torso(truth.skeleton) or not precision else [])
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Measures one thing after the other and keeps the numbers."""
+
+    plan: _Plan
+    results: Sequence[Result]
+    pairs: Pairs
+    numbers: dict[str, Numbers]
+    by_keypoint: dict[str, Numbers]
+    basis: dict[str, str]
+
+    def measure(self, metric: str) -> None:
+        if metric in ("coco", "coco-keypoints", "crowdpose", "wholebody"):
+            self._measure_precision(metric)
+        elif metric == "pck":
+            self._measure_pck("pck", "PCK", self.plan.length, self.plan.thresholds)
+        elif metric == "pckh":
+            self._measure_pck("pckh", "PCKh", "head", PCKH_THRESHOLDS)
+        elif metric == "auc":
+            relative = self.pairs.distances / AUC_LENGTH_PX
+            self._keep(metric, "AUC", auc, relative, self.pairs.labelled)
+            self.basis[metric] = f"thresholds up to {AUC_LENGTH_PX:g} px"
+        elif metric == "epe":
+            self._keep(metric, "EPE px", mean_distance, self.pairs.distances, self.pairs.labelled)
+            self.basis[metric] = self._only_found(self.pairs.distances, self.pairs.labelled)
+        else:
+            relative, rows = self._relative(self.plan.length)
+            self._keep(metric, "NME", mean_distance, relative, self.pairs.labelled[rows])
+            found = self._only_found(relative, self.pairs.labelled[rows])
+            self.basis[metric] = f"{found}; shares of the length {self.plan.length!r}"
+
+    def _measure_precision(self, metric: str) -> None:
+        truth, selection = self.plan.truth, self._selection()
+        people, images = truth.people, truth.pictures.keys()
+        if metric == "coco":
+            self.numbers[metric] = coco_numbers(people, self.results, selection, images=images)
+        elif metric == "crowdpose":
+            pictures, problems = truth.pictures, truth.problems
+            self.numbers[metric] = crowdpose_numbers(people, self.results, selection, pictures, problems)
+        elif metric == "wholebody":
+            parts = wholebody_numbers(people, self.results, selection, images=images)
+            self.numbers.update({f"{metric} {part}": numbers for part, numbers in parts.items()})
+        else:
+            rows = numbers_by_keypoint(people, self.results, selection, images=images)
+            for name in rows[0]:
+                self.by_keypoint[name] = dict(
+                    zip(self.plan.shared.names, [row[name] for row in rows], strict=True)
+                )
+
+    def _selection(self) -> Selection:
+        shared, skeleton = self.plan.shared, self.plan.truth.skeleton
+        return Selection(
+            shared.annotated,
+            shared.predicted,
+            np.array(skeleton.sigmas)[shared.annotated],
+            recount=bool(shared.unpredicted),
+        )
+
+    def _measure_pck(self, metric: str, title: str, length: str, thresholds: Sequence[float]) -> None:
+        relative, rows = self._relative(length)
+        labelled = self.pairs.labelled[rows]
+        for threshold in thresholds:
+            self._keep(metric, f"{title}@{threshold:g}", pck, relative, labelled, threshold=threshold)
+        self.basis[metric] = (
+            f"{int(labelled.sum())} points of {len(labelled)} people; shares of the length {length!r}"
+        )
+
+    def _relative(self, length: str) -> tuple[np.ndarray, Bool[np.ndarray, " n"]]:
+        """Returns distances as shares of a length, and of whom it can be measured; names the others."""
+        lengths = measure_lengths(length, self.pairs.people, self.plan.truth.skeleton)
+        rows = np.isfinite(lengths)
+        kind = f"people of whom the length {length!r} cannot be measured, in no measure that needs it"
+        if kind not in self.plan.truth.problems.names:
+            for row in np.flatnonzero(~rows):
+                self.plan.truth.problems.add(kind, self.plan.truth.name_of(self.pairs.people[row]))
+        return relative_distances(self.pairs.distances[rows], lengths[rows]), rows
+
+    def _keep(
+        self,
+        metric: str,
+        title: str,
+        measure: Callable[..., float | None],
+        distances: np.ndarray,
+        labelled: np.ndarray,
+        **settings: float,
+    ) -> None:
+        self.numbers.setdefault(metric, {})[title] = measure(distances, labelled, **settings)
+        own = by_keypoint(measure, distances, labelled, **settings)
+        self.by_keypoint[title] = dict(zip(self.plan.shared.names, own, strict=True))
+
+    def _only_found(self, distances: np.ndarray, labelled: np.ndarray) -> str:
+        found, all_points = int((labelled & np.isfinite(distances)).sum()), int(labelled.sum())
+        missing = "" if found == all_points else f" of {all_points}; the others' people have no prediction"
+        return f"{found} points{missing}"

@@ -1,0 +1,301 @@
+"""Predictions: made by a pipeline for the pictures of an annotation file, or read from a file of COCO's results.
+
+Owns what goes into the network and what of its poses stays. Knows no measure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ..boxes import Size, xyxy_from_xywh
+from ..detect.given import read_boxes
+from ..detect.protocol import Detections
+from ..errors import InputError
+from ..pipeline import Pipeline
+from ..pipeline import Prediction as PicturePrediction
+from ..poses import Poses
+from .annotations import Annotations, Picture
+from .oks import suppress_repeated
+from .problems import Problems
+
+Quad = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One predicted pose, as COCO's results hold it.
+
+    Attributes:
+        image_id: Of the picture.
+        category_id: What it is.
+        points: x, y (px) and score of each keypoint.
+        score: Of the pose, which orders the results in COCO's measures.
+        xywh: The box it was looked for in, or that of its points: left, top, width, height, px.
+        boxed: Whether it is the former, whose area pycocotools then takes for the pose's.
+    """
+
+    image_id: Any
+    category_id: Any
+    points: Float[np.ndarray, "k 3"]
+    score: float
+    xywh: Quad
+    boxed: bool
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], points: Float[np.ndarray, "k 3"]) -> Result:
+        """Takes over an entry of COCO's results file, whose points are these."""
+        box: Any = row.get("bbox")
+        boxed = isinstance(box, list | tuple) and len(box) == 4 and all(map(_is_finite, box))
+        if not boxed:
+            low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+            box = (*low, *(high - low))
+        left, top, width, height = map(float, box)
+        xywh = (left, top, width, height)
+        return cls(row["image_id"], row.get("category_id", 1), points, float(row["score"]), xywh, boxed)
+
+    def to_row(self) -> dict[str, Any]:
+        """Returns the entry of COCO's results file."""
+        return {
+            "image_id": self.image_id,
+            "category_id": self.category_id,
+            "keypoints": self.points.ravel().tolist(),
+            "score": self.score,
+            **({"bbox": list(self.xywh)} if self.boxed else {}),
+        }
+
+
+def read_results(
+    source: str | Path | Sequence[Mapping[str, Any]], annotations: Annotations, problems: Problems
+) -> list[Result]:
+    """Reads COCO's keypoint results.
+
+    Args:
+        source: A file that holds a list of `{image_id, category_id, keypoints, score}`, or such a list.
+        annotations: What they are predictions for. Rows of other pictures and categories are left out and named.
+        problems: Takes what cannot be used.
+
+    Raises:
+        InputError: The file cannot be read or is no such list, the rows do not have the same number of points, or
+            none can be used.
+    """
+    name = f"{source}" if isinstance(source, str | Path) else "the predictions"
+    rows = _read_rows(Path(source)) if isinstance(source, str | Path) else list(source)
+    results = [
+        result for index, row in enumerate(rows) if (result := _result(index, row, annotations, problems))
+    ]
+    counts = sorted({len(result.points) for result in results})
+    if len(counts) > 1:
+        raise InputError(f"{name}: poses have {counts} keypoints; all must have the same number")
+    if rows and not results:
+        kinds = "; ".join(f"{kind}: {len(names)}" for kind, names in problems.names.items())
+        raise InputError(
+            f"{name}: none of its {len(rows)} rows can be used with {annotations.path} ({kinds})"
+        )
+    return results
+
+
+def _read_rows(path: Path) -> list[Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); give a file of COCO's results"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}; give a file of COCO's results") from error
+    if not isinstance(content, list):
+        raise InputError(
+            f"{path} is no list; COCO's keypoint results are a list of {{image_id, category_id, keypoints, score}}"
+        )
+    return content
+
+
+def _result(index: int, row: Any, annotations: Annotations, problems: Problems) -> Result | None:
+    """Returns a row that can be used; names one that cannot."""
+    name = f"row {index}"
+    if not isinstance(row, Mapping) or "image_id" not in row:
+        problems.add("predictions without an image_id", name)
+    elif row["image_id"] not in annotations.pictures:
+        problems.add("predictions for an image that is not annotated", f"{name}, image {row['image_id']!r}")
+    elif row.get("category_id", 1) not in annotations.categories:
+        problems.add(
+            "predictions of a category that is not annotated", f"{name}, category {row['category_id']!r}"
+        )
+    elif (points := _points(row.get("keypoints"))) is None or not _is_finite(row.get("score")):
+        problems.add("predictions without finite keypoints and score", name)
+    else:
+        return Result.from_row(row, points)
+    return None
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and bool(np.isfinite(value))
+
+
+def _points(values: Any) -> Float[np.ndarray, "k 3"] | None:
+    try:
+        points = np.array(values, np.float64).reshape(-1, 3)
+    except (TypeError, ValueError):
+        return None
+    return points if len(points) and np.isfinite(points).all() else None
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A place to look for a pose."""
+
+    xywh: Quad
+    score: float
+    category_id: Any
+
+
+def predict(
+    pipeline: Pipeline,
+    annotations: Annotations,
+    images: str | Path,
+    boxes: str | Path | None,
+    problems: Problems,
+    *,
+    flip_test: bool = False,
+    min_score: float = 0.0,
+    max_oks: float | None = None,
+    advance: Callable[[int, int], None] | None = None,
+) -> list[Result]:
+    """Finds the poses in the pictures of an annotation file.
+
+    Args:
+        pipeline: Its detector is not asked.
+        annotations: Whose pictures, and whose people's boxes if there are no others.
+        images: Folder of the pictures.
+        boxes: COCO's detections, which are used as they stand: not cut at the picture's borders.
+        problems: Takes what cannot be used.
+        flip_test: Average with the mirrored crops.
+        min_score: Detections that score less are left out.
+        max_oks: Of two poses that are more alike the worse is left out; None keeps all.
+        advance: Called after each picture with how many are done and how many there are.
+
+    Raises:
+        InputError: The folder is none, or the boxes cannot be read.
+    """
+    folder = Path(images).expanduser()
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no folder {folder}; give the folder of the pictures that {annotations.path} names"
+        )
+    places = _given(annotations) if boxes is None else _detected(boxes, annotations, min_score, problems)
+    wanted = {id: own for id, own in _inside(places, annotations.pictures, problems).items() if own}
+    paths = [find_picture(folder, annotations.pictures[id]) for id in wanted]
+    found: list[Result] = []
+    predictions = pipeline.each(paths, [_detections(own) for own in wanted.values()], flip_test=flip_test)
+    for done, (id, prediction) in enumerate(zip(wanted, predictions, strict=True), start=1):
+        found += _kept(pipeline, annotations.pictures[id], wanted[id], prediction, max_oks, problems)
+        if advance is not None:
+            advance(done, len(wanted))
+    return found
+
+
+def find_picture(folder: Path, picture: Picture) -> Path:
+    """Returns where a picture lies: as the file names it, or under its base name."""
+    path = folder / picture.file_name
+    return path if path.is_file() else folder / Path(picture.file_name).name
+
+
+def _given(annotations: Annotations) -> dict[Any, list[_Box]]:
+    places: dict[Any, list[_Box]] = {}
+    for person in annotations.people:
+        if person.wanted:
+            places.setdefault(person.image_id, []).append(_Box(person.xywh, 1.0, person.category_id))
+    return places
+
+
+def _detected(
+    path: str | Path, annotations: Annotations, min_score: float, problems: Problems
+) -> dict[Any, list[_Box]]:
+    places: dict[Any, list[_Box]] = {}
+    for index, row in enumerate(read_boxes(path)):
+        if row.image_id not in annotations.pictures:
+            problems.add("boxes for an image that is not annotated", f"row {index}, image {row.image_id!r}")
+        elif row.category_id not in annotations.categories:
+            problems.add("boxes of a category that is not annotated", f"row {index}, {row.label}")
+        elif row.score >= min_score:
+            left, top, width, height = row.xywh
+            own = _Box((left, top, width, height), row.score, row.category_id)
+            places.setdefault(row.image_id, []).append(own)
+    return places
+
+
+def _inside(
+    places: Mapping[Any, Sequence[_Box]], pictures: Mapping[Any, Picture], problems: Problems
+) -> dict[Any, list[_Box]]:
+    """Leaves out the boxes in which nothing can be found, and names them."""
+    kept: dict[Any, list[_Box]] = {}
+    for id, own in places.items():
+        kept[id] = []
+        for box in own:
+            if kind := _flaw(box.xywh, pictures[id].size):
+                problems.add(kind, f"{pictures[id]}, box {list(box.xywh)}")
+            else:
+                kept[id].append(box)
+    return kept
+
+
+def _flaw(xywh: Quad, size: Size | None) -> str:
+    left, top, width, height = xywh
+    if min(width, height) <= 0:
+        return "boxes without area"
+    outside = size is not None and (left >= size.width or top >= size.height)
+    return "boxes wholly outside their picture" if outside or min(left + width, top + height) <= 0 else ""
+
+
+def _detections(places: Sequence[_Box]) -> Detections:
+    boxes = xyxy_from_xywh(np.array([box.xywh for box in places], np.float32))
+    scores = np.array([box.score for box in places], np.float32)
+    return Detections(boxes, scores, ("",) * len(places))
+
+
+def _kept(
+    pipeline: Pipeline,
+    picture: Picture,
+    places: Sequence[_Box],
+    prediction: PicturePrediction,
+    max_oks: float | None,
+    problems: Problems,
+) -> Iterator[Result]:
+    """Yields the results of one picture, less those that repeat a better one."""
+    poses, image = prediction.poses, prediction.image
+    if poses is None or image is None:
+        problems.pictures[str(picture)] = str(prediction.error)
+        return
+    if picture.size not in (None, Size.of(image)):
+        problems.add(
+            "pictures of another size than the file says", f"{picture}: {Size.of(image)}, not {picture.size}"
+        )
+    kinds = [box.category_id for box in places]
+    rows = range(len(poses)) if max_oks is None else sorted(_unrepeated(pipeline, poses, kinds, max_oks))
+    for row, entry in enumerate(poses.to_coco(picture.id)):
+        if row in rows:
+            points = np.array(entry["keypoints"]).reshape(-1, 3)
+            yield Result.from_row(entry | {"category_id": kinds[row]}, points)
+
+
+def _unrepeated(pipeline: Pipeline, poses: Poses, kinds: Sequence[Any], max_oks: float) -> Iterable[int]:
+    if not poses.skeleton.sigmas:
+        raise InputError(
+            f"the skeleton {poses.skeleton.name!r} has no sigmas, so poses that repeat each other cannot be told; "
+            "add [sigmas] to its .toml file, or pass max_oks=1"
+        )
+    # The area of the crop stands for the person's, as in the original's evaluation.
+    areas = pipeline.estimator.processor.warp_boxes(poses.boxes).extents.prod(axis=1)
+    sigmas, xy = np.array(poses.skeleton.sigmas), poses.xy.astype(np.float64)
+    for kind in set(kinds):
+        own = np.array([row for row, other in enumerate(kinds) if other == kind])
+        yield from own[
+            suppress_repeated(xy[own], poses.pose_scores[own], areas[own], sigmas, max_oks)
+        ].tolist()

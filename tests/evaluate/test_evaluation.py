@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+import vitpose
+from vitpose.boxes import Size
+from vitpose.engine.fake import FakeEngine
+from vitpose.errors import InputError, UnknownNameError
+from vitpose.estimator import Estimator
+from vitpose.evaluate import draw_worst, evaluate_model, evaluate_predictions
+from vitpose.pipeline import Pipeline
+from vitpose.processing import VitPoseImageProcessor
+from vitpose.skeleton import Skeleton
+
+pytest.importorskip("pycocotools")
+BONES = Skeleton(
+    "three", ("top", "left_end", "right_end"), ((0, 1), (0, 2)), ((1, 2),), sigmas=(0.1, 0.1, 0.1)
+)
+CELLS = np.array([[24.0, 10.0], [12.0, 40.0], [36.0, 40.0]])
+BOX = [50.0, 10.0, 60.0, 80.0]  # the crop's aspect, so the crop is 1.25 as large around (80, 50)
+TRUTH = CELLS * np.array([75, 100]) / [47, 63] + [80 - 37.5, 50 - 50]
+
+
+@pytest.fixture
+def pipe() -> Pipeline:
+    engine = FakeEngine(CELLS, Size(width=48, height=64))
+    return Pipeline(None, Estimator(engine, VitPoseImageProcessor(), BONES))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (160, 100)).save(folder / name)
+    return folder
+
+
+def annotated(*away: float) -> dict[str, Any]:
+    """One person a picture, whose points lie so many pixels to the right of what the engine finds."""
+    people = []
+    for index, pixels in enumerate(away):
+        points = np.concatenate([TRUTH + np.array([pixels, 0]), np.full((3, 1), 2)], axis=1)
+        people.append(
+            {"id": index + 1, "image_id": index + 1, "category_id": 1, "bbox": BOX, "area": 2500.0, "iscrowd": 0,
+             "keypoints": points.ravel().tolist()}
+        )  # fmt: skip
+    return {
+        "images": [
+            {"id": index + 1, "file_name": f"{name}.png", "width": 160, "height": 100}
+            for index, name in zip(range(len(away)), "abcd", strict=False)
+        ],
+        "annotations": people,
+        "categories": [{"id": 1, "keypoints": list(BONES.keypoints)}],
+    }
+
+
+def test_a_model_is_measured(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
+    path, steps = write(annotated(0, 8)), []
+    report = evaluate_model(
+        pipe, path, images, skeleton=BONES, metrics=["coco", "pck", "epe", "nme", "auc"], length="80",
+        thresholds=[0.05, 0.2], advance=lambda *step: steps.append(step),
+    )  # fmt: skip
+    assert steps == [(1, 2), (2, 2)]
+    assert report.numbers["pck"] == {"PCK@0.05": 0.5, "PCK@0.2": 1.0}
+    assert report.numbers["epe"]["EPE px"] == pytest.approx(4, abs=0.1)
+    assert report.numbers["nme"]["NME"] == pytest.approx(0.05, abs=0.002)
+    assert 0.5 < report.numbers["auc"]["AUC"] < 1
+    assert report.numbers["coco"]["AP50"] == pytest.approx(1)
+    assert report.by_keypoint["PCK@0.05"] == dict.fromkeys(BONES.keypoints, 0.5)
+    assert report.counts == {"pictures": 2, "people": 2, "predictions": 2, "people with a prediction": 2}
+    assert report.pairs.oks[1] < report.pairs.oks[0]
+
+
+def test_saved_predictions_give_the_same(
+    pipe: Pipeline, images: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = write(annotated(0, 8))
+    report = evaluate_model(pipe, path, images, skeleton=BONES, metrics=["coco", "epe"])
+    report.save_results(tmp_path / "predictions.json")
+    again = evaluate_predictions(tmp_path / "predictions.json", path, skeleton=BONES, metrics=["coco", "epe"])
+    assert again.numbers == report.numbers
+
+
+def test_what_fails_is_named_and_counts_as_missed(
+    pipe: Pipeline, images: Path, write: Callable[..., Path]
+) -> None:
+    content = annotated(0, 0, 0, 0)
+    content["annotations"][1]["bbox"] = [500, 0, 10, 10]
+    content["annotations"][3].update(image_id=1, bbox=[10, 10, 0, 5])
+    content["images"][0]["width"] = 170
+    report = evaluate_model(pipe, write(content), images, metrics=["pck", "epe"], length="80")
+    assert list(report.problems.pictures) == ["c.png"]
+    assert "c.png" in report.problems.pictures["c.png"]
+    assert report.problems.names == {
+        "boxes wholly outside their picture": ["b.png, box [500.0, 0.0, 10.0, 10.0]"],
+        "boxes without area": ["a.png, box [10.0, 10.0, 0.0, 5.0]"],
+        "pictures of another size than the file says": ["a.png: 160x100, not 170x100"],
+    }
+    assert report.numbers["pck"]["PCK@0.2"] == 0.25
+    assert report.basis["epe"] == "3 points of 12; the others' people have no prediction"
+    assert report.counts["people with a prediction"] == 1
+
+
+def test_detections_are_taken_as_they_are(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
+    """A box over the border is not cut; two alike give one pose; a weak one, and others, are left out."""
+    outside = [-30.0, -40.0, 60.0, 80.0]
+    row = {"image_id": 1, "category_id": 1}
+    detections = [
+        {**row, "bbox": outside, "score": 0.9},
+        {**row, "bbox": [-29.9, -40.0, 60.0, 80.0], "score": 0.8},
+        {**row, "bbox": BOX, "score": 0.05},
+        {**row, "image_id": 9, "bbox": BOX, "score": 0.9},
+        {**row, "category_id": 18, "bbox": BOX, "score": 0.9},
+    ]
+    path, boxes = write(annotated(0)), write(detections, "boxes.json")
+    report = evaluate_model(pipe, path, images, boxes=boxes, min_score=0.1, skeleton=BONES, metrics=["coco"])
+    (only,) = report.results
+    assert only.xywh == tuple(outside)
+    assert only.points[:, :2] == pytest.approx(TRUTH - np.array([80, 50]), abs=0.1)
+    assert only.score == pytest.approx(0.9 * only.points[:, 2].mean(), abs=1e-4)
+    assert report.problems.names == {
+        "boxes for an image that is not annotated": ["row 3, image 9"],
+        "boxes of a category that is not annotated": ["row 4, dog"],
+    }
+    everything = evaluate_model(
+        pipe, path, images, boxes=boxes, max_oks=1.0, skeleton=BONES, metrics=["coco"]
+    )
+    assert everything.counts["predictions"] == 3
+
+
+def test_pckh_and_people_who_cannot_be_measured(
+    pipe: Pipeline, images: Path, write: Callable[..., Path]
+) -> None:
+    content = annotated(8, 8)
+    content["annotations"][0]["head_bbox"] = [0, 0, 30, 40]  # 30 px: 8 px are less than half of it
+    report = evaluate_model(pipe, write(content), images, metrics=["pckh"])
+    assert report.numbers["pckh"] == {"PCKh@0.1": 0, "PCKh@0.5": 1}
+    (kind,) = report.problems.names
+    assert kind.startswith("people of whom the length 'head' cannot be measured")
+    assert report.problems.names[kind] == ["b.png, annotation 2"]
+
+
+def test_points_of_another_skeleton(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
+    content = annotated(0, 8)
+    content["categories"][0]["keypoints"] = ["right_end", "middle", "left_end"]
+    for one in content["annotations"]:
+        one["keypoints"] = [*one["keypoints"][6:], 80, 50, 2, *one["keypoints"][3:6]]
+    own = Skeleton("other", ("right_end", "middle", "left_end"), sigmas=(0.1, 0.1, 0.1))
+    report = evaluate_model(pipe, write(content), images, skeleton=own, metrics=["coco", "epe"])
+    assert report.compared == ("right_end", "left_end")
+    assert (report.unpredicted, report.unannotated) == (("middle",), ("top",))
+    assert report.numbers["epe"]["EPE px"] == pytest.approx(4, abs=0.1)
+    assert report.numbers["coco"]["AP50"] == pytest.approx(1)
+
+
+def test_metrics_fit_the_file(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
+    assert set(evaluate_model(pipe, write(annotated(0)), images).numbers) == {"pck"}
+    assert set(evaluate_model(pipe, write(annotated(0)), images, skeleton=BONES).numbers) == {"coco"}
+
+
+def test_report_as_table_and_json(
+    pipe: Pipeline, images: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    content = annotated(0, 0, 0)
+    content["categories"][0]["keypoints"][1] = "left_top"
+    report = evaluate_model(pipe, write(content), images, metrics=["epe"], flip_test=True)
+    screen = io.StringIO()
+    report.print(Console(file=screen, width=100))
+    for words in (
+        "3 pictures",
+        "EPE px",
+        "not predicted: left_top",
+        "not annotated: left_end",
+        "pictures that failed",
+    ):
+        assert words in screen.getvalue()
+    report.save(tmp_path / "out/report.json")
+    saved = json.loads((tmp_path / "out/report.json").read_text())
+    assert saved == report.to_dict()
+    assert saved["settings"]["flip_test"] is True
+    assert saved["keypoints"]["unpredicted"] == ["left_top"]
+
+
+def test_worst_cases_are_drawn(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
+    report = evaluate_model(pipe, write(annotated(0, 8)), images, metrics=["epe"])
+    sheet = draw_worst(report, images, 5)
+    assert sheet.shape == (262, 960, 3)  # two cases, two views each
+    assert draw_worst(report, images / "elsewhere", 1).shape == (262, 480, 3)
+    worst = draw_worst(report, images, 1)
+    assert (worst == sheet[:, :480]).all()
+    assert (worst[22:, :240] != worst[22:, 240:]).any()
+    with pytest.raises(InputError, match="count must be 1 or more, not 0"):
+        draw_worst(report, images, 0)
+    nobody = evaluate_predictions([], write(annotated(0)), metrics=["epe"])
+    with pytest.raises(InputError, match="nobody has a prediction, so there is no worst one"):
+        draw_worst(nobody, images)
+
+
+def test_refusals(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
+    path = write(annotated(0))
+    with pytest.raises(UnknownNameError, match="unknown metric 'pkc'; did you mean pck"):
+        evaluate_model(pipe, path, images, metrics=["pkc"])
+    with pytest.raises(InputError, match=r"thresholds must be above 0, and one at least, not \[0\.0\]"):
+        evaluate_model(pipe, path, images, thresholds=[0.0])
+    with pytest.raises(InputError, match=r"there is no folder .*elsewhere; give the folder of the pictures"):
+        evaluate_model(pipe, path, images / "elsewhere")
+    plain = Skeleton("plain", BONES.keypoints)
+    bare = Pipeline(None, Estimator(pipe.estimator.engine, pipe.estimator.processor, plain))
+    with pytest.raises(
+        InputError, match="the skeleton 'plain' has no sigmas, so poses that repeat each other"
+    ):
+        evaluate_model(bare, path, images, max_oks=0.5)
+
+
+def test_functions_are_not_hidden_by_the_package() -> None:
+    import vitpose.evaluate as package
+
+    assert vitpose.evaluate is package
+    assert vitpose.evaluate_model is package.evaluate_model
+
+
+def test_the_shipped_model_on_real_photographs(shared_data: Path) -> None:
+    """LSP's fourteen points against COCO's seventeen: twelve are compared."""
+    pipe = vitpose.load("vitpose-tiny", None, device="cpu")
+    report = evaluate_model(pipe, shared_data / "lsp/val.json", shared_data / "lsp/images", metrics=["pck"])
+    assert len(report.compared) == 12
+    assert report.unpredicted == ("neck", "head_top")
+    assert report.numbers["pck"]["PCK@0.2"] == pytest.approx(0.341, abs=0.005)
