@@ -203,9 +203,9 @@ class Skeleton:
         if sorted(labels) != list(range(len(labels))):
             raise SkeletonError(f"labels must be numbered 0 to {len(labels) - 1}, not {list(labels)}")
         names = [labels[index] for index in range(len(labels))]
-        plain = tuple(map(_plain_name, names))
+        plain = tuple(map(plain_name, names))
         for known in map(_load_shipped, cls.available()):
-            if tuple(map(_plain_name, known.keypoints)) == plain:
+            if tuple(map(plain_name, known.keypoints)) == plain:
                 return known
         sides = {name: index for index, name in enumerate(plain)}
         pairs = tuple(
@@ -231,14 +231,14 @@ def _load_shipped(name: str) -> Skeleton:
     )
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
     """Spells a keypoint's name in one way: "L_Eye", "Left-Eye" and "left_eye" are the same."""
     plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     return re.sub(r"^l_", "left_", re.sub(r"^r_", "right_", plain))
 
 
 def _side_colour(name: str) -> str:
-    plain = _plain_name(name)
+    plain = plain_name(name)
     return LEFT_COLOUR if "left" in plain else RIGHT_COLOUR if "right" in plain else MIDDLE_COLOUR
 
 

@@ -1,4 +1,4 @@
-"""The command line: `vitpose predict`, `vitpose models`, `vitpose convert`.
+"""The command line: `vitpose predict`, `vitpose models`, `vitpose convert`, `vitpose data`.
 
 Owns how errors and interruptions leave the program. Every command has a module of its own; none of
 them imports a network before it needs one, so that `vitpose --help` is quick.
@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import VitPoseError
-from . import convert, models, predict
+from . import convert, data, models, predict
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -72,3 +72,4 @@ def _options(
 app.command()(predict.predict)
 app.command()(models.models)
 app.command()(convert.convert)
+app.add_typer(data.data, name="data")

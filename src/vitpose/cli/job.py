@@ -94,7 +94,7 @@ class Job:
         return list(found.values())
 
     def _go_through(self, sources: Sequence[str | Path], pipe: Pipeline, writer: Writer) -> None:
-        with writer, _progress(len(sources)) as advance:
+        with writer, shown_progress(len(sources)) as advance:
             for index, prediction in enumerate(pipe.each(sources, **self.running)):
                 try:
                     writer.add(index, prediction)
@@ -161,10 +161,10 @@ def _said(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
+def shown_progress(total: int, what: str = "pictures") -> Iterator[Callable[[], None]]:
     """Shows a bar on a terminal, which is moved on by calling what this yields; shows nothing elsewhere."""
     console = Console(stderr=True)
-    columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total)
         yield lambda: bar.advance(task)
