@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -19,6 +19,9 @@ from ..boxes import Size
 from ..errors import ImageError, InputError, SkeletonError
 from ..image import read_image, read_size
 from ..skeleton import Skeleton, plain_name
+
+if TYPE_CHECKING:
+    from typing import Self
 
 COCO_PARTS = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
 """Where a row of COCO-WholeBody keeps its 133 points, in the order of the skeleton `coco-wholebody`."""
@@ -85,6 +88,9 @@ class Annotations:
     skeleton: Skeleton
     report: Report
 
+    columns: ClassVar[tuple[str, ...]] = ("picture_index", "boxes", "xy", "visibility", "areas", "ids")
+    """What has one entry a person."""
+
     def __len__(self) -> int:
         return len(self.boxes)
 
@@ -93,12 +99,11 @@ class Annotations:
         """Which points have a label, seen or hidden."""
         return self.visibility > 0
 
-    def select(self, rows: Any) -> Annotations:
+    def select(self, rows: Any) -> Self:
         """Returns some of the people: a slice, a mask or indices (n) of rows."""
-        columns = ("picture_index", "boxes", "xy", "visibility", "areas", "ids")
-        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+        return replace(self, **{name: getattr(self, name)[rows] for name in self.columns})
 
-    def map_to(self, skeleton: Skeleton) -> Annotations:
+    def map_to(self, skeleton: Skeleton) -> Self:
         """Returns the same people with the keypoints of another skeleton.
 
         Points are found by name, spelt in any way ("L_Eye" is "left_eye"). Those that these people lack get no

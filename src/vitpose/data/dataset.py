@@ -159,7 +159,7 @@ class MixSampler(Sampler[tuple[int, int]]):
     def __init__(
         self,
         lengths: Sequence[int],
-        weights: Sequence[float] | None = None,
+        weights: Sequence[float | int] | None = None,
         *,
         length: int | None = None,
         seed: int = 0,
@@ -193,7 +193,7 @@ class MixSampler(Sampler[tuple[int, int]]):
         """Returns (pass, index) of all samples of an epoch, for all processes."""
         # Counted from the first epoch on, so that rounding does not favour a source for ever.
         before, after = self._drawn(epoch), self._drawn(epoch + 1)
-        starts = np.cumsum([0, *self.lengths])
+        starts = np.cumsum([0, *self.lengths]).tolist()
         parts = [
             self._of_source(source, before[source], after[source], starts[source])
             for source in range(len(self.lengths))
@@ -201,11 +201,11 @@ class MixSampler(Sampler[tuple[int, int]]):
         keys = np.concatenate(parts)
         return np.random.default_rng([self.seed, 0, epoch]).permutation(keys)
 
-    def _drawn(self, epochs: int) -> np.ndarray:
+    def _drawn(self, epochs: int) -> list[int]:
         """How many samples of each source the first epochs take; they sum up to all."""
         ends = np.floor(np.cumsum(self.shares) * epochs * self.length + 0.5).astype(int)
         ends[-1] = epochs * self.length
-        return np.diff(ends, prepend=0)
+        return np.diff(ends, prepend=0).tolist()
 
     def _of_source(self, source: int, first: int, last: int, start: int) -> np.ndarray:
         count, keys = self.lengths[source], [np.zeros((0, 2), int)]

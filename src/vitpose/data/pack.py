@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -67,11 +67,14 @@ class Packed(Annotations):
     factors: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
     source_names: tuple[str, ...] = ()
 
-    def select(self, rows: Any) -> Packed:
-        """Returns some of the people: a slice, a mask or indices (n) of rows."""
-        columns = ("rows", "sources", "sizes", "origins", "factors")
-        chosen = cast("Packed", super().select(rows))
-        return replace(chosen, **{name: getattr(self, name)[rows] for name in columns})
+    columns: ClassVar[tuple[str, ...]] = (
+        *Annotations.columns,
+        "rows",
+        "sources",
+        "sizes",
+        "origins",
+        "factors",
+    )
 
     def by_source(self) -> list[Packed]:
         """Returns the people of each source, to be mixed with weights."""
