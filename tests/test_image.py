@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from vitpose import image as module
 from vitpose.errors import ImageError, UnknownNameError
-from vitpose.image import FORMATS, MAX_PIXELS, find_images, read_image, save_image
+from vitpose.image import FORMATS, MAX_PIXELS, find_images, read_image, read_size, save_image
 
 
 def make_photo(height: int = 24, width: int = 33) -> np.ndarray:
@@ -999,3 +999,19 @@ def test_real_photographs_cut_off(shared_data: Path) -> None:
         for damaged in (data[: len(data) // 2], data[: len(data) // 2].ljust(len(data), b"\0")):
             with pytest.raises(ImageError, match="cut off"):
                 read_image(damaged)
+
+
+@pytest.mark.parametrize("orientation", [None, 1, 3, 5, 6, 7, 8])
+def test_the_size_is_that_of_the_upright_picture(tmp_path: Path, orientation: int | None) -> None:
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[ExifTags.Base.Orientation] = orientation
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+    size = read_size(tmp_path / "a.jpg")
+    assert (size.height, size.width) == read_image(tmp_path / "a.jpg").shape[:2]
+
+
+def test_the_size_of_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"a.jpg is not a picture: it begins with"):
+        read_size(tmp_path / "a.jpg")

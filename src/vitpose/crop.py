@@ -31,7 +31,8 @@ class Warp:
 
     Attributes:
         centres: Middle of each rectangle, px of the picture.
-        extents: Width and height of each rectangle, px of the picture.
+        extents: Width and height of each rectangle, px of the picture. A negative width runs from right to
+            left: that crop is mirrored, in both conventions without a shift.
         size: Size of the crops, px.
         convention: "udp" or "plain".
         angles: Clockwise turn of each rectangle on the screen, degrees.

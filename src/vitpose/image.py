@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import ExifTags, Image
 
+from .boxes import Size
 from .errors import ImageError, UnknownNameError
 
 MAX_PIXELS = 200_000_000
@@ -109,6 +110,22 @@ def read_image(source: Any, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "
     file, name = _open(source)
     with file:
         return _decode(file, name, max_pixels)
+
+
+def read_size(path: str | os.PathLike[str]) -> Size:
+    """Returns the size of a picture file, upright, by its header alone.
+
+    Raises:
+        ImageError: There is no such picture, or its header is damaged.
+    """
+    file, name = _open(path)
+    with file, _pillow_contained(name):
+        opener = _find_opener(file.read(16), name)
+        file.seek(0)
+        image = opener(file, "")
+        width, height = image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # a quarter turn, mirrored or not
+    return Size(height, width) if turned else Size(width, height)
 
 
 def find_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str | Path]:

@@ -161,10 +161,10 @@ def say_while(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def show_progress() -> Iterator[Callable[[int, int], None]]:
+def show_progress(what: str = "pictures") -> Iterator[Callable[[int, int], None]]:
     """Shows a bar on a terminal, which what this yields moves on: done, of all; shows nothing elsewhere."""
     console = Console(stderr=True)
-    columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,242 @@
+"""Augmentation: how a labelled person may be looked at in training.
+
+Draws random views of people and applies them to pixels and points. All geometry is one `Warp` of the
+original pixels, in which a mirrored view has a negative width; all colour is one affine map of RGB. Every
+random number comes from the generator that is handed in. Knows no files and no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from ..boxes import Size
+from ..crop import Warp
+from ..errors import InputError
+from .annotations import Annotations
+
+GREY = 127.5
+LUMA = (0.299, 0.587, 0.114)
+"""How bright red, green and blue look (ITU-R BT.601)."""
+
+_PROBABILITIES = ("flip", "half_body", "rotation_probability", "shift_probability", "occlusion")
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """How n people are looked at: where, in which colours, and what hides a part of them.
+
+    Attributes:
+        warp: Their crops; a negative width mirrors.
+        colours: Affine maps of (R, G, B, 1), in levels 0..255.
+        hidden: xyxy of a hidden rectangle, as fractions of the crop; without area nothing is hidden.
+        covers: RGB of what hides it, in levels.
+    """
+
+    warp: Warp
+    colours: Float[np.ndarray, "n 3 4"]
+    hidden: Float[np.ndarray, "n 4"]
+    covers: Float[np.ndarray, "n 3"]
+
+    @classmethod
+    def plain(cls, boxes: Float[np.ndarray, "n 4"], size: Size, convention: str = "udp") -> View:
+        """Returns people as they are seen when nothing is varied, in testing."""
+        n = len(boxes)
+        colours = np.repeat(np.eye(3, 4)[None], n, axis=0)
+        return cls(Warp.from_boxes(boxes, size, convention), colours, np.zeros((n, 4)), np.zeros((n, 3)))
+
+    @property
+    def mirrored(self) -> Bool[np.ndarray, " n"]:
+        """Which views are mirrored."""
+        return self.warp.extents[:, 0] < 0
+
+    def crop(self, image: UInt8[np.ndarray, "h w 3"], row: int = 0) -> UInt8[np.ndarray, "hc wc 3"]:
+        """Cuts one person's crop out of the picture, coloured, and partly hidden."""
+        crop = self.warp[row : row + 1].crop(image)[0]
+        colours = self.colours[row]
+        if not np.array_equal(colours, np.eye(3, 4)):
+            levels = crop.astype(np.float32) @ colours[:, :3].T.astype(np.float32)
+            crop = np.rint(np.clip(levels + colours[:, 3].astype(np.float32), 0, 255)).astype(np.uint8)
+        left, top, right, bottom = self.hidden_cells[row]
+        crop[top:bottom, left:right] = np.rint(self.covers[row]).astype(np.uint8)
+        return crop
+
+    @property
+    def hidden_cells(self) -> Int[np.ndarray, "n 4"]:
+        """The hidden rectangles in cells of the crop: first column and row, and the ones behind the last."""
+        size = self.warp.size
+        return np.rint(self.hidden * np.array([size.width, size.height] * 2)).astype(int)
+
+    def place(
+        self,
+        xy: Float[np.ndarray, "n k 2"],
+        labelled: Bool[np.ndarray, "n k"],
+        mirror: Int[np.ndarray, " k"],
+        grid: Size,
+    ) -> tuple[Float[np.ndarray, "n k 2"], Bool[np.ndarray, "n k"]]:
+        """Carries labelled points to cells of a grid over the crops; mirrored views swap left and right.
+
+        Args:
+            xy: Points in px of the picture.
+            labelled: Which of them have a label.
+            mirror: Each keypoint's mirror image (`Skeleton.mirror`).
+            grid: Size of the grid: the crop's or the heat map's.
+        """
+        order = np.where(self.mirrored[:, None], mirror, np.arange(len(mirror)))
+        points = self.warp.to_grid(xy.astype(np.float64), grid)
+        return np.take_along_axis(points, order[:, :, None], 1), np.take_along_axis(labelled, order, 1)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is varied, and how much. The defaults are ViTPose's published recipe for COCO.
+
+    Attributes:
+        flip: Probability of mirroring.
+        half_body: Probability of looking at the upper or the lower half alone.
+        half_body_joints: Only where more than so many points have a label.
+        half_body_padding: The crop is this much larger than the half's points.
+        scale_sigma: The size of the crop is multiplied by N(1, sigma), cut to 1 ± `scale_limit`.
+        scale_limit: See there.
+        rotation_probability: Probability of turning.
+        rotation_sigma_deg: By N(0, sigma) degrees, cut to ± `rotation_limit_deg`.
+        rotation_limit_deg: See there.
+        shift_probability: Probability of moving the centre.
+        shift: By up to so much of the box's sides, either way.
+        brightness: Levels are multiplied by up to 1 ± this.
+        contrast: Distances from grey are multiplied by up to 1 ± this.
+        saturation: Distances from the pixel's own grey are multiplied by up to 1 ± this.
+        occlusion: Probability of hiding a rectangle of the crop. Its points keep their labels.
+        occlusion_limit: Each side of the rectangle is up to so much of the crop's.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
+
+    flip: float = 0.5
+    half_body: float = 0.3
+    half_body_joints: int = 8
+    half_body_padding: float = 1.5
+    scale_sigma: float = 0.5
+    scale_limit: float = 0.5
+    rotation_probability: float = 0.6
+    rotation_sigma_deg: float = 40.0
+    rotation_limit_deg: float = 80.0
+    shift_probability: float = 0.3
+    shift: float = 0.2
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    occlusion: float = 0.0
+    occlusion_limit: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in (f.name for f in fields(self)):
+            value = getattr(self, name)
+            if not 0 <= value < np.inf:
+                raise InputError(f"{name} {value} of the augmentation must be finite and not negative")
+        for name in (*_PROBABILITIES, "occlusion_limit"):
+            if getattr(self, name) > 1:
+                raise InputError(f"{name} {getattr(self, name)} of the augmentation must be at most 1")
+        if self.scale_limit >= 1:
+            raise InputError(f"scale_limit {self.scale_limit} must be below 1, or a crop could vanish")
+
+    def draw(self, people: Annotations, size: Size, convention: str, rng: np.random.Generator) -> View:
+        """Draws one view of each person.
+
+        Args:
+            people: Whom to look at.
+            size: Size of the crops.
+            convention: "udp" or "plain"; see `Warp`.
+            rng: Where all random numbers come from; how many are taken depends on len(people) alone.
+        """
+        n = len(people)
+        chance, normal = rng.random((n, 6)), rng.standard_normal((n, 2))
+        around, colour, hidden = rng.uniform(-1, 1, (n, 2)), rng.uniform(-1, 1, (n, 3)), rng.random((n, 7))
+        full = View.plain(people.boxes, size, convention).warp
+        moved = (chance[:, :1] < self.shift_probability) * self.shift * around
+        centres = full.centres + moved * (people.boxes[:, 2:] - people.boxes[:, :2])
+        extents = full.extents
+        upper, lower = self._halves(people, size)
+        halved = (chance[:, 1] < self.half_body) & (people.labelled.sum(axis=1) > self.half_body_joints)
+        centres, extents = _replace_by_half(centres, extents, upper, lower, halved, chance[:, 2] < 0.5)
+        scales = 1 + np.clip(normal[:, :1] * self.scale_sigma, -self.scale_limit, self.scale_limit)
+        limit = self.rotation_limit_deg
+        angles = np.clip(normal[:, 1] * self.rotation_sigma_deg, -limit, limit)
+        angles = angles * (chance[:, 3] < self.rotation_probability)
+        sides = np.where(chance[:, 4:5] < self.flip, [-1.0, 1.0], [1.0, 1.0])
+        warp = Warp(centres, extents * scales * sides, size, convention, angles)
+        shown = chance[:, 5] < self.occlusion
+        return View(
+            warp, self._colours(colour), self._rectangles(hidden[:, :4]) * shown[:, None], hidden[:, 4:] * 255
+        )
+
+    def reach(self, people: Annotations, size: Size) -> Float[np.ndarray, "n 4"]:
+        """Returns boxes (xyxy, px) that no view of a person can look beyond.
+
+        Args:
+            people: The people.
+            size: Size of the crops, for their aspect.
+        """
+        full = View.plain(people.boxes, size).warp
+        shift = (self.shift_probability > 0) * self.shift * (people.boxes[:, 2:] - people.boxes[:, :2])
+        parts = [(full.centres, full.extents, shift)]
+        if self.half_body:
+            parts += [
+                (centres, extents, np.zeros_like(shift)) for centres, extents in self._halves(people, size)
+            ]
+        grown = 1 + (self.scale_sigma > 0) * self.scale_limit
+        low, high = np.full((len(people), 2), np.inf), np.full((len(people), 2), -np.inf)
+        for centres, extents, moved in parts:
+            # Any angle is allowed for: a crop turns within the circle through its corners.
+            radius = grown * np.linalg.norm(extents, axis=1, keepdims=True) / 2 + moved
+            low, high = np.fmin(low, centres - radius), np.fmax(high, centres + radius)
+        return np.concatenate([low, high], axis=1)
+
+    def _halves(self, people: Annotations, size: Size) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Returns centres and extents of the upper and of the lower halves, NaN where there is none."""
+        aspect, halves = size.width / size.height, []
+        for part in (people.skeleton.upper_body, people.skeleton.lower_body):
+            labelled = people.labelled[:, list(part)]
+            xy, count = people.xy[:, list(part)].astype(np.float64), labelled.sum(axis=1)[:, None]
+            used = labelled[:, :, None]
+            centres = (xy * used).sum(axis=1) / np.maximum(count, 1)
+            low = np.where(used, xy, np.inf).min(axis=1, initial=np.inf)
+            sides = np.where(used, xy, -np.inf).max(axis=1, initial=-np.inf) - low
+            width = np.maximum(sides[:, 0], sides[:, 1] * aspect)
+            # The original takes a half with at least three labelled points, if it has an extent at all.
+            known = (count[:, 0] > 2) & (width > 0)
+            extents = np.stack([width, width / aspect], axis=1) * self.half_body_padding
+            usable = known[:, None]
+            halves.append((np.where(usable, centres, np.nan), np.where(usable, extents, np.nan)))
+        return halves
+
+    def _colours(self, drawn: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3 4"]:
+        """Joins brightness, contrast and saturation in one affine map of RGB."""
+        limits = np.array([self.brightness, self.contrast, self.saturation])
+        brightness, contrast, saturation = (1 + drawn * limits).T[:, :, None, None]
+        to_grey = np.tile(np.array(LUMA), (3, 1))
+        linear = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * to_grey)
+        offset = np.broadcast_to((1 - contrast) * GREY, (len(drawn), 3, 1))
+        return np.concatenate([linear, offset], axis=2)
+
+    def _rectangles(self, drawn: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
+        sides = drawn[:, 2:] * self.occlusion_limit
+        low = drawn[:, :2] * (1 - sides)
+        return np.concatenate([low, low + sides], axis=1)
+
+
+def _replace_by_half(
+    centres: np.ndarray, extents: np.ndarray, upper: Any, lower: Any, halved: np.ndarray, up: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Puts a half in the place of the whole where it is wanted and there is one; `up` is the first choice."""
+    has_upper, has_lower = (np.isfinite(half[0][:, 0]) for half in (upper, lower))
+    take_upper = halved & has_upper & (up | ~has_lower)
+    take_lower = halved & has_lower & ~take_upper
+    for (own_centres, own_extents), take in ((upper, take_upper), (lower, take_lower)):
+        centres = np.where(take[:, None], own_centres, centres)
+        extents = np.where(take[:, None], own_extents, extents)
+    return centres, extents

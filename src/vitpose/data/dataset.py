@@ -1,0 +1,234 @@
+"""Torch datasets of people, and a sampler that mixes several sources.
+
+A sample depends on the seed, the pass and the person alone: not on the number of workers, nor on what was
+drawn before. Knows no network.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch.utils.data import Dataset, Sampler
+
+from ..boxes import Size
+from ..crop import normalise
+from ..errors import ImageError, InputError
+from ..heatmap import encode
+from ..processing import VitPoseImageProcessor
+from .annotations import Annotations, shared_skeleton
+from .augment import Augmentation, View
+
+STRIDE = 4
+"""Heat maps are a quarter of the crop."""
+
+
+class PoseDataset(Dataset[dict[str, Any]]):
+    """People of one or several sources, as crops and target maps.
+
+    A sample is asked for by (pass, index), as `MixSampler` gives them, or by its index alone, which is
+    pass 0. It has
+
+        pixels    the crop: uint8 (hc wc 3), or normalised float32 (3 hc wc)
+        targets   target maps, float32 (k hm wm)
+        weights   weight of each keypoint, 0 without a label, float32 (k)
+        meta      numbers: index, pass, source, id
+
+    A picture that cannot be read gives a black crop whose weights are 0, and a warning that names it.
+
+    Args:
+        sources: Annotations, packed or not, all of one skeleton (see `Annotations.map_to`).
+        processor: Size of the crops, the convention of warp and targets (UDP, or the plain warp with the targets
+            of MSRA), and the normalisation.
+        augmentation: What is varied; nothing without one.
+        seed: Of all random numbers.
+        sigma: Standard deviation of the targets, cells.
+        normalised: Give normalised floats instead of bytes.
+        joint_weights: Multiply the weights by the skeleton's.
+
+    Raises:
+        InputError: There is no source, or their skeletons differ.
+    """
+
+    def __init__(
+        self,
+        sources: Annotations | Sequence[Annotations],
+        processor: VitPoseImageProcessor | None = None,
+        augmentation: Augmentation | None = None,
+        *,
+        seed: int = 0,
+        sigma: float = 2.0,
+        normalised: bool = False,
+        joint_weights: bool = True,
+    ) -> None:
+        self.sources = (sources,) if isinstance(sources, Annotations) else tuple(sources)
+        self.skeleton = shared_skeleton(self.sources)
+        self.processor = processor or VitPoseImageProcessor()
+        self.augmentation, self.seed, self.sigma = augmentation, seed, sigma
+        self.normalised, self.joint_weights = normalised, joint_weights
+        self._starts = np.cumsum([0, *map(len, self.sources)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        turn, index = key if isinstance(key, tuple) else (0, key)
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} of a dataset of {len(self)} people")
+        source = int(np.searchsorted(self._starts, index, side="right")) - 1
+        row = int(index - self._starts[source])
+        person = self.sources[source].select(slice(row, row + 1))
+        view = self.look_at(person, turn, int(index))
+        targets, weights = targets_of(person, view, self.sigma, self.joint_weights)
+        try:
+            pixels = view.crop(person.read_picture(0))
+        except ImageError as error:
+            warnings.warn(
+                f"person {person.ids[0]} of {person.report.source} is left out: {error}", stacklevel=2
+            )
+            pixels, weights = np.zeros((self.size.height, self.size.width, 3), np.uint8), weights * 0
+        return {
+            "pixels": torch.from_numpy(self._finished(pixels)),
+            "targets": torch.from_numpy(targets[0]),
+            "weights": torch.from_numpy(weights[0]),
+            "meta": {"index": int(index), "pass": int(turn), "source": source, "id": int(person.ids[0])},
+        }
+
+    @property
+    def size(self) -> Size:
+        """Size of the crops."""
+        return self.processor.size
+
+    def look_at(self, person: Annotations, turn: int, index: int) -> View:
+        """Returns how a person is seen in a pass."""
+        if self.augmentation is None:
+            return View.plain(person.boxes, self.size, self.processor.warp)
+        rng = np.random.default_rng([self.seed, turn, index])
+        return self.augmentation.draw(person, self.size, self.processor.warp, rng)
+
+    def _finished(self, pixels: np.ndarray) -> np.ndarray:
+        return normalise(pixels[None], *self.processor.scale_and_offset)[0] if self.normalised else pixels
+
+
+def map_size(crop: Size) -> Size:
+    """Returns the size of the heat maps over a crop."""
+    return Size(width=crop.width // STRIDE, height=crop.height // STRIDE)
+
+
+def targets_of(
+    people: Annotations, view: View, sigma: float = 2.0, joint_weights: bool = True
+) -> tuple[Float[np.ndarray, "n k hm wm"], Float[np.ndarray, "n k"]]:
+    """Makes the target maps and weights of people as they are seen.
+
+    Args:
+        people: The n people.
+        view: Their n views; UDP gets sub-cell targets, the plain warp MSRA's.
+        sigma: Standard deviation of the targets, cells.
+        joint_weights: Multiply the weights by the skeleton's.
+    """
+    grid = map_size(view.warp.size)
+    points, labelled = view.place(people.xy, people.labelled, people.skeleton.mirror, grid)
+    maps, weights = encode(points, labelled, grid, sigma, unbiased=view.warp.convention == "udp")
+    return maps, weights * np.array(people.skeleton.weights, np.float32) if joint_weights else weights
+
+
+class MixSampler(Sampler[tuple[int, int]]):
+    """Gives (pass, index) of people from several sources in an order that a seed decides.
+
+    Every source is gone through in passes of its own, each in a new order, so that a source with a small weight
+    is still seen whole in time, and one with a large weight is varied anew in every pass. Where the training
+    stands is (epoch, position); nothing else has to be kept to resume. Iterating changes nothing: a loader
+    runs ahead of the training, so the training says with `advance` how many samples it has taken.
+
+    Args:
+        lengths: Number of people of each source, in the dataset's order.
+        weights: Share of each source in an epoch, in any unit; by length without them, each person once.
+        length: Samples of an epoch; without it as many as there are people.
+        seed: Of the order.
+        rank: Which of the processes this one is; each gives every `ranks`-th sample.
+        ranks: How many processes share the samples.
+
+    Raises:
+        InputError: A weight or a length is impossible.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        weights: Sequence[float | int] | None = None,
+        *,
+        length: int | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        given = [float(count) for count in lengths] if weights is None else [float(w) for w in weights]
+        if not lengths or min(lengths) < 1:
+            raise InputError(f"sources of {list(lengths)} people; each needs at least one")
+        if len(given) != len(lengths) or not np.isfinite(given).all() or min(given) < 0 or not sum(given):
+            raise InputError(
+                f"weights {given} for {len(lengths)} sources; give one a source, none below 0, not all 0"
+            )
+        if not 0 <= rank < ranks:
+            raise InputError(f"rank {rank} of {ranks} processes; ranks count from 0")
+        self.lengths, self.shares = [int(count) for count in lengths], np.array(given) / sum(given)
+        self.length = sum(self.lengths) if length is None else length
+        if self.length < ranks:
+            raise InputError(f"an epoch of {self.length} samples is too short for {ranks} processes")
+        self.seed, self.rank, self.ranks = seed, rank, ranks
+        self.epoch, self.position = 0, 0
+
+    def __len__(self) -> int:
+        return self.length // self.ranks - self.position
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        keys = self.keys(self.epoch)[self.rank :: self.ranks][: self.length // self.ranks]
+        yield from map(tuple, keys[self.position :].tolist())
+
+    def keys(self, epoch: int) -> np.ndarray:
+        """Returns (pass, index) of all samples of an epoch, for all processes."""
+        # Counted from the first epoch on, so that rounding does not favour a source for ever.
+        before, after = self._drawn(epoch), self._drawn(epoch + 1)
+        starts = np.cumsum([0, *self.lengths]).tolist()
+        parts = [
+            self._of_source(source, before[source], after[source], starts[source])
+            for source in range(len(self.lengths))
+        ]
+        keys = np.concatenate(parts)
+        return np.random.default_rng([self.seed, 0, epoch]).permutation(keys)
+
+    def _drawn(self, epochs: int) -> list[int]:
+        """How many samples of each source the first epochs take; they sum up to all."""
+        ends = np.floor(np.cumsum(self.shares) * epochs * self.length + 0.5).astype(int)
+        ends[-1] = epochs * self.length
+        return np.diff(ends, prepend=0).tolist()
+
+    def _of_source(self, source: int, first: int, last: int, start: int) -> np.ndarray:
+        count, keys = self.lengths[source], [np.zeros((0, 2), int)]
+        for turn in range(first // count, -(-last // count)):
+            order = np.random.default_rng([self.seed, 1, source, turn]).permutation(count)
+            taken = order[max(first - turn * count, 0) : last - turn * count]
+            keys.append(np.stack([np.full(len(taken), turn), start + taken], axis=1))
+        return np.concatenate(keys)
+
+    def advance(self, samples: int) -> None:
+        """Notes that so many samples of this process were used; a full epoch begins the next one."""
+        per_epoch = self.length // self.ranks
+        epochs, self.position = divmod(self.position + samples, per_epoch)
+        self.epoch += epochs
+
+    def set_epoch(self, epoch: int) -> None:
+        """Goes to the beginning of an epoch."""
+        self.epoch, self.position = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns where the training stands."""
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes to where a training stood."""
+        self.epoch, self.position = int(state["epoch"]), int(state["position"])

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitpose.data.annotations import (
+    Annotations,
+    check_pictures,
+    read_annotations,
+    read_coco,
+    read_mpii,
+    shared_skeleton,
+)
+from vitpose.errors import InputError, SkeletonError
+from vitpose.skeleton import Skeleton
+
+THREE = ["left_tip", "right_tip", "pivot"]
+
+
+def write(folder: Path, rows: list[dict[str, Any]], **changes: Any) -> Path:
+    Image.new("RGB", (100, 80)).save(folder / "a.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    names = ["a.png", "gone.png", "broken.png"]
+    images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
+    categories = [{"id": 1, "name": "scissors", "keypoints": THREE, "skeleton": [[1, 3], [2, 3]]}]
+    table = {"images": images, "annotations": rows, "categories": categories} | changes
+    file = folder / "people.json"
+    file.write_text(json.dumps({name: value for name, value in table.items() if value is not None}))
+    return file
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    good = {
+        "image_id": 0,
+        "bbox": [10, 10, 40, 30],
+        "area": 500,
+        "keypoints": [12, 15, 2, 30, 20, 1, 0, 0, 0],
+    }
+    return {"id": number, **good, **changes}
+
+
+def test_columns_and_the_category_s_skeleton(tmp_path: Path) -> None:
+    people = read_annotations(write(tmp_path, [row(7)]))
+    assert people.skeleton.keypoints == tuple(THREE)
+    assert people.skeleton.limbs == ((0, 2), (1, 2))
+    assert people.skeleton.flip_pairs == ((0, 1),)
+    np.testing.assert_array_equal(people.boxes, [[10, 10, 50, 40]])
+    np.testing.assert_array_equal(people.xy, [[[12, 15], [30, 20], [0, 0]]])
+    np.testing.assert_array_equal(people.visibility, [[2, 1, 0]])
+    assert (people.areas[0], people.ids[0], people.pictures[people.picture_index[0]].name) == (
+        500,
+        7,
+        "a.png",
+    )
+    assert people.read_picture(0).shape == (80, 100, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"bbox": [10, 10, 0, 30]}, "box without area"),
+        ({"bbox": None}, "box without area"),
+        ({"bbox": [float("nan"), 1, 2, 3]}, "box without area"),
+        ({"image_id": 1}, "picture missing or unreadable"),
+        ({"image_id": 2}, "picture missing or unreadable"),
+        ({"image_id": 99}, "picture not listed in the file"),
+        ({"keypoints": [0] * 9}, "no labelled points"),
+        ({"keypoints": [1, 2, 2]}, "not 3 numeric keypoints (x, y, visibility)"),
+        ({"keypoints": ["x"] * 9}, "not 3 numeric keypoints (x, y, visibility)"),
+        ({"iscrowd": 1}, "crowd region, no person"),
+        ({"keypoints": [500, 20, 2] * 3}, "points outside the picture (they lose their labels)"),
+    ],
+)
+def test_broken_rows_are_named_and_stop_nothing(tmp_path: Path, changes: Any, problem: str) -> None:
+    people = read_annotations(write(tmp_path, [row(1), row(2, **changes), row(3)]))
+    assert people.ids.tolist() == [1, 3]
+    assert problem in people.report.problems
+    assert people.report.problems[problem][0].startswith("annotation 2")
+    assert f"{problem}: 1 (annotation 2" in str(people.report)
+    assert "2 people in 1 pictures" in str(people.report)
+
+
+def test_a_point_outside_loses_its_label_and_nothing_else(tmp_path: Path) -> None:
+    people = read_annotations(write(tmp_path, [row(1, keypoints=[12, 15, 2, 30, 300, 2, 1, 1, 1])]))
+    assert people.visibility.tolist() == [[2, 0, 1]]
+    assert people.xy[0, 1].tolist() == [0, 0]
+    assert people.report.problems == {
+        "points outside the picture (they lose their labels)": ("annotation 1",)
+    }
+
+
+def test_mapping_goes_by_name(tmp_path: Path) -> None:
+    people = read_annotations(write(tmp_path, [row(1)]))
+    other = Skeleton("other", ("pivot", "handle", "Right-Tip"))
+    mapped = people.map_to(other)
+    assert mapped.skeleton is other
+    assert mapped.visibility.tolist() == [[0, 0, 1]]
+    assert mapped.xy.tolist() == [[[0, 0], [0, 0], [30, 20]]]
+
+
+def test_who_loses_all_labels_is_named(tmp_path: Path) -> None:
+    people = read_annotations(write(tmp_path, [row(1), row(2, keypoints=[1, 1, 2, 0, 0, 0, 0, 0, 0])]))
+    mapped = people.map_to(Skeleton("tips", ("right_tip", "pivot")))
+    assert mapped.ids.tolist() == [1]
+    assert mapped.report.problems == {"no label that tips has": ("annotation 2",)}
+
+
+def test_skeletons_without_a_common_point(tmp_path: Path) -> None:
+    people = read_annotations(write(tmp_path, [row(1)]))
+    with pytest.raises(SkeletonError, match=r"share no keypoint: left_tip, .* against a; rename the points"):
+        people.map_to(Skeleton("other", ("a",)))
+
+
+def test_a_file_that_names_no_keypoints_needs_a_skeleton(tmp_path: Path) -> None:
+    file = write(tmp_path, [row(1)], categories=None)
+    with pytest.raises(SkeletonError, match=r"does not name its keypoints .* give a skeleton: aic"):
+        read_annotations(file)
+    given = Skeleton("mine", ("a", "b", "c"))
+    assert read_coco(file, tmp_path, given).skeleton is given
+
+
+def test_another_order_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, [row(1)])
+    with pytest.raises(SkeletonError, match=r"in another order, left_tip, .* use map_to"):
+        read_coco(file, tmp_path, Skeleton("mine", ("pivot", "left_tip", "right_tip")))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ('{"images": []}', "is not of COCO's form; it needs the lists"),
+        ("3", "is not of COCO's form"),
+        ('[{"joints": []}]', "is not of MPII's form; it must be a list of rows"),
+    ],
+)
+def test_other_files(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "file.json"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_annotations(file)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none.json cannot be read: No such file.*check the path"):
+        read_annotations(tmp_path / "none.json")
+
+
+def test_mpii_counts_from_one(tmp_path: Path) -> None:
+    Image.new("RGB", (640, 480)).save(tmp_path / "a.jpg")
+    good = {"image": "a.jpg", "center": [301, 201], "scale": 1.5, "joints": [[11.0, 21.0]] * 16}
+    rows = [
+        good | {"joints_vis": [1] * 15 + [0]},
+        good | {"joints_vis": [1] * 3},
+        good | {"joints_vis": [1] * 16, "joints": "x"},
+        good | {"joints_vis": [1] * 16, "center": None},
+    ]
+    (tmp_path / "mpii.json").write_text(json.dumps(rows))
+    people = read_mpii(tmp_path / "mpii.json", tmp_path)
+    assert people.skeleton.name == "mpii"
+    assert people.boxes.tolist() == [[150, 72.5, 450, 372.5]]
+    assert people.xy[0, 0].tolist() == [10, 20]
+    assert people.visibility[0].tolist() == [2] * 15 + [0]
+    assert people.report.problems == {
+        "not 16 numeric keypoints (x, y, visibility)": ("row 1", "row 2"),
+        "box without area": ("row 3",),
+    }
+
+
+def test_pictures_are_checked_on_request(people: Annotations) -> None:
+    assert check_pictures(people) == people.report
+    people.pictures[0].write_bytes(people.pictures[0].read_bytes()[:500])
+    Image.new("RGB", (10, 10)).save(people.pictures[1])
+    report = check_pictures(people)
+    assert report.people == 8
+    assert "0.png" in report.problems["picture cannot be read"][0]
+    assert len(report.problems["points outside the picture as it is"]) == 2
+
+
+def test_one_skeleton_for_all(people: Annotations) -> None:
+    assert shared_skeleton([people, people]) is people.skeleton
+    with pytest.raises(InputError, match=r"different skeletons: coco \(17\), lsp \(14\); .* map_to"):
+        shared_skeleton([people, people.map_to(Skeleton.load("lsp"))])
+    with pytest.raises(InputError, match="no source of people"):
+        shared_skeleton([])
+
+
+@pytest.mark.parametrize(
+    ("file", "skeleton", "counts"),
+    [
+        ("coco/test_coco.json", "coco", (12, 4)),
+        ("mpii/test_mpii.json", "mpii", (5, 5)),
+        ("aic/test_aic.json", "aic", (9, 3)),
+        ("ochuman/test_ochuman.json", "coco", (5, 3)),
+    ],
+)
+def test_published_forms(shared_data: Path, file: str, skeleton: str, counts: tuple[int, int]) -> None:
+    people = read_annotations(shared_data / "samples" / file)
+    assert (people.report.people, people.report.pictures) == counts
+    assert people.skeleton.name == skeleton
+
+
+def test_whole_bodies_are_joined(shared_data: Path) -> None:
+    folder = shared_data / "samples" / "coco"
+    people = read_coco(folder / "test_coco_wholebody.json", folder, "coco-wholebody")
+    assert people.xy.shape == (12, 133, 2)
+    assert (people.labelled.sum(axis=1) > 17).any()
+
+
+def test_lsp_and_coco_train_one_head(shared_data: Path) -> None:
+    coco = read_annotations(shared_data / "samples/coco/test_coco.json")
+    lsp = read_annotations(shared_data / "lsp/val.json").map_to(coco.skeleton)
+    assert shared_skeleton([coco, lsp]).name == "coco"
+    names = {
+        name for name, used in zip(lsp.skeleton.keypoints, lsp.labelled.any(axis=0), strict=True) if used
+    }
+    joints = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+    assert names == {f"{side}_{joint}" for side in ("left", "right") for joint in joints}

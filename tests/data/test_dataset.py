@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from vitpose.boxes import Size
+from vitpose.crop import Warp
+from vitpose.data.annotations import Annotations
+from vitpose.data.augment import Augmentation
+from vitpose.data.dataset import MixSampler, PoseDataset
+from vitpose.data.pack import read_pack, write_pack
+from vitpose.errors import InputError
+from vitpose.heatmap import decode, encode
+from vitpose.processing import VitPoseImageProcessor
+from vitpose.skeleton import Skeleton
+
+SMALL = VitPoseImageProcessor(size=Size(48, 64))
+
+
+def test_a_sample(people: Annotations) -> None:
+    sample = PoseDataset(people)[3]
+    warp = Warp.from_boxes(people.boxes[3:4], Size(192, 256))
+    np.testing.assert_array_equal(sample["pixels"], warp.crop(people.read_picture(3))[0])
+    grid = Size(48, 64)
+    targets, seen = encode(warp.to_grid(people.xy[3:4], grid), people.labelled[3:4], grid)
+    np.testing.assert_allclose(sample["targets"], targets[0], atol=1e-5)
+    np.testing.assert_allclose(sample["weights"], seen[0] * np.array(people.skeleton.weights), rtol=1e-6)
+    assert sample["meta"] == {"index": 3, "pass": 0, "source": 0, "id": people.ids[3]}
+    assert sample["pixels"].dtype == torch.uint8
+
+
+def test_targets_are_where_the_points_are(people: Annotations) -> None:
+    """The way back: peaks of the targets of varied views, carried to the picture, are the labelled points."""
+    dataset = PoseDataset(people, augmentation=Augmentation())
+    for index in range(len(people)):
+        sample, person = dataset[5, index], people.select([index])
+        view = dataset.look_at(people.select(slice(index, index + 1)), 5, index)
+        points, scores = decode(sample["targets"][None].numpy())
+        back = view.warp.to_picture(points.astype(float), Size(48, 64))[0]
+        order = people.skeleton.mirror if view.mirrored[0] else np.arange(17)
+        # DARK's blur sees nothing beyond the map, so peaks near its border are left out.
+        inside = ((points[0] >= 6) & (points[0] <= [41, 57])).all(axis=1)
+        sure = (scores[0] > 0.9) & inside
+        cell = np.abs(view.warp.extents).max() / 64
+        np.testing.assert_allclose(back[sure], person.xy[0][order][sure], atol=0.2 * cell)
+        assert not sample["weights"].numpy()[~person.labelled[0][order]].any()
+
+
+def test_the_plain_convention_gets_targets_of_msra(people: Annotations) -> None:
+    plain = VitPoseImageProcessor(size=Size(192, 256), warp="plain", shift_heatmap=True)
+    sample = PoseDataset(people, plain, sigma=1.5, joint_weights=False)[0]
+    warp, grid = Warp.from_boxes(people.boxes[:1], Size(192, 256), "plain"), Size(48, 64)
+    points = warp.to_grid(people.xy[:1], grid)
+    targets, seen = encode(points, people.labelled[:1], grid, 1.5, unbiased=False)
+    np.testing.assert_allclose(sample["targets"], targets[0], atol=1e-5)
+    np.testing.assert_array_equal(sample["weights"], seen[0])
+
+
+def test_normalised_pixels(people: Annotations) -> None:
+    plain, finished = PoseDataset(people, SMALL)[0], PoseDataset(people, SMALL, normalised=True)[0]
+    levels = (plain["pixels"].numpy() / 255 - SMALL.image_mean) / SMALL.image_std
+    np.testing.assert_allclose(finished["pixels"], levels.transpose(2, 0, 1), atol=1e-5)
+
+
+def test_passes_differ_and_repeat(people: Annotations) -> None:
+    first, again = (PoseDataset(people, SMALL, Augmentation(), seed=1) for _ in range(2))
+    other = PoseDataset(people, SMALL, Augmentation(), seed=2)
+    assert torch.equal(first[2, 5]["pixels"], again[2, 5]["pixels"])
+    assert not torch.equal(first[2, 5]["pixels"], first[3, 5]["pixels"])
+    assert not torch.equal(first[2, 5]["pixels"], other[2, 5]["pixels"])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_number_of_workers_changes_nothing(people: Annotations, tmp_path: Path, packed: bool) -> None:
+    source = people
+    if packed:
+        write_pack([people], tmp_path / "pack")
+        source = read_pack(tmp_path / "pack")
+    dataset = PoseDataset(source, SMALL, Augmentation(), seed=7)
+    runs = []
+    for workers in (0, 1, 3):
+        sampler = MixSampler([10], seed=7)
+        loader = DataLoader(
+            dataset,
+            4,
+            sampler=sampler,
+            num_workers=workers,
+            multiprocessing_context="fork" if workers else None,
+        )
+        batches = []
+        for epoch in range(2):
+            sampler.set_epoch(epoch)
+            batches += list(loader)
+        runs.append(batches)
+    for run in runs[1:]:
+        for expected, batch in zip(runs[0], run, strict=True):
+            assert all(torch.equal(expected[name], batch[name]) for name in ("pixels", "targets", "weights"))
+            assert all(torch.equal(expected["meta"][name], batch["meta"][name]) for name in batch["meta"])
+
+
+def test_several_sources(people: Annotations) -> None:
+    dataset = PoseDataset([people, people.select([4, 2])], SMALL)
+    assert len(dataset) == 12
+    assert (dataset[11]["meta"]["source"], dataset[11]["meta"]["id"]) == (1, people.ids[2])
+    with pytest.raises(IndexError, match="index 12 of a dataset of 12 people"):
+        dataset[12]
+    with pytest.raises(InputError, match="different skeletons"):
+        PoseDataset([people, people.map_to(Skeleton.load("lsp"))])
+
+
+def test_an_unreadable_picture_teaches_nothing(people: Annotations) -> None:
+    people.pictures[0].write_bytes(b"broken")
+    dataset = PoseDataset(people, SMALL)
+    with pytest.warns(UserWarning, match=r"person 0 of .*people.json is left out: .*0.png"):
+        sample = dataset[0]
+    assert not sample["pixels"].any()
+    assert not sample["weights"].any()
+
+
+def test_an_epoch_has_everybody_once_in_a_new_order() -> None:
+    sampler = MixSampler([5, 7], seed=3)
+    epochs = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        assert sorted(index for _, index in keys) == list(range(12))
+        assert {turn for turn, _ in keys} == {epoch}
+        epochs.append(keys)
+    assert [i for _, i in epochs[0]] != [i for _, i in epochs[1]]
+
+
+def test_weights_are_shares_and_passes_stay_whole() -> None:
+    sampler = MixSampler([6, 100], weights=[3, 1], length=40, seed=1)
+    drawn = np.concatenate([sampler.keys(epoch) for epoch in range(10)])
+    small = drawn[drawn[:, 1] < 6]
+    assert len(small) == 300
+    for turn in range(50):
+        assert sorted(small[small[:, 0] == turn, 1]) == list(range(6))
+    assert sorted(drawn[drawn[:, 1] >= 6, 1]) == list(range(6, 106))
+    assert len({tuple(key) for key in drawn.tolist()}) == len(drawn)
+
+
+def test_uneven_weights_even_out() -> None:
+    sampler = MixSampler([10, 10, 10], weights=[1, 1, 1], length=10)
+    sources = [np.bincount(sampler.keys(epoch)[:, 1] // 10, minlength=3) for epoch in range(30)]
+    assert all(counts.sum() == 10 for counts in sources)
+    assert np.sum(sources, axis=0).tolist() == [100, 100, 100]
+
+
+def test_a_source_of_weight_nothing_is_left_out() -> None:
+    assert {index for _, index in MixSampler([3, 4], weights=[0, 1])} == {3, 4, 5, 6}
+
+
+def test_going_on_where_it_stopped() -> None:
+    sampler, straight = (MixSampler([5, 8], weights=[2, 1], seed=9) for _ in range(2))
+    expected = []
+    for epoch in range(3):
+        straight.set_epoch(epoch)
+        expected += list(straight)
+    seen = list(islice(sampler, 4))
+    sampler.advance(4)
+    state = sampler.state_dict()
+    assert state == {"epoch": 0, "position": 4}
+    resumed = MixSampler([5, 8], weights=[2, 1], seed=9)
+    resumed.load_state_dict(state)
+    assert len(resumed) == 9
+    while resumed.epoch < 3:
+        part = list(islice(resumed, 6))
+        resumed.advance(len(part))
+        seen += part
+    assert seen == expected
+
+
+def test_processes_share_each_batch() -> None:
+    whole = list(MixSampler([9], seed=2))
+    shared = [list(MixSampler([9], seed=2, rank=rank, ranks=2)) for rank in range(2)]
+    assert [key for pair in zip(*shared, strict=True) for key in pair] == whole[:8]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lengths": []}, r"sources of \[\] people; each needs at least one"),
+        ({"lengths": [3, 0]}, r"sources of \[3, 0\] people"),
+        ({"lengths": [3], "weights": [1.0, 2.0]}, r"weights \[1.0, 2.0\] for 1 sources; give one a source"),
+        ({"lengths": [3], "weights": [0.0]}, r"weights \[0.0\] .* not all 0"),
+        ({"lengths": [3], "rank": 2, "ranks": 2}, "rank 2 of 2 processes; ranks count from 0"),
+        ({"lengths": [3], "ranks": 4}, "an epoch of 3 samples is too short for 4 processes"),
+    ],
+)
+def test_impossible_mixes(arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        MixSampler(**arguments)

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from vitpose.boxes import Size
+from vitpose.data.annotations import Annotations, read_annotations
+from vitpose.data.augment import Augmentation
+from vitpose.data.dataset import PoseDataset
+from vitpose.data.pack import cut_out, read_pack, write_pack
+from vitpose.errors import ImageError, InputError
+from vitpose.skeleton import Skeleton
+
+RECIPE = Augmentation(brightness=0.2, occlusion=0.5)
+
+
+def in_pictures(samples: PoseDataset) -> np.ndarray:
+    return np.stack([samples[1, index]["pixels"].numpy() for index in range(len(samples))]).astype(int)
+
+
+@pytest.mark.parametrize(("quality", "mean", "most"), [(None, 0.1, 1), (95, 1.0, 12)])
+def test_a_pack_gives_the_same_samples(
+    people: Annotations, tmp_path: Path, quality: int | None, mean: float, most: int
+) -> None:
+    write_pack([people], tmp_path / "pack", quality=quality)
+    packed = read_pack(tmp_path / "pack")
+    assert (packed.factors == 1).all()
+    assert packed.skeleton == people.skeleton
+    assert packed.report.people == 10
+    np.testing.assert_array_equal(packed.ids, people.ids)
+    first, second = (PoseDataset(source, augmentation=RECIPE, seed=4) for source in (people, packed))
+    difference = np.abs(in_pictures(first) - in_pictures(second))
+    assert difference.max() <= most
+    assert difference.mean() <= mean
+    for index in range(len(people)):
+        one, other = first[1, index], second[1, index]
+        np.testing.assert_allclose(one["targets"], other["targets"], atol=1e-4)
+        np.testing.assert_array_equal(one["weights"], other["weights"])
+
+
+def test_reduced_crops_are_seen_alike(people: Annotations, tmp_path: Path) -> None:
+    """Points and pixels of a reduced crop shrink together: over smooth pictures a view hardly changes."""
+    write_pack([people], tmp_path / "pack", quality=None, side=90)
+    packed = read_pack(tmp_path / "pack")
+    assert (packed.factors > 2).all()
+    assert packed.sizes.max() == 90
+    shift = packed.origins - 0.5 + packed.factors[:, None] / 2
+    back = packed.xy * packed.factors[:, None, None] + shift[:, None]
+    np.testing.assert_allclose(back[packed.labelled], people.xy[people.labelled], atol=1e-3)
+    middle = (slice(None), slice(64, 192), slice(48, 144))
+    first, second = (in_pictures(PoseDataset(source))[middle] for source in (people, packed))
+    assert np.abs(first - second).mean() < 4
+    shifted = np.abs(first[:, :, 3:] - second[:, :, :-3]).mean()
+    assert shifted > 1.5 * np.abs(first - second).mean()
+
+
+def test_reducing_is_the_same_both_ways_and_keeps_places() -> None:
+    ramp = np.tile(np.linspace(0, 255, 301)[None, :, None], (200, 1, 3)).astype(np.uint8)
+    crop, origin, factor = cut_out(ramp, np.array([20.3, 10.0, 270.0, 500.0]), 100)
+    assert origin.tolist() == [20, 10]
+    assert factor == pytest.approx(251 / 100)
+    columns = np.arange(5, 95)
+    places = (columns + 0.5) * factor - 0.5 + origin[0]
+    np.testing.assert_allclose(crop[40, 5:95, 0], places * 255 / 300, atol=1.5)
+
+
+def test_a_box_beyond_the_picture_leaves_a_pixel() -> None:
+    crop, origin, _ = cut_out(np.zeros((20, 30, 3), np.uint8), np.array([50.0, -40, 80, -10]), 100)
+    assert crop.shape == (1, 1, 3)
+    assert origin.tolist() == [29, 0]
+
+
+def test_parts_are_no_larger_than_allowed(people: Annotations, tmp_path: Path) -> None:
+    write_pack([people], tmp_path / "pack", quality=None, max_part_bytes=200_000)
+    packed = read_pack(tmp_path / "pack")
+    assert len(packed.pictures) > 2
+    assert max(part.stat().st_size for part in packed.pictures) <= 200_000
+    whole = write_pack([people], tmp_path / "whole", quality=None)
+    other = read_pack(tmp_path / "whole")
+    assert whole[0].people == len(other) == len(packed)
+    for row in range(len(packed)):
+        np.testing.assert_array_equal(packed.read_picture(row), other.read_picture(row))
+
+
+def test_several_sources_and_their_rows(people: Annotations, tmp_path: Path) -> None:
+    few = people.select(slice(0, 3))
+    write_pack([people, few], tmp_path / "pack")
+    packed = read_pack(tmp_path / "pack")
+    assert [len(part) for part in packed.by_source()] == [10, 3]
+    assert packed.source_names == (people.report.source,) * 2
+    chosen = packed.select([12, 1])
+    np.testing.assert_array_equal(chosen.ids, [people.ids[2], people.ids[1]])
+    np.testing.assert_array_equal(chosen.read_picture(1), packed.read_picture(1))
+    lsp = packed.map_to(Skeleton.load("lsp"))
+    np.testing.assert_array_equal(lsp.read_picture(4), packed.read_picture(4))
+
+
+def test_a_broken_picture_is_named(people: Annotations, tmp_path: Path) -> None:
+    people.pictures[2].write_bytes(b"broken")
+    (report,) = write_pack([people], tmp_path / "pack")
+    assert report.problems["picture cannot be read"] == ("annotation 20 (2.png)", "annotation 21 (2.png)")
+    assert report.people == len(read_pack(tmp_path / "pack")) == 8
+    kept = json.loads((tmp_path / "pack" / "pack.json").read_text())["sources"][0]
+    assert kept["problems"]["picture cannot be read"][0] == "annotation 20 (2.png)"
+
+
+def test_nobody_to_pack(people: Annotations, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nobody could be packed: .*0 people"):
+        write_pack([replace(people.select([]), report=replace(people.report, people=0))], tmp_path / "pack")
+
+
+def test_a_pack_is_not_written_over(people: Annotations, tmp_path: Path) -> None:
+    write_pack([people], tmp_path)
+    with pytest.raises(InputError, match="holds a pack already; choose another folder"):
+        write_pack([people], tmp_path)
+
+
+def test_half_a_pack_is_none(people: Annotations, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no whole pack .*; make one with: vitpose data pack"):
+        read_pack(tmp_path)
+    write_pack([people], tmp_path)
+    index = tmp_path / "pack.json"
+    table = json.loads(index.read_text())
+    index.write_text(json.dumps(table | {"version": 9}))
+    with pytest.raises(InputError, match="is a pack of version 9, and this is read: 1; pack it again"):
+        read_pack(tmp_path)
+    table["parts"][0]["people"] = 11
+    index.write_text(json.dumps(table))
+    with pytest.raises(InputError, match="holds 10 people instead of 11"):
+        read_pack(tmp_path)
+    (tmp_path / "part-0000.safetensors").write_bytes(b"short")
+    with pytest.raises(InputError, match=r"part-0000.safetensors cannot be read: .*; pack the set again"):
+        read_pack(tmp_path)
+
+
+def test_damaged_crops(people: Annotations, tmp_path: Path) -> None:
+    write_pack([people], tmp_path)
+    packed = read_pack(tmp_path)
+    part = tmp_path / "part-0000.safetensors"
+    tensors = load_file(part)
+    tensors["crops"] = np.zeros_like(tensors["crops"])
+    part.unlink()
+    save_file(tensors, part)
+    with pytest.raises(ImageError, match=r"crop 3 of .*part-0000.safetensors is damaged; pack the set again"):
+        packed.read_picture(3)
+    part.unlink()
+    with pytest.raises(
+        ImageError, match=r"crop 3 of .*part-0000.safetensors cannot be read: .*; pack the set"
+    ):
+        packed.read_picture(3)
+
+
+def test_the_margin_is_enough_for_the_recipe(shared_data: Path, tmp_path: Path) -> None:
+    """Real people, wild views: nothing of a picture is missing in a pack that was not reduced."""
+    people = read_annotations(shared_data / "lsp/val.json").select(slice(0, 20))
+    write_pack([people], tmp_path / "pack", quality=None, side=10_000, size=Size(192, 256))
+    first, second = (
+        PoseDataset(source, augmentation=Augmentation()) for source in (people, read_pack(tmp_path / "pack"))
+    )
+    assert np.abs(in_pictures(first) - in_pictures(second)).max() <= 1
