@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .poses import Poses
     from .processing import VitPoseImageProcessor
     from .skeleton import Skeleton
+    from .training.loop import train
 
 __version__ = "0.1.0"
 
@@ -62,6 +63,7 @@ _HOMES = {
     "poses": ("Poses",),
     "processing": ("VitPoseImageProcessor",),
     "skeleton": ("Skeleton",),
+    "training.loop": ("train",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -71,7 +73,7 @@ __all__ = [
     "VitPoseBackboneConfig", "VitPoseConfig", "VitPoseError", "VitPoseEstimatorOutput",
     "VitPoseForPoseEstimation", "VitPoseImageProcessor", "draw", "draw_heatmaps", "evaluate_model",
     "evaluate_predictions", "find_images", "list_models", "load",
-    "read_image", "save_image", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh",
+    "read_image", "save_image", "train", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh",
 ]  # fmt: skip
 
 

@@ -1,0 +1,54 @@
+"""`vitpose train`: a recipe, and keys of it that differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError
+
+SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""The recipe's keys are flags too, and too many to be listed."""
+
+
+def train(
+    context: typer.Context,
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", show_default=False, help="A recipe, in TOML.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default="runs/ and the recipe's name",
+            help="Folder of the training. One that was stopped goes on there.",
+        ),
+    ] = None,
+) -> None:
+    """Train a network, or go on with a training that was stopped.
+
+    Every key of the recipe is a flag by its dotted name: --loop.epochs 10 --optimizer.lr 1e-4.
+    The folder gets checkpoints that vitpose and transformers read, named by their step.
+    """
+    from ..training.loop import train as run
+    from ..training.recipe import read_recipe
+
+    table = read_recipe(recipe, _changes(context.args))
+    folder = run(table, out or Path("runs") / table.name)
+    typer.echo(f"the model is in {folder}")
+
+
+def _changes(words: list[str]) -> dict[str, str]:
+    """Reads `--key value` and `--key=value`."""
+    changes, rest = {}, list(words)
+    while rest:
+        flag = rest.pop(0)
+        if not flag.startswith("--"):
+            raise InputError(f"{flag!r} is no flag; keys of the recipe are given as --loop.epochs 10")
+        key, equals, value = flag[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise InputError(f"{flag} has no value; give one, as in --loop.epochs 10")
+            value = rest.pop(0)
+        changes[key] = value
+    return changes

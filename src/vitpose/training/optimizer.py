@@ -1,0 +1,80 @@
+"""The optimiser's rules: which parameter learns how fast, what decays, what is frozen, and when.
+
+The rules are the original's: layer-wise learning-rate decay (its optimizer constructor), no decay of
+one-dimensional parameters and position embeddings, linear warm-up. Knows no data.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from torch import nn
+
+from .recipe import ModelRecipe, OptimizerRecipe
+
+_FROZEN = {"attention": ".attn.", "mlp": ".mlp.", "embeddings": "backbone.p"}  # pos_embed and patch_embed
+
+
+def freeze_parts(model: nn.Module, recipe: ModelRecipe) -> int:
+    """Stops the named parts from learning; returns how many parameters that are.
+
+    The paper (section 3.3) freezes the attention or the feed-forward layers.
+    """
+    count = 0
+    for name, parameter in model.named_parameters():
+        block = _block_of(name)
+        early = block is not None and block < recipe.freeze_blocks
+        if early or any(_FROZEN[part] in name for part in recipe.freeze):
+            parameter.requires_grad_(False)
+            count += parameter.numel()
+    return count
+
+
+def parameter_groups(model: nn.Module, blocks: int, recipe: OptimizerRecipe) -> list[dict[str, Any]]:
+    """Returns AdamW's groups: one for each rate and kind of decay.
+
+    Args:
+        model: The network.
+        blocks: How many blocks its backbone has.
+        recipe: Rates and decays.
+    """
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        layer, decays = _layer_of(name, blocks), parameter.ndim > 1 and not name.endswith("pos_embed")
+        group = groups.setdefault(
+            (layer, decays),
+            {
+                "params": [],
+                "lr": recipe.lr * recipe.layer_decay ** (blocks + 1 - layer),
+                "weight_decay": recipe.weight_decay if decays else 0.0,
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def rate_factor(step: int, steps: int, recipe: OptimizerRecipe) -> float:
+    """Returns what every learning rate is multiplied by at a step of so many."""
+    if step < recipe.warmup_steps:
+        return recipe.warmup_start + (1 - recipe.warmup_start) * step / recipe.warmup_steps
+    if recipe.schedule == "cosine":
+        done = (step - recipe.warmup_steps) / max(steps - recipe.warmup_steps, 1)
+        return 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+    return 0.1 ** sum(step >= milestone * steps for milestone in recipe.milestones)
+
+
+def _block_of(name: str) -> int | None:
+    found = re.match(r"backbone\.blocks\.(\d+)\.", name)
+    return int(found[1]) if found else None
+
+
+def _layer_of(name: str, blocks: int) -> int:
+    """0 for the embeddings, i + 1 for block i, the last for the final norm and the head."""
+    block = _block_of(name)
+    if block is not None:
+        return block + 1
+    return 0 if name.startswith(_FROZEN["embeddings"]) else blocks + 1

@@ -1,0 +1,132 @@
+"""Where a training starts: nothing, a checkpoint, or the weights of a plain vision transformer.
+
+Owns what happens to weights that do not fit. Knows no data.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import CheckpointError
+from ..model.checkpoint import read_checkpoint
+from ..model.config import VitPoseConfig
+from ..model.pose import VitPoseForPoseEstimation
+from ..skeleton import Skeleton
+from .recipe import ModelRecipe
+
+logger = logging.getLogger(__name__)
+
+
+def make_network(recipe: ModelRecipe) -> VitPoseForPoseEstimation:
+    """Returns the network that a training begins with; what was made anew is logged.
+
+    Raises:
+        CheckpointError: The start's weights cannot be read, or are no vision transformer's of that size.
+    """
+    if not recipe.start:
+        return _ready(VitPoseForPoseEstimation(_config(recipe)), recipe)
+    plain = _plain_vit(recipe.start)
+    if plain is not None:
+        network = VitPoseForPoseEstimation(_config(recipe))
+        return _ready(_filled(network, plain, recipe.start, needed="backbone."), recipe)
+    config, state, source = read_checkpoint(recipe.start)
+    skeleton = Skeleton.load(recipe.skeleton)
+    wanted = VitPoseConfig.for_skeleton(
+        skeleton,
+        backbone_config=_resized(config.backbone_config, recipe),
+        use_simple_decoder=config.use_simple_decoder,
+        scale_factor=config.scale_factor,
+    )
+    network = VitPoseForPoseEstimation(wanted)
+    old, new = config.num_labels, len(skeleton)
+    if old != new or config.skeleton.keypoints != skeleton.keypoints:
+        message = "%s has %d keypoints, the skeleton %r %d: the last layer is made anew"
+        logger.warning(message, source, old, skeleton.name, new)
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("head.final_layer.")}
+    return _ready(_filled(network, state, source, needed="backbone."), recipe)
+
+
+def _ready(network: VitPoseForPoseEstimation, recipe: ModelRecipe) -> VitPoseForPoseEstimation:
+    network.gradient_checkpointing_enable(recipe.gradient_checkpointing)
+    return network.train()
+
+
+def _config(recipe: ModelRecipe) -> VitPoseConfig:
+    options: dict[str, Any] = {"image_size": (recipe.height, recipe.width)}
+    if recipe.drop_path is not None:
+        options["drop_path_rate"] = recipe.drop_path
+    return VitPoseConfig.preset(recipe.size, decoder=recipe.decoder, skeleton=recipe.skeleton, **options)
+
+
+def _resized(backbone: Any, recipe: ModelRecipe) -> Any:
+    rate = backbone.drop_path_rate if recipe.drop_path is None else recipe.drop_path
+    return replace(backbone, image_size=(recipe.height, recipe.width), drop_path_rate=rate)
+
+
+def _plain_vit(start: str) -> dict[str, Tensor] | None:
+    """Returns the parameters of a MAE or ImageNet ViT file under our names, or None if it is something else.
+
+    Such files name parameters as timm does: `pos_embed`, `patch_embed.proj`, `blocks.0.norm1`, `norm`.
+    """
+    path = Path(start).expanduser()
+    if path.suffix not in (".pth", ".pt", ".safetensors") or not path.is_file():
+        return None
+    if path.suffix == ".safetensors":
+        state: Any = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("model", state.get("state_dict", state))
+    if "pos_embed" not in state:
+        return None
+    renamed = {f"backbone.{re.sub('^norm[.]', 'last_norm.', name)}": value for name, value in state.items()}
+    used = re.compile(r"backbone\.(pos_embed|patch_embed\.proj\.|blocks\.\d+\.|last_norm\.)")
+    return {name: tensor for name, tensor in renamed.items() if used.match(name)}
+
+
+def _filled(
+    network: VitPoseForPoseEstimation, state: dict[str, Tensor], source: str, needed: str
+) -> VitPoseForPoseEstimation:
+    """Gives a network what fits of a state; whatever of the backbone does not is an error."""
+    own = network.state_dict()
+    state = {name: _fitted(name, tensor, own, network) for name, tensor in state.items() if name in own}
+    missing = [name for name in own if name.startswith(needed) and name not in state]
+    misfits = [name for name, tensor in state.items() if tensor.shape != own[name].shape]
+    # Files of MAE have no last norm of the patches; it starts as the identity it is.
+    missing = [name for name in missing if ".last_norm." not in name]
+    if missing or misfits:
+        raise CheckpointError(
+            f"{source} cannot start this network: missing {missing[:5]}, of other shapes {misfits[:5]}; "
+            "choose the size of the recipe's model that the file is of"
+        )
+    network.load_state_dict(state, strict=False)
+    return network
+
+
+def _fitted(name: str, tensor: Tensor, own: dict[str, Tensor], network: VitPoseForPoseEstimation) -> Tensor:
+    """Resamples position embeddings and pads smaller patches; everything else stays."""
+    if name == "backbone.pos_embed" and tensor.shape != own[name].shape:
+        rows, columns = network.backbone.config.grid_size
+        first, grid = tensor[:, :1], tensor[:, 1:].transpose(1, 2)
+        height = _grid_height(grid.shape[2])
+        grid = grid.unflatten(2, (height, -1)).float()
+        grid = F.interpolate(grid, (rows, columns), mode="bicubic", align_corners=False)
+        return torch.cat([first, grid.flatten(2).transpose(1, 2).to(first.dtype)], dim=1)
+    if name == "backbone.patch_embed.proj.weight" and tensor.shape[-1] < own[name].shape[-1]:
+        missing = own[name].shape[-1] - tensor.shape[-1]  # 14 to 16 for MAE's ViT-H, as in the original
+        return F.pad(tensor, [missing // 2, missing - missing // 2] * 2)
+    return tensor
+
+
+def _grid_height(tokens: int) -> int:
+    """A grid is square, as of MAE, or 4:3, as of ViTPose."""
+    side = round(tokens**0.5)
+    return side if side * side == tokens else round((tokens * 4 / 3) ** 0.5)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from vitpose.training.recipe import Recipe, build
+
+POINTS = ("tip", "left_end", "right_end", "middle", "tail")
+
+
+def draw_arrow(rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
+    """A picture of an arrow whose five points are known."""
+    image = Image.fromarray(rng.integers(0, 60, (96, 72, 3), dtype=np.uint8))
+    x, y = rng.uniform([26, 20], [46, 32])
+    length, half = rng.uniform(34, 50), rng.uniform(9, 15)
+    points = np.array(
+        [[x, y], [x + half, y + half], [x - half, y + half], [x, y + length / 2], [x, y + length]]
+    )
+    pen = ImageDraw.Draw(image)
+    for a, b in ((0, 1), (0, 2), (0, 4)):
+        pen.line([*points[a], *points[b]], fill=(240, 200, 40), width=3)
+    return image, points
+
+
+@pytest.fixture(scope="session")
+def arrows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty drawn pictures with five invented keypoints, in COCO's form."""
+    folder, rng = tmp_path_factory.mktemp("arrows"), np.random.default_rng(0)
+    images, annotations = [], []
+    for index in range(40):
+        image, points = draw_arrow(rng)
+        image.save(folder / f"{index}.png")
+        low, high = points.min(axis=0) - 4, points.max(axis=0) + 4
+        images.append({"id": index, "file_name": f"{index}.png", "width": 72, "height": 96})
+        annotations.append(
+            {
+                "id": index,
+                "image_id": index,
+                "category_id": 1,
+                "iscrowd": 0,
+                "bbox": [*low, *(high - low)],
+                "area": float(np.prod(high - low)),
+                "num_keypoints": 5,
+                "keypoints": np.column_stack([points, np.full(5, 2)]).ravel().tolist(),
+            }
+        )
+    category = {
+        "id": 1,
+        "name": "arrow",
+        "keypoints": list(POINTS),
+        "skeleton": [[1, 2], [1, 3], [1, 4], [4, 5]],
+    }
+    table = {"images": images, "annotations": annotations, "categories": [category]}
+    (folder / "arrows.json").write_text(json.dumps(table))
+    (folder / "arrow.toml").write_text(
+        f'name = "arrow"\nkeypoints = {json.dumps(POINTS)}\n'
+        'limbs = [["tip", "left_end"], ["tip", "right_end"], ["tip", "middle"], ["middle", "tail"]]\n'
+        'flip_pairs = [["left_end", "right_end"]]\n'
+    )
+    return folder
+
+
+@pytest.fixture
+def table(arrows: Path) -> dict:
+    """A recipe that takes seconds, as TOML gives it."""
+    return {
+        "name": "arrows",
+        "sources": [{"annotations": str(arrows / "arrows.json"), "images": str(arrows)}],
+        "model": {
+            "size": "tiny", "decoder": "simple", "skeleton": str(arrows / "arrow.toml"),
+            "height": 64, "width": 48, "drop_path": 0.1,
+        },
+        "optimizer": {"lr": 1e-3, "layer_decay": 0.9, "warmup_steps": 2, "schedule": "cosine"},
+        "target": {"sigma": 1.5},
+        "loop": {"epochs": 2, "batch_size": 8, "checkpoint_every": 2, "workers": 0, "log_every": 1, "ema": 0.8},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def toml_of() -> Callable[[dict], str]:
+    return _toml_of
+
+
+def _toml_of(table: dict) -> str:
+    """Writes a recipe's table as TOML; JSON's texts, numbers and lists are TOML's too."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if isinstance(value, str)]
+    for key, value in table.items():
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, dict):
+                lines.append(f"[[{key}]]" if isinstance(value, list) else f"[{key}]")
+                lines += [f"{name} = {json.dumps(entry)}" for name, entry in part.items()]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def recipe(table: dict) -> Recipe:
+    return build(Recipe, table, "the recipe")

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitpose.errors import CheckpointError
+from vitpose.model.config import VitPoseConfig
+from vitpose.model.pose import VitPoseForPoseEstimation
+from vitpose.training.recipe import ModelRecipe
+from vitpose.training.start import make_network
+
+RECIPE = ModelRecipe(size="tiny", decoder="simple", height=64, width=48)
+
+
+def plain_vit(side: int = 4, patch: int = 16, last_norm: bool = True) -> dict[str, torch.Tensor]:
+    """Parameters of a ViT as MAE and timm name them."""
+    donor = VitPoseForPoseEstimation(VitPoseConfig.preset("tiny", image_size=(16 * side, 16 * side)))
+    state = {name.removeprefix("backbone."): value for name, value in donor.backbone.state_dict().items()}
+    state["norm.weight"], state["norm.bias"] = state.pop("last_norm.weight"), state.pop("last_norm.bias")
+    if not last_norm:
+        del state["norm.weight"], state["norm.bias"]
+    state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"][:, :, :patch, :patch]
+    return {**state, "cls_token": torch.zeros(1, 1, 192), "head.weight": torch.zeros(10, 192)}
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_plain_vit_starts_the_backbone(tmp_path: Path, wrapped: bool) -> None:
+    state = plain_vit()
+    torch.save({"model": state} if wrapped else state, tmp_path / "mae.pth")
+    network = make_network(replace(RECIPE, start=str(tmp_path / "mae.pth")))
+    torch.testing.assert_close(network.backbone.blocks[3].attn.qkv.weight, state["blocks.3.attn.qkv.weight"])
+    torch.testing.assert_close(network.backbone.last_norm.bias, state["norm.bias"])
+    torch.testing.assert_close(network.backbone.pos_embed[:, :1], state["pos_embed"][:, :1])
+    assert network.backbone.pos_embed.shape == (1, 1 + 4 * 3, 192)
+    assert network.training
+
+
+def test_square_positions_are_resampled_bicubically(tmp_path: Path) -> None:
+    state = plain_vit(side=14)
+    torch.save(state, tmp_path / "mae.pt")
+    network = make_network(replace(RECIPE, start=str(tmp_path / "mae.pt"), height=256, width=192))
+    grid = state["pos_embed"][:, 1:].reshape(1, 14, 14, 192).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(grid, (16, 12), mode="bicubic", align_corners=False)
+    torch.testing.assert_close(network.backbone.pos_embed[0, 1:], expected[0].flatten(1).T)
+
+
+def test_patches_of_fourteen_are_padded_to_sixteen(tmp_path: Path) -> None:
+    state = plain_vit(patch=14)
+    torch.save(state, tmp_path / "mae.pth")
+    weight = make_network(replace(RECIPE, start=str(tmp_path / "mae.pth"))).backbone.patch_embed.proj.weight
+    torch.testing.assert_close(weight[:, :, 1:15, 1:15], state["patch_embed.proj.weight"])
+    assert not weight[:, :, 0].any()
+    assert not weight[:, :, :, 15].any()
+
+
+def test_a_file_without_the_last_norm_will_do_and_one_of_another_size_not(tmp_path: Path) -> None:
+    torch.save(plain_vit(last_norm=False), tmp_path / "mae.pth")
+    assert make_network(replace(RECIPE, start=str(tmp_path / "mae.pth")))
+    with pytest.raises(
+        CheckpointError, match=r"cannot start this network: .*of other shapes .*choose the size"
+    ):
+        make_network(replace(RECIPE, start=str(tmp_path / "mae.pth"), size="small"))
+
+
+def test_a_checkpoint_of_other_points_keeps_all_but_the_last_layer(caplog: pytest.LogCaptureFixture) -> None:
+    donor = VitPoseForPoseEstimation.from_pretrained("vitpose-tiny")
+    with caplog.at_level(logging.WARNING):
+        network = make_network(replace(RECIPE, start="vitpose-tiny", skeleton="lsp"))
+    assert "has 17 keypoints, the skeleton 'lsp' 14: the last layer is made anew" in caplog.text
+    assert network.config.num_labels == 14
+    torch.testing.assert_close(
+        network.backbone.blocks[0].mlp.fc1.weight, donor.backbone.blocks[0].mlp.fc1.weight
+    )
+    assert network.backbone.config.grid_size == (4, 3)
+
+
+def test_a_checkpoint_of_the_same_points_keeps_everything() -> None:
+    donor = VitPoseForPoseEstimation.from_pretrained("vitpose-tiny")
+    network = make_network(replace(RECIPE, start="vitpose-tiny", height=128, width=96))
+    for name, tensor in donor.state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], tensor)
