@@ -443,7 +443,9 @@ def test_upload_sends_what_saving_writes(build: Build, monkeypatch: pytest.Monke
 
         def create_repo(self, repo_id: str, **options: Any) -> Any:
             calls["created"] = (repo_id, options)
-            return huggingface_hub.RepoUrl(f"https://huggingface.co/me/{repo_id}")
+            return huggingface_hub.RepoUrl(
+                f"https://hub.example/me/{repo_id}", endpoint="https://hub.example"
+            )
 
         def upload_folder(self, *, folder_path: str, **options: Any) -> Any:
             calls["uploaded"], calls["files"] = (
@@ -452,7 +454,7 @@ def test_upload_sends_what_saving_writes(build: Build, monkeypatch: pytest.Monke
             )
             calls["points"] = load(folder_path).config.num_labels
             return huggingface_hub.CommitInfo(
-                commit_url="https://huggingface.co/me/mine/commit/1",
+                commit_url="https://hub.example/me/mine/commit/1",
                 commit_message="",
                 commit_description="",
                 oid="1",
@@ -462,7 +464,7 @@ def test_upload_sends_what_saving_writes(build: Build, monkeypatch: pytest.Monke
     address = build().push_to_hub(
         "mine", private=True, token="hf_secret", revision="new", commit_message="Add"
     )
-    assert address == "https://huggingface.co/me/mine/commit/1"
+    assert address == "https://hub.example/me/mine/commit/1"
     assert calls == {
         "token": "hf_secret",
         "created": ("mine", {"private": True, "exist_ok": True}),
