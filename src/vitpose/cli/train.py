@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -33,9 +34,19 @@ def train(
     from ..training.loop import train as run
     from ..training.recipe import read_recipe
 
+    _speak()
     table = read_recipe(recipe, _changes(context.args))
     folder = run(table, out or Path("runs") / table.name)
     typer.echo(f"the model is in {folder}")
+
+
+def _speak() -> None:
+    """Shows what the training says of its data and its start, and not what Lightning says of itself."""
+    ours = logging.getLogger("vitpose")
+    ours.setLevel(logging.INFO)
+    if not ours.handlers:
+        ours.addHandler(logging.StreamHandler())
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
 def _changes(words: list[str]) -> dict[str, str]:

@@ -197,6 +197,7 @@ def train(recipe: Recipe | str | Path, out: str | Path) -> Path:
     devices = loop.devices or max(1, torch.cuda.device_count())
     world = devices * loop.nodes
     steps = max(1, math.ceil(loop.epochs * len(dataset) / (loop.batch_size * loop.accumulate * world)))
+    logger.info("%s: %d people, %d steps", recipe.name, len(dataset), steps)
     L.seed_everything(loop.seed, verbose=False)
     network = make_network(recipe.model)
     freeze_parts(network, recipe.model)

@@ -105,7 +105,6 @@ class LoopRecipe:
         workers: Processes that load.
         log_every: Steps between two rows of the logs.
         checkpoint_every: Optimiser steps between two checkpoints.
-        evaluate_every: Optimiser steps between two evaluations; 0 only at the end.
         minutes: Stop cleanly after so many, to be resumed; 0 goes on to the end.
         devices: Devices of a node; 0 takes all there are.
         nodes: Machines.
@@ -121,7 +120,6 @@ class LoopRecipe:
     workers: int = 2
     log_every: int = 50
     checkpoint_every: int = 1000
-    evaluate_every: int = 0
     minutes: float = 0.0
     devices: int = 1
     nodes: int = 1
@@ -148,7 +146,6 @@ class Recipe:
     Attributes:
         name: What the result is called.
         sources: What is learnt from.
-        validation: What it is evaluated on; nothing without it.
         model: The network.
         target: The target maps.
         augmentation: Attributes of `vitpose.data.augment.Augmentation` that differ from the published ones.
@@ -161,7 +158,6 @@ class Recipe:
 
     name: str
     sources: tuple[Source, ...]
-    validation: Source | None = None
     model: ModelRecipe = field(default_factory=ModelRecipe)
     target: TargetRecipe = field(default_factory=TargetRecipe)
     augmentation: dict[str, Any] = field(default_factory=dict)
