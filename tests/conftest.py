@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No deadlines: the machines are shared. In CI the same examples each time; elsewhere new ones are looked for.
+settings.register_profile("here", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("here")
 
 # Several workers share the cores: one thread each is fastest. It must be said before torch is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:

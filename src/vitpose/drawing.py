@@ -171,7 +171,8 @@ def _width_of_limbs(box: Float[np.ndarray, " 4"], size: Size) -> float:
     """Returns the width of a person's limbs by their box, px: the same whatever points are drawn."""
     short = min(size.width, size.height)
     narrowest, widest = max(short / PICTURE_PER_NARROWEST, 1), max(short / PICTURE_PER_WIDEST, 2)
-    extent = np.nan_to_num((box[2:] - box[:2]).max())
+    with np.errstate(invalid="ignore", over="ignore"):  # a box may hold no numbers
+        extent = np.nan_to_num((box[2:] - box[:2]).max())
     return float(np.clip(extent / PERSON_PER_WIDTH, narrowest, widest))
 
 

@@ -101,7 +101,7 @@ def evaluate_model(
 
 
 def evaluate_predictions(
-    predictions: str | Path | Sequence[Mapping[str, Any]],
+    predictions: str | Path | Sequence[Any],
     annotations: str | Path,
     *,
     metrics: Sequence[str] | None = None,

@@ -72,7 +72,7 @@ class Result:
 
 
 def read_results(
-    source: str | Path | Sequence[Mapping[str, Any]], annotations: Annotations, problems: Problems
+    source: str | Path | Sequence[Any], annotations: Annotations, problems: Problems
 ) -> list[Result]:
     """Reads COCO's keypoint results.
 
