@@ -7,6 +7,7 @@ and no detectors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,10 +148,26 @@ def suppress_overlaps(
     Returns:
         The indices of the boxes that stay, best first.
     """
+    return keep_best(scores, lambda best, others: iou(boxes[[best]], boxes[others])[0], max_iou)
+
+
+def keep_best(
+    scores: Float[np.ndarray, " n"], likeness: Callable[[Any, np.ndarray], np.ndarray], limit: float
+) -> Int[np.ndarray, " m"]:
+    """Greedy suppression of whatever is too much alike something better.
+
+    Args:
+        scores: Any range.
+        likeness: Tells how alike one of the n is to several others, all by their indices.
+        limit: What is more alike to a better one than this is dropped.
+
+    Returns:
+        The indices of those that stay, best first.
+    """
     order = np.argsort(-scores, kind="stable")
     kept = []
     while order.size:
         best, order = order[0], order[1:]
         kept.append(best)
-        order = order[iou(boxes[best : best + 1], boxes[order])[0] <= max_iou]
+        order = order[likeness(best, order) <= limit]
     return np.array(kept, dtype=np.int64)

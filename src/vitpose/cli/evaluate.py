@@ -10,11 +10,12 @@ import typer
 
 from ..errors import InputError
 from ..hub import DEFAULT_MODEL
+from .options import MODEL_PANEL, BatchSize, DatasetIndex, Device, Dtype, FlipTest, Model
 
 if TYPE_CHECKING:
     from ..evaluate import Report
 
-_MODEL, _WHAT, _MEASURES, _OUTPUT = "The model", "What is evaluated", "Measures", "Output"
+_WHAT, _MEASURES, _OUTPUT = "What is evaluated", "Measures", "Output"
 
 
 def evaluate(
@@ -64,37 +65,12 @@ def evaluate(
             rich_help_panel=_WHAT,
         ),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="A short name (see 'vitpose models'), a folder, a hub repository, or an original .pth file.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = DEFAULT_MODEL,
-    flip_test: Annotated[
-        bool,
-        typer.Option(
-            "--flip-test",
-            help="Average with the mirrored picture: more accurate, twice the work.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = False,
-    dataset_index: Annotated[
-        int, typer.Option(min=0, help="Which expert of a ViTPose++ model; 0 is COCO.", rich_help_panel=_MODEL)
-    ] = 0,
-    device: Annotated[
-        str,
-        typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps.", rich_help_panel=_MODEL),
-    ] = "auto",
-    dtype: Annotated[
-        str,
-        typer.Option(
-            help="auto (bfloat16 on a GPU that has it), float32, float16, bfloat16.", rich_help_panel=_MODEL
-        ),
-    ] = "auto",
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="At most this many people at a time.", rich_help_panel=_MODEL)
-    ] = 32,
+    model: Model = DEFAULT_MODEL,
+    flip_test: FlipTest = False,
+    dataset_index: DatasetIndex = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = 32,
     oks_nms: Annotated[
         float | None,
         typer.Option(
@@ -102,7 +78,7 @@ def evaluate(
             max=1,
             show_default="0.9 with --boxes, otherwise all stay",
             help="Of two poses of a picture that are more alike than this, by OKS, keep the better.",
-            rich_help_panel=_MODEL,
+            rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
     metrics: Annotated[

@@ -9,9 +9,10 @@ import typer
 
 from ..errors import InputError
 from ..hub import DEFAULT_MODEL
+from .options import MODEL_PANEL, BatchSize, DatasetIndex, Device, Dtype, FlipTest, Model
 
 DEFAULT_DETECTOR = "rtdetr"
-_MODEL, _PEOPLE, _OUTPUT = "The model", "Finding people", "Output"
+_PEOPLE, _OUTPUT = "Finding people", "Output"
 
 
 def predict(
@@ -24,44 +25,19 @@ def predict(
             "addresses. After -- names may begin with a dash.",
         ),
     ],
-    model: Annotated[
-        str,
-        typer.Option(
-            help="A short name (see 'vitpose models'), a folder, a hub repository, or an original .pth file.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = DEFAULT_MODEL,
-    flip_test: Annotated[
-        bool,
-        typer.Option(
-            "--flip-test",
-            help="Average with the mirrored picture: more accurate, twice the work.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = False,
+    model: Model = DEFAULT_MODEL,
+    flip_test: FlipTest = False,
     skeleton: Annotated[
         str | None,
         typer.Option(
             help="Name or .toml file of the keypoints, where the model's own are not wanted.",
-            rich_help_panel=_MODEL,
+            rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
-    dataset_index: Annotated[
-        int, typer.Option(min=0, help="Which expert of a ViTPose++ model; 0 is COCO.", rich_help_panel=_MODEL)
-    ] = 0,
-    device: Annotated[
-        str,
-        typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps.", rich_help_panel=_MODEL),
-    ] = "auto",
-    dtype: Annotated[
-        str,
-        typer.Option(
-            help="auto (bfloat16 on a GPU that has it), float32, float16, bfloat16.", rich_help_panel=_MODEL
-        ),
-    ] = "auto",
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="At most this many people at a time.", rich_help_panel=_MODEL)
-    ] = 32,
+    dataset_index: DatasetIndex = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = 32,
     detector: Annotated[
         str | None,
         typer.Option(

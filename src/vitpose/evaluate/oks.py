@@ -6,8 +6,12 @@ exp(-d² / (2 area (2 sigma)²)). Knows no file and no average precision.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+from ..boxes import keep_best
 
 MAX_OKS = 0.9
 """Poses more alike than this are one person found twice; the value of the original's test configurations."""
@@ -58,12 +62,11 @@ def suppress_repeated(
     Returns:
         The indices of the poses that stay, best first.
     """
-    order = np.argsort(-scores, kind="stable")
-    kept = []
-    while order.size:
-        best, order = order[0], order[1:]
-        kept.append(best)
-        others = np.repeat(xy[[best]], len(order), axis=0)
-        alike = point_similarities(xy[order], others, (areas[order] + areas[best]) / 2, sigmas)
-        order = order[alike.mean(axis=1) <= max_oks]
-    return np.array(kept, dtype=np.int64)
+
+    def likeness(best: Any, others: np.ndarray) -> np.ndarray:
+        repeated = np.repeat(xy[[best]], len(others), axis=0)
+        return point_similarities(xy[others], repeated, (areas[others] + areas[best]) / 2, sigmas).mean(
+            axis=1
+        )
+
+    return keep_best(scores, likeness, max_oks)

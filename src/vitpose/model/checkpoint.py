@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -249,12 +249,12 @@ def _read(name: str | Path, hub: dict[str, Any]) -> tuple[str, State]:
     """Returns how messages call the source, and its raw parameters."""
     if is_original(name):
         path = Path(name).expanduser()
-        return str(path), _read_pickle(path)
+        return str(path), read_pickle(path)
     try:
         path = find_file(name, WEIGHTS_FILE, **hub)
     except CheckpointError as missing:
         return str(name), _read_shards(name, hub, missing)
-    return str(path), _read_safetensors(path)
+    return str(path), read_safetensors(path)
 
 
 def _read_shards(name: str | Path, hub: dict[str, Any], missing: CheckpointError) -> State:
@@ -267,18 +267,32 @@ def _read_shards(name: str | Path, hub: dict[str, Any], missing: CheckpointError
         raise CheckpointError(f"{INDEX_FILE} of {str(name)!r} has no 'weight_map' from parameters to files")
     state: State = {}
     for shard in sorted(set(shards.values())):
-        state |= _read_safetensors(find_file(name, shard, **hub))
+        state |= read_safetensors(find_file(name, shard, **hub))
     return state
 
 
-def _read_safetensors(path: Path) -> State:
+def read_safetensors(path: Path) -> State:
+    """Returns the parameters of a safetensors file, under the file's own names.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}; fetch it again") from error
 
 
-def _read_pickle(path: Path) -> State:
+def read_pickle(path: Path, keys: Sequence[str] = ("state_dict",)) -> State:
+    """Returns the parameters of a torch file, under the file's own names, without running what it holds.
+
+    Args:
+        path: The file.
+        keys: Under the first of these that is there the parameters lie; without any they are the file.
+
+    Raises:
+        CheckpointError: It is missing, damaged, unsafe, or holds no parameters.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; give the path of an original checkpoint")
     try:
@@ -291,7 +305,8 @@ def _read_pickle(path: Path) -> State:
                 "foreign code. Where you trust the file, save its 'state_dict' alone with torch.save"
             ) from error
         raise CheckpointError(f"{path} is not a whole torch file of weights; fetch it again") from error
-    state = file.get("state_dict", file) if isinstance(file, dict) else file
+    key = next((key for key in keys if isinstance(file, dict) and key in file), None)
+    state = file if key is None else file[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(
             f"{path} holds no 'state_dict' of tensors; it is no original ViTPose checkpoint"

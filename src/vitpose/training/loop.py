@@ -198,13 +198,13 @@ def train(recipe: Recipe | str | Path, out: str | Path) -> Path:
     world = devices * loop.nodes
     steps = max(1, math.ceil(loop.epochs * len(dataset) / (loop.batch_size * loop.accumulate * world)))
     logger.info("%s: %d people, %d steps", recipe.name, len(dataset), steps)
-    L.seed_everything(loop.seed, verbose=False)
-    network = make_network(recipe.model)
-    freeze_parts(network, recipe.model)
-    trainer = make_trainer(recipe, out, steps, devices)
     last = next(reversed(find_checkpoints(out)), None)
     done = 0 if last is None else int(last.name.removeprefix("step-"))
     if done < steps:
+        L.seed_everything(loop.seed, verbose=False)
+        network = make_network(recipe.model)
+        freeze_parts(network, recipe.model)
+        trainer = make_trainer(recipe, out, steps, devices)
         loader = make_loader(recipe, dataset, done, trainer.global_rank, world)
         module = PoseModule(network, recipe, steps, processor)
         trainer.fit(module, loader, ckpt_path=None if last is None else last / STATE_FILE)

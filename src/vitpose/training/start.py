@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..model.checkpoint import read_checkpoint
+from ..model.checkpoint import read_checkpoint, read_pickle, read_safetensors
 from ..model.config import VitPoseConfig
 from ..model.pose import VitPoseForPoseEstimation
 from ..skeleton import Skeleton
@@ -80,11 +79,11 @@ def _plain_vit(start: str) -> dict[str, Tensor] | None:
     path = Path(start).expanduser()
     if path.suffix not in (".pth", ".pt", ".safetensors") or not path.is_file():
         return None
-    if path.suffix == ".safetensors":
-        state: Any = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("model", state.get("state_dict", state))
+    state = (
+        read_safetensors(path)
+        if path.suffix == ".safetensors"
+        else read_pickle(path, ("model", "state_dict"))
+    )
     if "pos_embed" not in state:
         return None
     renamed = {f"backbone.{re.sub('^norm[.]', 'last_norm.', name)}": value for name, value in state.items()}

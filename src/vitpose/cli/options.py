@@ -1,0 +1,42 @@
+"""Options that several commands share, each with one wording."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+MODEL_PANEL = "The model"
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="A short name (see 'vitpose models'), a folder, a hub repository, or an original .pth file.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+FlipTest = Annotated[
+    bool,
+    typer.Option(
+        "--flip-test",
+        help="Average with the mirrored picture: more accurate, twice the work.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+DatasetIndex = Annotated[
+    int,
+    typer.Option(min=0, help="Which expert of a ViTPose++ model; 0 is COCO.", rich_help_panel=MODEL_PANEL),
+]
+Device = Annotated[
+    str,
+    typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps.", rich_help_panel=MODEL_PANEL),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="auto (bfloat16 on a GPU that has it), float32, float16, bfloat16.", rich_help_panel=MODEL_PANEL
+    ),
+]
+BatchSize = Annotated[
+    int, typer.Option(min=1, help="At most this many people at a time.", rich_help_panel=MODEL_PANEL)
+]
