@@ -18,12 +18,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Sampler
 
 from ..boxes import Size
+from ..crop import normalise
 from ..data.annotations import read_annotations
 from ..data.augment import Augmentation
 from ..data.dataset import MixSampler, PoseDataset
@@ -32,9 +34,9 @@ from ..files import write_json
 from ..model.pose import VitPoseForPoseEstimation
 from ..processing import VitPoseImageProcessor
 from ..skeleton import Skeleton
-from .optimizer import freeze_parts, parameter_groups, rate_factor
+from .optimizer import freeze_parts, make_optimizer, rate_factor
 from .recipe import Recipe, read_recipe
-from .start import make_network
+from .start import make_network, whiten_patches
 
 require("lightning", "train", "for training")
 import lightning as L  # noqa: E402
@@ -94,11 +96,10 @@ class PoseModule(L.LightningModule):
             self.average.update_parameters(self.network)
 
     def configure_optimizers(self) -> Any:
-        """Returns AdamW with the recipe's groups, and its schedule by steps."""
+        """Returns the recipe's optimiser, and its schedule by steps."""
         recipe = self.recipe.optimizer
         blocks = self.network.config.backbone_config.num_hidden_layers
-        groups = parameter_groups(self.network, blocks, recipe)
-        optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
+        optimizer = make_optimizer(self.network, blocks, recipe)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, self.steps, recipe)
         )
@@ -203,6 +204,8 @@ def train(recipe: Recipe | str | Path, out: str | Path) -> Path:
     if done < steps:
         L.seed_everything(loop.seed, verbose=False)
         network = make_network(recipe.model)
+        if recipe.model.whiten and last is None:
+            whiten_patches(network, first_pixels(dataset, processor))
         freeze_parts(network, recipe.model)
         trainer = make_trainer(recipe, out, steps, devices)
         loader = make_loader(recipe, dataset, done, trainer.global_rank, world)
@@ -250,6 +253,13 @@ def make_dataset(recipe: Recipe, processor: VitPoseImageProcessor) -> PoseDatase
         sources.append(people.map_to(skeleton))
     augmentation = Augmentation(**recipe.augmentation)
     return PoseDataset(sources, processor, augmentation, seed=recipe.loop.seed, sigma=recipe.target.sigma)
+
+
+def first_pixels(dataset: PoseDataset, processor: VitPoseImageProcessor, count: int = 256) -> Tensor:
+    """Returns normalised crops (b 3 hc wc) of so many people, taken at equal distances."""
+    rows = range(0, len(dataset), max(1, len(dataset) // count))
+    pixels = np.stack([dataset[row]["pixels"].numpy() for row in rows])
+    return torch.from_numpy(normalise(pixels, *processor.scale_and_offset))
 
 
 def make_loader(recipe: Recipe, dataset: PoseDataset, done: int, rank: int, world: int) -> DataLoader[Any]:
