@@ -60,24 +60,24 @@ class Samples:
             world: How many there are.
             device: Where the pack lives, where it is wanted on a device.
         """
-        loop, processor = recipe.loop, make_processor(recipe)
-        mix = MixSampler(
-            [len(people) for people in self.sources], self.shares, seed=loop.seed, rank=rank, ranks=world
-        )
+        loop = recipe.loop
+        lengths = [len(people) for people in self.sources]
+        mix = MixSampler(lengths, self.shares, seed=loop.seed, rank=rank, ranks=world)
         stream = Stream(mix, done * loop.accumulate * loop.batch_size)
-        options: dict[str, Any] = {"seed": loop.seed, "sigma": recipe.target.sigma}
         if loop.on_device:
             people, frames = self._on_device(device)
-            return DeviceLoader(
-                people, stream, loop.batch_size, processor, recipe.augmentation, frames=frames, **options
-            )
+            return DeviceLoader(people, stream, loop.batch_size, **_options(recipe), frames=frames)
         return DataLoader(
-            PoseDataset(self.sources, processor, recipe.augmentation, **options),
+            self.dataset(recipe),
             loop.batch_size,
             sampler=stream,
             num_workers=loop.workers,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def dataset(self, recipe: Recipe) -> PoseDataset:
+        """Returns the people as the recipe, or a stage of it, wants them to be seen."""
+        return PoseDataset(self.sources, **_options(recipe))
 
     def _on_device(self, device: torch.device) -> tuple[Packed, Frames]:
         """Brings the packs there once; later stages find them there."""
@@ -115,6 +115,17 @@ def read_source(source: Source) -> Annotations:
     if source.pack:
         return read_pack(source.pack)
     return read_annotations(source.annotations, source.images or None, source.skeleton)
+
+
+def _options(recipe: Recipe) -> dict[str, Any]:
+    """Returns what makes a sample, on the CPU or on a device."""
+    return {
+        "processor": make_processor(recipe),
+        "augmentation": recipe.augmentation,
+        "seed": recipe.loop.seed,
+        "sigma": recipe.target.sigma,
+        "joint_weights": recipe.target.joint_weights,
+    }
 
 
 def make_processor(recipe: Recipe) -> VitPoseImageProcessor:
