@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vitpose.errors import OutputError
-from vitpose.files import replace_file, write_json
+from vitpose.files import remove_folder, replace_file, replace_folder, write_json
 
 
 def test_replaced_file_is_whole_and_readable_by_others(tmp_path: Path) -> None:
@@ -46,3 +46,22 @@ def test_json_is_written_in_one_order(tmp_path: Path) -> None:
     text = (tmp_path / "a.json").read_text()
     assert json.loads(text) == {"a": [2], "b": 1}
     assert text.index('"a"') < text.index('"b"')
+
+
+def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
+    for name, text in (("best", "old"), ("best.part", "new"), ("best.old", "left by a killed process")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(text)
+    replace_folder(tmp_path / "best", tmp_path / "best.part")
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    assert (tmp_path / "best/file").read_text() == "new"
+
+
+def test_a_folder_that_cannot_take_its_place_is_said(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"whole cannot be written: .*choose another folder or make room"):
+        replace_folder(tmp_path / "whole", tmp_path / "missing.part")
+
+
+def test_no_folder_to_remove(tmp_path: Path) -> None:
+    remove_folder(tmp_path / "missing")
+    assert not list(tmp_path.iterdir())
