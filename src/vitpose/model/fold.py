@@ -1,0 +1,166 @@
+"""The network rewritten for inference: the same maps, up to rounding, for less work and memory.
+
+Owns every rewrite that training and files do not know: what is trained, saved and loaded stays as it is in
+`pose`. Knows no picture and no engine. Folding an expert is `experts`' business: it gives an ordinary
+dense network.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .backbone import Block, VitPoseBackbone
+from .decoder import ClassicDecoder, SimpleDecoder
+from .experts import Mlp
+from .pose import VitPoseForPoseEstimation
+
+CROPS_AT_ONCE = 8
+"""Crops that go through the blocks together on a CPU: enough for full speed, few enough for its caches."""
+
+
+class InferenceNetwork(nn.Module):
+    """A network that only runs: crops in, heat maps out, nothing for a backward pass.
+
+    Shares the weights of the network it is made from, except for the decoder's, which are few.
+
+    Args:
+        model: A dense network in evaluation mode, where and in the type it shall run in.
+        in_place: Run the blocks in buffers that they share, which saves a CPU the time that fresh memory costs; no
+            good where memory comes from a pool (CUDA) or is planned by a compiler. Without it decided
+            by the device; left out for weights that are no plain tensors.
+    """
+
+    def __init__(self, model: VitPoseForPoseEstimation, in_place: bool | None = None) -> None:
+        super().__init__()
+        self.backbone = model.backbone
+        self.decoder = fold_decoder(model.head)
+        wanted = model.device.type == "cpu" if in_place is None else in_place
+        self.in_place = wanted and _runs_in_place(model.backbone)
+        self.requires_grad_(False).eval()
+
+    def forward(self, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "b k hm wm"]:
+        """Returns the heat maps of normalised crops."""
+        if self.in_place:
+            features = _tokens_in_place(self.backbone, pixels)
+        else:
+            features = self.backbone(pixels).feature_maps[-1]
+        if features.ndim == 3:
+            rows = pixels.shape[2] // self.backbone.config.patch_size[0]
+            features = features.unflatten(1, (rows, -1)).permute(0, 3, 1, 2)  # channels last, nothing moves
+        return self.decoder(features)
+
+
+def fold_decoder(head: nn.Module) -> nn.Module:
+    """Returns a decoder with the same output for less work; its weights are new."""
+    if isinstance(head, SimpleDecoder):
+        return LowResolutionDecoder(head)
+    if isinstance(head, ClassicDecoder):
+        return _without_batch_norm(head)
+    return head
+
+
+class LowResolutionDecoder(nn.Module):
+    """The simple decoder, computed on the tokens' own grid.
+
+    Its 3x3 convolution and the bilinear upsampling before it are both linear, so they may change places: each
+    token is first projected to nine values a keypoint, one for every tap of the convolution, and only those
+    are upsampled and added up, each shifted as its tap is. Upsampling and shifting along one axis are one
+    small matrix (border included), so the rest is a product from the left and one from the right.
+
+    Args:
+        decoder: The decoder to rewrite.
+    """
+
+    def __init__(self, decoder: SimpleDecoder) -> None:
+        super().__init__()
+        weight = decoder.final_layer.weight.detach()  # k d 3 3
+        self.scale, self.keypoints = decoder.scale, weight.shape[0]
+        self.projection = nn.Parameter(weight.permute(0, 2, 3, 1).reshape(-1, weight.shape[1]).contiguous())
+        self.bias = nn.Parameter(decoder.final_layer.bias.detach().clone())
+
+    def forward(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b k hm wm"]:
+        """Returns one map a keypoint, `scale` times as large as the grid of tokens."""
+        height, width = features.shape[2:]
+        taps = F.linear(F.relu(features.permute(0, 2, 3, 1)), self.projection)  # b h w 9k
+        taps = taps.unflatten(-1, (self.keypoints, 3, 3)).permute(0, 3, 4, 1, 5, 2)  # b k y h x w
+        across = taps.flatten(4) @ _spread(width, self.scale, features).T  # b k y h wm
+        maps = _spread(height, self.scale, features) @ across.flatten(2, 3)  # b k hm wm
+        return maps + self.bias[:, None, None]
+
+
+def _spread(count: int, scale: int, like: Tensor) -> Float[Tensor, "to three_count"]:
+    """Returns the matrix that upsamples a row of cells and adds it up shifted by the three taps of a kernel.
+
+    Its columns are those of the first tap, the second, the third. Beyond the upsampled row is nothing, as
+    the convolution's padding has it.
+    """
+    cells = torch.eye(count, device=like.device)[None]
+    up = F.interpolate(cells, scale_factor=scale, mode="linear", align_corners=False)[0].T  # to from
+    padded = F.pad(up, (0, 0, 1, 1))
+    return torch.cat([padded[tap : tap + len(up)] for tap in range(3)], dim=1).to(like.dtype)
+
+
+def _without_batch_norm(head: ClassicDecoder) -> nn.Sequential:
+    """Folds each BatchNorm into the deconvolution before it; channels last, which CPUs and GPUs do faster."""
+    layers: list[nn.Module] = []
+    for start in range(0, len(head.deconv_layers), 3):
+        deconvolution, norm, _ = head.deconv_layers[start : start + 3]
+        layers += [fuse_conv_bn_eval(deconvolution, norm, transpose=True), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, head.final_layer).to(memory_format=torch.channels_last)
+
+
+def _runs_in_place(backbone: nn.Module) -> bool:
+    """Tells whether all that `_tokens_in_place` takes for granted holds; quantised weights are no plain tensors."""
+    return (
+        isinstance(backbone, VitPoseBackbone)
+        and all(isinstance(block.mlp, Mlp) for block in backbone.blocks)
+        and all(type(parameter.data) is Tensor for parameter in backbone.parameters())
+    )
+
+
+def _tokens_in_place(backbone: VitPoseBackbone, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "b t d"]:
+    """Does what the backbone does, a few crops at a time, in three buffers instead of new memory for every step."""
+    parts = [_run_blocks(backbone, backbone.embed(part)) for part in pixels.split(CROPS_AT_ONCE)]
+    return torch.cat(parts) if len(parts) != 1 else parts[0]
+
+
+def _run_blocks(backbone: VitPoseBackbone, embedded: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+    tokens = embedded.contiguous().flatten(0, 1)
+    width, hidden = tokens.shape[1], backbone.blocks[0].mlp.fc1.out_features
+    wide, qkv, narrow = (tokens.new_empty(len(tokens), size) for size in (hidden, 3 * width, width))
+    for block in backbone.blocks[: backbone.config.out_indices[-1]]:
+        _add_attention(block, tokens, qkv.view(*embedded.shape[:2], -1), narrow)
+        _project(block.mlp.fc1, block.norm2(tokens), wide)
+        _activate(block.mlp.activation, wide)
+        tokens += _project(block.mlp.fc2, wide, narrow)
+    return backbone.last_norm(tokens).view_as(embedded)
+
+
+def _add_attention(
+    block: Block,
+    tokens: Float[Tensor, "bt d"],
+    qkv: Float[Tensor, "b t three_d"],
+    narrow: Float[Tensor, "bt d"],
+) -> None:
+    _project(block.attn.qkv, block.norm1(tokens), qkv.flatten(0, 1))  # a view of the buffer
+    split = qkv.unflatten(-1, (3, block.attn.heads, tokens.shape[1] // block.attn.heads))
+    query, key, value = split.permute(2, 0, 3, 1, 4)  # each b heads t d/heads
+    mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(tokens.shape)
+    tokens += _project(block.attn.proj, mixed, narrow)
+
+
+def _project(layer: nn.Linear, x: Float[Tensor, "bt d"], out: Float[Tensor, "bt e"]) -> Float[Tensor, "bt e"]:
+    if layer.bias is None:
+        return torch.mm(x, layer.weight.T, out=out)
+    return torch.addmm(layer.bias, x, layer.weight.T, out=out)
+
+
+def _activate(activation: nn.Module, x: Float[Tensor, "bt e"]) -> None:
+    if isinstance(activation, nn.GELU):
+        torch.ops.aten.gelu_(x, approximate=activation.approximate)
+    else:
+        x.copy_(activation(x))
