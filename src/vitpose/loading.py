@@ -31,6 +31,7 @@ def load(
     labels: Sequence[str] | None = ("person",),
     min_score: float | None = None,
     batch_size: int = 32,
+    compile: bool = False,
     **hub: Any,
 ) -> Pipeline:
     """Puts a model and a detector together.
@@ -41,13 +42,15 @@ def load(
             annotations), "whole-picture" (one person a picture), an object with `detect`, or None if
             boxes are always given.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
-        dtype: "auto" (bfloat16 on a GPU that has it, else float32) or the name of a type.
+        dtype: "auto" (bfloat16 on a GPU that has it, and on a CPU that has it and is measured to be faster with it,
+            else float32) or the name of a type. What was chosen is in the engine's description.
         skeleton: Names and limbs of the keypoints, where the checkpoint's own are not wanted.
         dataset_index: Which expert of a ViTPose++ model; 0 is COCO. The head stays the one in the file: the
             released files of the hub have COCO's alone, which gives noise behind another expert.
         labels: Classes of the detector to take, by COCO's names; None takes all.
         min_score: Boxes that score less are dropped; the detector's own default without it.
         batch_size: At most this many crops at a time.
+        compile: Compile the network: the first batch of each size takes a minute, later ones are faster.
         **hub: revision, token, cache_dir, local_files_only, for the model.
 
     Raises:
@@ -55,6 +58,7 @@ def load(
         InputError: The model has no such expert, or no experts.
         CheckpointError: Files are missing, damaged, or do not fit.
     """
+    from .engine.device import DeviceEngine
     from .engine.torch import TorchEngine, choose_dtype
     from .model.pose import VitPoseForPoseEstimation
 
@@ -82,7 +86,9 @@ def load(
         if detector is None
         else load_detector(detector, device=device, labels=labels, min_score=min_score)
     )
-    engine = TorchEngine(network, *processor.scale_and_offset)
+    engine = (TorchEngine if place.type == "cpu" else DeviceEngine)(
+        network, *processor.scale_and_offset, compiled=compile
+    )
     return Pipeline(finder, Estimator(engine, processor, bones, batch_size))
 
 

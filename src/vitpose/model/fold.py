@@ -130,10 +130,11 @@ def _tokens_in_place(backbone: VitPoseBackbone, pixels: Float[Tensor, "b c hc wc
 
 def _run_blocks(backbone: VitPoseBackbone, embedded: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
     tokens = embedded.contiguous().flatten(0, 1)
-    width, hidden = tokens.shape[1], backbone.blocks[0].mlp.fc1.out_features
-    wide, qkv, narrow = (tokens.new_empty(len(tokens), size) for size in (hidden, 3 * width, width))
+    batch, count, width = embedded.shape
+    wide = tokens.new_empty(len(tokens), backbone.blocks[0].mlp.fc1.out_features)
+    qkv, narrow = tokens.new_empty(batch, count, 3 * width), torch.empty_like(tokens)
     for block in backbone.blocks[: backbone.config.out_indices[-1]]:
-        _add_attention(block, tokens, qkv.view(*embedded.shape[:2], -1), narrow)
+        _add_attention(block, tokens, qkv, narrow)
         _project(block.mlp.fc1, block.norm2(tokens), wide)
         _activate(block.mlp.activation, wide)
         tokens += _project(block.mlp.fc2, wide, narrow)
