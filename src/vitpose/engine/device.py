@@ -209,5 +209,5 @@ def _taps_within(
     reach = taps.shape[1] // 2
     cells, inside = continued(np.arange(-reach, count + reach), count, border)
     around = peaks[:, None] + torch.arange(taps.shape[1], device=peaks.device)
-    cells, inside = (torch.from_numpy(table).to(peaks.device)[around] for table in (cells, inside))
-    return cells, taps * inside[:, None]
+    seen = torch.from_numpy(inside).to(peaks.device)[around]
+    return torch.from_numpy(cells).to(peaks.device)[around], taps * seen[:, None]

@@ -40,7 +40,7 @@ def choose_dtype(dtype: str, device: torch.device) -> str:
 
 def has_bf16_units() -> bool:
     """Tells whether this CPU computes with bfloat16 itself; False where torch cannot tell."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.10
     return any(capabilities.get(unit, False) for unit in _BF16_UNITS)
 
 

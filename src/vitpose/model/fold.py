@@ -7,6 +7,9 @@ dense network.
 
 from __future__ import annotations
 
+import copy
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -44,14 +47,16 @@ class InferenceNetwork(nn.Module):
 
     def forward(self, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "b k hm wm"]:
         """Returns the heat maps of normalised crops."""
-        if self.in_place:
-            features = _tokens_in_place(self.backbone, pixels)
-        else:
-            features = self.backbone(pixels).feature_maps[-1]
+        features = self._features(pixels)
         if features.ndim == 3:
             rows = pixels.shape[2] // self.backbone.config.patch_size[0]
             features = features.unflatten(1, (rows, -1)).permute(0, 3, 1, 2)  # channels last, nothing moves
         return self.decoder(features)
+
+    def _features(self, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "..."]:
+        if self.in_place:
+            return _tokens_in_place(cast("VitPoseBackbone", self.backbone), pixels)
+        return self.backbone(pixels).feature_maps[-1]
 
 
 def fold_decoder(head: nn.Module) -> nn.Module:
@@ -80,7 +85,7 @@ class LowResolutionDecoder(nn.Module):
         weight = decoder.final_layer.weight.detach()  # k d 3 3
         self.scale, self.keypoints = decoder.scale, weight.shape[0]
         self.projection = nn.Parameter(weight.permute(0, 2, 3, 1).reshape(-1, weight.shape[1]).contiguous())
-        self.bias = nn.Parameter(decoder.final_layer.bias.detach().clone())
+        self.bias = nn.Parameter(cast("Tensor", decoder.final_layer.bias).detach().clone())
 
     def forward(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b k hm wm"]:
         """Returns one map a keypoint, `scale` times as large as the grid of tokens."""
@@ -106,14 +111,18 @@ def _spread(count: int, scale: int, like: Tensor) -> Float[Tensor, "to three_cou
 
 def _without_batch_norm(head: ClassicDecoder) -> nn.Sequential:
     """Folds each BatchNorm into the deconvolution before it; channels last, which CPUs and GPUs do faster."""
+    steps: list[Any] = list(head.deconv_layers)
     layers: list[nn.Module] = []
-    for start in range(0, len(head.deconv_layers), 3):
-        deconvolution, norm, _ = head.deconv_layers[start : start + 3]
+    for deconvolution, norm in zip(steps[::3], steps[1::3], strict=True):
         layers += [fuse_conv_bn_eval(deconvolution, norm, transpose=True), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, head.final_layer).to(memory_format=torch.channels_last)
+    folded = nn.Sequential(*layers, copy.deepcopy(head.final_layer))
+    for parameter in folded.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return folded
 
 
-def _runs_in_place(backbone: nn.Module) -> bool:
+def _runs_in_place(backbone: Any) -> bool:
     """Tells whether all that `_tokens_in_place` takes for granted holds; quantised weights are no plain tensors."""
     return (
         isinstance(backbone, VitPoseBackbone)
@@ -129,29 +138,31 @@ def _tokens_in_place(backbone: VitPoseBackbone, pixels: Float[Tensor, "b c hc wc
 
 
 def _run_blocks(backbone: VitPoseBackbone, embedded: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+    config, (batch, count, width) = backbone.config, embedded.shape
     tokens = embedded.contiguous().flatten(0, 1)
-    batch, count, width = embedded.shape
-    wide = tokens.new_empty(len(tokens), backbone.blocks[0].mlp.fc1.out_features)
+    wide = tokens.new_empty(len(tokens), int(width * config.mlp_ratio))
     qkv, narrow = tokens.new_empty(batch, count, 3 * width), torch.empty_like(tokens)
-    for block in backbone.blocks[: backbone.config.out_indices[-1]]:
-        _add_attention(block, tokens, qkv, narrow)
-        _project(block.mlp.fc1, block.norm2(tokens), wide)
-        _activate(block.mlp.activation, wide)
-        tokens += _project(block.mlp.fc2, wide, narrow)
+    for block in list(backbone.blocks)[: cast("list[int]", config.out_indices)[-1]]:
+        _run_block(cast("Block", block), tokens, qkv, wide, narrow)
     return backbone.last_norm(tokens).view_as(embedded)
 
 
-def _add_attention(
+def _run_block(
     block: Block,
     tokens: Float[Tensor, "bt d"],
     qkv: Float[Tensor, "b t three_d"],
+    wide: Float[Tensor, "bt e"],
     narrow: Float[Tensor, "bt d"],
 ) -> None:
-    _project(block.attn.qkv, block.norm1(tokens), qkv.flatten(0, 1))  # a view of the buffer
+    """Does what the block does to the tokens, in place; the other tensors are room to work in."""
+    _project(block.attn.qkv, block.norm1(tokens), qkv.flatten(0, 1))  # which is a view
     split = qkv.unflatten(-1, (3, block.attn.heads, tokens.shape[1] // block.attn.heads))
     query, key, value = split.permute(2, 0, 3, 1, 4)  # each b heads t d/heads
     mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(tokens.shape)
     tokens += _project(block.attn.proj, mixed, narrow)
+    mlp = cast("Mlp", block.mlp)
+    _activate(mlp.activation, _project(mlp.fc1, block.norm2(tokens), wide))
+    tokens += _project(mlp.fc2, wide, narrow)
 
 
 def _project(layer: nn.Linear, x: Float[Tensor, "bt d"], out: Float[Tensor, "bt e"]) -> Float[Tensor, "bt e"]:
