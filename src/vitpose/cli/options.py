@@ -11,7 +11,8 @@ MODEL_PANEL = "The model"
 Model = Annotated[
     str,
     typer.Option(
-        help="A short name (see 'vitpose models'), a folder, a hub repository, or an original .pth file.",
+        help="A short name (see 'vitpose models'), a folder, a hub repository, an original .pth file, or what "
+        "'vitpose export' wrote.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
@@ -26,6 +27,14 @@ FlipTest = Annotated[
 DatasetIndex = Annotated[
     int,
     typer.Option(min=0, help="Which expert of a ViTPose++ model; 0 is COCO.", rich_help_panel=MODEL_PANEL),
+]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="What runs the network: torch, onnxruntime, openvino, tensorrt; auto is what an exported file is made "
+        "for, and torch for a checkpoint.",
+        rich_help_panel=MODEL_PANEL,
+    ),
 ]
 Device = Annotated[
     str,
