@@ -74,15 +74,16 @@ def load(
     runtime = check_engine(engine, model if is_exported(model) else None)
     runner: Engine
     if is_exported(model):
-        if dataset_index or quantization_config is not None or compile:
-            given = (
-                f"dataset_index {dataset_index}"
-                if dataset_index
-                else "compile"
-                if compile
-                else "quantization_config"
+        refused = {
+            f"dataset_index {dataset_index}": dataset_index,
+            "quantization_config": quantization_config is not None,
+            "compile": compile,
+        }
+        if given := [name for name, value in refused.items() if value]:
+            raise InputError(
+                f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for checkpoints, and {model} is an "
+                "exported file; export it so"
             )
-            raise InputError(f"{given} is for checkpoints, and {model} is an exported file; export it so")
         runner = exported = open_engine(model, runtime, device=device, dtype=dtype)
         processor, own = exported.metadata.processor, exported.metadata.skeleton
     else:
@@ -118,7 +119,7 @@ def _load_checkpoint(
 
     if runtime == "torch":
         place = choose_device(device)
-        network = _load_network(model, choose_dtype(dtype, place), place, dataset_index, **hub)
+        network = load_network(model, choose_dtype(dtype, place), place, dataset_index, **hub)
         processor, bones = load_processor(model, network, **hub), network.config.skeleton
         if quantization_config is not None:
             quantise(network, quantization_config)
@@ -135,7 +136,7 @@ def _load_checkpoint(
         )
     from .deploy.conversion import write_onnx
 
-    network = _load_network(model, "float32", "cpu", dataset_index, **hub)
+    network = load_network(model, "float32", "cpu", dataset_index, **hub)
     processor, bones = load_processor(model, network, **hub), network.config.skeleton
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
@@ -143,7 +144,7 @@ def _load_checkpoint(
         return open_engine(path, runtime, device=device, dtype=dtype), processor, bones
 
 
-def _load_network(
+def load_network(
     model: str | Path, dtype: str, device: Any, dataset_index: int, **hub: Any
 ) -> VitPoseForPoseEstimation:
     """Returns a dense network: of one with experts, the network that it is with that expert."""
@@ -198,7 +199,7 @@ def export(
     if is_exported(model):
         raise InputError(f"{model} is exported already; give the checkpoint that it was made of")
     plan = Plan.make(to, out, str(model), calibrate is not None, force)
-    network = _load_network(model, "float32", "cpu" if to != "tensorrt" else "cuda", dataset_index, **hub)
+    network = load_network(model, "float32", "cpu" if to != "tensorrt" else "cuda", dataset_index, **hub)
     processor = load_processor(model, network, **hub)
     bones = network.config.skeleton if skeleton is None else Skeleton.load(skeleton)
     _check_count(bones, len(network.config.id2label), model)
