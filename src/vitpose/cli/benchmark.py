@@ -151,7 +151,9 @@ def _print_table(entries: list[Entry], laps: list[list[Lap]], people: int, title
     from ..benchmark import STAGES
 
     shown = [stage for stage in STAGES if any(stage in own[0].seconds for own in laps)]
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", padding=(0, 1, 0, 0))
+    table = Table(
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", padding=(0, 1, 0, 0)
+    )
     table.add_column("model\nwhat runs it", min_width=24, overflow="fold")
     for heading in ("people\n/s", *(f"{stage}\nms" for stage in shown), "all ms\nspread", "peak\nMB"):
         table.add_column(heading, justify="right", no_wrap=True)
