@@ -451,3 +451,10 @@ def test_a_detector_that_fails_on_one_picture_fails_there_only() -> None:
     assert str(results[1].error) == "no box for the small one"
     assert isinstance(results[2].error, ImageError)
     assert results[1].image is not None
+
+
+def test_compile_is_torchs() -> None:
+    with pytest.raises(InputError, match="compile is for engine 'torch', not for 'onnxruntime'"):
+        vitpose.load("vitpose-tiny", detector=None, engine="onnxruntime", compile=True)
+    with pytest.raises(InputError, match=r"compile is for checkpoints, and a\.onnx is an exported file"):
+        vitpose.load("a.onnx", detector=None, compile=True)
