@@ -13,6 +13,7 @@ What this machine cannot show (a processor without bfloat16 units, no GPU) is sa
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -111,8 +112,7 @@ class Contest:
         return self.device.type == "cuda" or has_bf16_units()
 
     def pipe(self, dtype: str = "float32", compiled: bool = False, network: Any = None) -> Pipeline:
-        model = (network or self.network).to(dtype=getattr(torch, dtype), copy=True)
-        model = model if self.device.type == "cpu" else model.to(self.device)
+        model = copy.deepcopy(network or self.network).to(self.device, getattr(torch, dtype))
         kind = TorchEngine if self.device.type == "cpu" else DeviceEngine
         engine = kind(model, *self.processor.scale_and_offset, compiled)
         return Pipeline(None, Estimator(engine, self.processor, model.config.skeleton, 256))

@@ -43,6 +43,7 @@ def test_the_maps_are_those_of_the_plain_network(
     # Neither the making nor the running changes the network that is trained and saved.
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_an_expert_folded_first_is_the_same(build: Build, pixels: torch.Tensor) -> None:

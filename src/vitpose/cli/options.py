@@ -43,7 +43,8 @@ Device = Annotated[
 Dtype = Annotated[
     str,
     typer.Option(
-        help="auto (bfloat16 on a GPU that has it), float32, float16, bfloat16.", rich_help_panel=MODEL_PANEL
+        help="auto (bfloat16 where the device has it and is faster with it), float32, float16, bfloat16.",
+        rich_help_panel=MODEL_PANEL,
     ),
 ]
 BatchSize = Annotated[

@@ -40,10 +40,9 @@ class InferenceNetwork(nn.Module):
     def __init__(self, model: VitPoseForPoseEstimation, in_place: bool | None = None) -> None:
         super().__init__()
         self.backbone = model.backbone
-        self.decoder = fold_decoder(model.head)
+        self.decoder = fold_decoder(model.head).requires_grad_(False).eval()
         wanted = model.device.type == "cpu" if in_place is None else in_place
         self.in_place = wanted and _runs_in_place(model.backbone)
-        self.requires_grad_(False).eval()
 
     def forward(self, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "b k hm wm"]:
         """Returns the heat maps of normalised crops."""
@@ -65,7 +64,7 @@ def fold_decoder(head: nn.Module) -> nn.Module:
         return LowResolutionDecoder(head)
     if isinstance(head, ClassicDecoder):
         return _without_batch_norm(head)
-    return head
+    return copy.deepcopy(head)
 
 
 class LowResolutionDecoder(nn.Module):
@@ -114,7 +113,7 @@ def _without_batch_norm(head: ClassicDecoder) -> nn.Sequential:
     steps: list[Any] = list(head.deconv_layers)
     layers: list[nn.Module] = []
     for deconvolution, norm in zip(steps[::3], steps[1::3], strict=True):
-        layers += [fuse_conv_bn_eval(deconvolution, norm, transpose=True), nn.ReLU(inplace=True)]
+        layers += [fuse_conv_bn_eval(deconvolution, norm, transpose=True), nn.ReLU(inplace=True)]  # copies
     folded = nn.Sequential(*layers, copy.deepcopy(head.final_layer))
     for parameter in folded.parameters():
         if parameter.ndim == 4:
@@ -131,6 +130,7 @@ def _runs_in_place(backbone: Any) -> bool:
     )
 
 
+@torch.no_grad()
 def _tokens_in_place(backbone: VitPoseBackbone, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "b t d"]:
     """Does what the backbone does, a few crops at a time, in three buffers instead of new memory for every step."""
     parts = [_run_blocks(backbone, backbone.embed(part)) for part in pixels.split(CROPS_AT_ONCE)]
