@@ -143,8 +143,8 @@ def basis(options: argparse.Namespace, spent: np.ndarray) -> str:
         where = f"{torch.cuda.get_device_name()}, OpenVINO on {where}"
     return (
         f"`{options.model}`, {options.batch} people at a time, on {where}; torch in float32 takes "
-        f"{1e3 * np.median(spent):.0f} ms for them. AP is that of the {people(options)} people of the validation subset "
-        f"in their own boxes, {'with' if options.flip_test else 'without'} flip test, in points of 100."
+        f"{1e3 * np.median(spent):.0f} ms for them. AP is that of the {people(options)} people of the validation "
+        f"subset in their own boxes, {'with' if options.flip_test else 'without'} flip test, in points of 100."
     )  # fmt: skip
 
 

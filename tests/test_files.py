@@ -63,9 +63,14 @@ def test_several_files_appear_together(tmp_path: Path) -> None:
 def test_nothing_of_several_files_is_left_after_a_failure(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
     path.write_text("before")
-    with pytest.raises(ValueError, match="no"), stage_files(path) as staged:
-        staged.write_text("half")
-        raise ValueError("no")
+
+    def fail() -> None:
+        with stage_files(path) as staged:
+            staged.write_text("half")
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fail()
     assert [file.name for file in tmp_path.iterdir()] == ["a.xml"]
     assert path.read_text() == "before"
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 from typer.testing import CliRunner, Result
 
 import vitpose
@@ -58,11 +57,3 @@ def test_a_folder_that_cannot_be_written(checkpoint: Path, tmp_path: Path) -> No
     (tmp_path / "file").touch()
     result = run("export", checkpoint, "--out", tmp_path / "file" / "a.onnx")
     assert (result.exit_code, "Not a directory; choose another folder" in result.stderr) == (1, True)
-
-
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_an_engine_for_a_checkpoint(engine: str, checkpoint: Path, tmp_path: Path) -> None:
-    vitpose.save_image(tmp_path / "b.jpg", np.full((60, 50, 3), 90, np.uint8))
-    options = ("--model", checkpoint, "--detector", "whole-picture", "--engine", engine)
-    result = run("predict", tmp_path / "b.jpg", *options, "--out", tmp_path / "out")
-    assert result.exit_code == 0, result.stderr

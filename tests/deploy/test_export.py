@@ -73,7 +73,7 @@ def test_what_an_experts_network_becomes(checkpoint: Path, tmp_path: Path) -> No
     assert 0 < written.difference < 1e-4
     with pytest.raises(InputError, match="expert 3 does not exist; the network has 3, 0 to 2"):
         vitpose.export(folder, "onnx", tmp_path / "other.onnx", dataset_index=3)
-    with pytest.raises(InputError, match="dataset_index 1 was given, but .* has no experts; leave it out"):
+    with pytest.raises(InputError, match=r"dataset_index 1 was given, but .* has no experts; leave it out"):
         vitpose.export(checkpoint, "onnx", tmp_path / "other.onnx", dataset_index=1)
 
 
@@ -137,14 +137,14 @@ def test_what_is_refused_before_any_work(checkpoint: Path, exported: Export, tmp
         InputError, match=r"a file for openvino must end in .xml, by which it is known .* not a.onnx"
     ):
         vitpose.export("no-such-model", "openvino", "a.onnx")
+    (tmp_path / "a.onnx").mkdir()
     with pytest.raises(OutputError, match=r"a.onnx is a folder; give the name of a file"):
-        (tmp_path / "a.onnx").mkdir()
         vitpose.export("no-such-model", "onnx", tmp_path / "a.onnx")
     with pytest.raises(InputError, match="there is no int8 for torch-export; export to onnx and openvino"):
         vitpose.export("no-such-model", "torch-export", calibrate="pictures")
     with pytest.raises(InputError, match=r"small.onnx is exported already; give the checkpoint"):
         vitpose.export(exported("onnx"), "openvino")
-    with pytest.raises(CheckpointError, match="the skeleton 'mpii' has 16 keypoints, the model .* has 17"):
+    with pytest.raises(CheckpointError, match=r"the skeleton 'mpii' has 16 keypoints, the model .* has 17"):
         vitpose.export(checkpoint, "onnx", tmp_path / "b.onnx", skeleton="mpii")
 
 

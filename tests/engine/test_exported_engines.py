@@ -150,7 +150,7 @@ class TestWhatDoesNotGoTogether:
 
     def test_what_is_for_checkpoints(self, exported: Export, checkpoint: Path) -> None:
         with pytest.raises(
-            InputError, match="dataset_index 2 is for checkpoints, and .*small.onnx is an exported"
+            InputError, match=r"dataset_index 2 is for checkpoints, and .*small.onnx is an exported"
         ):
             vitpose.load(exported("onnx"), None, dataset_index=2)
         with pytest.raises(InputError, match="quantization_config is for checkpoints"):
@@ -176,7 +176,7 @@ class TestWhatDoesNotGoTogether:
 @pytest.mark.parametrize("to", FORMATS)
 class TestBadFiles:
     def test_missing(self, to: str, exported: Export, tmp_path: Path) -> None:
-        with pytest.raises(CheckpointError, match="there is no file .*none"):
+        with pytest.raises(CheckpointError, match=r"there is no file .*none"):
             vitpose.load(tmp_path / f"none{exported(to).suffix}", None)
 
     @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.95])
