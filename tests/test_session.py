@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -37,9 +37,9 @@ class TestProviders:
     ) -> None:
         """It answers a broken installation of CUDA by running on the CPU; "auto" takes what there is."""
         session = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
-        library = SimpleNamespace(
-            get_available_providers=lambda: self.BOTH, InferenceSession=lambda *_, **__: session
-        )
+        library = ModuleType("onnxruntime")
+        library.get_available_providers = lambda: self.BOTH
+        library.InferenceSession = lambda *_, **__: session
         monkeypatch.setitem(sys.modules, "onnxruntime", library)
         (tmp_path / "a.onnx").touch()
         assert open_session(tmp_path / "a.onnx", "auto") is session
