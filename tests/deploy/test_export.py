@@ -123,11 +123,18 @@ def test_a_file_that_is_not_as_torch_leaves_nothing(checkpoint: Path, tmp_path: 
     assert path.read_text() == "mine"
 
 
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch-export"])
+def test_files_carry_no_paths_of_this_machine(to: str, exported: Export) -> None:
+    for file in exported(to).parent.glob("small.*"):
+        for path in (Path(vitpose.__file__).parent, file.parent):
+            assert str(path).encode() not in file.read_bytes()
+
+
 def test_replacing_needs_force(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.pt2"
     path.write_text("old")
     vitpose.export(checkpoint, "torch-export", path, force=True)
-    assert open_engine(path, device="cpu").metadata.model == str(checkpoint)
+    assert open_engine(path, device="cpu").metadata.model == "small"
 
 
 def test_what_is_refused_before_any_work(checkpoint: Path, exported: Export, tmp_path: Path) -> None:
