@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
 import pytest
 
 from vitpose.errors import InputError
-from vitpose.session import choose_providers
+from vitpose.session import choose_providers, open_session
 
 
 class TestProviders:
@@ -27,3 +31,17 @@ class TestProviders:
     def test_no_gpu(self):
         with pytest.raises(InputError, match="there is only CPUExecutionProvider; install onnxruntime-gpu"):
             choose_providers("cuda", self.BOTH[1:])
+
+    def test_a_gpu_that_onnx_runtime_silently_leaves_out(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It answers a broken installation of CUDA by running on the CPU; "auto" takes what there is."""
+        session = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+        library = ModuleType("onnxruntime")
+        library.get_available_providers = lambda: self.BOTH
+        library.InferenceSession = lambda *_, **__: session
+        monkeypatch.setitem(sys.modules, "onnxruntime", library)
+        (tmp_path / "a.onnx").touch()
+        assert open_session(tmp_path / "a.onnx", "auto") is session
+        with pytest.raises(InputError, match="fell back to the CPU where device 'cuda:0' was asked for"):
+            open_session(tmp_path / "a.onnx", "cuda:0")

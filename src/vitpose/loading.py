@@ -204,7 +204,8 @@ def export(
     bones = network.config.skeleton if skeleton is None else Skeleton.load(skeleton)
     _check_count(bones, len(network.config.id2label), model)
     crops = None if calibrate is None else read_crops(calibrate, processor)
-    return plan.write(network, Metadata(str(model), "float32", processor, bones), crops)
+    name = Path(model).name if Path(model).exists() else str(model)  # files carry no paths of this machine
+    return plan.write(network, Metadata(name, "float32", processor, bones), crops)
 
 
 def _check_count(bones: Skeleton, count: int, model: str | Path) -> None:

@@ -28,9 +28,15 @@ def open_session(path: str | Path, device: str) -> Any:
         raise CheckpointError(f"there is no file {path}; give the path of an .onnx file")
     providers = choose_providers(device, onnxruntime.get_available_providers())
     try:
-        return onnxruntime.InferenceSession(str(path), providers=providers)
+        session = onnxruntime.InferenceSession(str(path), providers=providers)
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         raise CheckpointError(f"{path} cannot be loaded as ONNX: {error}") from error
+    if device.startswith("cuda") and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise InputError(
+            f"ONNX Runtime fell back to the CPU where device {device!r} was asked for: its CUDA libraries could not be "
+            "loaded, as it says above; mend that, or take device 'cpu'"
+        )
+    return session
 
 
 def choose_providers(device: str, available: Sequence[str]) -> list[Any]:

@@ -44,7 +44,10 @@ def make_program(network: VitPoseForPoseEstimation, metadata: Metadata) -> torch
     pixels = torch.zeros(2, 3, size.height, size.width, device=network.device, dtype=network.dtype)
     batch = {0: torch.export.Dim("batch", min=1)}
     with torch.no_grad(), _quiet():
-        return torch.export.export(_Maps(network.eval()), (pixels,), dynamic_shapes=(batch,), strict=False)
+        program = torch.export.export(_Maps(network.eval()), (pixels,), dynamic_shapes=(batch,), strict=False)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine, which files would carry
+    return program
 
 
 def write_program(network: VitPoseForPoseEstimation, metadata: Metadata, path: Path) -> None:
