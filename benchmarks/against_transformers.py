@@ -303,7 +303,7 @@ def print_line(
     low, middle, high = np.percentile(theirs / ours, [25, 50, 75])
     print(
         f"{what:54} {unit * np.median(theirs):9.1f} ms {unit * np.median(ours):9.1f} ms {middle:7.2f} "
-        f"({low:.2f}-{high:.2f})  {str(goal or ''):11} {distance}",
+        f"({low:.2f}-{high:.2f})  {goal or ''!s:11} {distance}",
         flush=True,
     )
 

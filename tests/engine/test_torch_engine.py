@@ -194,6 +194,17 @@ def test_a_compiled_network_gives_the_same_maps() -> None:
     subprocess.run([sys.executable, "-c", COMPARE_COMPILED], check=True, timeout=600)
 
 
+def test_fault_loading_imports_no_compiler() -> None:
+    """It once did, unasked: more than half of the time to the first result."""
+    program = (
+        "import sys, numpy, vitpose\n"
+        "pipe = vitpose.load('vitpose-tiny', None, device='cpu')\n"
+        "pipe(numpy.zeros((99, 99, 3), numpy.uint8), boxes=[[0, 0, 90, 90]])\n"
+        "assert not {'torch._dynamo', 'sympy', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
+
+
 def test_the_type_is_float32_without_units_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_torch, "has_bf16_units", lambda: False)
     assert choose_dtype("auto", CPU) == "float32"

@@ -148,8 +148,11 @@ class VitPoseForPoseEstimation(nn.Module):
         self._init_head()
 
     def _init_head(self) -> None:
-        # The original draws the decoder from N(0, 0.001) for both kinds of convolution.
+        # The original draws the decoder from N(0, 0.001) for both kinds of convolution. Weights without memory are
+        # left alone: torch imports its whole compiler to draw them, which takes longer than all the rest of loading.
         for module in self.head.modules():
+            if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+                continue
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.normal_(module.weight, std=0.001)
                 if module.bias is not None:
