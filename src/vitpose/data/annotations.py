@@ -166,6 +166,15 @@ def read_annotations(
     )
 
 
+def split_source(source: str) -> tuple[str, str | None]:
+    """Splits FILE=FOLDER, as commands take it, into the annotations and the folder of their pictures.
+
+    The folder is None where only a file is named.
+    """
+    file, _, folder = (source, "", "") if Path(source).exists() else source.partition("=")
+    return file, folder or None
+
+
 def check_pictures(people: Annotations) -> Report:
     """Decodes every picture that has people, and reports those that are damaged or of another size than the file says.
 
