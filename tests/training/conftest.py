@@ -18,7 +18,8 @@ def draw_arrow(rng: np.random.Generator, tilt_deg: float = 0.0) -> tuple[Image.I
     image = Image.fromarray(rng.integers(0, 60, (96, 72, 3), dtype=np.uint8))
     x, y = rng.uniform([26, 20], [46, 32])
     length, half = rng.uniform(34, 50), rng.uniform(9, 15)
-    points = np.array([[0, 0], [half, half], [-half, half], [0, length / 2], [0, length]]) + [x, y]
+    shape = np.array([[0, 0], [half, half], [-half, half], [0, length / 2], [0, length]])
+    points = shape + np.array([x, y])
     angle = np.deg2rad(tilt_deg * rng.uniform(-1, 1))
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     points = (points - points[3]) @ turn + points[3]
