@@ -44,7 +44,8 @@ class Source:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise InputError(
-                f"the source {self.annotations or self.pack} has the limit {self.limit}; take 1 person at least, or leave it out"
+                f"the source {self.annotations or self.pack} has the limit {self.limit}; "
+                "take 1 person at least, or leave it out"
             )
         if bool(self.annotations) == bool(self.pack):
             given = {name: value for name, value in asdict(self).items() if value}
