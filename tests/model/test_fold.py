@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from vitpose.model.decoder import ClassicDecoder, SimpleDecoder
-from vitpose.model.fold import CROPS_AT_ONCE, InferenceNetwork, LowResolutionDecoder, fold_decoder
+from vitpose.model.decoder import ClassicDecoder
+from vitpose.model.fold import CROPS_AT_ONCE, InferenceNetwork, fold_decoder
 
 Build = Callable[..., Any]
 
@@ -69,18 +69,6 @@ def test_other_sizes_of_crops(build: Build) -> None:
     pixels = torch.randn(2, 3, 80, 112)
     plain = maps_of(model, pixels).heatmaps
     torch.testing.assert_close(maps_of(InferenceNetwork(model), pixels), plain, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("scale", [1, 2, 4])
-def test_the_low_resolution_decoder_is_exact_to_the_border(scale: int) -> None:
-    """In double precision, where only a mistake could differ, and with all that is bright at the border."""
-    decoder = SimpleDecoder(6, 3, scale).double()
-    features = torch.randn(2, 6, 5, 4, dtype=torch.float64)
-    features[:, :, 1:-1, 1:-1] = 0
-    expected = decoder(features)
-    torch.testing.assert_close(
-        LowResolutionDecoder(decoder)(features), expected, rtol=0, atol=1e-7 * expected.abs().max().item()
-    )
 
 
 def test_batch_norm_is_gone(build: Build) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .backbone import Block, VitPoseBackbone
-from .decoder import ClassicDecoder, SimpleDecoder
+from .decoder import ClassicDecoder
 from .experts import Mlp
 from .pose import VitPoseForPoseEstimation
 
@@ -59,53 +59,10 @@ class InferenceNetwork(nn.Module):
 
 
 def fold_decoder(head: nn.Module) -> nn.Module:
-    """Returns a decoder with the same output for less work; its weights are new."""
-    if isinstance(head, SimpleDecoder):
-        return LowResolutionDecoder(head)
+    """Returns a decoder with the same output for no more work; its weights are new."""
     if isinstance(head, ClassicDecoder):
         return _without_batch_norm(head)
     return copy.deepcopy(head)
-
-
-class LowResolutionDecoder(nn.Module):
-    """The simple decoder, computed on the tokens' own grid.
-
-    Its 3x3 convolution and the bilinear upsampling before it are both linear, so they may change places: each
-    token is first projected to nine values a keypoint, one for every tap of the convolution, and only those
-    are upsampled and added up, each shifted as its tap is. Upsampling and shifting along one axis are one
-    small matrix (border included), so the rest is a product from the left and one from the right.
-
-    Args:
-        decoder: The decoder to rewrite.
-    """
-
-    def __init__(self, decoder: SimpleDecoder) -> None:
-        super().__init__()
-        weight = decoder.final_layer.weight.detach()  # k d 3 3
-        self.scale, self.keypoints = decoder.scale, weight.shape[0]
-        self.projection = nn.Parameter(weight.permute(0, 2, 3, 1).reshape(-1, weight.shape[1]).contiguous())
-        self.bias = nn.Parameter(cast("Tensor", decoder.final_layer.bias).detach().clone())
-
-    def forward(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b k hm wm"]:
-        """Returns one map a keypoint, `scale` times as large as the grid of tokens."""
-        height, width = features.shape[2:]
-        taps = F.linear(F.relu(features.permute(0, 2, 3, 1)), self.projection)  # b h w 9k
-        taps = taps.unflatten(-1, (self.keypoints, 3, 3)).permute(0, 3, 4, 1, 5, 2)  # b k y h x w
-        across = taps.flatten(4) @ _spread(width, self.scale, features).T  # b k y h wm
-        maps = _spread(height, self.scale, features) @ across.flatten(2, 3)  # b k hm wm
-        return maps + self.bias[:, None, None]
-
-
-def _spread(count: int, scale: int, like: Tensor) -> Float[Tensor, "to three_count"]:
-    """Returns the matrix that upsamples a row of cells and adds it up shifted by the three taps of a kernel.
-
-    Its columns are those of the first tap, the second, the third. Beyond the upsampled row is nothing, as
-    the convolution's padding has it.
-    """
-    cells = torch.eye(count, device=like.device)[None]
-    up = F.interpolate(cells, scale_factor=scale, mode="linear", align_corners=False)[0].T  # to from
-    padded = F.pad(up, (0, 0, 1, 1))
-    return torch.cat([padded[tap : tap + len(up)] for tap in range(3)], dim=1).to(like.dtype)
 
 
 def _without_batch_norm(head: ClassicDecoder) -> nn.Sequential:
