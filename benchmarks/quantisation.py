@@ -44,7 +44,7 @@ def in_torch(config: Any = None) -> Callable[[argparse.Namespace, Path], tuple[v
         pipe = vitpose.load(
             options.model, None, device=options.device, dtype="float32", quantization_config=config
         )
-        return pipe, sum(weight_bytes(own) for own in pipe.estimator.engine.model.parameters())
+        return pipe, sum(weight_bytes(own) for own in pipe.estimator.engine.network.parameters())
 
     return make
 
