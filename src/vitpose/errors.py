@@ -6,6 +6,7 @@ value, and what to do about it.
     VitPoseError
     ├── InputError (also ValueError)        what the caller handed in cannot be used
     │   ├── ImageError                      not a readable picture
+    │   ├── VideoError                      not a readable video, camera or stream
     │   ├── BoxError                        boxes that are no boxes
     │   ├── SkeletonError                   a skeleton that does not hold together
     │   └── UnknownNameError                a name nobody knows; the nearest are offered
@@ -32,6 +33,10 @@ class InputError(VitPoseError, ValueError):
 
 class ImageError(InputError):
     """A picture that cannot be read, or is larger than allowed."""
+
+
+class VideoError(InputError):
+    """A video, camera or stream that cannot be read, or has no pictures."""
 
 
 class BoxError(InputError):

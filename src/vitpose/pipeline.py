@@ -9,29 +9,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
-from .boxes import Size, clip_to, iou, refuse_outside
+from .boxes import Size, iou, refuse_outside
 from .detect.given import detections_from
 from .detect.protocol import Detections, Detector
 from .errors import BoxError, InputError, VitPoseError
 from .estimator import Estimator
 from .image import MAX_PIXELS, read_image
-from .poses import Poses
+from .poses import Poses, boxes_around
+
+if TYPE_CHECKING:
+    from .video.stream import Stream
 
 PICTURES_AT_ONCE = 8
 """Pictures whose boxes share batches; bounds the memory, whatever the number of pictures."""
 
-# Measured on the fully labelled people of COCO: a box is 1.28 x as wide and 1.20 x as high as the extent
-# of its keypoints.
-_MARGIN = np.array([0.14, 0.10])
-# A person's box is drawn around the points that score at least this share of the best one. A fixed threshold
-# shrinks the box round by round where a network is unsure (benchmarks/whole_picture.py).
-_COUNTED_SHARE = 0.3
-_SETTLED_IOU, _MOST_ROUNDS, _FEWEST_POINTS = 0.9, 5, 4
+_SETTLED_IOU, _MOST_ROUNDS = 0.9, 5
 
 
 @dataclass(frozen=True)
@@ -132,6 +129,44 @@ class Pipeline:
         while group := list(islice(numbered, PICTURES_AT_ONCE)):
             yield from self._group(group, boxes, flip_test, max_pixels)
 
+    def stream(self, source: Any, **options: Any) -> Stream:
+        """Finds the poses in a video, frame by frame, with identities.
+
+            with pipe.stream("clip.mp4", detect_every=5) as frames:
+                for frame in frames:
+                    print(frame.time_s, frame.poses.ids)
+
+        Decoding runs ahead in a thread. Memory stays the same, however long the video is.
+
+        Args:
+            source: A video file; "webcam" or "webcam:1"; an address (rtsp://, http://, …); or an image sequence: a
+                list or iterator of pictures, a folder, or a glob.
+            **options: Keywords, all with defaults:
+
+                - detect_every: Look for people in every so-manieth frame; in between, boxes are drawn around the
+                  poses of the frame before (1).
+                - track: Whether people get identities (True); or an object with `update`, see
+                  `vitpose.video.tracking.BoxTracker`.
+                - smooth: Smooth the points of each identity (False): True, or a
+                  `vitpose.video.smoothing.OneEuro`.
+                - flip_test: As in calling the pipeline.
+                - rate: Frames per second of an image sequence (25).
+                - live: Drop old frames rather than fall behind (None: cameras and streaming addresses).
+                - timeout_s: When an address that says nothing has stalled (10).
+                - reconnect: How often a live source that stalls or ends is opened again (0).
+
+        Returns:
+            An iterator of `vitpose.video.stream.PoseFrame`. Its `problems` say what could not be read.
+
+        Raises:
+            VideoError: The source cannot be opened, or no frame of it can be read.
+            InputError: An option cannot be used, or the pipeline has no detector.
+            MissingDependencyError: PyAV, or the library that tracks, is not installed.
+        """
+        from .video.stream import open_stream
+
+        return open_stream(self, source, **options)
+
     def _group(
         self, group: list[tuple[int, Any]], boxes: Sequence[Any] | None, flip_test: bool, max_pixels: int
     ) -> list[Prediction]:
@@ -190,7 +225,7 @@ class Pipeline:
         """Draws the box around the pose and looks again, until it stays; returns the surest of the rounds."""
         best = poses = first
         for _ in range(_MOST_ROUNDS):
-            boxes = _box_of(poses, Size.of(image))
+            boxes = boxes_around(poses, Size.of(image))
             if (np.diagonal(iou(poses.boxes, boxes)) > _SETTLED_IOU).all():
                 break
             poses = self.estimator.estimate([image], [Detections.of_boxes(boxes)], flip_test)[0]
@@ -215,19 +250,3 @@ def _given(boxes: Any, image: UInt8[np.ndarray, "h w 3"]) -> Detections | VitPos
     except VitPoseError as error:
         return error
     return detections
-
-
-def _box_of(poses: Poses, size: Size) -> Float[np.ndarray, "n 4"]:
-    """Returns a box around each pose's better points, or its old box where there are too few of them."""
-    boxes = poses.boxes.copy()
-    for row, scores in enumerate(poses.scores):
-        seen = np.flatnonzero(scores >= _COUNTED_SHARE * scores.max())
-        if len(seen) < _FEWEST_POINTS:
-            continue
-        points = poses.xy[row, seen]
-        low, high = points.min(axis=0), points.max(axis=0)
-        margin = _MARGIN * (high - low) + 1  # a pixel more, so that points on a line still have a box
-        boxes[row] = np.concatenate([low - margin, high + margin])
-    clipped = clip_to(boxes, size)
-    empty = np.any(clipped[:, 2:] <= clipped[:, :2], axis=1, keepdims=True)
-    return np.where(empty, poses.boxes, clipped)
