@@ -34,6 +34,8 @@ def replace_file(path: Path) -> Iterator[Path]:
         yield partial
         partial.chmod(0o644)  # temporary files are for their owner's eyes, models are for everybody's
         partial.replace(path)
+    except OutputError:  # of another file, written in the same block
+        raise
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error}; choose another folder or make room") from error
     finally:
