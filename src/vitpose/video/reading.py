@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -54,6 +54,7 @@ class Frame:
     image: UInt8[np.ndarray, "h w 3"]
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Gives the frames of a source, once.
 
@@ -95,9 +96,9 @@ def is_video(source: Any) -> bool:
 def open_video(
     source: Any,
     *,
-    rate: float | Fraction | None = None,
+    rate: float | int | Fraction | None = None,
     live: bool | None = None,
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float | int = TIMEOUT_S,
     reconnect: int = 0,
 ) -> Reader:
     """Opens a video, camera, stream or image sequence.
@@ -168,7 +169,7 @@ class VideoReader:
     """A file, camera or stream, decoded by FFmpeg; see `Reader` and `open_video`."""
 
     def __init__(
-        self, source: str | PathLike[str], *, live: bool | None, timeout_s: float, reconnect: int
+        self, source: str | PathLike[str], *, live: bool | None, timeout_s: float | int, reconnect: int
     ) -> None:
         self._av = require("av", "video", "to read videos")
         self.name, self._timeout_s, self._reconnect = fspath(source), timeout_s, reconnect
@@ -212,19 +213,21 @@ class VideoReader:
 
     def _connected(self) -> Iterator[tuple[Fraction, np.ndarray]]:
         """Yields times and pictures, over as many connections as allowed."""
-        begin, offset = time.monotonic(), Fraction(0)
+        begin, offset, shown = time.monotonic(), Fraction(0), Fraction(0)
         for attempt in range(self._reconnect + 1 if self.live else 1):
             first, count = None, 0
             try:
                 if attempt:
                     self._container = self._open()
                     self._stream = self._choose_stream()
-                    offset = Fraction(time.monotonic() - begin).limit_denominator(1000)
+                    waited = Fraction(time.monotonic() - begin).limit_denominator(1000)
+                    offset = max(waited, shown + 1 / self.rate)
                 for raw in self._decode():
                     count += 1
                     time_s = self._time_of(raw, count)
                     first = time_s if first is None else first
-                    yield time_s - first + offset if self.live else time_s, self._upright(raw)
+                    shown = time_s - first + offset if self.live else time_s
+                    yield shown, self._upright(raw)
                 if not self.live:
                     if self.frames and count + self._damaged < self.frames:
                         self.problems.append(f"it ends after {count} of {self.frames} frames; the rest is missing")

@@ -11,7 +11,7 @@ import json
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -28,6 +28,7 @@ _ROWS_AT_ONCE = 4096  # of a Parquet file: what waits in memory for the next row
 _TEXT = {"encoding": "utf-8", "newline": ""}
 
 
+@runtime_checkable
 class Recorder(Protocol):
     """Writes one file; `add` takes the frames in order, `close` ends it."""
 

@@ -60,9 +60,9 @@ class Smoother:
 
     def smooth(self, poses: Poses, time_s: Fraction) -> Poses:
         """Returns the poses of the next frame, smoothed where they have an identity."""
+        before, self._states = self._states, {}
         if poses.ids is None:
             return poses
-        before, self._states = self._states, {}
         xy = poses.xy.copy()
         for row, number in enumerate(poses.ids.tolist()):
             if number == NOBODY:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -51,6 +51,7 @@ class PoseFrame:
     detected: bool
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """What `Pipeline` is to a stream."""
 
@@ -170,9 +171,9 @@ def open_stream(
     track: Any = True,
     smooth: Any = False,
     flip_test: bool = False,
-    rate: float | Fraction | None = None,
+    rate: float | int | Fraction | None = None,
     live: bool | None = None,
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float | int = TIMEOUT_S,
     reconnect: int = 0,
 ) -> Stream:
     """Opens a source and returns its frames with poses; the work of `Pipeline.stream`, where all is described."""

@@ -104,10 +104,13 @@ class Identities:
     where poses say nothing, and the poses where boxes cross or come back after a gap.
 
     Args:
-        tracker: The first opinion.
+        tracker: The first opinion, a `BoxTracker`.
+
+    Raises:
+        InputError: It is none.
     """
 
-    def __init__(self, tracker: BoxTracker) -> None:
+    def __init__(self, tracker: Any) -> None:
         if not isinstance(tracker, BoxTracker):
             raise InputError(f"{tracker!r:.200} is no tracker: it needs a method `update(boxes, scores, time_s)`")
         self.tracker = tracker

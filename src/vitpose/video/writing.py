@@ -98,7 +98,7 @@ class VideoWriter:
         self._sound = _Sound(self._av, self._reader, self._output, self.problems)
         self._stack.callback(self._sound.close)
 
-    def _fit(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    def _fit(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
         size = self._size or Size.of(image)
         if Size.of(image) != size:
             scale = min(size.width / image.shape[1], size.height / image.shape[0])
@@ -130,7 +130,7 @@ class _Sound:
             self._input = av.open(f"file:{Path(reader.sound).expanduser()}")
             self._source = self._input.streams.audio[0]
             self._start = reader.start_s
-            self._kept = self._source.codec_context.name in _KEPT_SOUND
+            self._kept = self._source.codec_context.codec.canonical_name in _KEPT_SOUND
             if self._kept:
                 self._target = output.add_stream_from_template(self._source)
             else:
