@@ -223,7 +223,7 @@ class _DeepLabCut:
     def add(self, frame: PoseFrame) -> None:
         poses = frame.poses
         numbers = range(1, len(poses) + 1) if poses.ids is None else poses.ids.tolist()
-        values = np.concatenate([poses.xy, poses.scores[:, :, None]], axis=2).reshape(len(poses), -1)
+        values = np.concatenate([poses.xy, poses.scores[:, :, None]], axis=2).reshape(len(poses), 3 * len(self._skeleton))
         for number, row in zip(numbers, values.astype(np.float32), strict=True):
             if number != NOBODY:
                 places, rows = self._people.setdefault(number, ([], []))
