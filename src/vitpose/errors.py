@@ -11,6 +11,7 @@ value, and what to do about it.
     │   ├── SkeletonError                   a skeleton that does not hold together
     │   └── UnknownNameError                a name nobody knows; the nearest are offered
     ├── CheckpointError (also ValueError)   weights or configurations that do not fit
+    ├── WorkerError (also RuntimeError)     a process or cluster that works for us and is gone
     ├── OutputError (also OSError)          a file or folder that cannot be written
     └── MissingDependencyError (also ImportError)   an optional package is not installed
 """
@@ -71,6 +72,10 @@ class UnknownNameError(InputError):
 
 class CheckpointError(VitPoseError, ValueError):
     """A checkpoint or configuration that is missing, damaged, or does not fit the model."""
+
+
+class WorkerError(VitPoseError, RuntimeError):
+    """A worker process died, or a cluster cannot be reached."""
 
 
 class OutputError(VitPoseError, OSError):

@@ -12,6 +12,10 @@ from typing import Any
 from .errors import OutputError
 
 
+PARTIAL = ".part"
+"""What the names of unfinished files end with; they begin with a dot. A kill may leave one behind."""
+
+
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """Yields a path to write to, which takes the place of `path` once the block has ended well.
@@ -28,7 +32,7 @@ def replace_file(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=path.name, suffix=".part", delete=False
+            dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL, delete=False
         ) as file:
             partial = Path(file.name)
         yield partial

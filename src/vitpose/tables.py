@@ -6,7 +6,7 @@ and no folder: what a row is about (a picture, a frame) stands in columns that t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,22 +37,60 @@ def table_schema(skeleton: Skeleton, about: Mapping[str, str]) -> pa.Schema:
     return arrow.schema(fields, {"skeleton": skeleton.name, "keypoints": ",".join(skeleton.keypoints)})
 
 
-def table_of(schema: pa.Schema, poses: Poses, about: Mapping[str, Any]) -> pa.Table:
-    """Returns the rows of the people in one picture or frame.
+class PoseRows:
+    """Collects the rows of people, and gives them as a table.
+
+    Rows wait as plain arrays: an Arrow table of its own for every frame would cost a megabyte each.
 
     Args:
-        schema: From `table_schema`.
-        poses: The people; the column `id` is null where they have no identities.
-        about: The values of the first columns, the same for all of them.
+        skeleton: That of the poses.
+        about: As in `table_schema`.
+
+    Attributes:
+        schema: The columns.
+
+    Raises:
+        MissingDependencyError: pyarrow is not installed.
     """
-    arrow = require("pyarrow", "tables", "for tables of poses")
-    n, k = poses.scores.shape
-    numbers = np.concatenate([poses.xy, poses.scores[:, :, None]], axis=2).reshape(n, 3 * k)
-    ids = [None] * n if poses.ids is None else poses.ids.tolist()
-    columns: list[Any] = [[value] * n for value in about.values()]
-    columns += [list(range(n)), ids, *poses.boxes.T, poses.box_scores, poses.pose_scores, *numbers.T]
-    arrays = [
-        arrow.array(column.astype(np.float32) if isinstance(column, np.ndarray) else column, field.type)
-        for column, field in zip(columns, schema, strict=True)
-    ]
-    return arrow.Table.from_arrays(arrays, schema=schema)
+
+    def __init__(self, skeleton: Skeleton, about: Mapping[str, str]) -> None:
+        self._arrow = require("pyarrow", "tables", "for tables of poses")
+        self.schema = table_schema(skeleton, about)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._about: list[Sequence[Any]] = []
+        self._ids: list[int | None] = []
+        self._numbers = [np.zeros((0, len(self.schema) - self._leading), np.float32)]
+
+    @property
+    def _leading(self) -> int:
+        """How many columns stand before those of floats."""
+        return self.schema.get_field_index("left")
+
+    def __len__(self) -> int:
+        return len(self._about)
+
+    def add(self, poses: Poses, *about: Any) -> None:
+        """Adds the people in one picture or frame.
+
+        Args:
+            poses: The people; the column `id` is null where they have no identities.
+            *about: The values of the first columns, the same for all of them.
+        """
+        n, k = poses.scores.shape
+        points = np.concatenate([poses.xy, poses.scores[:, :, None]], axis=2).reshape(n, 3 * k)
+        scores = np.stack([poses.box_scores, poses.pose_scores], axis=1)
+        self._numbers.append(np.concatenate([poses.boxes, scores, points], axis=1).astype(np.float32))
+        self._about += [(*about, person) for person in range(n)]
+        self._ids += [None] * n if poses.ids is None else poses.ids.tolist()
+
+    def take(self) -> pa.Table:
+        """Returns the rows that were added since the last time."""
+        about = list(zip(*self._about, strict=True)) or [()] * (self._leading - 1)
+        columns = [*about, self._ids, *np.ascontiguousarray(np.concatenate(self._numbers).T)]
+        arrays = [
+            self._arrow.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)
+        ]
+        self._clear()
+        return self._arrow.Table.from_arrays(arrays, schema=self.schema)

@@ -137,7 +137,7 @@ def test_deeplabcut(tmp_path: Path, kind: str) -> None:
     assert list(table.index) == [0, 1, 2, 3]
     assert list(table.columns.levels[1]) == ["individual1", "individual2", "individual3"]
     assert table.shape == (4, 3 * 17 * 3)
-    second = table[("vitpose", "individual2", "nose")]
+    second = table["vitpose"]["individual2"]["nose"]
     expected = [frames()[index].poses.xy[row, 0, 0] for index, row in ((0, 1), (2, 0), (3, 1))]
     np.testing.assert_allclose(second["x"].dropna(), expected, rtol=1e-5)
     assert second["likelihood"].isna().tolist() == [False, True, False, False]

@@ -137,6 +137,25 @@ def predict(
         int,
         typer.Option(min=0, help="Open a live stream so many times again.", rich_help_panel=_VIDEO),
     ] = 0,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Processes, each with a model of its own (with --out NAME.parquet); 0 is this process.",
+            rich_help_panel=_MANY,
+        ),
+    ] = 1,
+    shard_size: Annotated[
+        int, typer.Option(min=1, help="Pictures that are done, and kept, together.", rich_help_panel=_MANY)
+    ] = 256,
+    engine_cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ray",
+            help="Work on a Ray cluster: ray (a local one, or that of RAY_ADDRESS), or ray:ADDRESS.",
+            rich_help_panel=_MANY,
+        ),
+    ] = None,
 ) -> None:
     """Find poses in pictures and videos, draw them, and write them to files.
 
@@ -159,6 +178,16 @@ def predict(
         "min_score": min_score,
         "batch_size": batch_size,
     }
+    running = {"flip_test": flip_test} | ({} if max_pixels is None else {"max_pixels": max_pixels})
+    if out.rstrip("/").endswith(".parquet"):
+        from .many_job import ManyJob
+
+        options = {"loading": loading, "running": running, "workers": workers}
+        raise typer.Exit(
+            ManyJob(out, options | {"cluster": engine_cluster, "shard_size": shard_size}).run(sources)
+        )
+    if workers != 1 or engine_cluster is not None:
+        raise InputError(f"--workers and --engine-cluster work on one table; give --out NAME.parquet, not {out}")
     shared: dict[str, Any] = {"threshold": threshold, "loading": loading, "out": Path(out).expanduser()}
     if _are_videos(sources, rate):
         from .video_job import VideoJob
@@ -168,7 +197,6 @@ def predict(
         raise typer.Exit(VideoJob(save=save or "video,jsonl", streaming=streaming, **shared).run(sources))
     from .job import Job
 
-    running = {"flip_test": flip_test} | ({} if max_pixels is None else {"max_pixels": max_pixels})
     raise typer.Exit(Job(save=save or "pictures,json", running=running, **shared).run(sources))
 
 

@@ -20,7 +20,7 @@ from ..errors import UnknownNameError, require
 from ..files import replace_file
 from ..poses import Poses
 from ..skeleton import Skeleton
-from ..tables import table_of, table_schema
+from ..tables import PoseRows
 from .stream import PoseFrame
 from .tracking import NOBODY
 
@@ -122,27 +122,18 @@ class _Parquet:
     """One row a person and frame, see `tables`."""
 
     def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
-        self._arrow = require("pyarrow", "tables", "to write Parquet")
         parquet = require("pyarrow.parquet", "tables", "to write Parquet")
-        self._schema = table_schema(skeleton, {"frame": "int64", "time_s": "float64"})
-        self._file = parquet.ParquetWriter(path, self._schema, compression="zstd")
-        self._waiting: list[Any] = []
-        self._rows = 0
+        self._rows = PoseRows(skeleton, {"frame": "int64", "time_s": "float64"})
+        self._file = parquet.ParquetWriter(path, self._rows.schema, compression="zstd")
 
     def add(self, frame: PoseFrame) -> None:
-        about = {"frame": frame.index, "time_s": float(frame.time_s)}
-        self._waiting.append(table_of(self._schema, frame.poses, about))
-        self._rows += len(frame.poses)
-        if self._rows >= _ROWS_AT_ONCE or len(self._waiting) >= _ROWS_AT_ONCE:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._rows:
-            self._file.write_table(self._arrow.concat_tables(self._waiting))
-        self._waiting, self._rows = [], 0
+        self._rows.add(frame.poses, frame.index, float(frame.time_s))
+        if len(self._rows) >= _ROWS_AT_ONCE:
+            self._file.write_table(self._rows.take())
 
     def close(self) -> None:
-        self._flush()
+        if len(self._rows):
+            self._file.write_table(self._rows.take())
         self._file.close()
 
 
@@ -253,7 +244,7 @@ class _DeepLabCutH5(_DeepLabCut):
 
     def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
         super().__init__(path, skeleton, source)
-        require("tables", "tables", "for DeepLabCut's h5 files")
+        require("tables", "deeplabcut", "for DeepLabCut's h5 files")
 
     def close(self) -> None:
         self._table().to_hdf(self._path, key="df_with_missing", mode="w", format="fixed")
