@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .boxes import Size, clip_to, xywh_from_xyxy
+from .boxes import xywh_from_xyxy
 from .errors import InputError, require
 from .skeleton import Skeleton
 
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 
 RESCORE_THRESHOLD = 0.2
 """Keypoints above this count in COCO's result score; the value of the original's test config."""
-
-# Measured on the fully labelled people of COCO: a box is 1.28 x as wide and 1.20 x as high as the extent
-# of its keypoints.
-_MARGIN = np.array([0.14, 0.10])
-# A person's box is drawn around the points that score at least this share of the best one. A fixed threshold
-# shrinks the box round by round where a network is unsure (benchmarks/whole_picture.py).
-_COUNTED_SHARE, _FEWEST_POINTS = 0.3, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,27 +215,6 @@ class Poses:
             visible=self.visible(-np.inf if threshold is None else threshold),
             data={"edges": np.repeat(edges, len(self), axis=0)} if len(self) else {},
         )
-
-
-def boxes_around(poses: Poses, size: Size) -> Float[np.ndarray, "n 4"]:
-    """Returns a box around each pose's better points, or its old box where there are too few of them.
-
-    Args:
-        poses: Poses in a picture.
-        size: The picture's, at whose borders the boxes are cut.
-    """
-    boxes = poses.boxes.copy()
-    for row, scores in enumerate(poses.scores):
-        seen = np.flatnonzero(scores >= _COUNTED_SHARE * scores.max())
-        if len(seen) < _FEWEST_POINTS:
-            continue
-        points = poses.xy[row, seen]
-        low, high = points.min(axis=0), points.max(axis=0)
-        margin = _MARGIN * (high - low) + 1  # a pixel more, so that points on a line still have a box
-        boxes[row] = np.concatenate([low - margin, high + margin])
-    clipped = clip_to(boxes, size)
-    empty = np.any(clipped[:, 2:] <= clipped[:, :2], axis=1, keepdims=True)
-    return np.where(empty, poses.boxes, clipped)
 
 
 def _round(value: Any, digits: int = 2) -> float | None:

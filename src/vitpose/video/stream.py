@@ -18,9 +18,10 @@ from jaxtyping import UInt8
 from ..boxes import Size
 from ..detect.protocol import Detections
 from ..errors import InputError
-from ..poses import Poses, boxes_around
+from ..poses import Poses
 from ..skeleton import Skeleton
 from .ahead import RunAhead
+from .carrying import carry_boxes
 from .reading import TIMEOUT_S, Frame, Reader, open_video
 from .smoothing import Smoother, choose_smoother
 from .tracking import Identities, choose_identities
@@ -122,30 +123,27 @@ class Stream:
                 yield self._finish(frame, self._identify(frame, _poses_of(prediction)), detected=True)
 
     def _carried(self) -> Iterator[PoseFrame]:
-        """Looks for people in some frames; in the others they are where their poses were."""
-        known, size = Poses.empty(Skeleton("none", ("none",))), None
-        seen = np.zeros(0)  # each person's mean score when the detector last saw them
+        """Looks for people in some frames; in the others their boxes go where their poses went."""
+        seen = known = Poses.empty(Skeleton("none", ("none",)))  # by the detector; in the frame before
+        size = None
         with self._frames:
             for count, frame in enumerate(self._frames):
                 detected = count % self._detect_every == 0 or Size.of(frame.image) != size
                 size = Size.of(frame.image)
                 if detected:
-                    known = self._identify(frame, self._predict(frame, None))
-                    seen = known.scores.mean(axis=1)
+                    seen = known = self._identify(frame, self._predict(frame, None))
                 else:
-                    found = self._predict(frame, known)
-                    kept = found.scores.mean(axis=1) >= _LOST_SHARE * seen
-                    known, seen = replace(found, ids=known.ids)[kept], seen[kept]
+                    boxes = carry_boxes(seen, known, size)
+                    found = self._predict(frame, Detections(boxes, seen.box_scores, ("person",) * len(boxes)))
+                    kept = found.scores.mean(axis=1) >= _LOST_SHARE * seen.scores.mean(axis=1)
+                    seen, known = seen[kept], replace(found, ids=seen.ids)[kept]
                     if self._identities is not None:
                         self._identities.carry(known, frame.time_s)
                 yield self._finish(frame, known, detected)
 
-    def _predict(self, frame: Frame, known: Poses | None) -> Poses:
-        """Finds the poses in one frame: where known ones were, or where the detector says."""
-        given = None
-        if known is not None:
-            boxes = boxes_around(known, Size.of(frame.image))
-            given = [Detections(boxes, known.box_scores, ("person",) * len(boxes))]
+    def _predict(self, frame: Frame, boxes: Detections | None) -> Poses:
+        """Finds the poses in one frame, in given boxes or where the detector says."""
+        given = None if boxes is None else [boxes]
         return _poses_of(next(self._predictor.each([frame.image], given, flip_test=self._flip_test)))
 
     def _identify(self, frame: Frame, poses: Poses) -> Poses:
