@@ -11,7 +11,6 @@ from typing import Any
 
 from .errors import OutputError
 
-
 PARTIAL = ".part"
 """What the names of unfinished files end with; they begin with a dot. A kill may leave one behind."""
 

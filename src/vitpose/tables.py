@@ -33,7 +33,9 @@ def table_schema(skeleton: Skeleton, about: Mapping[str, str]) -> pa.Schema:
     person = {"person": "int32", "id": "int64"}
     box = dict.fromkeys(("left", "top", "right", "bottom", "box_score", "pose_score"), "float32")
     points = {f"{name}_{part}": "float32" for name in skeleton.keypoints for part in ("x", "y", "score")}
-    fields = [(name, arrow.type_for_alias(kind)) for name, kind in {**about, **person, **box, **points}.items()]
+    fields = [
+        (name, arrow.type_for_alias(kind)) for name, kind in {**about, **person, **box, **points}.items()
+    ]
     return arrow.schema(fields, {"skeleton": skeleton.name, "keypoints": ",".join(skeleton.keypoints)})
 
 

@@ -56,12 +56,22 @@ def test_a_video_gives_a_drawn_video_and_json_lines() -> None:
     assert [line["poses"][0]["id"] for line in lines] == [1] * 6
     with av.open("predictions/my clip.mp4") as container:
         drawn = list(container.decode(video=0))
-    assert [Fraction(frame.pts * frame.time_base) for frame in drawn] == [Fraction(index, 10) for index in range(6)]
+    assert [Fraction(frame.pts * frame.time_base) for frame in drawn] == [
+        Fraction(index, 10) for index in range(6)
+    ]
 
 
 def test_all_options_of_videos() -> None:
     make_video("-dash.mp4")
-    options = ["--save", "csv,parquet,coco,posetrack,dlc,dlc-h5", "--detect-every", "3", "--smooth", "--out", "new"]
+    options = [
+        "--save",
+        "csv,parquet,coco,posetrack,dlc,dlc-h5",
+        "--detect-every",
+        "3",
+        "--smooth",
+        "--out",
+        "new",
+    ]
     result = predict(*options, "--", "-dash.mp4")
     assert result.exit_code == 0, result.output
     assert {path.name for path in Path("new").iterdir()} == {
@@ -111,8 +121,9 @@ def test_what_cannot_be_asked(here: Path) -> None:
         return " ".join(result.stderr.split())
 
     assert "clip.mp4 is a video and a.png is not; predict them in two runs" in fails("a.png", "clip.mp4")
-    assert "--workers and --engine-cluster work on one table; give --out NAME.parquet, not predictions" in fails(
-        "a.png", "--workers", "2"
+    assert (
+        "--workers and --engine-cluster work on one table; give --out NAME.parquet, not predictions"
+        in fails("a.png", "--workers", "2")
     )
     assert "unknown kind of output for videos 'pictures'" in fails("clip.mp4", "--save", "pictures")
     assert "would be replaced by its drawn video; choose another --out" in fails("clip.mp4", "--out", ".")
@@ -121,7 +132,14 @@ def test_what_cannot_be_asked(here: Path) -> None:
 
 
 def test_names_of_the_files_of_videos() -> None:
-    sources = ["a/clip.mp4", "b/Clip.mov", "webcam:1", "rtsp://user@host:554/cam 1", "größe.mp4", "/dev/video0"]
+    sources = [
+        "a/clip.mp4",
+        "b/Clip.mov",
+        "webcam:1",
+        "rtsp://user@host:554/cam 1",
+        "größe.mp4",
+        "/dev/video0",
+    ]
     assert name_videos(sources) == ["clip", "Clip-2", "webcam_1", "user_host_554_cam 1", "größe", "video0"]
     assert choose_video_kinds("jsonl, video,jsonl") == ["jsonl", "video"]
     with pytest.raises(UnknownNameError, match="'jsonl2'; did you mean jsonl"):
@@ -135,7 +153,9 @@ def test_many_pictures_in_one_table() -> None:
     arguments = ["in", "--out", "all.parquet", "--workers", "0", "--shard-size", "2"]
     result = predict(*arguments)
     assert result.exit_code == 1
-    assert result.stdout.startswith("6 pictures, 5 people found, 1 failure listed in all-failures.parquet in ")
+    assert result.stdout.startswith(
+        "6 pictures, 5 people found, 1 failure listed in all-failures.parquet in "
+    )
     assert result.stderr == ""
     assert predict(*arguments).stdout.startswith("6 pictures, 0 people found in ")
     assert len(list(Path("all.parquet").glob("part-*"))) == 3
@@ -144,7 +164,17 @@ def test_many_pictures_in_one_table() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_video_that_is_stopped_is_a_valid_file(tmp_path: Path) -> None:
     make_video("clip.mp4", frames=400)
-    program = [sys.executable, "-m", "vitpose", "predict", "clip.mp4", "--device", "cpu", "--detector", "whole-picture"]
+    program = [
+        sys.executable,
+        "-m",
+        "vitpose",
+        "predict",
+        "clip.mp4",
+        "--device",
+        "cpu",
+        "--detector",
+        "whole-picture",
+    ]
     process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list(Path().glob("predictions/.clip.jsonl*")):
         assert process.poll() is None, process.communicate()

@@ -53,7 +53,9 @@ def test_names_that_are_no_unicode(place: Place) -> None:
 def test_a_run_goes_on_with_the_same_settings_only(place: Place) -> None:
     begin_or_go_on(place, {"model": "a", "labels": ["person"]})
     begin_or_go_on(place, {"model": "a", "labels": ["person"]})
-    with pytest.raises(InputError, match=r"out was begun with model 'a', not 'b'; give the same command to go on"):
+    with pytest.raises(
+        InputError, match=r"out was begun with model 'a', not 'b'; give the same command to go on"
+    ):
         begin_or_go_on(place, {"model": "b", "labels": ["person"]})
 
 
@@ -102,5 +104,7 @@ def test_what_cannot_be_found_or_written(tmp_path: Path) -> None:
         Place(str(tmp_path / "file")).write("a", b"")
     place = Place("memory://bucket")
     place._files = type("Full", (), {"makedirs": lambda *a, **k: None, "pipe_file": lambda *a: 1 / 0})()
-    with pytest.raises(OutputError, match=r"memory://bucket/a cannot be written: division by zero; check the address"):
+    with pytest.raises(
+        OutputError, match=r"memory://bucket/a cannot be written: division by zero; check the address"
+    ):
         place.write("a", b"")

@@ -23,6 +23,8 @@ from vitpose.skeleton import Skeleton
 CELLS = np.array([23.5, 31.5]) + np.random.default_rng(0).uniform(-1, 1, (17, 2)) * [14.7, 21]
 CELLS[:2] = np.array([23.5, 31.5]) + np.array([[-14.7, -21], [14.7, 21]])
 
+SIZE = Size(96, 64)
+
 
 def picture(index: int, width: int = 96, height: int = 64) -> np.ndarray:
     """A dark picture with a red top left corner and a white square at x = 16 + 4 index."""
@@ -46,7 +48,7 @@ def make_clip(
     time_base: Fraction = Fraction(1, 30),
     codec: str = "libx264",
     pixels: str = "yuv420p",
-    size: Size = Size(96, 64),
+    size: Size = SIZE,
     rotation: int = 0,
     sound: str | None = None,
     kind: str | None = None,
@@ -64,14 +66,18 @@ def make_clip(
             video.set_display_rotation(rotation)
         audio = output.add_stream(sound, rate=48000, layout="mono") if sound else None
         for index, tick in enumerate(range(frames) if ticks is None else ticks):
-            frame = av.VideoFrame.from_ndarray(picture(index + start, size.width, size.height), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                picture(index + start, size.width, size.height), format="rgb24"
+            )
             frame.pts, frame.time_base = tick, time_base
             output.mux(video.encode(frame))
         output.mux(video.encode())
         if audio is not None:
             hum = (8000 * np.sin(np.arange(48000 * frames // 30) / 20)).astype(np.int16)
             for begin in range(0, len(hum), 1024):
-                frame = av.AudioFrame.from_ndarray(hum[None, begin : begin + 1024], format="s16", layout="mono")
+                frame = av.AudioFrame.from_ndarray(
+                    hum[None, begin : begin + 1024], format="s16", layout="mono"
+                )
                 frame.pts, frame.rate, frame.time_base = begin, 48000, Fraction(1, 48000)
                 output.mux(audio.encode(frame))
             output.mux(audio.encode())

@@ -23,7 +23,9 @@ def test_a_box_moves_with_its_person() -> None:
     seen = person()
     np.testing.assert_allclose(carry_boxes(seen, seen, SIZE), seen.boxes, atol=1e-4)
     now = replace(seen, xy=seen.xy + np.array([12, -7], np.float32))
-    np.testing.assert_allclose(carry_boxes(seen, now, SIZE), seen.boxes + np.array([12, -7, 12, -7]), atol=1e-3)
+    np.testing.assert_allclose(
+        carry_boxes(seen, now, SIZE), seen.boxes + np.array([12, -7, 12, -7]), atol=1e-3
+    )
 
 
 def test_a_box_grows_with_its_person_but_not_without_bound() -> None:

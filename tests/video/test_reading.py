@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 import vitpose
-from .conftest import make_clip, picture, square, times
 from vitpose.boxes import Size
 from vitpose.errors import ImageError, InputError, VideoError
 from vitpose.video.reading import is_video, open_video
+
+from .conftest import make_clip, picture, square, times
 
 
 def test_frames_come_in_order_with_their_times(clip) -> None:
@@ -41,9 +42,10 @@ def test_rotated_videos_are_upright(clip, rotation: int) -> None:
     expected = np.rot90(picture(0), rotation // 90 % 4)
     assert frame.image.shape == expected.shape
     red = (frame.image[:, :, 0] > 180) & (frame.image[:, :, 1] < 90)
-    assert np.array_equal(red, (expected[:, :, 0] > 180) & (expected[:, :, 1] < 90)) or (
-        red ^ ((expected[:, :, 0] > 180) & (expected[:, :, 1] < 90))
-    ).mean() < 0.02
+    assert (
+        np.array_equal(red, (expected[:, :, 0] > 180) & (expected[:, :, 1] < 90))
+        or (red ^ ((expected[:, :, 0] > 180) & (expected[:, :, 1] < 90))).mean() < 0.02
+    )
 
 
 def test_a_rotation_of_a_quarter_as_phones_write_it(clip) -> None:
@@ -75,7 +77,9 @@ def test_pixel_formats(clip, codec: str, pixels: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["odd size.mkv", "größe ☃.mkv", "-dash.mkv", "a:b.mkv", "100%d.mkv"])
 def test_odd_sizes_and_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    make_clip(tmp_path / "made.mkv", 3, codec="ffv1", pixels="yuv444p", size=Size(97, 63)).rename(tmp_path / name)
+    make_clip(tmp_path / "made.mkv", 3, codec="ffv1", pixels="yuv444p", size=Size(97, 63)).rename(
+        tmp_path / name
+    )
     monkeypatch.chdir(tmp_path)
     assert {frame.image.shape for frame in open_video(name)} == {(63, 97, 3)}
     assert is_video(name)
@@ -118,11 +122,15 @@ def test_a_corrupt_file_keeps_what_was_readable(clip) -> None:
 
 
 def test_what_is_no_video(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match=r"nothing.mp4 cannot be opened: No such file or directory; check the name"):
+    with pytest.raises(
+        VideoError, match=r"nothing.mp4 cannot be opened: No such file or directory; check the name"
+    ):
         open_video(tmp_path / "nothing.mp4")
     text = tmp_path / "text.mp4"
     text.write_text("no video at all\n" * 50)
-    with pytest.raises(VideoError, match=r"text.mp4 cannot be opened: Invalid data.*; check that it is a video"):
+    with pytest.raises(
+        VideoError, match=r"text.mp4 cannot be opened: Invalid data.*; check that it is a video"
+    ):
         open_video(text)
     (tmp_path / "notes.txt").write_text("some notes\n" * 50)
     with pytest.raises(VideoError, match=r"notes.txt has no video stream, only video"):
@@ -130,7 +138,9 @@ def test_what_is_no_video(tmp_path: Path) -> None:
     with wave.open(str(tmp_path / "song.wav"), "wb") as file:
         file.setnchannels(1), file.setsampwidth(2), file.setframerate(8000)
         file.writeframes(bytes(8000))
-    with pytest.raises(VideoError, match=r"song.wav has no video stream, only audio; give a file with moving"):
+    with pytest.raises(
+        VideoError, match=r"song.wav has no video stream, only audio; give a file with moving"
+    ):
         open_video(tmp_path / "song.wav")
     with pytest.raises(InputError, match=r"3 is no video; pass a file"):
         open_video(3)
@@ -159,7 +169,9 @@ def test_an_address_where_nobody_listens() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(VideoError, match=r"cannot be opened: Connection refused; check the address and the network"):
+    with pytest.raises(
+        VideoError, match=r"cannot be opened: Connection refused; check the address and the network"
+    ):
         open_video(f"rtsp://127.0.0.1:{port}/camera")
 
 
@@ -225,15 +237,27 @@ def test_image_sequences(tmp_path: Path) -> None:
         assert "2.png is not a picture" in reader.problems[0]
     arrays = list(open_video(picture(index) for index in range(3)))
     assert np.array_equal(arrays[2].image, picture(2))
-    with pytest.raises(VideoError, match=r"sequence holds no picture that can be read: frame 0: .*check its files"):
+    with pytest.raises(
+        VideoError, match=r"sequence holds no picture that can be read: frame 0: .*check its files"
+    ):
         list(open_video([b"no"]))
     with pytest.raises(ImageError):
         open_video(str(tmp_path / "*.jpg"))
 
 
 def test_what_is_taken_for_a_video() -> None:
-    yes = "a.mp4 A.MOV dir/b.webm webcam webcam:2 /dev/video0 rtsp://host/a udp://1.2.3.4:5 http://host/a.m3u8?x=1".split()
-    no = "a.jpg photos http://host/a.jpg webcam2 a.mp4/b.png".split()
+    yes = [
+        "a.mp4",
+        "A.MOV",
+        "dir/b.webm",
+        "webcam",
+        "webcam:2",
+        "/dev/video0",
+        "rtsp://host/a",
+        "udp://1.2.3.4:5",
+        "http://host/a.m3u8?x=1",
+    ]
+    no = ["a.jpg", "photos", "http://host/a.jpg", "webcam2", "a.mp4/b.png"]
     assert [name for name in yes if not is_video(name)] == []
     assert [name for name in no if is_video(name)] == []
     assert is_video(Path("x.mkv"))

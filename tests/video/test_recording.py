@@ -82,7 +82,12 @@ def test_parquet_has_typed_columns(tmp_path: Path, tracked: bool) -> None:
     table = pq.read_table(path)
     types = {field.name: str(field.type) for field in table.schema}
     assert list(types)[:4] == ["frame", "time_s", "person", "id"]
-    assert (types["frame"], types["time_s"], types["person"], types["id"]) == ("int64", "double", "int32", "int64")
+    assert (types["frame"], types["time_s"], types["person"], types["id"]) == (
+        "int64",
+        "double",
+        "int32",
+        "int64",
+    )
     assert types["left_ankle_score"] == "float"
     assert table.schema.metadata[b"skeleton"] == b"coco"
     rows = table.to_pylist()
@@ -154,7 +159,10 @@ def test_deeplabcut_without_identities_or_people(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="stop"), Recording(tmp_path, "clip", list(KINDS), COCO, "x") as recording:
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        Recording(tmp_path, "clip", list(KINDS), COCO, "x") as recording,
+    ):
         recording.add(frames()[0])
         raise RuntimeError("stop")
     assert list(tmp_path.iterdir()) == []

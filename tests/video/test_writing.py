@@ -29,10 +29,14 @@ def test_times_are_kept_to_the_tick(clip, tmp_path: Path) -> None:
     copy(source, tmp_path / "out.mp4")
     assert times(tmp_path / "out.mp4") == times(source) == [Fraction(tick, 30000) for tick in ticks]
     frames = list(open_video(tmp_path / "out.mp4"))
-    assert [abs(square(frame.image) - 16 - 4 * index) <= 1 for index, frame in enumerate(frames)] == [True] * 7
+    assert [abs(square(frame.image) - 16 - 4 * index) <= 1 for index, frame in enumerate(frames)] == [
+        True
+    ] * 7
 
 
-@pytest.mark.parametrize(("name", "sound"), [("a.mp4", "aac"), ("a.mkv", "libmp3lame"), ("a.mov", "pcm_s16le")])
+@pytest.mark.parametrize(
+    ("name", "sound"), [("a.mp4", "aac"), ("a.mkv", "libmp3lame"), ("a.mov", "pcm_s16le")]
+)
 def test_sound_is_kept(clip, tmp_path: Path, name: str, sound: str) -> None:
     source = clip(name, frames=60, sound=sound)
     assert copy(source, tmp_path / "out.mp4").problems == []
@@ -56,7 +60,10 @@ def test_sound_and_picture_of_a_stream_that_starts_late_stay_together(clip, tmp_
     copy(source, tmp_path / "out.mp4")
     with av.open(str(source)) as old, av.open(str(tmp_path / "out.mp4")) as new:
         starts = [
-            [Fraction(stream.start_time * stream.time_base) for stream in (one.streams.video[0], one.streams.audio[0])]
+            [
+                Fraction(stream.start_time * stream.time_base)
+                for stream in (one.streams.video[0], one.streams.audio[0])
+            ]
             for one in (old, new)
         ]
     assert abs((starts[0][0] - starts[0][1]) - (starts[1][0] - starts[1][1])) < Fraction(1, 40)
@@ -84,7 +91,10 @@ def test_a_changing_resolution_is_fitted_in(tmp_path: Path) -> None:
 
 def test_an_unfinished_file_is_not_left_behind(clip, tmp_path: Path) -> None:
     reader = open_video(clip())
-    with pytest.raises(RuntimeError, match="stop"), VideoWriter(tmp_path / "new" / "out.mp4", reader) as writer:
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        VideoWriter(tmp_path / "new" / "out.mp4", reader) as writer,
+    ):
         for frame in reader:
             writer.add(frame.image, frame.time_s)
             if frame.index == 5:
@@ -94,7 +104,9 @@ def test_an_unfinished_file_is_not_left_behind(clip, tmp_path: Path) -> None:
 
 def test_where_nothing_can_be_written(clip, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"out.mp4 cannot be written: .*; choose another folder or make room"):
+    with pytest.raises(
+        OutputError, match=r"out.mp4 cannot be written: .*; choose another folder or make room"
+    ):
         copy(clip(), tmp_path / "file" / "out.mp4")
 
 

@@ -67,7 +67,8 @@ class ManyJob:
         line = f"{', '.join(counts)} in {seconds:.1f} s; results in {self.out}"
         console = Console(highlight=False)
         console.print(
-            Text(line, style="green" if progress.complete and not progress.failed else "yellow"), soft_wrap=True
+            Text(line, style="green" if progress.complete and not progress.failed else "yellow"),
+            soft_wrap=True,
         )
         if not progress.complete:
             console.print(Text(f"go on with: {shlex.join(['vitpose', *sys.argv[1:]])}"), soft_wrap=True)

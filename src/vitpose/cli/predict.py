@@ -130,7 +130,9 @@ def predict(
     timeout: Annotated[
         float,
         typer.Option(
-            metavar="SECONDS", help="An address that says nothing for so long has stalled.", rich_help_panel=_VIDEO
+            metavar="SECONDS",
+            help="An address that says nothing for so long has stalled.",
+            rich_help_panel=_VIDEO,
         ),
     ] = 10,
     reconnect: Annotated[
@@ -187,12 +189,15 @@ def predict(
             ManyJob(out, options | {"cluster": engine_cluster, "shard_size": shard_size}).run(sources)
         )
     if workers != 1 or engine_cluster is not None:
-        raise InputError(f"--workers and --engine-cluster work on one table; give --out NAME.parquet, not {out}")
+        raise InputError(
+            f"--workers and --engine-cluster work on one table; give --out NAME.parquet, not {out}"
+        )
     shared: dict[str, Any] = {"threshold": threshold, "loading": loading, "out": Path(out).expanduser()}
     if _are_videos(sources, rate):
         from .video_job import VideoJob
 
-        streaming = {"detect_every": detect_every, "track": track, "smooth": smooth, "flip_test": flip_test}
+        streaming: dict[str, Any] = {"detect_every": detect_every, "track": track, "smooth": smooth}
+        streaming |= {"flip_test": flip_test}
         streaming |= {"rate": rate, "timeout_s": timeout, "reconnect": reconnect}
         raise typer.Exit(VideoJob(save=save or "video,jsonl", streaming=streaming, **shared).run(sources))
     from .job import Job

@@ -86,9 +86,7 @@ class VideoJob:
         with ExitStack() as stack:
             stream = stack.enter_context(pipe.stream(source, **self.streaming))
             recorded = [kind for kind in kinds if kind != DRAWN]
-            record = stack.enter_context(
-                Recording(self.out, stem, recorded, pipe.estimator.skeleton, source)
-            )
+            record = stack.enter_context(Recording(self.out, stem, recorded, pipe.estimator.skeleton, source))
             video = stack.enter_context(VideoWriter(drawn, stream.reader)) if DRAWN in kinds else None
             ahead: RunAhead[PoseFrame] = stack.enter_context(RunAhead(stream, _PROCESSED_AHEAD))
             advance = stack.enter_context(show_progress("frames"))
@@ -98,7 +96,9 @@ class VideoJob:
                     canvas = vitpose.draw(frame.image, frame.poses, threshold=self.threshold, boxes=True)
                     video.add(canvas, frame.time_s)
                 frames += 1
-                people.update([] if frame.poses.ids is None else frame.poses.ids[frame.poses.ids > 0].tolist())
+                people.update(
+                    [] if frame.poses.ids is None else frame.poses.ids[frame.poses.ids > 0].tolist()
+                )
                 advance(frames, stream.reader.frames)
                 if stop.is_set():
                     break
@@ -125,7 +125,9 @@ def choose_video_kinds(text: str) -> list[str]:
     kinds = list(dict.fromkeys(kind.strip() for kind in text.split(",") if kind.strip()))
     for kind in kinds or [text]:
         if kind != DRAWN and kind not in KINDS:
-            raise UnknownNameError("kind of output for videos", kind, [DRAWN, *KINDS], "Separate several with commas.")
+            raise UnknownNameError(
+                "kind of output for videos", kind, [DRAWN, *KINDS], "Separate several with commas."
+            )
     return kinds
 
 

@@ -129,7 +129,9 @@ def run_on_ray(
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error", configure_logging=True)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise WorkerError(f"the Ray cluster {address} cannot be reached: {error}; check its address") from error
+        raise WorkerError(
+            f"the Ray cluster {address} cannot be reached: {error}; check its address"
+        ) from error
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = 0

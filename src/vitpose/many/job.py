@@ -113,7 +113,10 @@ def predict_many(
 def _settings(loading: Mapping[str, Any], running: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the results depend on: not where they are computed, nor in which batches."""
     same = {name: value for name, value in loading.items() if name not in ("device", "batch_size")}
-    return {name: value if isinstance(value, list | None) else str(value) for name, value in {**same, **running}.items()}
+    return {
+        name: value if isinstance(value, list | None) else str(value)
+        for name, value in {**same, **running}.items()
+    }
 
 
 def _commit(result: ShardResult, place: Place, failures: Place) -> None:

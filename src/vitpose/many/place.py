@@ -17,7 +17,24 @@ from ..image import find_images
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _PICTURES = frozenset(
-    ".jpg .jpeg .jpe .png .webp .avif .heic .heif .jp2 .tif .tiff .bmp .gif .ppm .pgm .mpo".split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".png",
+        ".webp",
+        ".avif",
+        ".heic",
+        ".heif",
+        ".jp2",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".mpo",
+    ]
 )
 
 
@@ -41,7 +58,10 @@ class Place:
     def __init__(self, name: str) -> None:
         name = name.removeprefix("file://")
         self.name = name
-        self._files, self._root = _file_system(name) if is_remote(name) else (None, "")
+        self._files: Any = None
+        self._root = ""
+        if is_remote(name):
+            self._files, self._root = _file_system(name)
         self._path = Path(name).expanduser()
 
     def names(self) -> list[str]:
@@ -61,7 +81,11 @@ class Place:
             InputError: It cannot be read.
         """
         try:
-            return (self._path / name).read_bytes() if self._files is None else self._files.cat_file(self._at(name))
+            return (
+                (self._path / name).read_bytes()
+                if self._files is None
+                else self._files.cat_file(self._at(name))
+            )
         except OSError as error:
             raise InputError(f"{self.name}/{name} cannot be read: {error}") from error
 
@@ -111,10 +135,8 @@ def find_pictures(sources: Sequence[str]) -> list[str]:
 def _find_remote(address: str) -> list[str]:
     files, root = _file_system(address)
     try:
-        if any(sign in root for sign in "*?["):
-            paths = files.glob(root)
-        else:
-            paths = files.find(root)  # of a file: the file itself
+        look = files.glob if any(sign in root for sign in "*?[") else files.find  # of a file: the file itself
+        paths = look(root)
     except OSError as error:
         raise ImageError(f"{address} cannot be listed: {error}; check the address") from error
     pictures = [path for path in paths if PurePosixPath(path).suffix.lower() in _PICTURES or path == root]
@@ -133,7 +155,9 @@ def read_remote(address: str) -> bytes:
     try:
         return files.cat_file(path)
     except Exception as error:  # every store has errors of its own
-        raise ImageError(f"{address} cannot be read: {error or type(error).__name__}; check the address") from error
+        raise ImageError(
+            f"{address} cannot be read: {error or type(error).__name__}; check the address"
+        ) from error
 
 
 def _file_system(address: str) -> tuple[Any, str]:

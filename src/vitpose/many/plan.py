@@ -58,7 +58,9 @@ def begin_or_go_on(place: Place, settings: Mapping[str, Any]) -> None:
     if _SETTINGS not in names:
         names = [name for name in names if not name.startswith(".")]
         if names:
-            raise InputError(f"{place.name} is not empty and no run of ours ({names[0]} lies there); choose another --out")
+            raise InputError(
+                f"{place.name} is not empty and no run of ours ({names[0]} lies there); choose another --out"
+            )
         place.write(_SETTINGS, json.dumps(settings, indent=2, sort_keys=True).encode())
         return
     before = json.loads(place.read(_SETTINGS))
@@ -87,7 +89,8 @@ def plan_shards(place: Place, pictures: Sequence[str], size: int) -> list[Shard]
     fresh = [picture for picture in pictures if picture not in known]
     starts = range(0, len(fresh), size)
     added = [
-        Shard(number, tuple(fresh[start : start + size])) for number, start in enumerate(starts, start=len(shards))
+        Shard(number, tuple(fresh[start : start + size]))
+        for number, start in enumerate(starts, start=len(shards))
     ]
     if added:
         _write_plan(place, added)

@@ -72,7 +72,7 @@ class Worker:
         predictions = self._pipe.each(sources.values(), **self._running) if sources else iter(())
         for name, prediction in zip(sources, predictions, strict=True):
             picture = _shown(name)
-            if prediction.error is not None or prediction.poses is None:
+            if prediction.poses is None or prediction.image is None:
                 failures.append((picture, _reason(name, prediction)))
                 continue
             size = Size.of(prediction.image)

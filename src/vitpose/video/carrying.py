@@ -45,7 +45,9 @@ def carry_boxes(seen: Poses, now: Poses, size: Size) -> Float[np.ndarray, "n 4"]
     return clip_to(boxes.astype(np.float32), size)
 
 
-def _weighted_median(values: Float[np.ndarray, "k 2"], weights: Float[np.ndarray, " k"]) -> Float[np.ndarray, " 2"]:
+def _weighted_median(
+    values: Float[np.ndarray, "k 2"], weights: Float[np.ndarray, " k"]
+) -> Float[np.ndarray, " 2"]:
     order = np.argsort(values, axis=0)
     shares = np.cumsum(weights[order], axis=0) / weights.sum()
     places = (shares >= 0.5).argmax(axis=0)

@@ -22,7 +22,28 @@ from ..errors import InputError, VideoError, VitPoseError, require
 from ..image import find_images, read_image
 
 SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .mts .m2ts .ts .wmv .flv .3gp .ogv .y4m .mxf .h264 .hevc .vob".split()
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".mpg",
+        ".mpeg",
+        ".mts",
+        ".m2ts",
+        ".ts",
+        ".wmv",
+        ".flv",
+        ".3gp",
+        ".ogv",
+        ".y4m",
+        ".mxf",
+        ".h264",
+        ".hevc",
+        ".vob",
+    ]
 )
 """What tells a video from a picture by its name."""
 LIVE_SCHEMES = frozenset(("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt"))
@@ -142,12 +163,14 @@ def _is_sequence(source: str | PathLike[str]) -> bool:
 class SequenceReader:
     """Pictures as frames at an even rate; see `Reader`. One that cannot be read is a gap and a problem."""
 
-    live, sound, start_s = False, None, Fraction(0)
+    live: bool = False
+    sound: str | None = None
+    start_s: Fraction = Fraction(0)
 
     def __init__(self, pictures: Iterable[Any], rate: Fraction, name: str) -> None:
         self.pictures, self.name = pictures, name
         self.rate, self.time_base = rate, 1 / rate
-        self.frames = len(pictures) if isinstance(pictures, Sequence) else None
+        self.frames: int | None = len(pictures) if isinstance(pictures, Sequence) else None
         self.problems: list[str] = []
 
     def __iter__(self) -> Iterator[Frame]:
@@ -176,7 +199,9 @@ class VideoReader:
         self._place, self._local = _place(self.name)
         scheme = _SCHEME.match(self.name)
         streaming = not self._local or bool(scheme and scheme[1].lower() in LIVE_SCHEMES)
-        self.live = (streaming and not (scheme and scheme[1].lower().startswith("http"))) if live is None else live
+        self.live = (
+            (streaming and not (scheme and scheme[1].lower().startswith("http"))) if live is None else live
+        )
         self.problems: list[str] = []
         self._container = self._open()
         self._stream = self._choose_stream()
@@ -205,11 +230,17 @@ class VideoReader:
 
     def _report(self, index: int) -> None:
         if self._damaged:
-            self.problems.append(f"{_counted(self._damaged, 'packet')} could not be decoded; their frames are missing")
+            self.problems.append(
+                f"{_counted(self._damaged, 'packet')} could not be decoded; their frames are missing"
+            )
         if self._concealed:
-            self.problems.append(f"{_counted(self._concealed, 'frame')} came from damaged data and may look broken")
+            self.problems.append(
+                f"{_counted(self._concealed, 'frame')} came from damaged data and may look broken"
+            )
         if self._mended:
-            self.problems.append(f"{_counted(self._mended, 'frame')} had no later time than the one before; mended")
+            self.problems.append(
+                f"{_counted(self._mended, 'frame')} had no later time than the one before; mended"
+            )
 
     def _connected(self) -> Iterator[tuple[Fraction, np.ndarray]]:
         """Yields times and pictures, over as many connections as allowed."""
@@ -230,11 +261,15 @@ class VideoReader:
                     yield shown, self._upright(raw)
                 if not self.live:
                     if self.frames and count + self._damaged < self.frames:
-                        self.problems.append(f"it ends after {count} of {self.frames} frames; the rest is missing")
+                        self.problems.append(
+                            f"it ends after {count} of {self.frames} frames; the rest is missing"
+                        )
                     return
                 self.problems.append(f"the stream ended after {_counted(count, 'frame')}")
             except (self._av.error.FFmpegError, VideoError) as error:
-                self.problems.append(f"reading stopped after {_counted(count, 'frame')}: {self._reason(error)}")
+                self.problems.append(
+                    f"reading stopped after {_counted(count, 'frame')}: {self._reason(error)}"
+                )
             finally:
                 self._container.close()
 
@@ -267,7 +302,9 @@ class VideoReader:
         try:
             return self._av.open(place, format=kind, options=options, timeout=timeout)
         except (self._av.error.FFmpegError, ValueError) as error:
-            raise VideoError(f"{self.name} cannot be opened: {self._reason(error)}; {self._advice()}") from error
+            raise VideoError(
+                f"{self.name} cannot be opened: {self._reason(error)}; {self._advice()}"
+            ) from error
 
     def _choose_stream(self) -> Any:
         container = self._container
@@ -279,7 +316,9 @@ class VideoReader:
         if not moving or container.format.name in _TEXT_DEMUXERS:
             kinds = ", ".join(stream.type for stream in container.streams) or "nothing"
             container.close()
-            raise VideoError(f"{self.name} has no video stream, only {kinds}; give a file with moving pictures")
+            raise VideoError(
+                f"{self.name} has no video stream, only {kinds}; give a file with moving pictures"
+            )
         moving[0].thread_type = "SLICE" if self.live else "AUTO"  # threads by frame would add delay
         return moving[0]
 

@@ -25,16 +25,19 @@ from .stream import PoseFrame
 from .tracking import NOBODY
 
 _ROWS_AT_ONCE = 4096  # of a Parquet file: what waits in memory for the next row group
-_TEXT = {"encoding": "utf-8", "newline": ""}
 
 
 @runtime_checkable
 class Recorder(Protocol):
     """Writes one file; `add` takes the frames in order, `close` ends it."""
 
-    def add(self, frame: PoseFrame) -> None: ...
+    def add(self, frame: PoseFrame) -> None:
+        """Takes the next frame."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Ends the file."""
+        ...
 
 
 class Recording:
@@ -85,7 +88,7 @@ class _JsonLines:
     """One line a frame: its number and time, and `Poses.to_dict`'s people."""
 
     def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
-        self._file = path.open("w", **_TEXT)
+        self._file = path.open("w", encoding="utf-8", newline="")
 
     def add(self, frame: PoseFrame) -> None:
         entry = {"frame": frame.index, "time_s": float(frame.time_s), "detected": frame.detected}
@@ -104,7 +107,7 @@ class _Csv:
     )  # fmt: skip
 
     def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
-        self._file = path.open("w", **_TEXT)
+        self._file = path.open("w", encoding="utf-8", newline="")
         self._table = csv.writer(self._file)
         self._table.writerow(self.columns)
 
@@ -183,8 +186,8 @@ class _PoseTrack:
         category = {"id": 1, "name": "person", "supercategory": "person", "skeleton": limbs}
         category["keypoints"] = list(self._skeleton.keypoints)
         try:
-            for part in self._lists.values():
-                part.close()
+            for entries in self._lists.values():
+                entries.close()
             with self._path.open("wb") as file:
                 for name, part in self._parts.items():
                     file.write(b'{"images": ' if name == "images" else b', "annotations": ')
@@ -214,7 +217,9 @@ class _DeepLabCut:
     def add(self, frame: PoseFrame) -> None:
         poses = frame.poses
         numbers = range(1, len(poses) + 1) if poses.ids is None else poses.ids.tolist()
-        values = np.concatenate([poses.xy, poses.scores[:, :, None]], axis=2).reshape(len(poses), 3 * len(self._skeleton))
+        values = np.concatenate([poses.xy, poses.scores[:, :, None]], axis=2).reshape(
+            len(poses), 3 * len(self._skeleton)
+        )
         for number, row in zip(numbers, values.astype(np.float32), strict=True):
             if number != NOBODY:
                 places, rows = self._people.setdefault(number, ([], []))
@@ -254,7 +259,7 @@ class _JsonList:
     """A JSON list that grows in its file."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w", **_TEXT)
+        self._file = path.open("w", encoding="utf-8", newline="")
         self._file.write("[")
         self._between = "\n"
 

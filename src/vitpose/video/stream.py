@@ -58,7 +58,9 @@ class Predictor(Protocol):
 
     detector: Any
 
-    def each(self, sources: Iterable[Any], boxes: Any = None, *, flip_test: bool = False) -> Iterator[Any]: ...
+    def each(self, sources: Iterable[Any], boxes: Any = None, *, flip_test: bool = False) -> Iterator[Any]:
+        """Yields a `Prediction` for every picture."""
+        ...
 
 
 class Stream:

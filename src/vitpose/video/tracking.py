@@ -75,7 +75,9 @@ class ByteTrack:
     ) -> Int[np.ndarray, " n"]:
         """Follows the boxes; see `BoxTracker`."""
         given = self._boxes(
-            xyxy=boxes.astype(np.float64), confidence=scores.astype(np.float64), data={"row": np.arange(len(boxes))}
+            xyxy=boxes.astype(np.float64),
+            confidence=scores.astype(np.float64),
+            data={"row": np.arange(len(boxes))},
         )
         found = self._tracker.update(given, timestamp=time_s)
         ids = np.full(len(boxes), NOBODY)
@@ -112,7 +114,9 @@ class Identities:
 
     def __init__(self, tracker: Any) -> None:
         if not isinstance(tracker, BoxTracker):
-            raise InputError(f"{tracker!r:.200} is no tracker: it needs a method `update(boxes, scores, time_s)`")
+            raise InputError(
+                f"{tracker!r:.200} is no tracker: it needs a method `update(boxes, scores, time_s)`"
+            )
         self.tracker = tracker
         self._tracks: list[_Track] = []
         self._next = 1
@@ -124,9 +128,9 @@ class Identities:
         numbers = np.full(len(poses), NOBODY)
         for row, column in self._assign(poses, words):
             numbers[row] = self._tracks[column].number
-        for row in np.flatnonzero((numbers == NOBODY) & (poses.box_scores >= _START_SCORE)):
-            numbers[row] = self._next
-            self._next += 1
+        fresh = (numbers == NOBODY) & (poses.box_scores >= _START_SCORE)
+        numbers[fresh] = self._next + np.arange(fresh.sum())
+        self._next += int(fresh.sum())
         known = replace(poses, ids=numbers)
         self._remember(known, words, time_s)
         return known

@@ -107,7 +107,9 @@ class VideoWriter:
             canvas = np.zeros((size.height, size.width, 3), np.uint8)
             canvas[top : top + height, left : left + width] = cv2.resize(image, (width, height))
             image = canvas
-        return np.ascontiguousarray(np.pad(image, ((0, size.height % 2), (0, size.width % 2), (0, 0)), "edge"))
+        return np.ascontiguousarray(
+            np.pad(image, ((0, size.height % 2), (0, size.width % 2), (0, 0)), "edge")
+        )
 
     def _mux(self, packets: Any) -> None:
         self._output.mux(packets)
@@ -121,7 +123,8 @@ class _Sound:
     """The source's first sound, read a second time beside the frames and muxed as far as they have come."""
 
     def __init__(self, av: Any, reader: Reader, output: Any, problems: list[str]) -> None:
-        self._av, self._output, self._input, self._problems = av, output, None, problems
+        self._av, self._output, self._problems = av, output, problems
+        self._input: Any = None
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
         if reader.sound is None:
@@ -134,7 +137,9 @@ class _Sound:
             if self._kept:
                 self._target = output.add_stream_from_template(self._source)
             else:
-                self._target = output.add_stream("aac", rate=self._source.rate, layout=self._source.layout.name)
+                self._target = output.add_stream(
+                    "aac", rate=self._source.rate, layout=self._source.layout.name
+                )
             self._packets = self._read()
             self._next = next(self._packets, None)
         except (av.error.FFmpegError, ValueError) as error:
