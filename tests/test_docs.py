@@ -1,6 +1,7 @@
 """The commands and code of the README and the docs, run as they stand there.
 
-A block whose first line says `no-test` needs a network, other files or make; it is only read.
+A block whose first line says `no-test` needs a network, other files or make; it is only read. One that says
+`followed-by-a-test` is run by a test of its page.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 def blocks(page: Path, language: str) -> list[str]:
     found = BLOCK.findall(page.read_text(encoding="utf-8"))
-    return [text for kind, options, text in found if kind == language and "no-test" not in options]
+    elsewhere = ("no-test", "followed-by-a-test")
+    return [text for kind, options, text in found if kind == language and options.strip() not in elsewhere]
 
 
 def make_clip(path: Path, frames: Path) -> None:

@@ -79,7 +79,7 @@ class Job:
         try:
             self._go_through(sources, pipe, writer)
         finally:  # after Ctrl-C too
-            self._print_summary(writer, len(sources), time.perf_counter() - start)
+            self._print_summary(writer, len(sources), time.perf_counter() - start, pipe)
             print_failures(self.failures)
         return FAILED if self.failures else DONE
 
@@ -115,12 +115,13 @@ class Job:
         # Most messages begin with the name, which has a column of its own.
         self.failures.append((name, reason.removeprefix(name).lstrip()))
 
-    def _print_summary(self, writer: Writer, wanted: int, seconds: float) -> None:
+    def _print_summary(self, writer: Writer, wanted: int, seconds: float, pipe: Pipeline) -> None:
         done = "" if writer.pictures == wanted else f"{writer.pictures} of "
         counts = [done + counted(wanted, "picture"), counted(writer.people, "person", "people")]
         if self.failures:
             counts.append(counted(len(self.failures), "failure"))
-        line = f"{', '.join(counts)} in {seconds:.1f} s; results in {self.out}"
+        engine = pipe.estimator.engine.description
+        line = f"{', '.join(counts)} in {seconds:.1f} s with {engine}; results in {self.out}"
         style = "yellow" if done or self.failures else "green"
         Console(highlight=False).print(Text(line, style=style), soft_wrap=True)
 

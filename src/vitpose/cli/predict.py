@@ -9,7 +9,7 @@ import typer
 
 from ..errors import InputError
 from ..hub import DEFAULT_MODEL
-from .options import MODEL_PANEL, BatchSize, DatasetIndex, Device, Dtype, FlipTest, Model
+from .options import MODEL_PANEL, BatchSize, DatasetIndex, Device, Dtype, Engine, FlipTest, Model
 
 DEFAULT_DETECTOR = "rtdetr"
 _PEOPLE, _OUTPUT, _VIDEO, _MANY = "Finding people", "Output", "Videos", "Very many pictures"
@@ -35,6 +35,7 @@ def predict(
         ),
     ] = None,
     dataset_index: DatasetIndex = 0,
+    engine: Engine = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = 32,
@@ -172,6 +173,7 @@ def predict(
     loading = {
         "model": model,
         "detector": f"boxes:{boxes}" if boxes is not None else detector or DEFAULT_DETECTOR,
+        "engine": engine,
         "device": device,
         "dtype": dtype,
         "skeleton": skeleton,

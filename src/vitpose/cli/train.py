@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -31,22 +33,44 @@ def train(
     Every key of the recipe is a flag by its dotted name: --loop.epochs 10 --optimizer.lr 1e-4.
     The folder gets checkpoints that vitpose and transformers read, named by their step.
     """
+    from lightning.pytorch.utilities import rank_zero_only
+
     from ..training.loop import train as run
     from ..training.recipe import read_recipe
 
-    _speak()
+    first = not getattr(rank_zero_only, "rank", 0)
+    _speak(first)
     table = read_recipe(recipe, _changes(context.args))
     folder = run(table, out or Path("runs") / table.name)
-    typer.echo(f"the model is in {folder}")
+    if first:
+        _tell(folder)
 
 
-def _speak() -> None:
-    """Shows what the training says of its data and its start, and not what Lightning says of itself."""
+def _speak(first: bool) -> None:
+    """Shows what the first process says of data, start and steps, and not what Lightning says of itself."""
     ours = logging.getLogger("vitpose")
-    ours.setLevel(logging.INFO)
+    ours.setLevel(logging.INFO if first else logging.ERROR)
     if not ours.handlers:
-        ours.addHandler(logging.StreamHandler())
+        ours.addHandler(_Speaker())
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"lightning\.")
+
+
+def _tell(folder: Path) -> None:
+    """Says where the result lies."""
+    from ..training.validation import BEST, read_numbers
+
+    typer.echo(f"the model is in {folder}")
+    if found := read_numbers(best := folder.parent / BEST):
+        numbers = ", ".join(f"{name} {value:.4f}" for name, value in found["numbers"].items())
+        typer.echo(f"the best one is in {best}: step {found['step']}, {numbers}")
+
+
+class _Speaker(logging.Handler):
+    """Prints to what is the standard error at that moment: above the line that shows the progress."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
 
 
 def _changes(words: list[str]) -> dict[str, str]:
