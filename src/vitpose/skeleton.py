@@ -14,11 +14,12 @@ keypoint; a limb may carry its colour as a third entry. This module knows no pic
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -187,6 +188,28 @@ class Skeleton:
             raise SkeletonError(f"{source}, {where}: not valid TOML: {error}") from error
         return _TomlReader(table, text, source).skeleton()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything in lists and dictionaries, as JSON has them; `from_dict` reads it."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Skeleton:
+        """Reads what `to_dict` returns.
+
+        Raises:
+            UnknownNameError: A key is not known.
+            SkeletonError: A value is missing or does not hold together.
+        """
+        for key in table:
+            if key not in {f.name for f in fields(cls)}:
+                raise UnknownNameError("key of a skeleton", key, [f.name for f in fields(cls)])
+        try:
+            return cls(**{key: _hashable(value) for key, value in table.items()})
+        except (TypeError, ValueError) as error:
+            if isinstance(error, SkeletonError):
+                raise
+            raise SkeletonError(f"the skeleton {table.get('name')!r} cannot be read: {error}") from error
+
     @classmethod
     def from_labels(
         cls, labels: Mapping[int, str] | Sequence[str], edges: Sequence[Sequence[int]] | None
@@ -221,6 +244,10 @@ class Skeleton:
             if "left" in name and name.replace("left", "right") in sides
         )
         return cls("custom", tuple(names), limbs, pairs, title="from the model's configuration")
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _shipped() -> Any:

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError
 from ..hub import DEFAULT_MODEL
-from .options import MODEL_PANEL, BatchSize, DatasetIndex, Device, Dtype, FlipTest, Model
+from .options import MODEL_PANEL, BatchSize, DatasetIndex, Device, Dtype, Engine, FlipTest, Model
 
 if TYPE_CHECKING:
     from ..evaluate import Report
@@ -68,6 +68,7 @@ def evaluate(
     model: Model = DEFAULT_MODEL,
     flip_test: FlipTest = False,
     dataset_index: DatasetIndex = 0,
+    engine: Engine = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = 32,
@@ -142,6 +143,7 @@ def evaluate(
         )
     else:
         loading: dict[str, Any] = {
+            "engine": engine,
             "device": device,
             "dtype": dtype,
             "dataset_index": dataset_index,

@@ -48,7 +48,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
         seed: Of all random numbers.
         sigma: Standard deviation of the targets, cells.
         normalised: Give normalised floats instead of bytes.
-        joint_weights: Multiply the weights by the skeleton's.
+        joint_weights: Multiply the weights by the skeleton's; the original leaves them out.
 
     Raises:
         InputError: There is no source, or their skeletons differ.
@@ -63,7 +63,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         sigma: float = 2.0,
         normalised: bool = False,
-        joint_weights: bool = True,
+        joint_weights: bool = False,
     ) -> None:
         self.sources = (sources,) if isinstance(sources, Annotations) else tuple(sources)
         self.skeleton = shared_skeleton(self.sources)
@@ -120,7 +120,7 @@ def map_size(crop: Size) -> Size:
 
 
 def targets_of(
-    people: Annotations, view: View, sigma: float = 2.0, joint_weights: bool = True
+    people: Annotations, view: View, sigma: float = 2.0, joint_weights: bool = False
 ) -> tuple[Float[np.ndarray, "n k hm wm"], Float[np.ndarray, "n k"]]:
     """Makes the target maps and weights of people as they are seen.
 
@@ -128,7 +128,7 @@ def targets_of(
         people: The n people.
         view: Their n views; UDP gets sub-cell targets, the plain warp MSRA's.
         sigma: Standard deviation of the targets, cells.
-        joint_weights: Multiply the weights by the skeleton's.
+        joint_weights: Multiply the weights by the skeleton's; the original leaves them out.
     """
     grid = map_size(view.warp.size)
     points, labelled = view.place(people.xy, people.labelled, people.skeleton.mirror, grid)

@@ -30,13 +30,13 @@ class Routing:
     rows: tuple[Tensor, ...] | None
 
 
-def route(dataset_index: Any, num_experts: int, batch: int) -> Routing | None:
+def route(dataset_index: Any, num_experts: int, batch: int | torch.SymInt) -> Routing | None:
     """Turns `dataset_index` into a routing; None for a dense network.
 
     Args:
         dataset_index: One index for all samples, or one a sample; a number, list, array or tensor.
         num_experts: Number of experts of the network.
-        batch: Number of samples.
+        batch: Number of samples; a symbol while the network is exported.
 
     Raises:
         InputError: The index is missing, no whole number, out of range, or of the wrong length.

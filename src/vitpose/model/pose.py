@@ -25,6 +25,7 @@ from .checkpoint import choose_dtype, load_strictly, read_checkpoint, write_chec
 from .config import VitPoseBackboneConfig, VitPoseConfig
 from .decoder import ClassicDecoder, SimpleDecoder
 from .experts import fold_state
+from .quantisation import is_quantised, quantise
 
 if TYPE_CHECKING:
     from typing import Self
@@ -147,8 +148,11 @@ class VitPoseForPoseEstimation(nn.Module):
         self._init_head()
 
     def _init_head(self) -> None:
-        # The original draws the decoder from N(0, 0.001) for both kinds of convolution.
+        # The original draws the decoder from N(0, 0.001) for both kinds of convolution. Weights without memory are
+        # left alone: torch imports its whole compiler to draw them, which takes longer than all the rest of loading.
         for module in self.head.modules():
+            if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+                continue
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.normal_(module.weight, std=0.001)
                 if module.bias is not None:
@@ -222,8 +226,13 @@ class VitPoseForPoseEstimation(nn.Module):
         """Returns a dense network with the same output as this one with `dataset_index=index`.
 
         Raises:
-            InputError: The network has no experts, or not that one.
+            InputError: The network has no experts, or not that one, or its weights are quantised.
         """
+        if is_quantised(self):
+            raise InputError(
+                "the weights are quantised, and an expert can only be folded into whole ones; fold first "
+                "(vitpose.load does both, given dataset_index and quantization_config)"
+            )
         experts = getattr(self.config.backbone_config, "num_experts", 1)
         if experts == 1:
             raise InputError("this network has no experts to fold; it is dense already")
@@ -247,6 +256,7 @@ class VitPoseForPoseEstimation(nn.Module):
         dtype: torch.dtype | str | None = None,
         device: Any = None,
         device_map: Any = None,
+        quantization_config: Any = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
@@ -262,6 +272,9 @@ class VitPoseForPoseEstimation(nn.Module):
                 the type in the file; float32 without it.
             device: Where to put it, or "auto"; the CPU without it.
             device_map: `transformers`' way of saying it: a device, "auto", or {"": device}.
+            quantization_config: How the weights of the linear layers are quantised: a configuration of torchao
+                (`torchao.quantization.Int8WeightOnlyConfig()`), or one around it, `vitpose.TorchAoConfig` or
+                `transformers.TorchAoConfig`. They keep their whole type without it.
             revision: Branch, tag or commit of a repository.
             token: Access token for the hub; True takes the stored one.
             cache_dir: Where downloads are kept.
@@ -270,6 +283,8 @@ class VitPoseForPoseEstimation(nn.Module):
         Raises:
             UnknownNameError: No such model, type or device.
             CheckpointError: The files are missing, damaged, unsafe, or do not fit.
+            InputError: torchao has no kernel for that quantisation on the device.
+            MissingDependencyError: torchao is needed and not installed.
         """
         place = _place(device, device_map)
         config, state, source = read_checkpoint(
@@ -287,7 +302,10 @@ class VitPoseForPoseEstimation(nn.Module):
         with torch.device("meta" if isinstance(config.backbone_config, VitPoseBackboneConfig) else "cpu"):
             model = cls(config)
         load_strictly(model, state, source)
-        return model.to(place, wanted).eval()
+        model.to(place, wanted).eval()
+        if quantization_config is not None:
+            quantise(model, quantization_config)
+        return model
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json` and `model.safetensors` as `transformers` reads them.
@@ -297,7 +315,13 @@ class VitPoseForPoseEstimation(nn.Module):
 
         Raises:
             OutputError: They cannot be written.
+            InputError: The weights are quantised.
         """
+        if is_quantised(self):
+            raise InputError(
+                "the weights are quantised, which the files have no form for; save the model as it was loaded "
+                "without quantization_config, and quantise when loading"
+            )
         write_checkpoint(self.config, self.state_dict(), folder)
 
     def push_to_hub(

@@ -28,9 +28,10 @@ class Source:
         skeleton: Name or TOML of its keypoints, where the file does not say.
         pack: Folder that `vitpose data pack` has made, in place of all that.
         weight: How often its people are drawn, beside the other sources' weights; by their number without it.
+        limit: Take its first so many people only, for a trial.
 
     Raises:
-        InputError: It is neither or both.
+        InputError: It is neither or both, or takes nobody.
     """
 
     annotations: str = ""
@@ -38,8 +39,14 @@ class Source:
     skeleton: str | None = None
     pack: str = ""
     weight: float | None = None
+    limit: int | None = None
 
     def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise InputError(
+                f"the source {self.annotations or self.pack} has the limit {self.limit}; "
+                "take 1 person at least, or leave it out"
+            )
         if bool(self.annotations) == bool(self.pack):
             given = {name: value for name, value in asdict(self).items() if value}
             raise InputError(f"a source needs annotations or a pack, one of the two, and has {given}")

@@ -42,9 +42,11 @@ class Samples:
 
     def __init__(self, recipe: Recipe) -> None:
         skeleton = Skeleton.load(recipe.model.skeleton)
-        self.sources = [read_source(source).map_to(skeleton) for source in recipe.sources]
-        for people in self.sources:
+        self.sources = []
+        for source in recipe.sources:
+            people = read_source(source).map_to(skeleton)
             logger.info("%s", people.report)
+            self.sources.append(people.select(slice(source.limit)))
         weights = [source.weight for source in recipe.sources if source.weight is not None]
         self.shares = weights or None
         self._living: tuple[Packed, Frames] | None = None
