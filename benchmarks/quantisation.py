@@ -15,6 +15,7 @@ import argparse
 import os
 import platform
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def in_torch(config: Any = None) -> Callable[[argparse.Namespace, Path], tuple[v
         pipe = vitpose.load(
             options.model, None, device=options.device, dtype="float32", quantization_config=config
         )
-        return pipe, sum(weight_bytes(own) for own in pipe.estimator.engine.model.parameters())
+        return pipe, sum(weight_bytes(own) for own in pipe.estimator.engine.network.parameters())
 
     return make
 
@@ -109,6 +110,7 @@ def table(options: argparse.Namespace) -> str:
     made, refused = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name, make in VARIANTS.items():
+            say(f"making: {name}")
             try:
                 made[name] = make(options, Path(folder))
             except vitpose.InputError as error:
@@ -116,8 +118,11 @@ def table(options: argparse.Namespace) -> str:
         first = next(iter(made))
         crops = read_crops(options.folder / "val.json", made[first][0].estimator.processor)[: options.batch]
         engines = {name: pipe.estimator.engine for name, (pipe, _) in made.items()}
-        spent = seconds_in_turns(engines, crops)
-        precision = {name: average_precision(pipe, options) for name, (pipe, _) in made.items()}
+        say(f"timing: {WARM_UP + ROUNDS} rounds")
+        spent, precision = seconds_in_turns(engines, crops), {}
+        for name, (pipe, _) in made.items():
+            say(f"evaluating: {name}")
+            precision[name] = average_precision(pipe, options)
     rows = ["| | size | speed (torch, float32 = 1) | AP | change of AP |", "|---|---:|---:|---:|---:|"]
     for name, (_, size) in made.items():
         ratios = spent[first] / spent[name]
@@ -152,6 +157,10 @@ def people(options: argparse.Namespace) -> int:
     from vitpose.data.annotations import read_annotations
 
     return len(read_annotations(options.folder / "val.json"))
+
+
+def say(what: str) -> None:
+    print(f"{time.strftime('%X')}  {what}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
