@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -108,6 +110,21 @@ def test_a_live_source_drops_old_frames(pipe: Pipeline) -> None:
     assert 10 <= len(seen) <= 40
     assert seen == sorted(seen)
     assert stream.problems == [f"{100 - len(seen)} frames were dropped to keep up"]
+
+
+def test_a_stream_that_is_left_ends_its_thread(pipe: Pipeline, clip) -> None:
+    def ours() -> int:
+        return sum(thread.name == "vitpose-ahead" for thread in threading.enumerate())
+
+    before = ours()
+    path = clip(frames=40)
+    pipe.stream(path)
+    for _ in pipe.stream(path):
+        break
+    with pipe.stream(path) as stream:
+        next(stream)
+    gc.collect()
+    assert ours() == before
 
 
 def test_what_cannot_be_streamed(pipe: Pipeline, clip, tmp_path: Path) -> None:

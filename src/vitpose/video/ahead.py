@@ -16,7 +16,7 @@ _LEAVE_S = 2.0  # a thread that waits for a silent network is left behind after 
 
 
 class RunAhead(Generic[T]):
-    """Iterates over something in a thread, up to `size` items ahead.
+    """Iterates over something in a thread, up to `size` items ahead, from the first item or `with` on.
 
     An exception in the thread is raised where its item would have come. Close it, or leave its `with` block, to
     end the thread before the items do.
@@ -37,8 +37,13 @@ class RunAhead(Generic[T]):
         self._ended = self._closed = False
         self._changed = threading.Condition()
         self.dropped = 0
-        self._thread = threading.Thread(target=self._work, daemon=True, name="vitpose-ahead")
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+
+    def _start(self) -> None:
+        """Begins, once: not before it is wanted, since a thread that is never closed never ends."""
+        if self._thread is None and not self._closed:
+            self._thread = threading.Thread(target=self._work, daemon=True, name="vitpose-ahead")
+            self._thread.start()
 
     def _work(self) -> None:
         iterator: Any = iter(self._items)
@@ -70,6 +75,7 @@ class RunAhead(Generic[T]):
         return self
 
     def __next__(self) -> T:
+        self._start()
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._ended or self._closed)
             if self._waiting and not self._closed:
@@ -85,10 +91,11 @@ class RunAhead(Generic[T]):
             self._closed = True
             self._waiting.clear()
             self._changed.notify_all()
-        if self._thread is not threading.current_thread():
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_LEAVE_S)
 
     def __enter__(self) -> RunAhead[T]:
+        self._start()
         return self
 
     def __exit__(self, *exception: object) -> None:
