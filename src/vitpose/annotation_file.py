@@ -272,13 +272,15 @@ def _mpii(path: Path, rows: Sequence[Any]) -> AnnotationFile:
 
 
 def _mpii_row(number: int, row: Mapping[str, Any], k: int) -> Row:
+    box = _mpii_box(row)
     return Row(
         name=f"row {number}",
         id=number,
         image_id=row["image"],
         has_keypoints="joints" in row,
         points=_mpii_points(row, k),
-        xywh=_mpii_box(row),
+        xywh=box,
+        area=None if box is None else float(box[2:].prod()),  # the file has none
         head_xywh=numbers(row.get("head_bbox"), 4),
     )
 

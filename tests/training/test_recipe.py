@@ -36,6 +36,7 @@ def test_a_file_becomes_a_recipe_and_flags_change_it(table: dict, toml_of: Calla
         ({"sources": [{"images": "x"}]}, InputError, "needs annotations or a pack, one of the two, and has"),
         ({"sources": [{"annotations": "a", "pack": "b"}]}, InputError, "one of the two, and has {'annotat"),
         ({"sources": [{"pack": "a", "images": "b"}]}, InputError, "a is a pack, .* leave out images 'b'"),
+        ({"sources": [{"pack": "a", "limit": 0}]}, InputError, "a has the limit 0; take 1 person at least"),
         ({"sources": [{"pack": "a", "weight": 1}, {"pack": "b"}]}, InputError, "weight and some have none"),
         ({"loop": {"on_device": True}}, InputError, "loop.on_device needs packs, and .*arrows.json is none"),
         ({"validation": {}}, InputError, r"validation must be a list \(in TOML \[\[validation\]\]\), not {}"),

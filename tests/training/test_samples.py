@@ -24,3 +24,10 @@ def test_a_sample_is_as_the_recipe_has_it(recipe: Recipe, weighted: bool) -> Non
     dataset = Samples(recipe).dataset(replace(recipe, target=target))
     assert (dataset.joint_weights, dataset.sigma, dataset.processor.warp) == (weighted, 1.25, "plain")
     assert (dataset.size.width, dataset.size.height, len(dataset)) == (48, 64, 40)
+
+
+def test_a_source_may_be_cut_short(recipe: Recipe) -> None:
+    first = recipe.sources[0]
+    samples = Samples(replace(recipe, sources=(replace(first, limit=7), first)))
+    assert [len(people) for people in samples.sources] == [7, 40]
+    assert samples.sources[0].ids.tolist() == samples.sources[1].ids[:7].tolist()

@@ -23,7 +23,7 @@ def evaluate(
         Path,
         typer.Option(
             metavar="FILE",
-            help="Annotations in COCO's form, with any keypoints; CrowdPose's and COCO-WholeBody's too.",
+            help="Annotations in COCO's form, with any keypoints; CrowdPose's and COCO-WholeBody's too; MPII's json.",
             rich_help_panel=_WHAT,
         ),
     ],
@@ -62,6 +62,14 @@ def evaluate(
         str | None,
         typer.Option(
             help="Name or .toml file of the keypoints in --predictions, where they are not the annotated ones.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    head_boxes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="MPII's mpii_gt_val.mat: the boxes of the heads, which pckh needs and its json lacks.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -132,6 +140,7 @@ def evaluate(
     measures: dict[str, Any] = {
         "metrics": None if metrics is None else [name.strip() for name in metrics.split(",")],
         "skeleton": skeleton,
+        "head_boxes": head_boxes,
         "length": length,
         "thresholds": _read_thresholds(thresholds),
     }

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..annotation_file import Picture, Row, read_annotation_file
-from ..errors import InputError
+from ..annotation_file import AnnotationFile, Picture, Row, read_annotation_file
+from ..errors import InputError, require
 from ..skeleton import Skeleton
 from .problems import Problems
 
@@ -84,19 +84,27 @@ class Annotations:
         return f"{self.pictures[person.image_id]}, annotation {person.id}"
 
 
-def read_annotations(path: str | Path, skeleton: str | Path | Skeleton | None = None) -> Annotations:
+def read_annotations(
+    path: str | Path,
+    skeleton: str | Path | Skeleton | None = None,
+    head_boxes: str | Path | None = None,
+) -> Annotations:
     """Reads an annotation file.
 
     Args:
         path: A file of COCO's or MPII's form; see `vitpose.annotation_file`. `head_bbox` of a row (left, top, width,
             height) is what PCKh needs.
         skeleton: Names and sigmas of the points, where those of the file's categories are not wanted.
+        head_boxes: MPII's file of the heads' boxes, where the rows have none; see `read_head_boxes`.
 
     Raises:
-        InputError: The file cannot be read, is not in that form, or holds no keypoints.
+        InputError: The file cannot be read, is not in that form, or holds no keypoints; or the boxes of heads
+            are not of its people.
         SkeletonError: The points have no names, or the skeleton does not fit them.
     """
     file, problems = read_annotation_file(path, skeleton), Problems()
+    if head_boxes is not None:
+        file = replace(file, rows=_with_heads(file, Path(head_boxes).expanduser()))
     rows = [row for row in file.rows if _is_usable(row, file.pictures, problems)]
     if not rows:
         raise InputError(
@@ -114,9 +122,42 @@ def read_annotations(path: str | Path, skeleton: str | Path | Skeleton | None = 
     return Annotations(file.path, file.pictures, found, file.skeleton, categories, problems)
 
 
+def read_head_boxes(path: Path) -> Float[np.ndarray, "n 4"]:
+    """Reads the boxes of the heads as MPII's evaluation has them, which its json lacks: `mpii_gt_val.mat`.
+
+    Returns:
+        Left, top, width and height, px, counted from 0; in the order of the people of `mpii_val.json`.
+
+    Raises:
+        InputError: The file cannot be read, or has no `headboxes_src`.
+        MissingDependencyError: scipy is not installed.
+    """
+    reader = require("scipy.io", "evaluate", "to read MATLAB's files")
+    try:
+        corners = reader.loadmat(str(path), variable_names=["headboxes_src"])["headboxes_src"]
+    except (OSError, ValueError, KeyError, NotImplementedError, reader.matlab.MatReadError) as error:
+        raise InputError(
+            f"{path} holds no boxes of heads ({error!r}); give MPII's mpii_gt_val.mat"
+        ) from error
+    if corners.ndim != 3 or corners.shape[:2] != (2, 2):
+        raise InputError(f"{path}: headboxes_src must be 2 corners x (x, y) x people, not {corners.shape}")
+    low, high = corners.transpose(0, 2, 1).astype(np.float64)
+    return np.concatenate([low - 1, high - low], axis=1)
+
+
 def with_areas_of_boxes(people: Iterable[Person]) -> list[Person]:
     """Returns people whose areas are `AREA_PER_BOX` of their boxes, as CrowdPose measures them."""
     return [replace(person, area=person.xywh[3] * person.xywh[2] * AREA_PER_BOX) for person in people]
+
+
+def _with_heads(file: AnnotationFile, path: Path) -> tuple[Row, ...]:
+    heads = read_head_boxes(path)
+    if len(heads) != len(file.rows):
+        raise InputError(
+            f"{path} has the heads of {len(heads)} people, and {file.path} has {len(file.rows)}; the two files must be "
+            "of the same people"
+        )
+    return tuple(replace(row, head_xywh=head) for row, head in zip(file.rows, heads, strict=True))
 
 
 def _is_usable(row: Row, pictures: Mapping[Any, Picture], problems: Problems) -> bool:

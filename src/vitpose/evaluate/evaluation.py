@@ -46,6 +46,7 @@ def evaluate_model(
     metrics: Sequence[str] | None = None,
     flip_test: bool = False,
     skeleton: str | Path | Skeleton | None = None,
+    head_boxes: str | Path | None = None,
     min_score: float = 0.0,
     max_oks: float | None = None,
     length: str | None = None,
@@ -56,12 +57,13 @@ def evaluate_model(
 
     Args:
         pipeline: The model, as of `vitpose.load(…, detector=None)`; a detector it has is not asked.
-        annotations: The annotation file, in COCO's form.
+        annotations: The annotation file, of COCO's or MPII's form.
         images: Folder of its pictures.
         boxes: COCO's detections to look in; None looks in the boxes of the annotated people.
         metrics: Some of `METRICS`; None takes those that fit the file.
         flip_test: Average with the mirrored crops.
         skeleton: Names and sigmas of the annotated points, where the file's own are not wanted.
+        head_boxes: MPII's `mpii_gt_val.mat`, whose boxes of heads PCKh needs and its json lacks.
         min_score: Detections that score less are left out.
         max_oks: Of two poses more alike than this the worse is left out; 1 keeps all. None is 0.9 with detections, and
             1 with the people's own boxes, which repeat nobody.
@@ -73,7 +75,7 @@ def evaluate_model(
     Raises:
         VitPoseError: Something is wrong that concerns all pictures. What concerns one is in the report's problems.
     """
-    truth = read_annotations(annotations, skeleton)
+    truth = read_annotations(annotations, skeleton, head_boxes)
     bones = pipeline.estimator.skeleton
     plan = _Plan.make(truth, bones, metrics, length, thresholds)
     most_alike = max_oks if max_oks is not None else None if boxes is None else MAX_OKS
@@ -107,6 +109,7 @@ def evaluate_predictions(
     metrics: Sequence[str] | None = None,
     skeleton: str | Path | Skeleton | None = None,
     predicted_skeleton: str | Path | Skeleton | None = None,
+    head_boxes: str | Path | None = None,
     length: str | None = None,
     thresholds: Sequence[float] = PCK_THRESHOLDS,
 ) -> Report:
@@ -115,17 +118,18 @@ def evaluate_predictions(
     Args:
         predictions: COCO's keypoint results, in a file or as a list: of `vitpose evaluate`, of
             `vitpose predict --save coco`, or of another program.
-        annotations: The annotation file, in COCO's form.
+        annotations: The annotation file, of COCO's or MPII's form.
         metrics: Some of `METRICS`; None takes those that fit the file.
         skeleton: Names and sigmas of the annotated points, where the file's own are not wanted.
         predicted_skeleton: Names of the predicted points; None if they are the annotated ones.
+        head_boxes: As in `evaluate_model`.
         length: As in `evaluate_model`.
         thresholds: As in `evaluate_model`.
 
     Raises:
         VitPoseError: Something is wrong that concerns all predictions. What concerns one is in the report's problems.
     """
-    truth = read_annotations(annotations, skeleton)
+    truth = read_annotations(annotations, skeleton, head_boxes)
     bones = truth.skeleton if predicted_skeleton is None else Skeleton.load(predicted_skeleton)
     plan = _Plan.make(truth, bones, metrics, length, thresholds)
     results = read_results(predictions, truth, truth.problems)
@@ -213,12 +217,17 @@ class _Plan:
 
 
 def fitting_metrics(truth: Annotations) -> list[str]:
-    """Chooses the metrics that fit a file: its data set's own, and PCK where there is a torso."""
+    """Chooses the metrics that fit a file: its data set's own, PCKh with boxes of heads, PCK where there is a torso."""
     if len(truth.skeleton) == 133:
         return ["wholebody"]
     crowded = any(picture.crowd_index is not None for picture in truth.pictures.values())
-    precision = ["crowdpose" if crowded else "coco"] if truth.skeleton.sigmas else []
-    return precision + (["pck"] if has_torso(truth.skeleton) or not precision else [])
+    precise = (
+        truth.skeleton.sigmas and truth.skeleton.name != "mpii"
+    )  # which has no areas, and is measured by PCKh
+    precision = ["crowdpose" if crowded else "coco"] if precise else []
+    headed = any(person.head_xywh is not None for person in truth.people)
+    distances = ["pck"] if has_torso(truth.skeleton) or not precision else []
+    return precision + (["pckh"] if headed else []) + distances
 
 
 @dataclass(frozen=True, eq=False)

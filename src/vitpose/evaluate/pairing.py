@@ -122,7 +122,8 @@ def _head_lengths(people: Sequence[Person]) -> Float[np.ndarray, " n"]:
     if all(one.head_xywh is None for one in people):
         raise InputError(
             "nobody has a box of the head, which PCKh divides by; add head_bbox, (left, top, width, height), to the "
-            "annotations, or choose pck with another length"
+            "annotations, give MPII's mpii_gt_val.mat as head_boxes, or choose pck with another length "
+            "(upper_neck:head_top)"
         )
     boxes = np.array([one.head_xywh or (np.nan,) * 4 for one in people])
     lengths = head_lengths(boxes)

@@ -1,0 +1,64 @@
+"""recipes/smoke.toml: two minutes of training from nothing see more in a picture than the mean pose does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vitpose.data.annotations import Annotations, read_annotations
+from vitpose.evaluate import evaluate_model
+from vitpose.loading import load
+
+ROOT = Path(__file__).parents[2]
+LEARNT = 200
+
+
+@pytest.mark.slow
+def test_two_minutes_beat_the_mean_pose(shared_data: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vitpose", "train", "recipes/smoke.toml", "--out", str(tmp_path / "run")]
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"{LEARNT} people, 750 steps" in done.stderr
+    pipe = load(str(tmp_path / "run/step-00000750"), detector=None, device="cpu")
+    folder = shared_data / "lsp" / "images"
+    learnt = first_people(shared_data / "lsp/train.json", LEARNT, tmp_path / "learnt.json")
+    held_out = first_people(shared_data / "lsp/val.json", LEARNT, tmp_path / "held_out.json")
+    mean = mean_pose(read_annotations(learnt, folder))
+    for file, share in ((learnt, 2.0), (held_out, 1.15)):
+        found = evaluate_model(pipe, file, folder, metrics=["pck"]).numbers["pck"]["PCK@0.2"]
+        baseline = pck(read_annotations(file, folder), mean)
+        assert found > share * baseline, (file.name, found, baseline)
+
+
+def first_people(source: Path, count: int, target: Path) -> Path:
+    """Writes the first people of a file, one a picture, and their pictures."""
+    table = json.loads(source.read_text())
+    people = table["annotations"][:count]
+    used = {one["image_id"] for one in people}
+    images = [image for image in table["images"] if image["id"] in used]
+    target.write_text(json.dumps({**table, "annotations": people, "images": images}))
+    return target
+
+
+def mean_pose(people: Annotations) -> np.ndarray:
+    """Returns where in a box each point lies on average, as shares of its sides."""
+    low, sides = people.boxes[:, None, :2], people.boxes[:, None, 2:] - people.boxes[:, None, :2]
+    shares = np.where(people.labelled[:, :, None], (people.xy - low) / sides, 0)
+    return shares.sum(axis=0) / people.labelled.sum(axis=0)[:, None]
+
+
+def pck(people: Annotations, shares: np.ndarray) -> float:
+    """Returns PCK@0.2 of a pose that is the same in every box, the torso being left shoulder to right hip."""
+    low, sides = people.boxes[:, None, :2], people.boxes[:, None, 2:] - people.boxes[:, None, :2]
+    away = np.linalg.norm(low + shares * sides - people.xy, axis=2)
+    shoulder, hip = (people.skeleton.index(name) for name in ("left_shoulder", "right_hip"))
+    torsos = np.linalg.norm(people.xy[:, shoulder] - people.xy[:, hip], axis=1)
+    rows = people.labelled[:, shoulder] & people.labelled[:, hip] & (torsos > 0)
+    return float((away <= 0.2 * torsos[:, None])[rows][people.labelled[rows]].mean())
