@@ -144,7 +144,8 @@ def basis(options: argparse.Namespace, spent: np.ndarray) -> str:
         if flag in flags
     ]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    where = f"{cores} {'core' if cores == 1 else 'cores'} of {platform.machine()} ({', '.join(able) or 'extensions not known'})"
+    known = ", ".join(able) or "extensions not known"
+    where = f"{cores} {'core' if cores == 1 else 'cores'} of {platform.machine()} ({known})"
     if options.device != "cpu":
         where = f"{torch.cuda.get_device_name()}, OpenVINO on {where}"
     return (
