@@ -27,7 +27,9 @@ if TYPE_CHECKING:
         OutputError,
         SkeletonError,
         UnknownNameError,
+        VideoError,
         VitPoseError,
+        WorkerError,
     )
     from .evaluate import evaluate_model, evaluate_predictions
     from .hub import list_models
@@ -51,7 +53,8 @@ _HOMES = {
     "drawing": ("draw", "draw_heatmaps"),
     "errors": (
         "BoxError", "CheckpointError", "ImageError", "InputError", "MissingDependencyError", "OutputError",
-        "SkeletonError", "UnknownNameError", "VitPoseError",
+        "SkeletonError", "UnknownNameError", "VideoError", "VitPoseError",
+        "WorkerError",
     ),
     "evaluate": ("evaluate_model", "evaluate_predictions"),
     "hub": ("list_models",),
@@ -72,9 +75,9 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "BoxError", "CheckpointError", "Detections", "ImageError", "InputError", "MissingDependencyError", "OutputError",
     "Pipeline", "Poses", "Prediction", "Size", "Skeleton", "SkeletonError", "TorchAoConfig", "UnknownNameError",
-    "VitPoseBackbone", "VitPoseBackboneConfig", "VitPoseConfig", "VitPoseError", "VitPoseEstimatorOutput",
-    "VitPoseForPoseEstimation", "VitPoseImageProcessor", "draw", "draw_heatmaps", "evaluate_model",
-    "evaluate_predictions", "export", "find_images", "list_models", "load",
+    "VideoError", "VitPoseBackbone", "VitPoseBackboneConfig", "VitPoseConfig", "VitPoseError",
+    "VitPoseEstimatorOutput", "VitPoseForPoseEstimation", "VitPoseImageProcessor", "WorkerError", "draw",
+    "draw_heatmaps", "evaluate_model", "evaluate_predictions", "export", "find_images", "list_models", "load",
     "read_image", "save_image", "train", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh",
 ]  # fmt: skip
 

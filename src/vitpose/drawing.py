@@ -237,7 +237,7 @@ def _draw_box(canvas: UInt8[np.ndarray, "h w 3"], poses: Poses, row: int, boxes:
         return
     box = np.clip(poses.boxes[row].astype(np.float64), -FARTHEST_PX, FARTHEST_PX)
     number, words = row, []
-    if ids and poses.ids is not None:
+    if ids and poses.ids is not None and poses.ids[row] >= 0:  # below: somebody not followed
         number = int(poses.ids[row])
         words.append(f"id {number}")
     colour = _rgb(IDENTITY_COLOURS[number % len(IDENTITY_COLOURS)])

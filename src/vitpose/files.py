@@ -12,6 +12,9 @@ from typing import Any
 
 from .errors import OutputError
 
+PARTIAL = ".part"
+"""What the names of unfinished files end with; they begin with a dot. A kill may leave one behind."""
+
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
@@ -29,12 +32,14 @@ def replace_file(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=path.name, suffix=".part", delete=False
+            dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL, delete=False
         ) as file:
             partial = Path(file.name)
         yield partial
         partial.chmod(0o644)  # temporary files are for their owner's eyes, models are for everybody's
         partial.replace(path)
+    except OutputError:  # of another file, written in the same block
+        raise
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error}; choose another folder or make room") from error
     finally:

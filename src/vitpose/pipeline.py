@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -22,6 +22,9 @@ from .errors import BoxError, InputError, VitPoseError
 from .estimator import Estimator
 from .image import MAX_PIXELS, read_image
 from .poses import Poses
+
+if TYPE_CHECKING:
+    from .video.stream import Stream
 
 PICTURES_AT_ONCE = 8
 """Pictures whose boxes share batches. Twice as many are in memory at most, whatever the number of pictures: the
@@ -136,6 +139,44 @@ class Pipeline:
             given = None if boxes is None else boxes[start : start + len(results)]
             yield from self._complete(results, given, flip_test)
             start += len(results)
+
+    def stream(self, source: Any, **options: Any) -> Stream:
+        """Finds the poses in a video, frame by frame, with identities.
+
+            with pipe.stream("clip.mp4", detect_every=5) as frames:
+                for frame in frames:
+                    print(frame.time_s, frame.poses.ids)
+
+        Decoding runs ahead in a thread. Memory stays the same, however long the video is.
+
+        Args:
+            source: A video file; "webcam" or "webcam:1"; an address (rtsp://, http://, …); or an image sequence: a
+                list or iterator of pictures, a folder, or a glob.
+            **options: Keywords, all with defaults:
+
+                - detect_every: Look for people in every so-manieth frame; in between, a box goes where the
+                  person's pose went (1).
+                - track: Whether people get identities (True); or an object with `update`, see
+                  `vitpose.video.tracking.BoxTracker`.
+                - smooth: Smooth the points of each identity (False): True, or a
+                  `vitpose.video.smoothing.OneEuro`.
+                - flip_test: As in calling the pipeline.
+                - rate: Frames per second of an image sequence (25).
+                - live: Drop old frames rather than fall behind (None: cameras and streaming addresses).
+                - timeout_s: When an address that says nothing has stalled (10).
+                - reconnect: How often a live source that stalls or ends is opened again (0).
+
+        Returns:
+            An iterator of `vitpose.video.stream.PoseFrame`. Its `problems` say what could not be read.
+
+        Raises:
+            VideoError: The source cannot be opened, or no frame of it can be read.
+            InputError: An option cannot be used, or the pipeline has no detector.
+            MissingDependencyError: PyAV, or the library that tracks, is not installed.
+        """
+        from .video.stream import open_stream
+
+        return open_stream(self, source, **options)
 
     def _complete(
         self, results: list[Prediction], boxes: Sequence[Any] | None, flip_test: bool
