@@ -143,7 +143,9 @@ def basis(options: argparse.Namespace, spent: np.ndarray) -> str:
         for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
         if flag in flags
     ]
-    where = f"{os.cpu_count()} cores of {platform.machine()} ({', '.join(able) or 'extensions not known'})"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    known = ", ".join(able) or "extensions not known"
+    where = f"{cores} {'core' if cores == 1 else 'cores'} of {platform.machine()} ({known})"
     if options.device != "cpu":
         where = f"{torch.cuda.get_device_name()}, OpenVINO on {where}"
     return (

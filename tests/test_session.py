@@ -40,6 +40,7 @@ class TestProviders:
         library = ModuleType("onnxruntime")
         library.get_available_providers = lambda: self.BOTH
         library.InferenceSession = lambda *_, **__: session
+        library.SessionOptions = lambda: SimpleNamespace(add_session_config_entry=lambda *_: None)
         monkeypatch.setitem(sys.modules, "onnxruntime", library)
         (tmp_path / "a.onnx").touch()
         assert open_session(tmp_path / "a.onnx", "auto") is session

@@ -27,8 +27,12 @@ def open_session(path: str | Path, device: str) -> Any:
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}; give the path of an .onnx file")
     providers = choose_providers(device, onnxruntime.get_available_providers())
+    options = onnxruntime.SessionOptions()
+    # Its threads would spin while they wait, and take the time of those who cut crops and of other programs. Measured
+    # with vitpose-tiny on a busy machine: on one core 62 ms without in place of 140 ms, on four 146 in place of 221.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=providers)
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         raise CheckpointError(f"{path} cannot be loaded as ONNX: {error}") from error
     if device.startswith("cuda") and session.get_providers()[0] != "CUDAExecutionProvider":

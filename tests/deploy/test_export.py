@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 import vitpose
 from vitpose.deploy.calibration import FEWEST, read_crops
+from vitpose.deploy.int8 import DECODER
 from vitpose.engine import open_engine
 from vitpose.errors import CheckpointError, InputError, MissingDependencyError, OutputError, UnknownNameError
 from vitpose.files import write_json
@@ -192,6 +194,17 @@ def test_int8(to: str, checkpoint: Path, pictures: Path, exported: Export, tmp_p
         found, wanted = engine.heatmaps(inside[:count]), whole.heatmaps(inside[:count])
         assert 1e-4 < np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < 0.25
     assert 1e-4 < written.difference < 0.25
+
+
+def test_the_decoder_stays_whole(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    """Of int8 files: no operation of its is fed from a quantised number."""
+    vitpose.export(checkpoint, "onnx", tmp_path / "a.onnx", calibrate=pictures)
+    nodes = onnx.load(tmp_path / "a.onnx").graph.node
+    coarse = {out for node in nodes if node.op_type == "DequantizeLinear" for out in node.output}
+    decoder = [node for node in nodes if DECODER in node.name]
+    assert len([node for node in decoder if node.op_type == "MatMul"]) == 3
+    assert not coarse & {entry for node in decoder for entry in node.input}
+    assert coarse
 
 
 class TestCalibration:

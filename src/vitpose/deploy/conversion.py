@@ -20,6 +20,7 @@ from ..engine.openvino import require_unreported
 from ..engine.program import ENTRY
 from ..errors import require
 from ..model.pose import VitPoseForPoseEstimation
+from .int8 import DECODER
 
 OPSET = 20
 """Of ONNX: the first with GELU as one operator."""
@@ -79,6 +80,13 @@ def write_onnx(network: VitPoseForPoseEstimation, metadata: Metadata, path: Path
     model = exported.model_proto
     for symbol in (model.graph.input[0], model.graph.output[0]):
         symbol.type.tensor_type.shape.dim[0].dim_param = "batch"
+    for node in model.graph.node:
+        if any(
+            "'network.head'" in entry.value
+            for entry in node.metadata_props
+            if entry.key.endswith("name_scopes")
+        ):
+            node.name = DECODER + node.name
     onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
     large = model.ByteSize() > _LARGEST
     onnx.save_model(model, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)
