@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .boxes import Size, xywh_from_xyxy, xyxy_from_cxcywh, xyxy_from_xywh
+    from .conventions import Conventions
     from .detect.protocol import Detections
     from .drawing import draw, draw_heatmaps
     from .errors import (
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "boxes": ("Size", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh"),
+    "conventions": ("Conventions",),
     "detect.protocol": ("Detections",),
     "drawing": ("draw", "draw_heatmaps"),
     "errors": (
@@ -68,7 +70,7 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "BoxError", "CheckpointError", "Detections", "ImageError", "InputError", "MissingDependencyError", "OutputError",
+    "BoxError", "CheckpointError", "Conventions", "Detections", "ImageError", "InputError", "MissingDependencyError", "OutputError",
     "Pipeline", "Poses", "Prediction", "Size", "Skeleton", "SkeletonError", "UnknownNameError", "VitPoseBackbone",
     "VitPoseBackboneConfig", "VitPoseConfig", "VitPoseError", "VitPoseEstimatorOutput",
     "VitPoseForPoseEstimation", "VitPoseImageProcessor", "draw", "draw_heatmaps", "evaluate_model",

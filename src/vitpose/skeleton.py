@@ -188,6 +188,31 @@ class Skeleton:
         return _TomlReader(table, text, source).skeleton()
 
     @classmethod
+    def from_dict(cls, table: Mapping[str, Any], source: str = "skeleton") -> Skeleton:
+        """Reads a skeleton from a table of the files' form; `source` is how messages call it.
+
+        Raises:
+            SkeletonError: The table is not a skeleton.
+        """
+        return _TomlReader(dict(table), "", source).skeleton()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the table of the files' form, complete, of plain values."""
+        names = self.keypoints
+        coloured = zip(self.limbs, self.limb_colours, strict=True)
+        table: dict[str, Any] = {
+            "name": self.name,
+            "title": self.title,
+            "keypoints": list(names),
+            "limbs": [[names[a], names[b], colour] for (a, b), colour in coloured],
+            "flip_pairs": [[names[a], names[b]] for a, b in self.flip_pairs],
+            "upper_body": [names[index] for index in self.upper_body],
+            "lower_body": [names[index] for index in self.lower_body],
+        }
+        rows = {"sigmas": self.sigmas, "weights": self.weights, "colours": self.colours}
+        return table | {key: dict(zip(names, row, strict=True)) for key, row in rows.items() if row}
+
+    @classmethod
     def from_labels(
         cls, labels: Mapping[int, str] | Sequence[str], edges: Sequence[Sequence[int]] | None
     ) -> Skeleton:
