@@ -99,11 +99,13 @@ def test_what_cannot_be_declared(old: str, new: str, message: str, tmp_path: Pat
 
 
 def test_a_bad_skeleton_inside_is_named() -> None:
+    table = {"name": "x", "skeleton": {"name": "x", "keypoints": ["a", "b"], "limbs": [["a", "c"]]}}
     with pytest.raises(SkeletonError, match=r"my set, \[skeleton\]: in limbs: unknown keypoint 'c'"):
-        table = {"name": "x", "skeleton": {"name": "x", "keypoints": ["a", "b"], "limbs": [["a", "c"]]}}
         Conventions.from_dict(table, "my set")
 
 
 def test_a_name_that_is_not_there() -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown data set 'ap10'; did you mean ap10k.*\.toml file works too"):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown data set 'ap10'; did you mean ap10k.*\.toml file works too"
+    ):
         Conventions.load("ap10")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .hub import list_models
     from .image import find_images, read_image, save_image
     from .loading import load
+    from .mixed_poses import MixedPoses
     from .model.backbone import VitPoseBackbone
     from .model.config import VitPoseBackboneConfig, VitPoseConfig
     from .model.pose import VitPoseEstimatorOutput, VitPoseForPoseEstimation
@@ -58,6 +59,7 @@ _HOMES = {
     "hub": ("list_models",),
     "image": ("find_images", "read_image", "save_image"),
     "loading": ("load",),
+    "mixed_poses": ("MixedPoses",),
     "model.backbone": ("VitPoseBackbone",),
     "model.config": ("VitPoseBackboneConfig", "VitPoseConfig"),
     "model.pose": ("VitPoseEstimatorOutput", "VitPoseForPoseEstimation"),
@@ -70,12 +72,13 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "BoxError", "CheckpointError", "Conventions", "Detections", "ImageError", "InputError", "MissingDependencyError", "OutputError",
-    "Pipeline", "Poses", "Prediction", "Size", "Skeleton", "SkeletonError", "UnknownNameError", "VitPoseBackbone",
-    "VitPoseBackboneConfig", "VitPoseConfig", "VitPoseError", "VitPoseEstimatorOutput",
-    "VitPoseForPoseEstimation", "VitPoseImageProcessor", "draw", "draw_heatmaps", "evaluate_model",
-    "evaluate_predictions", "find_images", "list_models", "load",
-    "read_image", "save_image", "train", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh",
+    "BoxError", "CheckpointError", "Conventions", "Detections", "ImageError", "InputError",
+    "MissingDependencyError", "MixedPoses", "OutputError", "Pipeline", "Poses", "Prediction", "Size",
+    "Skeleton", "SkeletonError", "UnknownNameError", "VitPoseBackbone", "VitPoseBackboneConfig",
+    "VitPoseConfig", "VitPoseError", "VitPoseEstimatorOutput", "VitPoseForPoseEstimation",
+    "VitPoseImageProcessor", "draw", "draw_heatmaps", "evaluate_model", "evaluate_predictions",
+    "find_images", "list_models", "load", "read_image", "save_image", "train", "xywh_from_xyxy",
+    "xyxy_from_cxcywh", "xyxy_from_xywh",
 ]  # fmt: skip
 
 

@@ -135,7 +135,9 @@ class Conventions:
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is not valid TOML: {error}; see docs/plus-plus.md for the form") from error
+            raise InputError(
+                f"{path} is not valid TOML: {error}; see docs/plus-plus.md for the form"
+            ) from error
         return cls.from_dict(table, str(path), path.parent)
 
     @classmethod

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError
 from ..hub import DEFAULT_MODEL
-from .options import MODEL_PANEL, BatchSize, DatasetIndex, Device, Dtype, FlipTest, Model
+from .options import MODEL_PANEL, BatchSize, Dataset, Device, Dtype, FlipTest, Model, read_dataset
 
 if TYPE_CHECKING:
     from ..evaluate import Report
@@ -67,7 +67,7 @@ def evaluate(
     ] = None,
     model: Model = DEFAULT_MODEL,
     flip_test: FlipTest = False,
-    dataset_index: DatasetIndex = 0,
+    dataset: Dataset = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = 32,
@@ -144,7 +144,7 @@ def evaluate(
         loading: dict[str, Any] = {
             "device": device,
             "dtype": dtype,
-            "dataset_index": dataset_index,
+            "dataset": read_dataset(dataset),
             "batch_size": batch_size,
         }
         running = {"boxes": boxes, "flip_test": flip_test, "min_score": min_score, "max_oks": oks_nms}

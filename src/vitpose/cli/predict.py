@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import InputError
 from ..hub import DEFAULT_MODEL
-from .options import MODEL_PANEL, BatchSize, DatasetIndex, Device, Dtype, FlipTest, Model
+from .options import MODEL_PANEL, BatchSize, Dataset, Device, Dtype, FlipTest, Model, read_dataset
 
 DEFAULT_DETECTOR = "rtdetr"
 _PEOPLE, _OUTPUT = "Finding people", "Output"
@@ -34,7 +34,7 @@ def predict(
             rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
-    dataset_index: DatasetIndex = 0,
+    dataset: Dataset = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = 32,
@@ -59,10 +59,11 @@ def predict(
     labels: Annotated[
         str,
         typer.Option(
-            help="What to look for: the detector's class names, separated by commas, or all.",
+            help="What to look for: the detector's class names, separated by commas; own (those of the model's data "
+            "set, mostly person), or all.",
             rich_help_panel=_PEOPLE,
         ),
-    ] = "person",
+    ] = "own",
     min_score: Annotated[
         float | None,
         typer.Option(
@@ -125,11 +126,18 @@ def predict(
             "device": device,
             "dtype": dtype,
             "skeleton": skeleton,
-            "dataset_index": dataset_index,
-            "labels": None if labels == "all" else [label.strip() for label in labels.split(",")],
+            "dataset": _read_datasets(dataset),
+            "labels": {"all": None, "own": "own"}.get(labels, [label.strip() for label in labels.split(",")]),
             "min_score": min_score,
             "batch_size": batch_size,
         },
         running={"flip_test": flip_test} | ({} if max_pixels is None else {"max_pixels": max_pixels}),
     )
     raise typer.Exit(job.run(sources))
+
+
+def _read_datasets(text: str | None) -> Any:
+    """Several data sets are separated by commas: people and animals in one go."""
+    if text is None or "," not in text:
+        return read_dataset(text)
+    return [read_dataset(name.strip()) for name in text.split(",")]

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from ..errors import InputError, UnknownNameError
+from ..estimator import Estimator
 from ..pipeline import Pipeline
 from ..skeleton import Skeleton
 from .annotations import Annotations, read_annotations
@@ -73,6 +74,10 @@ def evaluate_model(
     Raises:
         VitPoseError: Something is wrong that concerns all pictures. What concerns one is in the report's problems.
     """
+    if not isinstance(pipeline.estimator, Estimator):
+        raise InputError(
+            "this pipeline finds several data sets; load the one that is evaluated, dataset='...'"
+        )
     truth = read_annotations(annotations, skeleton)
     bones = pipeline.estimator.skeleton
     plan = _Plan.make(truth, bones, metrics, length, thresholds)
