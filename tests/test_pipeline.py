@@ -343,7 +343,9 @@ def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
         vitpose.load(detector=None, dtype="fp16")
     with pytest.raises(InputError, match="expert 3 does not exist; the network has 1, 0 to 0"):
         vitpose.load(detector=None, dataset=3)
-    with pytest.raises(InputError, match=r"17 keypoints \(nose, .*\) are not the 17 of the data set 'ap10k' \(L_Eye"):
+    with pytest.raises(
+        InputError, match=r"17 keypoints \(nose, .*\) are not the 17 of the data set 'ap10k' \(L_Eye"
+    ):
         vitpose.load(detector=None, dataset="ap10k")
     with pytest.raises(TypeError, match="devcie"):
         vitpose.load(detector=None, devcie="cpu")

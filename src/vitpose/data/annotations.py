@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from ..boxes import Size
 from ..errors import ImageError, InputError, SkeletonError
 from ..image import read_image, read_size
+from ..layout import place_name
 from ..skeleton import Skeleton, plain_name
 
 if TYPE_CHECKING:
@@ -113,8 +114,8 @@ class Annotations:
         Raises:
             SkeletonError: The two share no keypoint.
         """
-        own = {plain_name(name): index for index, name in enumerate(self.skeleton.keypoints)}
-        source = np.array([own.get(plain_name(name), -1) for name in skeleton.keypoints])
+        own = {place_name(name): index for index, name in enumerate(self.skeleton.keypoints)}
+        source = np.array([own.get(place_name(name), -1) for name in skeleton.keypoints])
         if (source < 0).all():
             raise SkeletonError(
                 f"the skeletons {self.skeleton.name!r} and {skeleton.name!r} share no keypoint: "

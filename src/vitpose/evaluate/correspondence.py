@@ -9,10 +9,8 @@ from jaxtyping import Float, Int
 
 from ..boxes import iou
 from ..errors import InputError
-from ..skeleton import Skeleton, plain_name
-
-_SAME = {"top_head": "head_top"}
-"""Names of one place: CrowdPose's and LSP's."""
+from ..layout import place_name
+from ..skeleton import Skeleton
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,27 +38,22 @@ def match_keypoints(annotated: Skeleton, predicted: Skeleton) -> Correspondence:
     Raises:
         InputError: They share none.
     """
-    places = {_place(name): index for index, name in enumerate(predicted.keypoints)}
-    shared = [index for index, name in enumerate(annotated.keypoints) if _place(name) in places]
+    places = {place_name(name): index for index, name in enumerate(predicted.keypoints)}
+    shared = [index for index, name in enumerate(annotated.keypoints) if place_name(name) in places]
     if not shared:
         raise InputError(
             f"the predicted skeleton {predicted.name!r} and the annotated {annotated.name!r} have no point in "
             f"common: {', '.join(predicted.keypoints[:5])}, … and {', '.join(annotated.keypoints[:5])}, …"
         )
     names = tuple(annotated.keypoints[index] for index in shared)
-    used = {_place(name) for name in names}
+    used = {place_name(name) for name in names}
     return Correspondence(
         names=names,
         annotated=np.array(shared, np.int64),
-        predicted=np.array([places[_place(name)] for name in names], np.int64),
-        unpredicted=tuple(name for name in annotated.keypoints if _place(name) not in used),
-        unannotated=tuple(name for name in predicted.keypoints if _place(name) not in used),
+        predicted=np.array([places[place_name(name)] for name in names], np.int64),
+        unpredicted=tuple(name for name in annotated.keypoints if place_name(name) not in used),
+        unannotated=tuple(name for name in predicted.keypoints if place_name(name) not in used),
     )
-
-
-def _place(name: str) -> str:
-    plain = plain_name(name)
-    return _SAME.get(plain, plain)
 
 
 def match_boxes(people: Float[np.ndarray, "n 4"], found: Float[np.ndarray, "m 4"]) -> Int[np.ndarray, " n"]:
