@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vitpose.errors import OutputError
-from vitpose.files import replace_file, write_json
+from vitpose.files import remove_file, replace_file, write_json
 
 
 def test_replaced_file_is_whole_and_readable_by_others(tmp_path: Path) -> None:
@@ -46,3 +46,12 @@ def test_json_is_written_in_one_order(tmp_path: Path) -> None:
     text = (tmp_path / "a.json").read_text()
     assert json.loads(text) == {"a": [2], "b": 1}
     assert text.index('"a"') < text.index('"b"')
+
+
+def test_removing(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    remove_file(tmp_path / "a")
+    remove_file(tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OutputError, match=r"cannot be removed: .*; choose another folder"):
+        remove_file(tmp_path)

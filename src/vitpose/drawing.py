@@ -159,8 +159,11 @@ def _draw_person(
     shown = np.flatnonzero(drawn[limbs].all(axis=1))
     limbs = limbs[shown]
     lengths = np.linalg.norm(xy[limbs[:, 0]] - xy[limbs[:, 1]], axis=1)
-    limb_widths = np.minimum(width, lengths / LIMB_PER_WIDTH).tolist()
-    point_widths = np.minimum(width, _rooms(xy, drawn, limbs, lengths) / LIMB_PER_WIDTH).tolist()
+    point_widths = np.minimum(width, _rooms(xy, drawn, limbs, lengths) / LIMB_PER_WIDTH)
+    # A palm's long lines are no thicker than the fingers they lead to.
+    limb_widths = np.minimum(
+        lengths / LIMB_PER_WIDTH, point_widths[limbs].min(axis=1, initial=width)
+    ).tolist()
     places = _fixed(np.where(drawn[:, None], xy, 0))
     for index, (a, b), limb_width in zip(shown, limbs, limb_widths, strict=True):
         colour = _rgb(skeleton.limb_colours[index])
@@ -169,7 +172,7 @@ def _draw_person(
     for index in np.flatnonzero(drawn):
         colour = _rgb(skeleton.colours[index])
         with _see_through(canvas, [places[index]], 2 * width, opacities[index]):
-            _draw_point(canvas, places[index], point_widths[index], colour)
+            _draw_point(canvas, places[index], float(point_widths[index]), colour)
 
 
 def _width_of_limbs(box: Float[np.ndarray, " 4"], size: Size) -> float:

@@ -168,13 +168,11 @@ class MixedEstimator:
     @property
     def classes(self) -> dict[str, int]:
         """Which estimator, by its number, each of the detector's classes goes to."""
-        rows = [
-            (label, number)
-            for number, own in enumerate(self.estimators.values())
-            if own.conventions is not None
-            for label in own.conventions.classes
-        ]
-        return dict(reversed(rows))
+        found: dict[str, int] = {}
+        for number, own in enumerate(self.estimators.values()):
+            for label in own.conventions.classes if own.conventions is not None else ():
+                found.setdefault(label, number)
+        return found
 
     def estimate(
         self,

@@ -49,3 +49,15 @@ def write_json(path: Path, table: Mapping[str, Any]) -> None:
     """
     with replace_file(path) as partial:
         partial.write_text(json.dumps(table, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def remove_file(path: Path) -> None:
+    """Removes a file, if it is there.
+
+    Raises:
+        OutputError: It cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be removed: {error}; choose another folder") from error

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..conventions import PLUS_DATASETS, Conventions
 from ..errors import CheckpointError, UnknownNameError
-from ..files import replace_file
+from ..files import remove_file, replace_file
 from ..hub import find_file, read_json
 from ..skeleton import Skeleton
 from .config import VitPoseBackboneConfig, VitPoseConfig
@@ -411,6 +411,8 @@ def write_checkpoint(config: VitPoseConfig, state: Mapping[str, Tensor], folder:
     )
     if others:
         _write_safetensors(Path(folder) / HEADS_FILE, others)
+    else:
+        remove_file(Path(folder) / HEADS_FILE)  # of another network, which was here before
     config.save_pretrained(folder)
 
 
