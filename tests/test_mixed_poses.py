@@ -101,7 +101,7 @@ def test_what_cannot_be_asked(mixed: MixedPoses) -> None:
         mixed["ap10"]
     with pytest.raises(IndexError, match=r"no pose 3: there are 3"):
         mixed[3]
-    with pytest.raises(InputError, match="must name each of the 3 instances of .* once"):
+    with pytest.raises(InputError, match=r"must name each of the 3 instances of .* once"):
         replace(mixed, places=mixed.places[:2])
 
 

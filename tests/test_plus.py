@@ -249,7 +249,7 @@ def test_two_files_of_a_folder_that_contradict_each_other(tmp_path: Path) -> Non
     table = json.loads((tmp_path / "preprocessor_config.json").read_text())
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(table | {"warp": "udp"}))
     with pytest.raises(
-        CheckpointError, match="has warp 'udp', .* and its data set 'ap10k' has 'plain'.*correct one"
+        CheckpointError, match=r"has warp 'udp', .* and its data set 'ap10k' has 'plain'.*correct one"
     ):
         vitpose.load(tmp_path, None, device="cpu")
 
