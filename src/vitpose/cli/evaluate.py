@@ -138,7 +138,7 @@ def evaluate(
         from ..evaluate import evaluate_predictions
 
         report = evaluate_predictions(
-            predictions, annotations, predicted_skeleton=predicted_skeleton, **measures
+            predictions, annotations, dataset=dataset, predicted_skeleton=predicted_skeleton, **measures
         )
     else:
         loading: dict[str, Any] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -30,6 +31,22 @@ class Correspondence:
     predicted: Int[np.ndarray, " c"]
     unpredicted: tuple[str, ...]
     unannotated: tuple[str, ...]
+
+    def without(self, names: Collection[str]) -> Correspondence:
+        """Returns the correspondence less some of the annotated points.
+
+        Raises:
+            InputError: None is left.
+        """
+        kept = [index for index, name in enumerate(self.names) if name not in names]
+        if not kept:
+            raise InputError(f"the points {', '.join(self.names)} do not count, and no other is shared")
+        return replace(
+            self,
+            names=tuple(self.names[index] for index in kept),
+            annotated=self.annotated[kept],
+            predicted=self.predicted[kept],
+        )
 
 
 def match_keypoints(annotated: Skeleton, predicted: Skeleton) -> Correspondence:

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from ..conventions import Conventions, EvaluationRules
 from ..errors import InputError, UnknownNameError
 from ..estimator import Estimator
 from ..pipeline import Pipeline
-from ..skeleton import Skeleton
-from .annotations import Annotations, read_annotations
+from ..skeleton import Skeleton, plain_name
+from .annotations import Annotations, Person, read_annotations, with_areas_of_boxes
 from .coco import Numbers, Selection, coco_numbers, numbers_by_keypoint
 from .correspondence import Correspondence, match_keypoints
 from .crowdpose import crowdpose_numbers
@@ -46,6 +47,7 @@ def evaluate_model(
     boxes: str | Path | None = None,
     metrics: Sequence[str] | None = None,
     flip_test: bool = False,
+    dataset: str | Path | Conventions | None = None,
     skeleton: str | Path | Skeleton | None = None,
     min_score: float = 0.0,
     max_oks: float | None = None,
@@ -60,8 +62,10 @@ def evaluate_model(
         annotations: The annotation file, in COCO's form.
         images: Folder of its pictures.
         boxes: COCO's detections to look in; None looks in the boxes of the annotated people.
-        metrics: Some of `METRICS`; None takes those that fit the file.
+        metrics: Some of `METRICS`; None takes the data set's, or those that fit the file.
         flip_test: Average with the mirrored crops.
+        dataset: By whose rules to measure: metrics, areas, points that do not count; see `vitpose.Conventions`. None
+            takes those that the model's checkpoint declares, if the file has the same keypoints.
         skeleton: Names and sigmas of the annotated points, where the file's own are not wanted.
         min_score: Detections that score less are left out.
         max_oks: Of two poses more alike than this the worse is left out; 1 keeps all. None is 0.9 with detections, and
@@ -80,7 +84,8 @@ def evaluate_model(
         )
     truth = read_annotations(annotations, skeleton)
     bones = pipeline.estimator.skeleton
-    plan = _Plan.make(truth, bones, metrics, length, thresholds)
+    rules = _rules_of(dataset, pipeline.estimator.conventions, truth.skeleton)
+    plan = _Plan.make(truth, bones, metrics, length, thresholds, rules)
     most_alike = max_oks if max_oks is not None else None if boxes is None else MAX_OKS
     results = predict(
         pipeline,
@@ -101,6 +106,7 @@ def evaluate_model(
         "flip_test": flip_test,
         "min_score": min_score,
         "max_oks": most_alike,
+        "rules": rules.name if rules is not None else "of the file",
     }
     return plan.report(results, settings)
 
@@ -110,6 +116,7 @@ def evaluate_predictions(
     annotations: str | Path,
     *,
     metrics: Sequence[str] | None = None,
+    dataset: str | Path | Conventions | None = None,
     skeleton: str | Path | Skeleton | None = None,
     predicted_skeleton: str | Path | Skeleton | None = None,
     length: str | None = None,
@@ -121,7 +128,8 @@ def evaluate_predictions(
         predictions: COCO's keypoint results, in a file or as a list: of `vitpose evaluate`, of
             `vitpose predict --save coco`, or of another program.
         annotations: The annotation file, in COCO's form.
-        metrics: Some of `METRICS`; None takes those that fit the file.
+        metrics: Some of `METRICS`; None takes the data set's, or those that fit the file.
+        dataset: By whose rules to measure, as in `evaluate_model`; None takes what fits the file.
         skeleton: Names and sigmas of the annotated points, where the file's own are not wanted.
         predicted_skeleton: Names of the predicted points; None if they are the annotated ones.
         length: As in `evaluate_model`.
@@ -132,7 +140,8 @@ def evaluate_predictions(
     """
     truth = read_annotations(annotations, skeleton)
     bones = truth.skeleton if predicted_skeleton is None else Skeleton.load(predicted_skeleton)
-    plan = _Plan.make(truth, bones, metrics, length, thresholds)
+    rules = _rules_of(dataset, None, truth.skeleton)
+    plan = _Plan.make(truth, bones, metrics, length, thresholds, rules)
     results = read_results(predictions, truth, truth.problems)
     if results and len(results[0].points) != len(bones):
         raise InputError(
@@ -140,7 +149,21 @@ def evaluate_predictions(
             f"{len(bones)}; pass predicted_skeleton, the names of the predicted points"
         )
     source = str(predictions) if isinstance(predictions, str | Path) else "a list"
-    return plan.report(results, {"predictions": source, "annotations": str(annotations)})
+    told = rules.name if rules is not None else "of the file"
+    return plan.report(results, {"predictions": source, "annotations": str(annotations), "rules": told})
+
+
+def _rules_of(
+    given: str | Path | Conventions | None, model: Conventions | None, annotated: Skeleton
+) -> Conventions | None:
+    """Returns by whose rules a file is measured: of the data set named, or the model's if it is the file's too."""
+    if given is not None:
+        return Conventions.load(given)
+    names = [
+        tuple(map(plain_name, own.keypoints)) for own in (annotated, model.skeleton if model else annotated)
+    ]
+    declared = model is not None and bool(model.evaluation.metrics)
+    return model if declared and names[0] == names[1] else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +176,7 @@ class _Plan:
     metrics: tuple[str, ...]
     length: str
     thresholds: tuple[float, ...]
+    rules: EvaluationRules
 
     @classmethod
     def make(
@@ -162,8 +186,11 @@ class _Plan:
         metrics: Sequence[str] | None,
         length: str | None,
         thresholds: Sequence[float],
+        conventions: Conventions | None,
     ) -> _Plan:
-        chosen = tuple(dict.fromkeys(fitting_metrics(truth) if metrics is None else metrics))
+        rules = EvaluationRules() if conventions is None else conventions.evaluation
+        fitting = rules.metrics or fitting_metrics(truth)
+        chosen = tuple(dict.fromkeys(fitting if metrics is None else metrics))
         for name in chosen:
             if name not in METRICS:
                 raise UnknownNameError("metric", name, METRICS)
@@ -175,7 +202,8 @@ class _Plan:
                 "pass a skeleton's .toml file with [sigmas], or choose other metrics"
             )
         measure = length or ("torso" if has_torso(truth.skeleton) else "box")
-        plan = cls(truth, bones, match_keypoints(truth.skeleton, bones), chosen, measure, tuple(thresholds))
+        shared = match_keypoints(truth.skeleton, bones).without(rules.uncounted)
+        plan = cls(truth, bones, shared, chosen, measure, tuple(thresholds), rules)
         for kind in plan._lengths():
             measure_lengths(kind, truth.people, truth.skeleton)
         return plan
@@ -209,6 +237,7 @@ class _Plan:
             numbers=work.numbers,
             by_keypoint=work.by_keypoint,
             basis=work.basis,
+            uncounted=self.rules.uncounted,
             problems=self.truth.problems,
             results=tuple(results),
             pairs=pairs,
@@ -259,7 +288,10 @@ class _Work:
 
     def _measure_precision(self, metric: str) -> None:
         truth, selection = self.plan.truth, self._selection()
-        people, images = truth.people, truth.pictures.keys()
+        people: Sequence[Person] = truth.people
+        if self.plan.rules.area == "box":
+            people = with_areas_of_boxes(people)
+        images = truth.pictures.keys()
         if metric == "coco":
             self.numbers[metric] = coco_numbers(people, self.results, selection, images=images)
         elif metric == "crowdpose":
@@ -281,7 +313,7 @@ class _Work:
             shared.annotated,
             shared.predicted,
             np.array(skeleton.sigmas)[shared.annotated],
-            recount=bool(shared.unpredicted),
+            recount=bool(shared.unpredicted or self.plan.rules.uncounted),
         )
 
     def _measure_pck(self, metric: str, title: str, length: str, thresholds: Sequence[float]) -> None:
