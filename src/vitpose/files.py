@@ -1,8 +1,9 @@
-"""Files that are written whole or not at all. Knows no form but JSON, and no model."""
+"""Files and folders that are written whole or not at all. Knows no form but JSON, and no model."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -61,3 +62,31 @@ def remove_file(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path} cannot be removed: {error}; choose another folder") from error
+
+
+def replace_folder(path: Path, partial: Path) -> None:
+    """Gives a finished folder its name; what has that name goes.
+
+    Under the name there is a whole folder or none, whenever the process is killed.
+
+    Args:
+        path: The name.
+        partial: The finished folder, beside it.
+
+    Raises:
+        OutputError: It cannot be done.
+    """
+    try:
+        remove_folder(path)
+        partial.rename(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error}; choose another folder or make room") from error
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder, if it is there; first its name, so that half of it is never taken for the whole."""
+    doomed = path.with_name(f"{path.name}.old")
+    shutil.rmtree(doomed, ignore_errors=True)
+    if path.exists():
+        path.rename(doomed)
+        shutil.rmtree(doomed)

@@ -33,12 +33,53 @@ def test_a_file_becomes_a_recipe_and_flags_change_it(table: dict, toml_of: Calla
         ({"model": {"freeze": ["mpl"]}}, UnknownNameError, "value of model.freeze 'mpl'; did you mean mlp"),
         ({"optimizer": {"schedule": "cos"}}, UnknownNameError, "schedule 'cos'; did you mean cosine"),
         ({"sources": []}, InputError, "the recipe 'arrows' has no sources"),
-        ({"sources": [{"images": "x"}]}, InputError, r"sources\[0\] has no 'annotations', which is needed"),
+        ({"sources": [{"images": "x"}]}, InputError, "needs annotations or a pack, one of the two, and has"),
+        ({"sources": [{"annotations": "a", "pack": "b"}]}, InputError, "one of the two, and has {'annotat"),
+        ({"sources": [{"pack": "a", "images": "b"}]}, InputError, "a is a pack, .* leave out images 'b'"),
+        ({"sources": [{"pack": "a", "weight": 1}, {"pack": "b"}]}, InputError, "weight and some have none"),
+        ({"loop": {"on_device": True}}, InputError, "loop.on_device needs packs, and .*arrows.json is none"),
+        ({"validation": {}}, InputError, r"validation must be a list \(in TOML \[\[validation\]\]\), not {}"),
+        ({"validation": [{"images": "x"}]}, InputError, r"validation\[0\] has no 'annotations', which"),
+        ({"validation": [{"annotations": "a/b.json", "images": "x"}] * 2}, InputError, "same name: .*'a/b'"),
+        ({"augmentation": {"flipp": 1}}, UnknownNameError, "key in augmentation 'flipp'; did you mean flip"),
+        ({"stages": [{"lop": {}}]}, UnknownNameError, r"key in stages\[0\] 'lop'; did you mean loop"),
+        ({"stages": [{"loop": {"epoch": 1}}]}, UnknownNameError, r"key in stages\[0\].loop 'epoch'"),
+        ({"stages": [{}, {"loop": {"minutes": 1}}]}, InputError, r"stages\[1\].loop.minutes cannot differ"),
+        ({"stages": [{"loop": {"batch_size": 0}}]}, InputError, "loop.batch_size is 0; it must be above 0"),
     ],
 )
 def test_what_is_wrong_is_named(table: dict, change: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         build(Recipe, {**table, **change}, "the recipe")
+
+
+def test_stages_are_the_recipe_with_changes(table: dict) -> None:
+    table["stages"] = [
+        {"model": {"height": 32, "width": 32}, "loop": {"epochs": 1}},
+        {"loop": {"batch_size": 4, "seed": 9}, "augmentation": {"flip": 0.1}},
+    ]
+    recipe = build(Recipe, table, "the recipe")
+    first, second = recipe.split()
+    assert (first.model.height, first.loop.epochs, first.loop.seed) == (32, 1.0, 0)
+    assert (second.model.height, second.loop.epochs, second.loop.seed) == (64, 2.0, 9)
+    assert (second.loop.batch_size, second.augmentation.flip, second.model.drop_path) == (4, 0.1, 0.1)
+    assert first.stages == second.stages == ()
+    assert first.split() == [first]
+
+
+def test_validation_sets_have_names(table: dict) -> None:
+    table["validation"] = [{"annotations": "a/b.json", "images": "x"}] * 2
+    table["validation"][1] = {**table["validation"][1], "name": "mine"}
+    assert [one.title for one in build(Recipe, table, "the recipe").validation] == ["a/b", "mine"]
+
+
+def test_entries_of_lists_are_changed_by_their_number(table: dict, toml_of: Callable, tmp_path: Path) -> None:
+    (tmp_path / "arrows.toml").write_text(toml_of(table))
+    recipe = read_recipe(tmp_path / "arrows.toml", {"sources.0.weight": "2.5"})
+    assert recipe.sources[0].weight == 2.5
+    for name in ("sources.1.weight", "sources.weight", "name.first"):
+        with pytest.raises(InputError, match=f"'{name}' names nothing in the recipe"):
+            read_recipe(tmp_path / "arrows.toml", {name: "1"})
 
 
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:

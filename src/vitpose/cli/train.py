@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -33,11 +35,16 @@ def train(
     """
     from ..training.loop import train as run
     from ..training.recipe import read_recipe
+    from ..training.validation import BEST, read_numbers
 
     _speak()
     table = read_recipe(recipe, _changes(context.args))
     folder = run(table, out or Path("runs") / table.name)
     typer.echo(f"the model is in {folder}")
+    if (best := folder.parent / BEST).is_dir():
+        found = read_numbers(best)
+        numbers = ", ".join(f"{name} {value:.4f}" for name, value in found["numbers"].items())
+        typer.echo(f"the best one is in {best}: step {found['step']}, {numbers}")
 
 
 def _speak() -> None:
@@ -45,8 +52,16 @@ def _speak() -> None:
     ours = logging.getLogger("vitpose")
     ours.setLevel(logging.INFO)
     if not ours.handlers:
-        ours.addHandler(logging.StreamHandler())
+        ours.addHandler(_Speaker())
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"lightning\.")
+
+
+class _Speaker(logging.Handler):
+    """Prints to what is the standard error at that moment: above the line that shows the progress."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
 
 
 def _changes(words: list[str]) -> dict[str, str]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from itertools import islice
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+from torch.utils.data import Sampler
 
 from ..boxes import Size
 from ..device import choose_device
@@ -107,16 +109,16 @@ def encode(
 class DeviceLoader:
     """Batches of a pack, made where they are used.
 
-    Goes through the sampler's epoch from its position on, as a `DataLoader` would. A batch has `pixels` (normalised
-    b 3 hc wc), `targets` (b k hm wm), `weights` (b k) and `meta` (`index` and `pass`, numpy). It depends on
-    the seed, the epoch and its place in it. Its random numbers are drawn for the whole batch at once, so they are
-    not those of `PoseDataset`, but of the same distribution.
+    Goes through a sampler as a `DataLoader` would. A batch has `pixels` (normalised b 3 hc wc), `targets` (b k hm wm),
+    `weights` (b k) and `meta` (`index` and `pass`, numpy). It depends on the seed and on who is in it, in which
+    pass. Its random numbers are drawn for the whole batch at once, so they are not those of `PoseDataset`, but of
+    the same distribution.
 
     Args:
         people: The pack.
-        sampler: Whom to take; its lengths are those of the pack, or of `people.by_source()` where that has put
-            the people of a source together.
-        batch_size: People a batch; the rest of an epoch that fills no batch is left out.
+        sampler: Whom to take, as (pass, index) of a `MixSampler`; may be endless. Its lengths are those of the pack, or
+            of `people.by_source()` where that has put the people of a source together.
+        batch_size: People a batch; the rest that fills no batch is left out.
         processor: Size, convention and normalisation.
         augmentation: What is varied; nothing without one.
         seed: Of all random numbers.
@@ -129,7 +131,7 @@ class DeviceLoader:
     def __init__(
         self,
         people: Packed,
-        sampler: MixSampler,
+        sampler: Sampler[tuple[int, int]],
         batch_size: int,
         processor: VitPoseImageProcessor | None = None,
         augmentation: Augmentation | None = None,
@@ -152,16 +154,14 @@ class DeviceLoader:
         )
 
     def __len__(self) -> int:
-        return len(self.sampler) // self.batch_size
+        return len(cast("MixSampler", self.sampler)) // self.batch_size
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        epoch, position = self.sampler.epoch, self.sampler.position
-        keys = np.array(list(self.sampler), np.int64).reshape(-1, 2)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            chosen = keys[start : start + self.batch_size]
-            rng = np.random.default_rng([self.seed, epoch, position + start, self.sampler.rank])
-            batch = self.make(chosen[:, 1], rng)
-            yield batch | {"meta": {"pass": chosen[:, 0], "index": chosen[:, 1]}}
+        keys = iter(self.sampler)
+        while len(chosen := list(islice(keys, self.batch_size))) == self.batch_size:
+            turns, rows = np.array(chosen, np.int64).T
+            rng = np.random.default_rng([self.seed, *turns.tolist(), *rows.tolist()])
+            yield self.make(rows, rng) | {"meta": {"pass": turns, "index": rows}}
 
     def make(self, rows: Int[np.ndarray, " b"], rng: np.random.Generator) -> dict[str, Any]:
         """Makes a batch of these people, with random numbers from the generator."""

@@ -217,6 +217,34 @@ def read_pack(folder: str | Path) -> Packed:
     )
 
 
+def join_packs(packs: Sequence[Packed]) -> Packed:
+    """Returns the people of several packs as those of one, in this order.
+
+    Raises:
+        InputError: There is no pack, or their skeletons differ.
+    """
+    skeleton = shared_skeleton(packs)
+    columns = {name: np.concatenate([getattr(one, name) for one in packs]) for name in Packed.columns}
+    for name, counts in (
+        ("picture_index", [len(one.pictures) for one in packs]),
+        ("sources", [len(one.source_names) for one in packs]),
+    ):
+        # Each pack counts its parts and its sources from 0.
+        starts = np.cumsum([0, *counts[:-1]])
+        columns[name] = columns[name] + np.repeat(starts, list(map(len, packs)))
+    names = tuple(name for one in packs for name in one.source_names)
+    return Packed(
+        pictures=tuple(path for one in packs for path in one.pictures),
+        ends=tuple(ends for one in packs for ends in one.ends),
+        skeleton=skeleton,
+        report=Report(
+            ", ".join(one.report.source for one in packs), len(columns["boxes"]), len(columns["boxes"])
+        ),
+        source_names=names,
+        **columns,
+    )
+
+
 def cut_out(
     image: UInt8[np.ndarray, "h w 3"], box: Float[np.ndarray, " 4"], side: int
 ) -> tuple[UInt8[np.ndarray, "hc wc 3"], Int[np.ndarray, " 2"], float]:

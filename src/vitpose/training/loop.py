@@ -6,47 +6,40 @@ that is stopped at any moment and resumed goes on as if nothing had happened. Kn
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import re
-import shutil
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import fully_shard
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Sampler
 
-from ..boxes import Size
-from ..data.annotations import read_annotations
-from ..data.augment import Augmentation
-from ..data.dataset import MixSampler, PoseDataset
-from ..errors import InputError, require
-from ..files import write_json
+from ..errors import require
+from ..model.checkpoint import write_checkpoint
 from ..model.pose import VitPoseForPoseEstimation
 from ..processing import VitPoseImageProcessor
-from ..skeleton import Skeleton
+from .checkpoints import STATE_FILE, Keeper, claim_folder, find_checkpoints, step_of
 from .optimizer import freeze_parts, parameter_groups, rate_factor
+from .progress import ProgressLine
 from .recipe import Recipe, read_recipe
+from .samples import Samples, make_processor
 from .start import make_network
+from .validation import Validator
 
 require("lightning", "train", "for training")
+require("tensorboard", "train", "for the logs of a training")
 import lightning as L  # noqa: E402
-from lightning.pytorch.loggers import CSVLogger  # noqa: E402
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger  # noqa: E402
+from lightning.pytorch.strategies import ModelParallelStrategy  # noqa: E402
 
 logger = logging.getLogger(__name__)
-
-STATE_FILE = "trainer.ckpt"
-RECIPE_FILE = "recipe.json"
-_OF_THE_RUN = ("minutes", "workers", "devices", "nodes", "checkpoint_every")
-KEPT = 2
-"""So many of the last checkpoints stay on the disk."""
 
 
 class PoseModule(L.LightningModule):
@@ -74,17 +67,39 @@ class PoseModule(L.LightningModule):
         """The network to use: the averaged one where there is one."""
         return self.network if self.average is None else cast("VitPoseForPoseEstimation", self.average.module)
 
+    def configure_model(self) -> None:
+        """Splits the weights, block by block, over the processes where the strategy is FSDP."""
+        if self.recipe.loop.strategy == "fsdp":
+            for network in (self.network, self.result):
+                _shard(network, cast("Any", self.device_mesh)["data_parallel"])
+
+    def save_result(self, folder: Path) -> None:
+        """Writes the network to use as `save_pretrained` does; all processes take part, and the first one writes."""
+        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = get_model_state_dict(self.result, options=whole)
+        if self.global_rank == 0:
+            write_checkpoint(self.result.config, cast("dict[str, Tensor]", state), folder)
+            self.processor.save_pretrained(folder)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seeds drop path and dropout by the batch's number: nothing random is carried from batch to batch."""
         part = batch_idx % self.recipe.loop.accumulate
         torch.manual_seed(hash((self.recipe.loop.seed, self.global_step, part, self.global_rank)))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Returns the loss of a batch of `pixels` (b hc wc 3), `targets` (b k hm wm) and `weights` (b k)."""
-        scale, offset = (torch.from_numpy(part).to(self.device) for part in self.processor.scale_and_offset)
-        pixels = (batch["pixels"] * scale + offset).permute(0, 3, 1, 2)
+        """Returns the loss of a batch of `pixels`, `targets` (b k hm wm) and `weights` (b k).
+
+        Pixels come as bytes (b hc wc 3), or normalised (b 3 hc wc) where they were made on the device.
+        """
+        pixels = batch["pixels"]
+        if pixels.dtype == torch.uint8:
+            scale, offset = (
+                torch.from_numpy(part).to(self.device) for part in self.processor.scale_and_offset
+            )
+            pixels = (pixels * scale + offset).permute(0, 3, 1, 2)
         output = self.network(pixels, labels=batch["targets"], label_weights=batch["weights"])
-        self.log("loss", output.loss, prog_bar=True, batch_size=len(pixels))
+        rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
+        self.log_dict({"loss": output.loss, "lr": rate}, batch_size=len(pixels))
         return output.loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -105,73 +120,11 @@ class PoseModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class Stream(Sampler[tuple[int, int]]):
-    """The keys of a `MixSampler` epoch after epoch, without an end.
-
-    Args:
-        mix: The order of the people of one process.
-        start: So many of its samples have been taken.
-    """
-
-    def __init__(self, mix: MixSampler, start: int) -> None:
-        self.mix, self.start = mix, start
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        self.mix.set_epoch(0)
-        self.mix.advance(self.start)
-        while True:
-            yield from self.mix
-            self.mix.set_epoch(self.mix.epoch + 1)
-
-
-class Keeper(L.Callback):
-    """Writes checkpoints: folders named by their step, which are there whole or not at all.
-
-    Args:
-        folder: Where they go.
-        every: Optimiser steps between two.
-        minutes: After so many the training stops, with a checkpoint; 0 never.
-    """
-
-    def __init__(self, folder: Path, every: int, minutes: float = 0.0) -> None:
-        self.folder, self.every, self.minutes = folder, every, minutes
-        self.begun = time.monotonic()
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Writes a checkpoint where one is due."""
-        step = trainer.global_step
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return  # between two optimiser steps
-        over = self.minutes and time.monotonic() - self.begun > self.minutes * 60
-        if trainer.world_size > 1:
-            over = trainer.strategy.reduce_boolean_decision(bool(over), all=False)
-        if over or step % self.every == 0 or step == trainer.max_steps:
-            self.write(trainer, module, step)
-        if over:
-            trainer.should_stop = True
-
-    def write(self, trainer: L.Trainer, module: PoseModule, step: int) -> None:
-        """Writes the checkpoint of a step: the model's folder with the trainer's state in it."""
-        whole = self.folder / f"step-{step:08d}"
-        partial = whole.with_suffix(".part")
-        if trainer.is_global_zero:
-            shutil.rmtree(partial, ignore_errors=True)
-            module.result.save_pretrained(partial)
-            module.processor.save_pretrained(partial)
-        trainer.save_checkpoint(partial / STATE_FILE)
-        if trainer.is_global_zero:
-            shutil.rmtree(whole, ignore_errors=True)
-            partial.rename(whole)
-            for old in find_checkpoints(self.folder)[:-KEPT]:
-                shutil.rmtree(old)
-        trainer.strategy.barrier()
-
-
-def find_checkpoints(folder: Path) -> list[Path]:
-    """Returns the whole checkpoints of a training, the oldest first."""
-    return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", path.name))
+def _shard(network: VitPoseForPoseEstimation, mesh: Any) -> None:
+    if not any(hasattr(parameter, "device_mesh") for parameter in network.parameters()):
+        for block in cast("nn.ModuleList", network.backbone.blocks):
+            fully_shard(block, mesh=mesh)
+        fully_shard(network, mesh=mesh)
 
 
 def train(recipe: Recipe | str | Path, out: str | Path) -> Path:
@@ -179,10 +132,11 @@ def train(recipe: Recipe | str | Path, out: str | Path) -> Path:
 
     Args:
         recipe: A recipe, or the path of one.
-        out: Folder of the training: checkpoints, logs, and in the end the model.
+        out: Folder of the training: checkpoints and logs; those of stages in folders of their own.
 
     Returns:
-        The model's folder, as `from_pretrained` reads it; the last checkpoint where the time ran out.
+        The folder of the last checkpoint, as `from_pretrained` reads it. Where there are validation sets, the best is
+        beside it in the folder `best`.
 
     Raises:
         InputError: The recipe is impossible, or the folder holds another training.
@@ -190,104 +144,92 @@ def train(recipe: Recipe | str | Path, out: str | Path) -> Path:
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     out = Path(out).expanduser()
-    claim_folder(out, recipe)
-    processor = make_processor(recipe)
-    dataset = make_dataset(recipe, processor)
-    loop = recipe.loop
-    devices = loop.devices or max(1, torch.cuda.device_count())
-    world = devices * loop.nodes
-    steps = max(1, math.ceil(loop.epochs * len(dataset) / (loop.batch_size * loop.accumulate * world)))
-    logger.info("%s: %d people, %d steps", recipe.name, len(dataset), steps)
-    last = next(reversed(find_checkpoints(out)), None)
-    done = 0 if last is None else int(last.name.removeprefix("step-"))
+    claim_folder(out, recipe, count_devices(recipe) * recipe.loop.nodes)
+    samples, stages = Samples(recipe), recipe.split()
+    deadline = time.monotonic() + (recipe.loop.minutes * 60 or math.inf)
+    last = None
+    for number, stage in enumerate(stages, 1):
+        if last is not None:
+            stage = replace(stage, model=replace(stage.model, start=str(last)))
+        folder = out / f"stage-{number}" if recipe.stages else out
+        last = train_stage(stage, folder, samples, deadline)
+        if step_of(last) < count_steps(stage, len(samples)):
+            break  # the time ran out
+    return cast("Path", last)
+
+
+def train_stage(recipe: Recipe, folder: Path, samples: Samples, deadline: float) -> Path:
+    """Trains one stage, or goes on with it; returns its last checkpoint.
+
+    Args:
+        recipe: The stage.
+        folder: Its folder.
+        samples: What is learnt from.
+        deadline: At this time (`time.monotonic`) it stops, with a checkpoint.
+    """
+    steps, devices = count_steps(recipe, len(samples)), count_devices(recipe)
+    last = next(reversed(find_checkpoints(folder)), None)
+    done = step_of(last)
+    logger.info("%s: %d people, %d steps, %d done", folder, len(samples), steps, done)
+    loggers = make_loggers(folder, done)
+    validator = Validator(recipe, steps, loggers)
+    validator.catch_up(last)
     if done < steps:
-        L.seed_everything(loop.seed, verbose=False)
+        L.seed_everything(recipe.loop.seed, verbose=False)
         network = make_network(recipe.model)
         freeze_parts(network, recipe.model)
-        trainer = make_trainer(recipe, out, steps, devices)
-        loader = make_loader(recipe, dataset, done, trainer.global_rank, world)
-        module = PoseModule(network, recipe, steps, processor)
-        trainer.fit(module, loader, ckpt_path=None if last is None else last / STATE_FILE)
-    return find_checkpoints(out)[-1]
+        keeper = Keeper(folder, recipe.loop.checkpoint_every, validator, deadline)
+        trainer = make_trainer(recipe, steps, devices, keeper, loggers)
+        world, place = devices * recipe.loop.nodes, trainer.strategy.root_device
+        batches = samples.batches(recipe, done, trainer.global_rank, world, place)
+        module = PoseModule(network, recipe, steps, make_processor(recipe))
+        state = None if last is None else last / STATE_FILE
+        trainer.fit(module, batches, ckpt_path=state, weights_only=True)
+    return find_checkpoints(folder)[-1]
 
 
-def claim_folder(out: Path, recipe: Recipe) -> None:
-    """Makes a folder that of a training, or finds that it is.
-
-    Raises:
-        InputError: It holds a training of another recipe.
-    """
-    own = json.loads(json.dumps(asdict(recipe)))
-    for table in (own, recipe_file := _read(out / RECIPE_FILE)):
-        for key in _OF_THE_RUN:
-            table.get("loop", {}).pop(key, None)
-    if recipe_file and recipe_file != own:
-        raise InputError(
-            f"{out} holds a training of another recipe; choose another folder, or delete that one"
-        )
-    write_json(out / RECIPE_FILE, own)
+def count_devices(recipe: Recipe) -> int:
+    """Returns how many devices of each machine a training runs on."""
+    return recipe.loop.devices or max(1, torch.cuda.device_count())
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def make_processor(recipe: Recipe) -> VitPoseImageProcessor:
-    """Returns how the trained network wants its crops and its maps read."""
-    size = Size(width=recipe.model.width, height=recipe.model.height)
-    if recipe.target.convention == "udp":
-        return VitPoseImageProcessor(size=size)
-    return VitPoseImageProcessor(size=size, warp="plain", decode="quarter", shift_heatmap=True)
-
-
-def make_dataset(recipe: Recipe, processor: VitPoseImageProcessor) -> PoseDataset:
-    """Reads the sources, says what is broken in them, and maps their points to the recipe's skeleton by name."""
-    skeleton = Skeleton.load(recipe.model.skeleton)
-    sources = []
-    for source in recipe.sources:
-        people = read_annotations(source.annotations, source.images or None, source.skeleton)
-        logger.info("%s", people.report)
-        sources.append(people.map_to(skeleton))
-    augmentation = Augmentation(**recipe.augmentation)
-    return PoseDataset(sources, processor, augmentation, seed=recipe.loop.seed, sigma=recipe.target.sigma)
-
-
-def make_loader(recipe: Recipe, dataset: PoseDataset, done: int, rank: int, world: int) -> DataLoader[Any]:
-    """Returns the endless loader of one process, from the step on that comes after so many."""
+def count_steps(recipe: Recipe, people: int) -> int:
+    """Returns how many optimiser steps a training on so many people has."""
     loop = recipe.loop
-    lengths = [len(source) for source in dataset.sources]
-    weights = [source.weight for source in recipe.sources if source.weight is not None]
-    if weights and len(weights) < len(recipe.sources):
-        raise InputError("some sources have a weight and some have none; give all of them one, or none")
-    shares = weights or None
-    mix = MixSampler(lengths, shares, seed=loop.seed, rank=rank, ranks=world)
-    stream = Stream(mix, done * loop.accumulate * loop.batch_size)
-    return DataLoader(
-        dataset,
-        loop.batch_size,
-        sampler=stream,
-        num_workers=loop.workers,
-        pin_memory=torch.cuda.is_available(),
-    )
+    batch = loop.batch_size * loop.accumulate * count_devices(recipe) * loop.nodes
+    return max(1, math.ceil(loop.epochs * people / batch))
 
 
-def make_trainer(recipe: Recipe, out: Path, steps: int, devices: int) -> L.Trainer:
+def make_loggers(folder: Path, done: int) -> list[Logger]:
+    """Returns what writes the numbers down: CSV, a file a run, and TensorBoard, one curve over all runs."""
+    # What a killed run has logged beyond its last checkpoint comes once more, and is hidden by `purge_step`.
+    board = TensorBoardLogger(folder, name="", version="tensorboard", purge_step=done + 1 if done else None)
+    return [CSVLogger(folder, name="logs"), board]
+
+
+def make_trainer(
+    recipe: Recipe, steps: int, devices: int, keeper: Keeper, loggers: Sequence[Logger]
+) -> L.Trainer:
     """Returns Lightning's Trainer as the recipe wants it."""
-    loop = recipe.loop
+    loop, strategy = recipe.loop, cast("Any", recipe.loop.strategy)
+    if strategy == "fsdp":
+        strategy = ModelParallelStrategy(
+            data_parallel_size=devices * loop.nodes, tensor_parallel_size=1, save_distributed_checkpoint=False
+        )
     return L.Trainer(
         max_steps=steps,
         max_epochs=-1,
         devices=devices,
         num_nodes=loop.nodes,
-        strategy=loop.strategy,
+        strategy=strategy,
         precision="bf16-mixed" if loop.precision == "bf16" else "32-true",
         accumulate_grad_batches=loop.accumulate,
         gradient_clip_val=recipe.optimizer.clip,
-        callbacks=[Keeper(out, loop.checkpoint_every, loop.minutes)],
-        logger=[CSVLogger(out, name="logs")],
+        callbacks=[keeper, *([ProgressLine()] if sys.stderr.isatty() else [])],
+        logger=list(loggers),
         log_every_n_steps=loop.log_every,
         enable_checkpointing=False,
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
     )

@@ -1,7 +1,7 @@
 """Recipes: what a training is, read from TOML into typed dataclasses.
 
 Every key has one meaning and one default; an unknown key is an error with the nearest name. The
-same names are the flags of `vitpose train`. Knows no torch.
+same names are the flags of `vitpose train`. Needs no torch.
 """
 
 from __future__ import annotations
@@ -10,28 +10,81 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..data.augment import Augmentation
 from ..errors import InputError, UnknownNameError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One data set of a training.
+    """One data set of a training: annotations and pictures, or a pack of both.
 
     Attributes:
-        annotations: COCO-format annotation file, MPII's own, or a folder of packed crops.
-        images: Folder of the pictures; not needed for packed crops.
-        weight: How often its people are drawn, beside the other sources' weights; by their number without it.
+        annotations: COCO-format annotation file, or MPII's own.
+        images: Folder of the pictures; the folder `images` beside the file, or the file's own, without it.
         skeleton: Name or TOML of its keypoints, where the file does not say.
+        pack: Folder that `vitpose data pack` has made, in place of all that.
+        weight: How often its people are drawn, beside the other sources' weights; by their number without it.
+
+    Raises:
+        InputError: It is neither or both.
+    """
+
+    annotations: str = ""
+    images: str = ""
+    skeleton: str | None = None
+    pack: str = ""
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.annotations) == bool(self.pack):
+            given = {name: value for name, value in asdict(self).items() if value}
+            raise InputError(f"a source needs annotations or a pack, one of the two, and has {given}")
+        if self.pack and (self.images or self.skeleton):
+            raise InputError(
+                f"the source {self.pack} is a pack, which holds its pictures and the names of its points; "
+                f"leave out images {self.images!r} and skeleton {self.skeleton!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """One set that a training is measured on, as `vitpose evaluate --flip-test` would.
+
+    Attributes:
+        annotations: COCO-format annotation file.
+        images: Folder of its pictures.
+        skeleton: Name or TOML of its keypoints, where the file's own are not wanted.
+        name: What the logs call it; by default the names of its folder and file ("coco/val").
     """
 
     annotations: str
-    images: str = ""
-    weight: float | None = None
+    images: str
     skeleton: str | None = None
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """What the logs call it."""
+        path = Path(self.annotations)
+        return self.name or f"{path.absolute().parent.name}/{path.stem}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What is otherwise in one part of a training; each key is the recipe's.
+
+    A stage begins with the weights that the one before ended with, and with a schedule of its own.
+    """
+
+    model: dict[str, Any] = field(default_factory=dict)
+    target: dict[str, Any] = field(default_factory=dict)
+    augmentation: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    loop: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +155,12 @@ class LoopRecipe:
         precision: "32" or "bf16".
         ema: Decay of the averaged weights, which are then the result; 0 keeps none.
         seed: Of the weights, the order and the augmentation.
-        workers: Processes that load.
+        workers: Processes that load; none are needed with `on_device`.
         log_every: Steps between two rows of the logs.
         checkpoint_every: Optimiser steps between two checkpoints.
+        evaluate_every: Optimiser steps between two evaluations, where there are validation sets.
         minutes: Stop cleanly after so many, to be resumed; 0 goes on to the end.
+        on_device: Keep the pack on the device and make the samples there; all sources must be packs.
         devices: Devices of a node; 0 takes all there are.
         nodes: Machines.
         strategy: "auto", "ddp" or "fsdp".
@@ -120,7 +175,9 @@ class LoopRecipe:
     workers: int = 2
     log_every: int = 50
     checkpoint_every: int = 1000
+    evaluate_every: int = 1000
     minutes: float = 0.0
+    on_device: bool = False
     devices: int = 1
     nodes: int = 1
     strategy: str = "auto"
@@ -139,6 +196,13 @@ class TargetRecipe:
     sigma: float = 2.0
 
 
+_OF_ALL_STAGES = {
+    "model": ("start", "size", "decoder", "skeleton"),
+    "loop": ("minutes", "on_device", "devices", "nodes", "strategy"),
+}
+"""What no stage can have for itself."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One training.
@@ -146,11 +210,13 @@ class Recipe:
     Attributes:
         name: What the result is called.
         sources: What is learnt from.
+        validation: What checkpoints are measured on; that with the highest mean score is kept as the best.
         model: The network.
         target: The target maps.
-        augmentation: Attributes of `vitpose.data.augment.Augmentation` that differ from the published ones.
+        augmentation: What is varied; the published recipe by default.
         optimizer: AdamW and its schedule.
         loop: Length, batches, precision.
+        stages: Parts of the training that come one after the other; without any it is one.
 
     Raises:
         InputError: There are no sources, or a value is impossible.
@@ -158,17 +224,28 @@ class Recipe:
 
     name: str
     sources: tuple[Source, ...]
+    validation: tuple[Validation, ...] = ()
     model: ModelRecipe = field(default_factory=ModelRecipe)
     target: TargetRecipe = field(default_factory=TargetRecipe)
-    augmentation: dict[str, Any] = field(default_factory=dict)
+    augmentation: Augmentation = field(default_factory=Augmentation)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     loop: LoopRecipe = field(default_factory=LoopRecipe)
+    stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.sources:
             raise InputError(
                 f"the recipe {self.name!r} has no sources; give it [[sources]] with annotations and images"
             )
+        self._check_choices()
+        for key in ("epochs", "batch_size", "accumulate", "checkpoint_every", "evaluate_every"):
+            if getattr(self.loop, key) <= 0:
+                raise InputError(f"loop.{key} is {getattr(self.loop, key)}; it must be above 0")
+        self._check_sources()
+        if self.stages:
+            self.split()
+
+    def _check_choices(self) -> None:
         choices = [
             ("optimizer.schedule", self.optimizer.schedule, ("step", "cosine")),
             ("target.convention", self.target.convention, ("udp", "msra")),
@@ -179,9 +256,41 @@ class Recipe:
         for key, value, known in choices:
             if value not in known:
                 raise UnknownNameError(f"value of {key}", value, known)
-        for key in ("epochs", "batch_size", "accumulate", "checkpoint_every"):
-            if getattr(self.loop, key) <= 0:
-                raise InputError(f"loop.{key} is {getattr(self.loop, key)}; it must be above 0")
+
+    def _check_sources(self) -> None:
+        weighted = [source.weight is not None for source in self.sources]
+        if any(weighted) and not all(weighted):
+            raise InputError("some sources have a weight and some have none; give all of them one, or none")
+        unpacked = [source.annotations for source in self.sources if not source.pack]
+        if self.loop.on_device and unpacked:
+            raise InputError(
+                f"loop.on_device needs packs, and {', '.join(unpacked)} is none; "
+                "make one with vitpose data pack and give it as the source's pack"
+            )
+        titles = [one.title for one in self.validation]
+        if len(set(titles)) < len(titles):
+            raise InputError(f"two validation sets have the same name: {titles}; give each a name of its own")
+
+    def split(self) -> list[Recipe]:
+        """Returns the recipe of each stage: this one with the stage's changes; this one itself without stages.
+
+        Each stage has a seed of its own, so that it does not see again what the one before began with.
+
+        Raises:
+            InputError: A stage changes what cannot be changed, or its value is impossible.
+        """
+        return [self._changed(number, stage) for number, stage in enumerate(self.stages)] or [self]
+
+    def _changed(self, number: int, stage: Stage) -> Recipe:
+        changes: dict[str, Any] = {"loop": {"seed": self.loop.seed + number}}
+        for table, own in vars(stage).items():
+            where, current = f"stages[{number}].{table}", getattr(self, table)
+            for key in own:
+                if key in _OF_ALL_STAGES.get(table, ()):
+                    raise InputError(f"{where}.{key} cannot differ between stages; give it in [{table}]")
+            merged = asdict(current) | changes.get(table, {}) | own
+            changes[table] = build(type(current), merged, where)
+        return replace(self, stages=(), **changes)
 
 
 def read_recipe(path: str | Path, changes: Mapping[str, str] | None = None) -> Recipe:
@@ -203,12 +312,21 @@ def read_recipe(path: str | Path, changes: Mapping[str, str] | None = None) -> R
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"the recipe {path} is not valid TOML: {error}") from error
     for name, text in (changes or {}).items():
-        *parts, key = name.split(".")
-        place = table
-        for part in parts:
-            place = place.setdefault(part, {})
-        place[key] = _value(text)
+        _change(table, name, _value(text))
     return build(Recipe, {"name": path.stem, **table}, "the recipe")
+
+
+def _change(table: Any, name: str, value: Any) -> None:
+    """Sets a key by its dotted name; entries of lists are named by their number ("sources.0.weight")."""
+    *parts, key = name.split(".")
+    try:
+        for part in parts:
+            table = table[int(part)] if isinstance(table, list) else table.setdefault(part, {})
+        table[int(key) if isinstance(table, list) else key] = value
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{name!r} names nothing in the recipe; give keys as loop.epochs or sources.0.weight"
+        ) from error
 
 
 def _value(text: str) -> Any:
@@ -229,11 +347,14 @@ def build(kind: Any, table: Any, where: str) -> Any:
         return _build_dataclass(kind, table, where)
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
+        if table is None:
+            return None
         kind = next(option for option in inner if option is not type(None))
         return build(kind, table, where)
     if origin is tuple:
-        if not isinstance(table, list):
-            raise InputError(f"{where} must be a list, not {table!r}")
+        if not isinstance(table, list | tuple):
+            hint = f" (in TOML [[{where}]])" if is_dataclass(inner[0]) else ""
+            raise InputError(f"{where} must be a list{hint}, not {table!r}")
         return tuple(build(inner[0], value, f"{where}[{index}]") for index, value in enumerate(table))
     wanted = dict if origin is dict else kind
     if wanted is float and isinstance(table, int) and not isinstance(table, bool):

@@ -1,0 +1,60 @@
+"""The line that a training shows on a terminal. Knows no network and no data."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from ..errors import require
+
+require("lightning", "train", "for training")
+import lightning as L  # noqa: E402
+
+REFRESH_S = 0.5
+"""The loss is fetched this often: on a GPU every fetch waits for the step to end."""
+
+
+class ProgressLine(L.Callback):
+    """Shows steps, loss and the time left."""
+
+    def __init__(self) -> None:
+        columns = (
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]:.3g}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.task = self.bar.add_task("", loss=float("nan"))
+        self.shown = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        """Begins with the steps that were taken before."""
+        self.bar.disable = not trainer.is_global_zero
+        self.bar.update(self.task, total=trainer.max_steps, completed=trainer.global_step)
+        self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Moves on."""
+        if time.monotonic() - self.shown > REFRESH_S:
+            self.bar.update(self.task, completed=trainer.global_step, loss=float(outputs["loss"]))
+            self.shown = time.monotonic()
+
+    def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+        """Takes the line away, after an error too."""
+        self.bar.stop()

@@ -1,0 +1,123 @@
+"""Evaluation on the way: checkpoints are measured as `vitpose evaluate` would, and the best is kept.
+
+What is measured is what lies in the folder, so that a training that was killed while measuring can do it again,
+and nothing of the training itself is touched. Knows no trainer.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ..errors import InputError, require
+from ..evaluate.annotations import read_annotations
+from ..evaluate.correspondence import match_keypoints
+from ..evaluate.evaluation import evaluate_model
+from ..files import replace_folder, write_json
+from ..loading import load
+from ..skeleton import Skeleton
+from .recipe import Recipe, Validation
+
+require("lightning", "train", "for training")
+from lightning.pytorch.loggers import Logger  # noqa: E402
+from lightning.pytorch.utilities import rank_zero_only  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+NUMBERS_FILE = "validation.json"
+BEST = "best"
+PCK_THRESHOLD = 0.2
+
+
+class Validator:
+    """Measures checkpoints on the validation sets of a recipe.
+
+    Args:
+        recipe: The training.
+        steps: How many optimiser steps it has; the last is always measured.
+        loggers: Where the numbers go.
+
+    Raises:
+        VitPoseError: A set cannot be used; it is said before the training begins.
+    """
+
+    def __init__(self, recipe: Recipe, steps: int, loggers: Sequence[Logger]) -> None:
+        self.sets, self.every, self.steps = recipe.validation, recipe.loop.evaluate_every, steps
+        self.loggers = loggers
+        bones = Skeleton.load(recipe.model.skeleton)
+        self.metrics = {one.title: _metrics(one, bones) for one in self.sets}
+
+    def is_due(self, step: int) -> bool:
+        """Tells whether the checkpoint of a step is measured."""
+        return bool(self.sets) and (step % self.every == 0 or step == self.steps)
+
+    @rank_zero_only
+    def catch_up(self, checkpoint: Path | None) -> None:
+        """Measures a checkpoint that should be measured and is not; keeps it if it is the best."""
+        if checkpoint is None or not self.is_due(step := int(checkpoint.name.removeprefix("step-"))):
+            return
+        if not (checkpoint / NUMBERS_FILE).is_file():
+            self._note(checkpoint, step)
+        found = read_numbers(checkpoint)
+        if found["score"] > read_numbers(checkpoint.parent / BEST).get("score", -1.0):
+            _keep_best(checkpoint)
+            logger.info("step %d is the best so far", step)
+
+    def _note(self, checkpoint: Path, step: int) -> None:
+        """Measures a checkpoint, and writes and logs the numbers."""
+        numbers = {one.title: self._measure(one, checkpoint) for one in self.sets}
+        flat = {f"{title}/{name}": value for title, own in numbers.items() for name, value in own.items()}
+        # Of each set the first number counts: AP where there are sigmas, otherwise PCK.
+        score = fmean(next(iter(own.values()), 0.0) for own in numbers.values())
+        write_json(checkpoint / NUMBERS_FILE, {"step": step, "score": score, "numbers": flat})
+        for log in self.loggers:
+            log.log_metrics(flat, step)
+            log.save()
+        logger.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in flat.items()))
+
+    def _measure(self, one: Validation, checkpoint: Path) -> dict[str, float]:
+        pipe = load(checkpoint, detector=None)
+        report = evaluate_model(
+            pipe,
+            one.annotations,
+            one.images,
+            metrics=self.metrics[one.title],
+            flip_test=bool(pipe.estimator.skeleton.flip_pairs),
+            skeleton=one.skeleton,
+            thresholds=(PCK_THRESHOLD,),
+        )
+        for picture, reason in report.problems.pictures.items():
+            logger.warning("%s of %s is not measured: %s", picture, one.title, reason)
+        wanted = {"AP": report.numbers.get("coco", {}).get("AP")} | report.numbers["pck"]
+        return {name: value for name, value in wanted.items() if value is not None}
+
+
+def read_numbers(checkpoint: Path) -> dict[str, Any]:
+    """Returns what a checkpoint was measured at: `step`, `score`, `numbers`; nothing if it was not."""
+    path = checkpoint / NUMBERS_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _metrics(one: Validation, bones: Skeleton) -> list[str]:
+    """Returns what can be measured on a set, whose files are looked at for the purpose."""
+    truth = read_annotations(one.annotations, one.skeleton)
+    match_keypoints(truth.skeleton, bones)
+    if not Path(one.images).expanduser().is_dir():
+        raise InputError(f"the pictures of the validation set {one.title}, {one.images}, are no folder")
+    if not truth.skeleton.sigmas:
+        return ["pck"]
+    require("pycocotools", "evaluate", "for average precision")
+    return ["coco", "pck"]
+
+
+def _keep_best(checkpoint: Path) -> None:
+    best = checkpoint.parent / BEST
+    partial = best.with_suffix(".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(checkpoint, partial)
+    replace_folder(best, partial)

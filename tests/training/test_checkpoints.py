@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vitpose.errors import InputError
+from vitpose.training.checkpoints import RECIPE_FILE, claim_folder, find_checkpoints, step_of
+from vitpose.training.recipe import Recipe, Stage
+
+
+def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:
+    for name in ("step-00000002", "step-00000004.part", "step-00000001.old", "step-3", "logs", "best"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in find_checkpoints(tmp_path)] == ["step-00000002"]
+    assert [step_of(path) for path in (None, *find_checkpoints(tmp_path))] == [0, 2]
+
+
+def test_the_same_recipe_may_go_on_with_what_changes_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    claim_folder(tmp_path, recipe, 1)
+    loop = replace(recipe.loop, minutes=3.0, workers=1, checkpoint_every=7, evaluate_every=7)
+    claim_folder(tmp_path, replace(recipe, loop=loop), 1)
+
+
+def test_another_recipe_in_the_same_folder_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    claim_folder(tmp_path, recipe, 1)
+    other = replace(
+        recipe, optimizer=replace(recipe.optimizer, lr=0.5), stages=(Stage(loop={"epochs": 1.0}),)
+    )
+    with pytest.raises(InputError, match=r"another recipe \(optimizer.lr 0.001 there, 0.5 here, stages"):
+        claim_folder(tmp_path, other, 1)
+
+
+def test_another_number_of_devices_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    claim_folder(tmp_path, recipe, 2)
+    with pytest.raises(
+        InputError, match=r"runs on 2 devices, not on 1, which would .*loop.devices, loop.nodes"
+    ):
+        claim_folder(tmp_path, recipe, 1)
+
+
+def test_a_damaged_note_of_the_recipe_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / RECIPE_FILE).write_text("{")
+    with pytest.raises(InputError, match=r"recipe.json is damaged .*choose another folder"):
+        claim_folder(tmp_path, recipe, 1)
