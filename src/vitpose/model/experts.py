@@ -111,6 +111,25 @@ class ExpertMlp(nn.Module):
         return torch.cat(parts)[torch.cat(routing.rows).argsort()]
 
 
+def unfold_state(state: Mapping[str, Tensor], experts: int, part: int) -> dict[str, Tensor]:
+    """Returns the parameters of a network with experts that equals this dense one with each of them.
+
+    Every expert starts as a copy of the last rows of the dense layer (ViTPose++, section 3.2).
+
+    Args:
+        state: Parameters of a dense network.
+        experts: How many.
+        part: How many rows belong to an expert.
+    """
+    unfolded = {}
+    for name, tensor in state.items():
+        unfolded[name] = tensor[:-part] if ".mlp.fc2." in name else tensor
+        if ".mlp.fc2." in name:
+            for number in range(experts):
+                unfolded[name.replace(".mlp.fc2.", f".mlp.experts.{number}.")] = tensor[-part:].clone()
+    return unfolded
+
+
 def fold_state(state: Mapping[str, Tensor], expert: int) -> dict[str, Tensor]:
     """Returns the parameters of the dense network that equals this one with that expert.
 

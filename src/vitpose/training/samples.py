@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -14,11 +15,10 @@ from torch.utils.data import DataLoader, Sampler
 
 from ..boxes import Size
 from ..data.annotations import Annotations, read_annotations
-from ..data.dataset import MixSampler, PoseDataset
+from ..data.dataset import JointDataset, MixSampler, PoseDataset
 from ..data.device import DeviceLoader, Frames
 from ..data.pack import Packed, join_packs, read_pack
 from ..processing import VitPoseImageProcessor
-from ..skeleton import Skeleton
 from .recipe import Recipe, Source
 
 logger = logging.getLogger(__name__)
@@ -37,11 +37,19 @@ class Samples:
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        skeleton = Skeleton.load(recipe.model.skeleton)
-        self.sources = [read_source(source).map_to(skeleton) for source in recipe.sources]
+        self.datasets = recipe.datasets
+        # The people of a data set lie together, as the parts of the dataset that is made of them do.
+        names = list(dict.fromkeys(source.dataset for source in recipe.sources))
+        ordered = sorted(recipe.sources, key=lambda source: names.index(source.dataset))
+        self.places = [names.index(source.dataset) for source in ordered]
+        skeletons = [own.skeleton for own in self.datasets] or [recipe.skeleton_of()]
+        self.sources = [
+            read_source(source).map_to(skeletons[place])
+            for source, place in zip(ordered, self.places, strict=True)
+        ]
         for people in self.sources:
             logger.info("%s", people.report)
-        weights = [source.weight for source in recipe.sources if source.weight is not None]
+        weights = [source.weight for source in ordered if source.weight is not None]
         self.shares = weights or None
         self._living: tuple[Packed, Frames] | None = None
 
@@ -72,12 +80,29 @@ class Samples:
                 people, stream, loop.batch_size, processor, recipe.augmentation, frames=frames, **options
             )
         return DataLoader(
-            PoseDataset(self.sources, processor, recipe.augmentation, **options),
+            self._dataset(recipe, processor, options),
             loop.batch_size,
             sampler=stream,
             num_workers=loop.workers,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _dataset(
+        self, recipe: Recipe, processor: VitPoseImageProcessor, options: dict[str, Any]
+    ) -> PoseDataset | JointDataset:
+        if not self.datasets:
+            return PoseDataset(self.sources, processor, recipe.augmentation, **options)
+        parts = []
+        for number, own in enumerate(self.datasets):
+            people = [part for part, place in zip(self.sources, self.places, strict=True) if place == number]
+            varied = recipe.augmentation
+            half = varied.half_body if own.half_body else 0.0
+            varied = replace(varied, half_body=half, half_body_joints=own.half_body)
+            unbiased = own.target == "udp"
+            parts.append(
+                PoseDataset(people, processor.with_conventions(own), varied, unbiased=unbiased, **options)
+            )
+        return JointDataset(parts)
 
     def _on_device(self, device: torch.device) -> tuple[Packed, Frames]:
         """Brings the packs there once; later stages find them there."""
@@ -120,6 +145,8 @@ def read_source(source: Source) -> Annotations:
 def make_processor(recipe: Recipe) -> VitPoseImageProcessor:
     """Returns how the trained network wants its crops and its maps read."""
     size = Size(width=recipe.model.width, height=recipe.model.height)
+    if recipe.datasets:
+        return VitPoseImageProcessor(size=size).with_conventions(recipe.datasets[0])
     if recipe.target.convention == "udp":
         return VitPoseImageProcessor(size=size)
     return VitPoseImageProcessor(size=size, warp="plain", decode="quarter", shift_heatmap=True)
