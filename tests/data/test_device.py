@@ -77,6 +77,17 @@ def test_batches_go_on_where_they_stopped(packed: Packed) -> None:
         np.testing.assert_array_equal(expected["meta"]["index"], batch["meta"]["index"])
 
 
+def test_a_batch_depends_on_who_is_in_it_alone(packed: Packed) -> None:
+    """So that it is the same wherever a training begins to count."""
+    frames, size = Frames(packed, "cpu"), VitPoseImageProcessor(size=Size(32, 32))
+    keys = [(0, 3), (0, 4), (1, 3), (1, 4)]
+    whole = DeviceLoader(packed, keys, 2, size, RECIPE, frames=frames)
+    late = DeviceLoader(packed, keys[2:], 2, size, RECIPE, frames=frames)
+    (first, second), (again,) = whole, late
+    assert torch.equal(second["pixels"], again["pixels"])
+    assert not torch.equal(first["pixels"], second["pixels"])
+
+
 def test_without_variation(packed: Packed) -> None:
     processor = VitPoseImageProcessor(size=Size(48, 64), do_normalize=False, rescale_factor=1.0)
     loader = DeviceLoader(packed, MixSampler([10]), 10, processor, joint_weights=False, device="cpu")

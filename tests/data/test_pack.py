@@ -12,7 +12,7 @@ from vitpose.boxes import Size
 from vitpose.data.annotations import Annotations, read_annotations
 from vitpose.data.augment import Augmentation
 from vitpose.data.dataset import PoseDataset
-from vitpose.data.pack import cut_out, read_pack, write_pack
+from vitpose.data.pack import cut_out, join_packs, read_pack, write_pack
 from vitpose.errors import ImageError, InputError
 from vitpose.skeleton import Skeleton
 
@@ -98,6 +98,21 @@ def test_several_sources_and_their_rows(people: Annotations, tmp_path: Path) -> 
     np.testing.assert_array_equal(chosen.read_picture(1), packed.read_picture(1))
     lsp = packed.map_to(Skeleton.load("lsp"))
     np.testing.assert_array_equal(lsp.read_picture(4), packed.read_picture(4))
+
+
+def test_packs_join(people: Annotations, tmp_path: Path) -> None:
+    write_pack([people, people.select(slice(0, 3))], tmp_path / "first", max_part_bytes=30_000)
+    write_pack([people.select(slice(4, 6))], tmp_path / "second")
+    packs = [read_pack(tmp_path / name) for name in ("first", "second")]
+    joined = join_packs(packs)
+    assert [len(own) for own in joined.by_source()] == [10, 3, 2]
+    assert len(joined) == joined.report.people == 15
+    for row, person in enumerate([*range(13), 0, 1]):
+        own = packs[row > 12]
+        np.testing.assert_array_equal(joined.read_picture(row), own.read_picture(person))
+        np.testing.assert_array_equal(joined.xy[row], own.xy[person])
+    with pytest.raises(InputError, match="no source of people"):
+        join_packs([])
 
 
 def test_a_broken_picture_is_named(people: Annotations, tmp_path: Path) -> None:

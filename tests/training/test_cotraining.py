@@ -87,7 +87,7 @@ def test_samples_are_seen_by_their_own_conventions(two_sets: dict) -> None:
         assert not batch["targets"][short, 3:].any()
         seen |= set(batch["dataset"].tolist())
     assert seen == {0, 1}
-    five, three = samples._dataset(recipe, VitPoseImageProcessor(size=vitpose.Size(48, 64)), {}).parts
+    five, three = samples.dataset(recipe).parts
     assert (five.processor.warp, five.unbiased) == ("udp", True)
     assert (three.processor.warp, three.unbiased) == ("plain", False)
     assert three.augmentation.half_body == 0.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 import signal
 import subprocess
 import sys
@@ -115,17 +117,37 @@ def test_time_that_runs_out_stops_cleanly_and_can_be_resumed(recipe: Recipe, tmp
     assert train(recipe, tmp_path).name == "step-00000010"
 
 
-def test_two_processes_are_one_with_the_double_batch(table: dict, toml_of: Callable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_two_processes_are_one_with_the_double_batch(
+    table: dict, toml_of: Callable, tmp_path: Path, strategy: str
+) -> None:
+    """The two are stopped once, and resumed: of FSDP only weights that are split over processes can be loaded."""
     table["model"]["drop_path"] = 0.0
-    table["loop"] |= {"epochs": 0.4, "ema": 0.0}  # two steps of eight
-    pair = {**table, "loop": {**table["loop"], "batch_size": 4, "devices": 2, "strategy": "ddp"}}
-    alone, together = start(toml_of(table), tmp_path / "alone"), start(toml_of(pair), tmp_path / "together")
-    for process in (alone, together):
-        assert process.wait() == 0, process.stderr.read().decode()
+    table["loop"]["epochs"] = 0.6  # three steps of eight
+    loop = {**table["loop"], "batch_size": 4, "devices": 2, "strategy": strategy}
+    alone = start(toml_of(table), tmp_path / "alone")
+    for minutes in (1e-9, 0):
+        together = start(toml_of({**table, "loop": {**loop, "minutes": minutes}}), tmp_path / "together")
+        assert together.wait() == 0, together.stderr.read().decode()
+    assert alone.wait() == 0, alone.stderr.read().decode()
     expected, found = (find_checkpoints(tmp_path / name)[-1] for name in ("alone", "together"))
-    assert expected.name == found.name == "step-00000002"
+    assert expected.name == found.name == "step-00000003"
     for name, tensor in weights(expected).items():
         torch.testing.assert_close(weights(found)[name], tensor, atol=2e-6, rtol=1e-4)
+
+
+def test_a_terminal_shows_how_far_it_is(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    train(replace(recipe, loop=replace(recipe.loop, epochs=0.4)), tmp_path)
+    shown = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", sys.stderr.getvalue())
+    assert re.search(r"step 2/2 \S+ loss 0\.0\d+ ", shown)
 
 
 def test_accumulated_batches_are_one_large_batch(recipe: Recipe, tmp_path: Path) -> None:

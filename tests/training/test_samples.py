@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from vitpose.data.dataset import MixSampler
-from vitpose.training.samples import Stream
+from vitpose.training.recipe import Recipe
+from vitpose.training.samples import Samples, Stream
 
 
 def test_the_stream_goes_on_where_it_stopped() -> None:
@@ -11,3 +16,11 @@ def test_the_stream_goes_on_where_it_stopped() -> None:
 
     assert taken(0, 30)[13:] == taken(13, 17)
     assert sorted(index for _, index in taken(0, 8)) == list(range(8))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_sample_is_as_the_recipe_has_it(recipe: Recipe, weighted: bool) -> None:
+    target = replace(recipe.target, joint_weights=weighted, convention="msra", sigma=1.25)
+    dataset = Samples(recipe).dataset(replace(recipe, target=target))
+    assert (dataset.joint_weights, dataset.sigma, dataset.processor.warp) == (weighted, 1.25, "plain")
+    assert (dataset.size.width, dataset.size.height, len(dataset)) == (48, 64, 40)

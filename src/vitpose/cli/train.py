@@ -33,28 +33,37 @@ def train(
     Every key of the recipe is a flag by its dotted name: --loop.epochs 10 --optimizer.lr 1e-4.
     The folder gets checkpoints that vitpose and transformers read, named by their step.
     """
+    from lightning.pytorch.utilities import rank_zero_only
+
     from ..training.loop import train as run
     from ..training.recipe import read_recipe
-    from ..training.validation import BEST, read_numbers
 
-    _speak()
+    first = not getattr(rank_zero_only, "rank", 0)
+    _speak(first)
     table = read_recipe(recipe, _changes(context.args))
     folder = run(table, out or Path("runs") / table.name)
-    typer.echo(f"the model is in {folder}")
-    if (best := folder.parent / BEST).is_dir():
-        found = read_numbers(best)
-        numbers = ", ".join(f"{name} {value:.4f}" for name, value in found["numbers"].items())
-        typer.echo(f"the best one is in {best}: step {found['step']}, {numbers}")
+    if first:
+        _tell(folder)
 
 
-def _speak() -> None:
-    """Shows what the training says of its data and its start, and not what Lightning says of itself."""
+def _speak(first: bool) -> None:
+    """Shows what the first process says of data, start and steps, and not what Lightning says of itself."""
     ours = logging.getLogger("vitpose")
-    ours.setLevel(logging.INFO)
+    ours.setLevel(logging.INFO if first else logging.ERROR)
     if not ours.handlers:
         ours.addHandler(_Speaker())
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\.")
+
+
+def _tell(folder: Path) -> None:
+    """Says where the result lies."""
+    from ..training.validation import BEST, read_numbers
+
+    typer.echo(f"the model is in {folder}")
+    if found := read_numbers(best := folder.parent / BEST):
+        numbers = ", ".join(f"{name} {value:.4f}" for name, value in found["numbers"].items())
+        typer.echo(f"the best one is in {best}: step {found['step']}, {numbers}")
 
 
 class _Speaker(logging.Handler):

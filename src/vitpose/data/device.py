@@ -7,7 +7,7 @@ no network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, cast
@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
-from torch.utils.data import Sampler
 
 from ..boxes import Size
 from ..device import choose_device
@@ -131,7 +130,7 @@ class DeviceLoader:
     def __init__(
         self,
         people: Packed,
-        sampler: Sampler[tuple[int, int]],
+        sampler: Iterable[tuple[int, int]],
         batch_size: int,
         processor: VitPoseImageProcessor | None = None,
         augmentation: Augmentation | None = None,

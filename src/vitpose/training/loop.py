@@ -61,6 +61,7 @@ class PoseModule(L.LightningModule):
         if recipe.loop.ema:
             average = get_ema_multi_avg_fn(recipe.loop.ema)
             self.average = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+            self.average.requires_grad_(False)  # DDP waits for the gradient of whatever could have one
 
     @property
     def result(self) -> VitPoseForPoseEstimation:
@@ -100,7 +101,7 @@ class PoseModule(L.LightningModule):
         output = self.network(
             pixels, batch.get("dataset"), labels=batch["targets"], label_weights=batch["weights"]
         )
-        rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
+        rate = self.recipe.optimizer.lr * rate_factor(self.global_step, self.steps, self.recipe.optimizer)
         self.log_dict({"loss": output.loss, "lr": rate}, batch_size=len(pixels))
         return output.loss
 

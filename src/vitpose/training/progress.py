@@ -32,28 +32,30 @@ class ProgressLine(L.Callback):
             TextColumn("step"),
             MofNCompleteColumn(),
             BarColumn(),
-            TextColumn("loss {task.fields[loss]:.3g}"),
+            TextColumn("{task.fields[loss]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
         )
         self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self.task = self.bar.add_task("", loss=float("nan"))
+        self.task = self.bar.add_task("", loss="")
         self.shown = 0.0
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Begins with the steps that were taken before."""
         self.bar.disable = not trainer.is_global_zero
-        self.bar.update(self.task, total=trainer.max_steps, completed=trainer.global_step)
+        self.bar.reset(self.task, total=trainer.max_steps, completed=trainer.global_step)
         self.bar.start()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Moves on."""
-        if time.monotonic() - self.shown > REFRESH_S:
-            self.bar.update(self.task, completed=trainer.global_step, loss=float(outputs["loss"]))
-            self.shown = time.monotonic()
+        now, over = time.monotonic(), trainer.global_step == trainer.max_steps
+        if over or now - self.shown > REFRESH_S:
+            loss = f"loss {float(outputs['loss']):.3g}"
+            self.bar.update(self.task, completed=trainer.global_step, loss=loss, refresh=over)
+            self.shown = now
 
     def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         """Takes the line away, after an error too."""

@@ -201,10 +201,13 @@ class TargetRecipe:
         convention: "udp" (centred on the point, unbiased warp) or "msra" (centred on a cell, plain warp); where the
             sources have data sets, theirs says it.
         sigma: Of the Gaussians, cells.
+        joint_weights: Multiply the points' weights by the skeleton's. They enter the loss squared; the original's COCO
+            recipe leaves them out (`use_different_joint_weights` is off).
     """
 
     convention: str = "udp"
     sigma: float = 2.0
+    joint_weights: bool = False
 
 
 _OF_ALL_STAGES = {

@@ -68,40 +68,34 @@ class Samples:
             world: How many there are.
             device: Where the pack lives, where it is wanted on a device.
         """
-        loop, processor = recipe.loop, make_processor(recipe)
-        mix = MixSampler(
-            [len(people) for people in self.sources], self.shares, seed=loop.seed, rank=rank, ranks=world
-        )
+        loop = recipe.loop
+        lengths = [len(people) for people in self.sources]
+        mix = MixSampler(lengths, self.shares, seed=loop.seed, rank=rank, ranks=world)
         stream = Stream(mix, done * loop.accumulate * loop.batch_size)
-        options: dict[str, Any] = {"seed": loop.seed, "sigma": recipe.target.sigma}
         if loop.on_device:
             people, frames = self._on_device(device)
-            return DeviceLoader(
-                people, stream, loop.batch_size, processor, recipe.augmentation, frames=frames, **options
-            )
+            return DeviceLoader(people, stream, loop.batch_size, **_options(recipe), frames=frames)
         return DataLoader(
-            self._dataset(recipe, processor, options),
+            self.dataset(recipe),
             loop.batch_size,
             sampler=stream,
             num_workers=loop.workers,
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _dataset(
-        self, recipe: Recipe, processor: VitPoseImageProcessor, options: dict[str, Any]
-    ) -> PoseDataset | JointDataset:
+    def dataset(self, recipe: Recipe) -> PoseDataset | JointDataset:
+        """Returns the people as the recipe, or a stage of it, wants them to be seen."""
+        options = _options(recipe)
         if not self.datasets:
-            return PoseDataset(self.sources, processor, recipe.augmentation, **options)
+            return PoseDataset(self.sources, **options)
         parts = []
         for number, own in enumerate(self.datasets):
             people = [part for part, place in zip(self.sources, self.places, strict=True) if place == number]
-            varied = recipe.augmentation
-            half = varied.half_body if own.half_body else 0.0
-            varied = replace(varied, half_body=half, half_body_joints=own.half_body)
-            unbiased = own.target == "udp"
-            parts.append(
-                PoseDataset(people, processor.with_conventions(own), varied, unbiased=unbiased, **options)
-            )
+            half = recipe.augmentation.half_body if own.half_body else 0.0
+            varied = replace(recipe.augmentation, half_body=half, half_body_joints=own.half_body)
+            processor = options["processor"].with_conventions(own)
+            special = {"processor": processor, "augmentation": varied, "unbiased": own.target == "udp"}
+            parts.append(PoseDataset(people, **options | special))
         return JointDataset(parts)
 
     def _on_device(self, device: torch.device) -> tuple[Packed, Frames]:
@@ -140,6 +134,17 @@ def read_source(source: Source) -> Annotations:
     if source.pack:
         return read_pack(source.pack)
     return read_annotations(source.annotations, source.images or None, source.skeleton)
+
+
+def _options(recipe: Recipe) -> dict[str, Any]:
+    """Returns what makes a sample, on the CPU or on a device."""
+    return {
+        "processor": make_processor(recipe),
+        "augmentation": recipe.augmentation,
+        "seed": recipe.loop.seed,
+        "sigma": recipe.target.sigma,
+        "joint_weights": recipe.target.joint_weights,
+    }
 
 
 def make_processor(recipe: Recipe) -> VitPoseImageProcessor:
