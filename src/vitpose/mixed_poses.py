@@ -120,7 +120,9 @@ class MixedPoses:
         """Returns `to_dict()` as JSON text."""
         return json.dumps(self.to_dict(), indent=indent)
 
-    def to_coco(self, image_id: int, category_ids: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
+    def to_coco(
+        self, image_id: int | str, category_ids: Mapping[str, int] | None = None
+    ) -> list[dict[str, Any]]:
         """Returns COCO's keypoint results, rows of different lengths; see `Poses.to_coco`.
 
         Args:

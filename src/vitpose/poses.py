@@ -169,7 +169,7 @@ class Poses:
         """Returns `to_dict()` as JSON text."""
         return json.dumps(self.to_dict(), indent=indent)
 
-    def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int | str, category_id: int = 1) -> list[dict[str, Any]]:
         """Returns COCO's keypoint results, rescored as the original does (see `pose_scores`).
 
         A number that is not finite becomes 0, as COCO writes what is not there.

@@ -146,3 +146,59 @@ def test_a_model_is_measured_by_the_rules_in_its_checkpoint(
     assert report.counts["people"] == report.counts["people with a prediction"] > 1
     assert not report.problems.pictures
     assert report.uncounted == own.evaluation.uncounted
+
+
+def test_mpii_in_its_own_form(shared_data: Path) -> None:
+    """PCKh without pelvis and thorax, against distances worked out here."""
+    path = shared_data / "samples" / "mpii" / "test_mpii.json"
+    rows = json.loads(path.read_text())
+    predictions, hits = [], []
+    for number, row in enumerate(rows):
+        joints = np.array(row["joints"]) - 1
+        moved = joints + 20.0 * np.arange(16)[:, None] / 16 * (number + 1)
+        head = np.linalg.norm(joints[9] - joints[8])
+        seen = np.array(row["joints_vis"], bool) & ~np.isin(np.arange(16), [6, 7])
+        hits += (np.linalg.norm(moved - joints, axis=1) <= 0.5 * head)[seen].tolist()
+        middle, side = np.array(row["center"]) - 1 + [0, 15 * row["scale"]], 200 * row["scale"]
+        box = [*(middle - side / 2), side, side]
+        flat = np.column_stack([moved, np.ones(16)]).ravel().tolist()
+        predictions.append(
+            {"image_id": row["image"], "category_id": 1, "keypoints": flat, "score": 1.0, "bbox": box}
+        )
+    assert 0 < np.mean(hits) < 1
+    report = evaluate_predictions(predictions, path, dataset="mpii")
+    assert report.numbers["pckh"]["PCKh@0.5"] == pytest.approx(np.mean(hits))
+    assert report.uncounted == ("pelvis", "thorax")
+    assert "the distance of head_top and upper_neck, as nobody has a box of the head" in report.basis["pckh"]
+
+
+def test_a_list_that_is_not_mpiis(tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text('[{"image_id": 1}]')
+    with pytest.raises(
+        InputError, match=r"list.json holds a list, whose rows are not MPII's \{image, center"
+    ):
+        evaluate_predictions([], tmp_path / "list.json")
+
+
+def test_rows_of_mpii_that_cannot_be_used(tmp_path: Path) -> None:
+    good = {
+        "image": "a.jpg",
+        "center": [50, 50],
+        "scale": 0.4,
+        "joints": [[50, 50]] * 16,
+        "joints_vis": [1] * 16,
+    }
+    rows = [good, {**good, "joints": [[1, 2]]}, {**good, "scale": None}]
+    (tmp_path / "mpii.json").write_text(json.dumps(rows))
+    points = [49.0, 49.0, 1.0] * 16
+    result = {
+        "image_id": "a.jpg",
+        "category_id": 1,
+        "keypoints": points,
+        "score": 1.0,
+        "bbox": [9, 15, 80, 80],
+    }
+    report = evaluate_predictions([result], tmp_path / "mpii.json", metrics=["epe"])
+    assert report.numbers["epe"]["EPE px"] == 0
+    assert {len(names) for names in report.problems.names.values()} == {1}
+    assert len(report.problems.names) == 2

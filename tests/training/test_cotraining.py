@@ -257,9 +257,9 @@ def test_each_head_beats_its_own_mean_pose(
     monkeypatch.chdir(ROOT)
     sources, held_out = [], {}
     for name, own, number in (
-        ("coco", "coco", 900),
-        ("lsp", "lsp", 900),
-        ("lspet", "recipes/lspet.toml", 900),
+        ("coco", "coco", 480),
+        ("lsp", "lsp", 480),
+        ("lspet", "recipes/lspet.toml", 480),
     ):
         folder = shared_data / name
         train_file = part_of(folder / "train.json", tmp_path / f"{name}.json", slice(0, number))

@@ -416,14 +416,15 @@ def _read_mpii(table: Any, path: Path, images: str | Path) -> Annotations:
         raise InputError(f"{path} is not of MPII's form; it must be a list of rows with 'image' and 'joints'")
     reader = _Reader(path, Path(images).expanduser(), Skeleton.load("mpii"))
     for number, row in enumerate(table):
-        box = _mpii_box(row)
+        box = mpii_box(row)
         area = 0.0 if box is None else float(np.prod(box[2:] - box[:2]))
-        points = _mpii_points(row, len(reader.skeleton))
+        points = mpii_points(row, len(reader.skeleton))
         reader.add(f"row {number}", number, reader.folder / row["image"], row, (box, points, area))
     return reader.annotations()
 
 
-def _mpii_box(row: Mapping[str, Any]) -> np.ndarray | None:
+def mpii_box(row: Mapping[str, Any]) -> np.ndarray | None:
+    """Returns the box of a row of MPII's json, xyxy, px counted from 0; None if it has none."""
     centre, scale = _numbers(row.get("center")), row.get("scale")
     if centre is None or len(centre) != 2 or not isinstance(scale, int | float):
         return None
@@ -431,7 +432,8 @@ def _mpii_box(row: Mapping[str, Any]) -> np.ndarray | None:
     return np.concatenate([middle - scale * MPII_BOX_PX / 2, middle + scale * MPII_BOX_PX / 2])
 
 
-def _mpii_points(row: Mapping[str, Any], count: int) -> np.ndarray | None:
+def mpii_points(row: Mapping[str, Any], count: int) -> np.ndarray | None:
+    """Returns x, y (px counted from 0) and visibility (0 or 2) of a row's points; None if they are not so many."""
     seen = _numbers(row.get("joints_vis"))
     try:
         joints = np.asarray(row.get("joints"), np.float64)

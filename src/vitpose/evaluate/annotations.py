@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ..boxes import Size
+from ..data.annotations import mpii_box, mpii_points
 from ..errors import InputError, SkeletonError
 from ..skeleton import Skeleton
 from .problems import Problems
@@ -110,12 +111,13 @@ class Annotations:
 
 
 def read_annotations(path: str | Path, skeleton: str | Path | Skeleton | None = None) -> Annotations:
-    """Reads an annotation file in COCO's form.
+    """Reads an annotation file in COCO's form, or MPII's own json.
 
     Args:
         path: `{images, annotations, categories}`. Images of CrowdPose have a `crowdIndex`, people of
             COCO-WholeBody `foot_kpts`, `face_kpts`, `lefthand_kpts` and `righthand_kpts`; `head_bbox` (left, top,
-            width, height) is what PCKh needs.
+            width, height) is what PCKh needs. Or MPII's list of `{image, center, scale, joints, joints_vis}`, which may
+            have `head_bbox` too; its boxes are squares of 200 px times `scale`.
         skeleton: Names and sigmas of the points, where those of the file's categories are not wanted.
 
     Raises:
@@ -124,6 +126,8 @@ def read_annotations(path: str | Path, skeleton: str | Path | Skeleton | None = 
     """
     path = Path(path)
     content = _read_json(path)
+    if isinstance(content, list):
+        content, skeleton = _coco_from_mpii(path, content), skeleton or "mpii"
     problems = Problems()
     pictures = dict(_pictures(path, content["images"]))
     rows = [row for row in content["annotations"] if _is_usable(row, pictures, problems)]
@@ -151,21 +155,50 @@ def with_areas_of_boxes(people: Iterable[Person]) -> list[Person]:
     return [replace(person, area=person.xywh[3] * person.xywh[2] * AREA_PER_BOX) for person in people]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> Any:
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give an annotation file") from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}; give an annotation file in COCO's form") from error
+    if isinstance(content, list):
+        return content
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), list) for key in ("images", "annotations")
     ):
-        keys = f"the keys {sorted(content)}" if isinstance(content, dict) else "a list"
+        keys = f"the keys {sorted(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
         raise InputError(
             f"{path} holds {keys}; annotations in COCO's form are {{images, annotations, categories}}"
         )
     return content
+
+
+def _coco_from_mpii(path: Path, rows: Sequence[Any]) -> dict[str, Any]:
+    """Returns MPII's list in COCO's form; a picture's id is its name, a person's the row's number."""
+    if not all(isinstance(row, dict) and {"image", "joints"} <= row.keys() for row in rows):
+        raise InputError(
+            f"{path} holds a list, whose rows are not MPII's {{image, center, scale, joints, joints_vis}}; annotations "
+            "in COCO's form are {images, annotations, categories}"
+        )
+    people = []
+    for number, row in enumerate(rows):
+        box, points = mpii_box(row), mpii_points(row, 16)
+        sides = None if box is None else [*box[:2].tolist(), *(box[2:] - box[:2]).tolist()]
+        people.append(
+            {
+                "id": number,
+                "image_id": str(row["image"]),
+                "category_id": 1,
+                "keypoints": [np.nan] if points is None else points.ravel().tolist(),
+                "bbox": sides,
+                "area": None if sides is None else sides[2] * sides[3],
+                "head_bbox": row.get("head_bbox"),
+            }
+        )
+    names = dict.fromkeys(str(row["image"]) for row in rows)
+    images = [{"id": name, "file_name": name} for name in names]
+    return {"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}
 
 
 def _pictures(path: Path, rows: Sequence[Any]) -> Iterable[tuple[Any, Picture]]:

@@ -25,7 +25,7 @@ from .correspondence import Correspondence, match_keypoints
 from .crowdpose import crowdpose_numbers
 from .distances import auc, by_keypoint, mean_distance, pck, relative_distances
 from .oks import MAX_OKS
-from .pairing import Pairs, has_torso, measure_lengths, pair
+from .pairing import HEAD, Pairs, has_head_boxes, has_torso, measure_lengths, pair
 from .report import Report
 from .results import Result, predict, read_results
 from .wholebody import wholebody_numbers
@@ -321,9 +321,10 @@ class _Work:
         labelled = self.pairs.labelled[rows]
         for threshold in thresholds:
             self._keep(metric, f"{title}@{threshold:g}", pck, relative, labelled, threshold=threshold)
-        self.basis[metric] = (
-            f"{int(labelled.sum())} points of {len(labelled)} people; shares of the length {length!r}"
-        )
+        told = f"the length {length!r}"
+        if length == "head" and not has_head_boxes(self.pairs.people):
+            told = f"the distance of {' and '.join(HEAD)}, as nobody has a box of the head"
+        self.basis[metric] = f"{int(labelled.sum())} points of {len(labelled)} people; shares of {told}"
 
     def _relative(self, length: str) -> tuple[np.ndarray, Bool[np.ndarray, " n"]]:
         """Returns distances as shares of a length, and of whom it can be measured; names the others."""
