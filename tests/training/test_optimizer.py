@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
+import torch
 
 from vitpose.model.config import VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
-from vitpose.training.optimizer import freeze_parts, parameter_groups, rate_factor
+from vitpose.training.muon import orthogonalise
+from vitpose.training.optimizer import freeze_parts, make_optimizer, parameter_groups, rate_factor
 from vitpose.training.recipe import ModelRecipe, OptimizerRecipe
 
 
@@ -55,3 +59,62 @@ def test_rates_warm_up_and_fall() -> None:
     assert rate_factor(9_999, 10_000, published) == pytest.approx(0.01)
     cosine = OptimizerRecipe(schedule="cosine", warmup_steps=0)
     assert [rate_factor(step, 100, cosine) for step in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
+    trapezoid = OptimizerRecipe(schedule="trapezoid", warmup_steps=0, cooldown=0.5)
+    assert [rate_factor(step, 100, trapezoid) for step in (0, 49, 75, 100)] == pytest.approx([1, 1, 0.5, 0])
+
+
+def test_singular_values_of_an_orthogonalised_matrix_are_about_one() -> None:
+    torch.manual_seed(0)
+    for shape in ((2, 40, 40), (2, 160, 40), (2, 40, 160)):
+        matrices = torch.randn(shape)
+        turned = orthogonalise(matrices)
+        assert turned.shape == shape
+        assert (torch.linalg.svdvals(turned).median() - 1).abs() < 0.4
+        assert torch.linalg.svdvals(turned).max() < 1.4
+        # The singular vectors stay: the product with the old matrix is symmetric and positive.
+        product = turned.mT @ matrices if shape[1] > shape[2] else turned @ matrices.mT
+        torch.testing.assert_close(product, product.mT, atol=1e-3, rtol=1e-3)
+        assert torch.linalg.eigvalsh(product).min() > 0
+    assert not orthogonalise(torch.zeros(1, 4, 4)).any()
+
+
+def test_muon_steps_matrices_of_blocks_and_leaves_the_rest_to_adamw(
+    network: VitPoseForPoseEstimation,
+) -> None:
+    recipe = OptimizerRecipe(kind="muon", lr=1e-3, matrix_lr=0.02, weight_decay=0.0, layer_decay=1.0)
+    optimizer = make_optimizer(network, 3, recipe)
+    parameters = dict(network.named_parameters())
+    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    torch.manual_seed(0)
+    for parameter in parameters.values():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    moved = {name: parameters[name].detach() - before[name] for name in parameters}
+    for part in moved["backbone.blocks.1.attn.qkv.weight"].chunk(3):  # each of the three is a matrix
+        assert torch.linalg.svdvals(part).median() == pytest.approx(0.02, rel=0.4)
+    assert torch.linalg.svdvals(moved["backbone.blocks.1.mlp.fc1.weight"]).median() == pytest.approx(
+        0.04, rel=0.4
+    )
+    head = moved["head.deconv_layers.0.weight"].abs()
+    assert head.median() == pytest.approx(1e-3, rel=1e-3)  # Adam's first step
+
+
+def test_muon_goes_on_from_its_state(network: VitPoseForPoseEstimation) -> None:
+    recipe = OptimizerRecipe(kind="muon")
+    optimizer = make_optimizer(network, 3, recipe)
+
+    def step(used: torch.optim.Optimizer, seed: int) -> None:
+        torch.manual_seed(seed)
+        for parameter in network.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        used.step()
+
+    step(optimizer, 0)
+    weights, state = copy.deepcopy((network.state_dict(), optimizer.state_dict()))
+    step(optimizer, 1)
+    undisturbed = network.backbone.blocks[0].mlp.fc1.weight.detach().clone()
+    network.load_state_dict(weights)
+    resumed = make_optimizer(network, 3, recipe)
+    resumed.load_state_dict(state)
+    step(resumed, 1)
+    assert torch.equal(network.backbone.blocks[0].mlp.fc1.weight, undisturbed)

@@ -11,7 +11,7 @@ from vitpose.errors import CheckpointError
 from vitpose.model.config import VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
 from vitpose.training.recipe import ModelRecipe
-from vitpose.training.start import make_network
+from vitpose.training.start import make_network, whiten_patches
 
 RECIPE = ModelRecipe(size="tiny", decoder="simple", height=64, width=48)
 
@@ -83,3 +83,28 @@ def test_a_checkpoint_of_the_same_points_keeps_everything() -> None:
     network = make_network(replace(RECIPE, start="vitpose-tiny", height=128, width=96))
     for name, tensor in donor.state_dict().items():
         torch.testing.assert_close(network.state_dict()[name], tensor)
+
+
+def test_a_deeper_network_grows_out_of_a_shallow_one(tmp_path: Path) -> None:
+    shallow = make_network(replace(RECIPE, layers=2)).eval()
+    shallow.save_pretrained(tmp_path / "shallow")
+    deep = make_network(replace(RECIPE, start=str(tmp_path / "shallow"), layers=5)).eval()
+    pixels = torch.randn(2, 3, 64, 48)
+    assert len(deep.backbone.blocks) == 5
+    torch.testing.assert_close(deep(pixels).heatmaps, shallow(pixels).heatmaps, atol=1e-5, rtol=1e-4)
+    added = [i for i, block in enumerate(deep.backbone.blocks) if not block.mlp.fc2.weight.any()]
+    assert len(added) == 3  # and each of them can learn: what leads to its zeros is a copy of its neighbour
+    assert all(deep.backbone.blocks[i].mlp.fc1.weight.any() for i in added)
+
+
+def test_whitened_patches_have_equal_variance() -> None:
+    network = make_network(RECIPE)
+    torch.manual_seed(0)
+    smooth = torch.nn.functional.interpolate(torch.randn(64, 3, 32, 24), (64, 48), mode="bilinear")
+    pixels = smooth + 0.1 * torch.randn(64, 3, 64, 48)
+    whiten_patches(network, pixels)
+    filters = network.backbone.patch_embed.proj.weight
+    tokens = torch.nn.functional.conv2d(pixels, filters, stride=16).transpose(0, 1).flatten(1)
+    spread = tokens.std(dim=1)
+    assert spread.max() / spread.min() < 1.6
+    torch.testing.assert_close(filters[:96], -filters[96:])

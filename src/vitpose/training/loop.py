@@ -26,11 +26,11 @@ from ..model.checkpoint import write_checkpoint
 from ..model.pose import VitPoseForPoseEstimation
 from ..processing import VitPoseImageProcessor
 from .checkpoints import STATE_FILE, Keeper, claim_folder, find_checkpoints, step_of
-from .optimizer import freeze_parts, parameter_groups, rate_factor
+from .optimizer import freeze_parts, make_optimizer, rate_factor
 from .progress import ProgressLine
 from .recipe import Recipe, read_recipe
 from .samples import Samples, make_processor
-from .start import make_network
+from .start import make_network, whiten_patches
 from .validation import Validator
 
 require("lightning", "train", "for training")
@@ -112,11 +112,10 @@ class PoseModule(L.LightningModule):
             self.average.update_parameters(self.network)
 
     def configure_optimizers(self) -> Any:
-        """Returns AdamW with the recipe's groups, and its schedule by steps."""
+        """Returns the recipe's optimiser, and its schedule by steps."""
         recipe = self.recipe.optimizer
         blocks = self.network.config.backbone_config.num_hidden_layers
-        groups = parameter_groups(self.network, blocks, recipe)
-        optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
+        optimizer = make_optimizer(self.network, blocks, recipe)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, self.steps, recipe)
         )
@@ -180,6 +179,8 @@ def train_stage(recipe: Recipe, folder: Path, samples: Samples, deadline: float)
     if done < steps:
         L.seed_everything(recipe.loop.seed, verbose=False)
         network = make_network(recipe.model, recipe.datasets)
+        if recipe.model.whiten and not recipe.model.start and last is None:
+            whiten_patches(network, samples.pixels(recipe))
         freeze_parts(network, recipe.model)
         keeper = Keeper(folder, recipe.loop.checkpoint_every, validator, deadline)
         trainer = make_trainer(recipe, steps, devices, keeper, loggers)

@@ -10,8 +10,10 @@ import math
 import re
 from typing import Any
 
+import torch
 from torch import nn
 
+from .muon import Muon
 from .recipe import ModelRecipe, OptimizerRecipe
 
 _FROZEN = {"attention": ".attn.", "mlp": ".mlp.", "embeddings": "backbone.p"}  # pos_embed and patch_embed
@@ -32,25 +34,39 @@ def freeze_parts(model: nn.Module, recipe: ModelRecipe) -> int:
     return count
 
 
+def make_optimizer(model: nn.Module, blocks: int, recipe: OptimizerRecipe) -> torch.optim.Optimizer:
+    """Returns the recipe's optimiser over what learns of a network of so many blocks."""
+    groups = parameter_groups(model, blocks, recipe)
+    if recipe.kind == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
+    return Muon(groups, lr=recipe.lr, betas=recipe.betas)
+
+
 def parameter_groups(model: nn.Module, blocks: int, recipe: OptimizerRecipe) -> list[dict[str, Any]]:
-    """Returns AdamW's groups: one for each rate and kind of decay.
+    """Returns the optimiser's groups: one for each rate, kind of decay and kind of step.
 
     Args:
         model: The network.
         blocks: How many blocks its backbone has.
         recipe: Rates and decays.
     """
-    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    groups: dict[tuple[int, bool, int], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         layer, decays = _layer_of(name, blocks), parameter.ndim > 1 and not name.endswith("pos_embed")
+        matrix = recipe.kind == "muon" and _block_of(name) is not None and parameter.ndim == 2
+        parts = (
+            3 if ".qkv." in name else 1
+        ) * matrix  # query, key and value are three matrices; 0 is AdamW's
+        rate = recipe.matrix_lr if matrix else recipe.lr
         group = groups.setdefault(
-            (layer, decays),
+            (layer, decays, parts),
             {
                 "params": [],
-                "lr": recipe.lr * recipe.layer_decay ** (blocks + 1 - layer),
+                "lr": rate * recipe.layer_decay ** (blocks + 1 - layer),
                 "weight_decay": recipe.weight_decay if decays else 0.0,
+                **({"orthogonal": True, "split": parts} if matrix else {}),
             },
         )
         group["params"].append(parameter)
@@ -64,6 +80,8 @@ def rate_factor(step: int, steps: int, recipe: OptimizerRecipe) -> float:
     if recipe.schedule == "cosine":
         done = (step - recipe.warmup_steps) / max(steps - recipe.warmup_steps, 1)
         return 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+    if recipe.schedule == "trapezoid":
+        return min(1.0, (steps - step) / max(recipe.cooldown * steps, 1))
     return 0.1 ** sum(step >= milestone * steps for milestone in recipe.milestones)
 
 

@@ -108,6 +108,9 @@ class ModelRecipe:
             dense trunk.
         height: Height of the input, px.
         width: Width of the input, px.
+        layers: So many blocks; the size's own without it. A start with fewer grows: new blocks follow its own,
+            and begin as the identity.
+        whiten: Begin with patches projected onto their principal axes, scaled to equal variance.
         drop_path: Stochastic depth of the last block; the size's own without it.
         freeze: What keeps its weights: any of "attention", "mlp", "embeddings".
         freeze_blocks: The first so many blocks keep their weights.
@@ -121,6 +124,8 @@ class ModelRecipe:
     experts: bool = True
     height: int = 256
     width: int = 192
+    layers: int | None = None
+    whiten: bool = False
     drop_path: float | None = None
     freeze: tuple[str, ...] = ()
     freeze_blocks: int = 0
@@ -129,21 +134,26 @@ class ModelRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerRecipe:
-    """AdamW as the original has it (facts of its released configurations).
+    """AdamW as the original has it, or Muon for the matrices of the blocks and AdamW for the rest.
 
     Attributes:
+        kind: "adamw" or "muon".
         lr: Learning rate of the head.
+        matrix_lr: Learning rate of the last block's matrices under Muon.
         betas: Decay of the moments.
         weight_decay: Of all weights but one-dimensional ones, biases and position embeddings.
         layer_decay: Each block's rate is this times the next one's.
         clip: Largest norm of the gradient.
         warmup_steps: The rate grows linearly over so many steps.
         warmup_start: From this share of itself.
-        schedule: "step" or "cosine".
+        schedule: "step", "cosine" or "trapezoid" (full, and falling to zero in the end).
         milestones: Shares of the training after which "step" divides the rate by ten.
+        cooldown: Share of the training, at its end, in which "trapezoid" falls.
     """
 
+    kind: str = "adamw"
     lr: float = 5e-4
+    matrix_lr: float = 0.02
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.1
     layer_decay: float = 0.75
@@ -152,6 +162,7 @@ class OptimizerRecipe:
     warmup_start: float = 0.001
     schedule: str = "step"
     milestones: tuple[float, ...] = (170 / 210, 200 / 210)
+    cooldown: float = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +272,8 @@ class Recipe:
 
     def _check_choices(self) -> None:
         choices = [
-            ("optimizer.schedule", self.optimizer.schedule, ("step", "cosine")),
+            ("optimizer.kind", self.optimizer.kind, ("adamw", "muon")),
+            ("optimizer.schedule", self.optimizer.schedule, ("step", "cosine", "trapezoid")),
             ("target.convention", self.target.convention, ("udp", "msra")),
             ("loop.precision", self.loop.precision, ("32", "bf16")),
             ("loop.strategy", self.loop.strategy, ("auto", "ddp", "fsdp")),

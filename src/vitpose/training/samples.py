@@ -10,10 +10,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, cast
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from ..boxes import Size
+from ..crop import normalise
 from ..data.annotations import Annotations, read_annotations
 from ..data.dataset import JointDataset, MixSampler, PoseDataset
 from ..data.device import DeviceLoader, Frames
@@ -97,6 +101,13 @@ class Samples:
             special = {"processor": processor, "augmentation": varied, "unbiased": own.target == "udp"}
             parts.append(PoseDataset(people, **options | special))
         return JointDataset(parts)
+
+    def pixels(self, recipe: Recipe, count: int = 256) -> Float[Tensor, "b 3 hc wc"]:
+        """Returns normalised crops of so many people, taken at equal distances."""
+        dataset, processor = self.dataset(recipe), make_processor(recipe)
+        rows = range(0, len(self), max(1, len(self) // count))
+        pixels = np.stack([dataset[row]["pixels"].numpy() for row in rows])
+        return torch.from_numpy(normalise(pixels, *processor.scale_and_offset))
 
     def _on_device(self, device: torch.device) -> tuple[Packed, Frames]:
         """Brings the packs there once; later stages find them there."""
