@@ -259,7 +259,7 @@ def test_each_head_beats_its_own_mean_pose(
     for name, own, number in (
         ("coco", "coco", 480),
         ("lsp", "lsp", 480),
-        ("lspet", "recipes/lspet.toml", 480),
+        ("lspet", "recipes/datasets/lspet.toml", 480),
     ):
         folder = shared_data / name
         train_file = part_of(folder / "train.json", tmp_path / f"{name}.json", slice(0, number))
