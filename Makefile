@@ -15,10 +15,12 @@ help:
 	@echo "make check     lint, format, types, import directions, fast tests"
 	@echo "make format    rewrite the files as 'make check' wants them"
 
-# The constraint file keeps every install at the tested versions.
+# The constraint file keeps every install at the tested versions. `trackers` comes without its dependencies: they are
+# there but for opencv-python, which would be a second OpenCV in the place of the first.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps trackers
 	touch $@
 
 demo: $(READY)

@@ -135,9 +135,13 @@ def main() -> None:
         step = samples_per_s(steps(options, device), options.batch_size, options.seconds, device)
         what = f"vitpose-tiny, {options.size}, batch {options.batch_size}, on {device}"
         print(f"training step of {what}: {step:.0f} samples/s", flush=True)
+        rates = {}
         for name, measure in rows:
-            rate = measure()
-            print(f"{name:24} {rate:8.0f} samples/s, {rate / step:6.1f} x the step", flush=True)
+            rates[name] = measure()
+            print(f"{name:24} {rates[name]:8.0f} samples/s, {rates[name] / step:6.1f} x the step", flush=True)
+        best = max(rates, key=lambda name: rates[name])
+        verdict = "is not" if rates[best] > step else "IS"
+        print(f"loading {verdict} the bottleneck: at best {rates[best] / step:.1f} x the step ({best})")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.shared_data)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random network of COCO's keypoints, whose maps and crops are read in no default way."""
+    import torch
+
+    import vitpose
+
+    torch.manual_seed(3)
+    backbone = vitpose.VitPoseBackboneConfig(
+        image_size=(64, 48), hidden_size=32, num_hidden_layers=2, num_attention_heads=4
+    )
+    config = vitpose.VitPoseConfig.for_skeleton(vitpose.Skeleton.load("coco"), backbone_config=backbone)
+    network = vitpose.VitPoseForPoseEstimation(config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(std=0.1)
+    folder = tmp_path_factory.mktemp("networks") / "small"
+    network.save_pretrained(folder)
+    processor = vitpose.VitPoseImageProcessor(
+        size=vitpose.Size(width=48, height=64), warp="plain", decode="quarter", shift_heatmap=True,
+        image_mean=(0.4, 0.5, 0.6), image_std=(0.2, 0.3, 0.25),
+    )  # fmt: skip
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Returns the tiny network as a file of a format; each is made once. Tests that change a file copy it."""
+    import vitpose
+
+    folder, done = tmp_path_factory.mktemp("exported"), {}
+    endings = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+
+    def export(to: str) -> Path:
+        if to not in done:
+            done[to] = vitpose.export(checkpoint, to, folder / f"small{endings[to]}").path
+        return done[to]
+
+    return export

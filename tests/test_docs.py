@@ -1,6 +1,7 @@
 """The commands and code of the README and the docs, run as they stand there.
 
-A block whose first line says `no-test` needs a network, other files or make; it is only read.
+A block whose first line says `no-test` needs a network, other files or make; it is only read. One that says
+`followed-by-a-test` is run by a test of its page.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import shlex
 from importlib import resources
 from pathlib import Path
 
+import av
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -23,15 +25,34 @@ BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 def blocks(page: Path, language: str) -> list[str]:
     found = BLOCK.findall(page.read_text(encoding="utf-8"))
-    return [text for kind, options, text in found if kind == language and "no-test" not in options]
+    elsewhere = ("no-test", "followed-by-a-test")
+    return [text for kind, options, text in found if kind == language and options.strip() not in elsewhere]
+
+
+def make_clip(path: Path, frames: Path) -> None:
+    with av.open(str(path), "w") as output:
+        video = output.add_stream("libx264", rate=10)
+        video.width = video.height = 96
+        for picture in sorted(frames.iterdir()):
+            with Image.open(picture) as image:
+                output.mux(video.encode(av.VideoFrame.from_image(image)))
+        output.mux(video.encode())
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the picture that the pages speak of, a photograph in the public domain."""
+    """A folder with what the pages speak of: person.jpg, clip.mp4, and the folders frames and photos.
+
+    All of it comes from a photograph in the public domain.
+    """
     data = pytest.importorskip("skimage").__name__
     with Image.open(str(resources.files(data) / "data" / "astronaut.png")) as image:
         image.save(tmp_path / "person.jpg")
+        for index in range(3):
+            for folder in ("frames", "photos"):
+                (tmp_path / folder).mkdir(exist_ok=True)
+                image.resize((96, 96)).rotate(5 * index).save(tmp_path / folder / f"{index}.jpg")
+    make_clip(tmp_path / "clip.mp4", tmp_path / "frames")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

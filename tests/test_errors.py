@@ -17,6 +17,8 @@ from vitpose.errors import MissingDependencyError, UnknownNameError, VitPoseErro
         ("BoxError", errors.InputError),
         ("SkeletonError", errors.InputError),
         ("UnknownNameError", errors.InputError),
+        ("VideoError", errors.InputError),
+        ("WorkerError", RuntimeError),
         ("CheckpointError", ValueError),
         ("MissingDependencyError", ImportError),
     ],

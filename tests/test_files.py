@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vitpose.errors import OutputError
-from vitpose.files import remove_file, replace_file, write_json
+from vitpose.files import remove_file, replace_file, stage_files, write_json
 
 
 def test_replaced_file_is_whole_and_readable_by_others(tmp_path: Path) -> None:
@@ -55,3 +55,39 @@ def test_removing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     with pytest.raises(OutputError, match=r"cannot be removed: .*; choose another folder"):
         remove_file(tmp_path)
+
+
+def test_several_files_appear_together(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.xml"
+    with stage_files(path) as staged:
+        staged.write_text("main")
+        staged.with_suffix(".bin").write_text("beside")
+        assert not path.exists()
+    assert {file.name: file.read_text() for file in path.parent.iterdir()} == {
+        "a.xml": "main",
+        "a.bin": "beside",
+    }
+
+
+def test_nothing_of_several_files_is_left_after_a_failure(tmp_path: Path) -> None:
+    path = tmp_path / "a.xml"
+    path.write_text("before")
+
+    def fail() -> None:
+        with stage_files(path) as staged:
+            staged.write_text("half")
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fail()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.xml"]
+    assert path.read_text() == "before"
+
+
+def test_several_files_where_no_folder_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(OutputError, match=r"a.xml cannot be written: .*; choose another folder"),
+        stage_files(tmp_path / "file" / "a.xml"),
+    ):
+        pass

@@ -119,7 +119,9 @@ def test_what_cannot_be_mixed() -> None:
         MixedEstimator({"x": replace(one("coco", 1.0), conventions=None)})
     with pytest.raises(InputError, match="there is no data set to find"):
         MixedEstimator({})
-    with pytest.raises(InputError, match="several data sets; load the one that is evaluated"):
+    with pytest.raises(
+        InputError, match=r"several data sets \(coco, ap10k\), and what is asked for is of one"
+    ):
         evaluate_model(Pipeline(None, both()), "none.json", ".")
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from vitpose.engine.torch import TorchEngine, choose_dtype
 from vitpose.errors import BoxError, CheckpointError, ImageError, InputError, UnknownNameError
 from vitpose.estimator import Estimator
 from vitpose.heatmap import decode
-from vitpose.pipeline import Pipeline
+from vitpose.pipeline import PICTURES_AT_ONCE, Pipeline
 from vitpose.poses import Poses
 from vitpose.processing import VitPoseImageProcessor
 from vitpose.skeleton import Skeleton
@@ -223,7 +225,52 @@ def test_many_pictures_are_read_a_few_at_a_time() -> None:
     stream = Pipeline(FixedDetector(BOXES), estimator()).each(endless())
     for _ in range(20):
         next(stream)
-    assert read <= 24
+    assert read <= 24 + PICTURES_AT_ONCE  # the group that is read while this one runs
+
+
+def test_the_next_pictures_are_read_while_these_run() -> None:
+    """The engine waits, on its first batch, for a picture of the second group to have been opened."""
+    opened = threading.Event()
+
+    class Late:
+        shape, dtype = (100, 200, 3), np.dtype(np.uint8)
+
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            opened.set()
+            return blank()
+
+    class Waiting(FakeEngine):
+        def heatmaps(self, crops: np.ndarray) -> np.ndarray:
+            assert opened.wait(timeout=60)
+            return super().heatmaps(crops)
+
+    pipe = Pipeline(FixedDetector(BOXES[:1]), estimator(engine=Waiting(CELLS, GRID)))
+    results = list(pipe.each([*[blank()] * PICTURES_AT_ONCE, Late()]))
+    assert all(result.poses is not None for result in results)
+    assert len(results) == PICTURES_AT_ONCE + 1
+
+
+@pytest.mark.parametrize("count", [0, 3, PICTURES_AT_ONCE, PICTURES_AT_ONCE + 3])
+def test_what_an_iterator_raises_comes_after_all_that_it_gave(count: int) -> None:
+    def breaking():
+        yield from [blank()] * count
+        raise OSError("the camera is gone")
+
+    stream = Pipeline(FixedDetector(BOXES), estimator()).each(breaking())
+    assert [len(next(stream).poses) for _ in range(count)] == [3] * count
+    with pytest.raises(OSError, match="the camera is gone"):
+        next(stream)
+
+
+def test_looking_no_further_ends_the_reading() -> None:
+    before = threading.active_count()
+    stream = Pipeline(FixedDetector(BOXES), estimator()).each(blank() for _ in range(1000))
+    next(stream)
+    stream.close()
+    deadline = time.monotonic() + 60
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
 
 
 def test_boxes_and_detectors_are_asked_for() -> None:
@@ -408,3 +455,10 @@ def test_a_detector_that_fails_on_one_picture_fails_there_only() -> None:
     assert str(results[1].error) == "no box for the small one"
     assert isinstance(results[2].error, ImageError)
     assert results[1].image is not None
+
+
+def test_compile_is_torchs() -> None:
+    with pytest.raises(InputError, match="compile is for engine 'torch', not for 'onnxruntime'"):
+        vitpose.load("vitpose-tiny", detector=None, engine="onnxruntime", compile=True)
+    with pytest.raises(InputError, match=r"compile is for checkpoints, and a\.onnx is an exported file"):
+        vitpose.load("a.onnx", detector=None, compile=True)

@@ -28,16 +28,19 @@ if TYPE_CHECKING:
         OutputError,
         SkeletonError,
         UnknownNameError,
+        VideoError,
         VitPoseError,
+        WorkerError,
     )
     from .evaluate import evaluate_model, evaluate_predictions
     from .hub import list_models
     from .image import find_images, read_image, save_image
-    from .loading import load
+    from .loading import export, load
     from .mixed_poses import MixedPoses
     from .model.backbone import VitPoseBackbone
     from .model.config import VitPoseBackboneConfig, VitPoseConfig
     from .model.pose import VitPoseEstimatorOutput, VitPoseForPoseEstimation
+    from .model.quantisation import TorchAoConfig
     from .pipeline import Pipeline, Prediction
     from .poses import Poses
     from .processing import VitPoseImageProcessor
@@ -53,16 +56,18 @@ _HOMES = {
     "drawing": ("draw", "draw_heatmaps"),
     "errors": (
         "BoxError", "CheckpointError", "ImageError", "InputError", "MissingDependencyError", "OutputError",
-        "SkeletonError", "UnknownNameError", "VitPoseError",
+        "SkeletonError", "UnknownNameError", "VideoError", "VitPoseError",
+        "WorkerError",
     ),
     "evaluate": ("evaluate_model", "evaluate_predictions"),
     "hub": ("list_models",),
     "image": ("find_images", "read_image", "save_image"),
-    "loading": ("load",),
+    "loading": ("export", "load"),
     "mixed_poses": ("MixedPoses",),
     "model.backbone": ("VitPoseBackbone",),
     "model.config": ("VitPoseBackboneConfig", "VitPoseConfig"),
     "model.pose": ("VitPoseEstimatorOutput", "VitPoseForPoseEstimation"),
+    "model.quantisation": ("TorchAoConfig",),
     "pipeline": ("Pipeline", "Prediction"),
     "poses": ("Poses",),
     "processing": ("VitPoseImageProcessor",),
@@ -74,11 +79,11 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "BoxError", "CheckpointError", "Conventions", "Detections", "ImageError", "InputError",
     "MissingDependencyError", "MixedPoses", "OutputError", "Pipeline", "Poses", "Prediction", "Size",
-    "Skeleton", "SkeletonError", "UnknownNameError", "VitPoseBackbone", "VitPoseBackboneConfig",
-    "VitPoseConfig", "VitPoseError", "VitPoseEstimatorOutput", "VitPoseForPoseEstimation",
-    "VitPoseImageProcessor", "draw", "draw_heatmaps", "evaluate_model", "evaluate_predictions",
-    "find_images", "list_models", "load", "read_image", "save_image", "train", "xywh_from_xyxy",
-    "xyxy_from_cxcywh", "xyxy_from_xywh",
+    "Skeleton", "SkeletonError", "TorchAoConfig", "UnknownNameError", "VideoError", "VitPoseBackbone",
+    "VitPoseBackboneConfig", "VitPoseConfig", "VitPoseError", "VitPoseEstimatorOutput",
+    "VitPoseForPoseEstimation", "VitPoseImageProcessor", "WorkerError", "draw", "draw_heatmaps",
+    "evaluate_model", "evaluate_predictions", "export", "find_images", "list_models", "load", "read_image",
+    "save_image", "train", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh",
 ]  # fmt: skip
 
 

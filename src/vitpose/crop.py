@@ -5,6 +5,7 @@ Knows no network and no heat map values; a heat map is here only a grid of cells
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -92,13 +93,16 @@ class Warp:
         offsets = self.centres - np.einsum("nij,nj->ni", turn, self.extents / 2)
         return np.concatenate([turn * scales[:, None, :], offsets[:, :, None]], axis=2)
 
-    def crop(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "n hc wc 3"]:
+    def crop(
+        self, image: UInt8[np.ndarray, "h w 3"], out: UInt8[np.ndarray, "n hc wc 3"] | None = None
+    ) -> UInt8[np.ndarray, "n hc wc 3"]:
         """Samples every crop from the picture: bilinear, black outside it.
 
         Args:
             image: RGB picture.
+            out: Where to put the crops; new memory without it.
         """
-        crops = np.empty((len(self), self.size.height, self.size.width, 3), np.uint8)
+        crops = np.empty((len(self), self.size.height, self.size.width, 3), np.uint8) if out is None else out
         for crop, matrix in zip(crops, self.matrices(self.size), strict=True):
             part, matrix = _covered_part(image, matrix, self.size)
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -114,6 +118,23 @@ class Warp:
         matrices = self.matrices(grid)
         inverse = np.linalg.inv(matrices[:, :, :2])
         return np.einsum("nij,nkj->nki", inverse, points - matrices[:, None, :, 2])
+
+
+def crop_all(
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]], warps: Sequence[Warp], size: Size
+) -> UInt8[np.ndarray, "n hc wc 3"]:
+    """Samples the crops of several pictures into one batch.
+
+    Args:
+        images: RGB pictures.
+        warps: The crops of each.
+        size: Size of all crops, px.
+    """
+    crops, start = np.empty((sum(map(len, warps)), size.height, size.width, 3), np.uint8), 0
+    for image, warp in zip(images, warps, strict=True):
+        warp.crop(image, crops[start : start + len(warp)])
+        start += len(warp)
+    return crops
 
 
 def _transform(matrices: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -245,7 +245,7 @@ def _draw_box(canvas: UInt8[np.ndarray, "h w 3"], one: Poses, number: int, boxes
         return
     box = np.clip(one.boxes[0].astype(np.float64), -FARTHEST_PX, FARTHEST_PX)
     words = []
-    if ids and one.ids is not None:
+    if ids and one.ids is not None and one.ids[0] >= 0:  # below: somebody not followed
         number = int(one.ids[0])
         words.append(f"id {number}")
     colour = _rgb(IDENTITY_COLOURS[number % len(IDENTITY_COLOURS)])

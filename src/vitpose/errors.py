@@ -6,10 +6,12 @@ value, and what to do about it.
     VitPoseError
     ├── InputError (also ValueError)        what the caller handed in cannot be used
     │   ├── ImageError                      not a readable picture
+    │   ├── VideoError                      not a readable video, camera or stream
     │   ├── BoxError                        boxes that are no boxes
     │   ├── SkeletonError                   a skeleton that does not hold together
     │   └── UnknownNameError                a name nobody knows; the nearest are offered
     ├── CheckpointError (also ValueError)   weights or configurations that do not fit
+    ├── WorkerError (also RuntimeError)     a process or cluster that works for us and is gone
     ├── OutputError (also OSError)          a file or folder that cannot be written
     └── MissingDependencyError (also ImportError)   an optional package is not installed
 """
@@ -32,6 +34,10 @@ class InputError(VitPoseError, ValueError):
 
 class ImageError(InputError):
     """A picture that cannot be read, or is larger than allowed."""
+
+
+class VideoError(InputError):
+    """A video, camera or stream that cannot be read, or has no pictures."""
 
 
 class BoxError(InputError):
@@ -66,6 +72,10 @@ class UnknownNameError(InputError):
 
 class CheckpointError(VitPoseError, ValueError):
     """A checkpoint or configuration that is missing, damaged, or does not fit the model."""
+
+
+class WorkerError(VitPoseError, RuntimeError):
+    """A worker process died, or a cluster cannot be reached."""
 
 
 class OutputError(VitPoseError, OSError):

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from .boxes import Size
 from .conventions import Conventions
+from .crop import Warp, crop_all
 from .detect.protocol import Detections
-from .engine.protocol import Engine
+from .engine.protocol import Engine, PictureEngine, Reading
 from .errors import BoxError, InputError
 from .heatmap import decode, merge_flipped
 from .mixed_poses import MixedPoses
@@ -71,18 +73,36 @@ class Estimator:
             The poses of each picture, in the order of its boxes.
         """
         found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in images]
+        pictures: dict[int, Any] = {}
         for parts in self._batches(detections):
-            warps = {index: self.processor.warp_boxes(detections[index].boxes[rows]) for index, rows in parts}
-            maps = self.heatmaps(
-                np.concatenate([warp.crop(images[index]) for index, warp in warps.items()]), flip_test
-            )
-            points, scores = decode(maps, self.processor.decoding())
-            grid, start = Size(width=maps.shape[3], height=maps.shape[2]), 0
-            for index, warp in warps.items():
+            # Brought to the engine once, also if the people fill several batches, and not kept after that.
+            pictures = {
+                index: pictures[index] if index in pictures else self._bring(images[index])
+                for index, _ in parts
+            }
+            warps = [self.processor.warp_boxes(detections[index].boxes[rows]) for index, rows in parts]
+            points, scores, grid = self._find(list(pictures.values()), warps, flip_test)
+            start = 0
+            for (index, _), warp in zip(parts, warps, strict=True):
                 own = slice(start, start + len(warp))
                 found[index].append((warp.to_picture(points[own], grid).astype(np.float32), scores[own]))
                 start = own.stop
         return [self._poses(own, parts) for own, parts in zip(detections, found, strict=True)]
+
+    def _bring(self, image: UInt8[np.ndarray, "h w 3"]) -> Any:
+        return self.engine.upload(image) if isinstance(self.engine, PictureEngine) else image
+
+    def _find(
+        self, pictures: Sequence[Any], warps: Sequence[Warp], flip_test: bool
+    ) -> tuple[Float[np.ndarray, "n k 2"], Float[np.ndarray, "n k"], Size]:
+        """Returns points in cells of the maps, their scores, and the size of the maps."""
+        if isinstance(self.engine, PictureEngine):
+            points, scores, grid = self.engine.find_points(pictures, warps, self._reading(flip_test))
+            self._refuse_other_points(points.shape[1])
+            return points, scores, grid
+        maps = self.heatmaps(crop_all(pictures, warps, self.processor.size), flip_test)
+        points, scores = decode(maps, self.processor.decoding())
+        return points, scores, Size(width=maps.shape[3], height=maps.shape[2])
 
     def heatmaps(
         self, crops: UInt8[np.ndarray, "n hc wc 3"], flip_test: bool = False
@@ -93,21 +113,31 @@ class Estimator:
             InputError: The engine's maps are not one a keypoint of the skeleton, or a flip test is asked for
                 and the skeleton has no flip pairs.
         """
+        reading = self._reading(flip_test)
         maps = self.engine.heatmaps(crops)
-        if maps.shape[1] != len(self.skeleton):
-            raise InputError(
-                f"the network gives {maps.shape[1]} heat maps, the skeleton {self.skeleton.name!r} has "
-                f"{len(self.skeleton)} keypoints; load the model with its own skeleton"
-            )
-        if not flip_test:
+        self._refuse_other_points(maps.shape[1])
+        if reading.mirror is None:
             return maps
+        mirrored = self.engine.heatmaps(crops[:, :, ::-1])
+        return merge_flipped(maps, mirrored, reading.mirror, reading.shift)
+
+    def _reading(self, flip_test: bool) -> Reading:
+        decoding, shift = self.processor.decoding(), self.processor.shift_heatmap
+        if not flip_test:
+            return Reading(decoding)
         if not self.skeleton.flip_pairs:
             raise InputError(
                 f"the skeleton {self.skeleton.name!r} has no flip_pairs, so a flip test would average left with "
                 "right; leave it out, or load the model with a skeleton that has them"
             )
-        mirrored = self.engine.heatmaps(crops[:, :, ::-1])
-        return merge_flipped(maps, mirrored, self.skeleton.mirror, self.processor.shift_heatmap)
+        return Reading(decoding, self.skeleton.mirror, shift)
+
+    def _refuse_other_points(self, count: int) -> None:
+        if count != len(self.skeleton):
+            raise InputError(
+                f"the network gives {count} heat maps, the skeleton {self.skeleton.name!r} has "
+                f"{len(self.skeleton)} keypoints; load the model with its own skeleton"
+            )
 
     def _batches(self, detections: Sequence[Detections]) -> Iterator[list[tuple[int, slice]]]:
         """Yields rows of boxes, picture by picture, in batches that fill up across pictures."""
@@ -164,6 +194,18 @@ class MixedEstimator:
     def description(self) -> str:
         """What runs where, for people."""
         return "; ".join(f"{name}: {own.description}" for name, own in self.estimators.items())
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """There is no one skeleton; whoever needs one, such as a table or a video, is told so.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(
+            f"this pipeline finds several data sets ({', '.join(self.estimators)}), and what is asked for is of one "
+            "skeleton; load one data set, dataset='...'"
+        )
 
     @property
     def classes(self) -> dict[str, int]:

@@ -12,6 +12,9 @@ from typing import Any
 
 from .errors import OutputError
 
+PARTIAL = ".part"
+"""What the names of unfinished files end with; they begin with a dot. A kill may leave one behind."""
+
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
@@ -29,17 +32,44 @@ def replace_file(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=path.name, suffix=".part", delete=False
+            dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL, delete=False
         ) as file:
             partial = Path(file.name)
         yield partial
         partial.chmod(0o644)  # temporary files are for their owner's eyes, models are for everybody's
         partial.replace(path)
+    except OutputError:  # of another file, written in the same block
+        raise
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error}; choose another folder or make room") from error
     finally:
         if partial is not None:
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def stage_files(path: Path) -> Iterator[Path]:
+    """Yields a path of the same name in a folder of its own, for what is written as several files.
+
+    Once the block has ended well, all files in that folder move beside `path`, itself the last, so that where it
+    stands the others stand too; after a failure nothing is left and what stood there before still does.
+
+    Args:
+        path: The file to make or replace; its folder is made if need be.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            staged = Path(folder) / path.name
+            yield staged
+            for file in sorted(Path(folder).iterdir(), key=lambda file: file == staged):
+                file.chmod(0o644)  # as in replace_file
+                file.replace(path.parent / file.name)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error}; choose another folder or make room") from error
 
 
 def write_json(path: Path, table: Mapping[str, Any]) -> None:

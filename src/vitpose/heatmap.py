@@ -91,16 +91,25 @@ def decode(
     highest = flat.reshape(n * k, height * width).argmax(axis=1)
     rows, columns = np.divmod(highest, width)
     scores = flat[np.arange(n * k), rows, columns]
-    if not np.isfinite(scores).all():
-        raise InputError(
-            "the heat maps hold NaN or infinity; the weights or the precision of the network are at fault, try float32"
-        )
+    refuse_unreadable(scores)
     points = np.stack([columns, rows], axis=1).astype(np.float32)
     if decoding.refine == "dark":
         points += _dark_steps(flat, rows, columns, decoding)
     elif decoding.refine == "quarter":
         points += _quarter_steps(flat, rows, columns)
     return points.reshape(n, k, 2), scores.reshape(n, k)
+
+
+def refuse_unreadable(scores: Float[np.ndarray, "..."]) -> None:
+    """Raises if a map's maximum says that it holds NaN or infinity.
+
+    Raises:
+        InputError: It does.
+    """
+    if not np.isfinite(scores).all():
+        raise InputError(
+            "the heat maps hold NaN or infinity; the weights or the precision of the network are at fault, try float32"
+        )
 
 
 def _quarter_steps(
@@ -164,18 +173,14 @@ def _blurred_around(
 ) -> Float[np.ndarray, "m 3 3"]:
     """Returns the blurred map at each peak and its eight neighbours, and blurs nothing else."""
     height, width = maps.shape[1:]
-    reach = decoding.kernel_size // 2
-    around = np.arange(-reach - 1, reach + 2)
-    row, row_inside = _continued(rows[:, None] + around, height, decoding.border)
-    column, column_inside = _continued(columns[:, None] + around, width, decoding.border)
+    taps = blur_taps(decoding)
+    around = np.arange(taps.shape[1]) - taps.shape[1] // 2
+    row, row_inside = continued(rows[:, None] + around, height, decoding.border)
+    column, column_inside = continued(columns[:, None] + around, width, decoding.border)
     patches = maps[np.arange(len(maps))[:, None, None], row[:, :, None], column[:, None, :]].astype(
         np.float64
     )
     patches *= row_inside[:, :, None] & column_inside[:, None, :]
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / decoding.sigma) ** 2)
-    taps = np.zeros((3, len(around)))
-    for shift in range(3):
-        taps[shift, shift : shift + len(weights)] = weights / weights.sum()
     blurred = taps @ patches @ taps.T
     if decoding.border != "zero":
         for axis, peak, count in ((1, rows, height), (2, columns, width)):
@@ -185,9 +190,19 @@ def _blurred_around(
     return blurred
 
 
-def _continued(
-    index: Int[np.ndarray, "m t"], count: int, border: str
-) -> tuple[Int[np.ndarray, "m t"], Bool[np.ndarray, "m t"]]:
+def blur_taps(decoding: Decoding) -> Float[np.ndarray, "3 t"]:
+    """Returns what blurs a row around a peak: at the cell before it, at the peak, and at the cell after it."""
+    reach = decoding.kernel_size // 2
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / decoding.sigma) ** 2)
+    taps = np.zeros((3, len(weights) + 2))
+    for shift in range(3):
+        taps[shift, shift : shift + len(weights)] = weights / weights.sum()
+    return taps
+
+
+def continued(
+    index: Int[np.ndarray, "..."], count: int, border: str
+) -> tuple[Int[np.ndarray, "..."], Bool[np.ndarray, "..."]]:
     """Maps indices outside 0..count-1 to the cells that stand for them, and tells which stand for something."""
     if border == "zero":
         return np.clip(index, 0, count - 1), (index >= 0) & (index < count)

@@ -1,7 +1,8 @@
-"""From names to a pipeline: the only file that knows every engine and every detector."""
+"""From names to a pipeline, or to an exported file: the only file that knows every engine and every detector."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from .conventions import Conventions
 from .detect import load_detector
 from .detect.labels import Labels
 from .device import choose_device
+from .engine import check_engine, is_exported, open_engine
+from .engine.metadata import Metadata
 from .errors import CheckpointError, InputError
 from .estimator import Estimator, MixedEstimator
 from .hub import DEFAULT_MODEL
@@ -20,6 +23,9 @@ from .processing import PROCESSOR_FILE, VitPoseImageProcessor
 from .skeleton import Skeleton
 
 if TYPE_CHECKING:
+    from .deploy.export import Exported
+    from .engine.protocol import Engine
+    from .model.checkpoint import Checkpoint
     from .model.pose import VitPoseForPoseEstimation
 
 OWN_LABELS = "own"
@@ -27,24 +33,31 @@ OWN_LABELS = "own"
 
 _PEOPLE = ("person",)
 
+Found = tuple["Engine", VitPoseImageProcessor, Conventions]
+"""What runs a network, how it wants its crops, and what it was trained on."""
+
 
 def load(
     model: str | Path = DEFAULT_MODEL,
     detector: Any = "rtdetr",
     *,
     dataset: str | int | Sequence[str | int] | None = None,
+    engine: str = "auto",
     device: str = "auto",
     dtype: str = "auto",
     skeleton: str | Path | Skeleton | None = None,
     labels: Labels = OWN_LABELS,
     min_score: float | None = None,
     batch_size: int = 32,
+    compile: bool = False,
+    quantization_config: Any = None,
     **hub: Any,
 ) -> Pipeline:
     """Puts a model and a detector together.
 
     Args:
-        model: A short name (`vitpose models` lists them), a folder, a hub repository, or an original `.pth` file.
+        model: A short name (`vitpose models` lists them), a folder, a hub repository, an original `.pth` file, or
+            a file that `export` wrote (`.onnx`, `.xml`, `.pt2`, `.engine`).
         detector: What finds the boxes: "rtdetr", "rtdetr:NAME", "onnx:FILE", "boxes:FILE" (COCO detections or
             annotations), "whole-picture" (one person a picture), an object with `detect`, or None if
             boxes are always given.
@@ -52,52 +65,130 @@ def load(
             number; the first, COCO, without it. Several, such as ["coco", "ap10k"], find people and animals in
             one call: each box goes to the first data set that has its class. Of a file with one head that
             does not say what it was trained on (an original `.pth`), the name says it.
-        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
-        dtype: "auto" (bfloat16 on a GPU that has it, else float32) or the name of a type.
+        engine: What runs the network: "torch", "onnxruntime", "openvino", "tensorrt"; "auto" is what an exported
+            file is made for, and torch for a checkpoint, which is converted for the others.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps"; with OpenVINO "cpu", "gpu", "npu".
+        dtype: "auto" (bfloat16 on a GPU that has it, and on a CPU that has it and is measured to be faster with it,
+            else float32) or the name of a type. What was chosen is in the engine's description.
         skeleton: Names and limbs of the keypoints, where the checkpoint's own are not wanted.
         labels: Classes of the detector to take, by COCO's names; "own" takes those of the data set ("person"
             where it names none), None all.
         min_score: Boxes that score less are dropped; the detector's own default without it.
         batch_size: At most this many crops at a time.
+        compile: Compile the network: the first batch of each size takes a minute, later ones are faster.
+        quantization_config: How torch's weights are quantised; see `VitPoseForPoseEstimation.from_pretrained`.
         **hub: revision, token, cache_dir, local_files_only, for the model.
 
     Raises:
         UnknownNameError: A name is not known.
-        InputError: The model has no such data set, or options contradict each other.
+        InputError: The model has no such data set; or engine, device and type do not go together.
         CheckpointError: Files are missing, damaged, or do not fit, or lack the data set's head.
+        MissingDependencyError: What runs the network is not installed.
     """
-    from .engine.torch import TorchEngine, choose_dtype
-    from .model.pose import VitPoseForPoseEstimation
-
     bones = None if skeleton is None else Skeleton.load(skeleton)
-    place = choose_device(device)
-    kind = choose_dtype(dtype, place)
-    estimators = {}
-    for part in _read_parts(model, dataset, hub):
-        network = VitPoseForPoseEstimation.from_checkpoint(part, dtype=kind, device=place)
-        processor = load_processor(model, network, **hub)
-        own = _with_skeleton(network.config.heads[0], bones, model)
-        engine = TorchEngine(network, *processor.scale_and_offset)
-        estimators[own.name] = Estimator(engine, processor, own.skeleton, batch_size, own)
-    if bones is not None and len(estimators) > 1:
+    runtime = check_engine(engine, model if is_exported(model) else None)
+    if is_exported(model):
+        refused = {
+            f"dataset {dataset!r}": dataset is not None,
+            "quantization_config": quantization_config is not None,
+            "compile": compile,
+        }
+        if given := [name for name, value in refused.items() if value]:
+            raise InputError(
+                f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for checkpoints, and {model} is an "
+                "exported file; export it so"
+            )
+        exported = open_engine(model, runtime, device=device, dtype=dtype)
+        parts: list[Found] = [(exported, exported.metadata.processor, exported.metadata.conventions)]
+    else:
+        parts = _load_checkpoint(model, runtime, device, dtype, dataset, quantization_config, compile, **hub)
+    if bones is not None and len(parts) > 1:
         raise InputError(f"the skeleton {bones.name!r} was given for several data sets; leave it out")
+    estimators = {}
+    for runner, processor, own in parts:
+        own = _with_skeleton(own, bones, model)
+        estimators[own.name] = Estimator(runner, processor, own.skeleton, batch_size, own)
     several = dataset is not None and not isinstance(dataset, str | int)
     estimator = MixedEstimator(estimators) if several else next(iter(estimators.values()))
     if labels == OWN_LABELS:
         found = [label for own in estimators.values() if own.conventions for label in own.conventions.classes]
         labels = tuple(dict.fromkeys(found)) or _PEOPLE
-    # The detector last: it may be a download, and whatever is misspelt has been said by now.
+    # The detector last: it may be a download, and whatever is misspelt has been said by now. Names of devices are
+    # torch's, which another runtime's are not.
+    place = device if runtime == "torch" or device == "cpu" else "auto"
     finder = (
         None
         if detector is None
-        else load_detector(detector, device=device, labels=labels, min_score=min_score)
+        else load_detector(detector, device=place, labels=labels, min_score=min_score)
     )
     return Pipeline(finder, estimator)
 
 
+def _load_checkpoint(
+    model: str | Path,
+    runtime: str,
+    device: str,
+    dtype: str,
+    dataset: str | int | Sequence[str | int] | None,
+    quantization_config: Any,
+    compiled: bool,
+    **hub: Any,
+) -> list[Found]:
+    """Returns what runs each of the data sets."""
+    from .engine.device import DeviceEngine
+    from .engine.torch import TorchEngine, choose_dtype
+    from .model.pose import VitPoseForPoseEstimation
+    from .model.quantisation import quantise
+
+    if runtime != "torch":
+        _refuse_of_torch(runtime, quantization_config, compiled)
+        return [
+            _convert(part, model, runtime, device, dtype, hub) for part in _read_parts(model, dataset, hub)
+        ]
+    place = choose_device(device)
+    wanted = choose_dtype(dtype, place)
+    kind = TorchEngine if place.type == "cpu" else DeviceEngine
+    found: list[Found] = []
+    for part in _read_parts(model, dataset, hub):
+        network = VitPoseForPoseEstimation.from_checkpoint(part, dtype=wanted, device=place)
+        processor = load_processor(model, network, **hub)
+        if quantization_config is not None:
+            quantise(network, quantization_config)
+        engine = kind(network, *processor.scale_and_offset, compiled)
+        found.append((engine, processor, network.config.heads[0]))
+    return found
+
+
+def _refuse_of_torch(runtime: str, quantization_config: Any, compiled: bool) -> None:
+    if quantization_config is not None:
+        raise InputError(
+            f"quantization_config is for engine 'torch', not for {runtime!r}; its int8 is made by "
+            "'vitpose export --int8'"
+        )
+    if compiled:
+        raise InputError(
+            f"compile is for engine 'torch', not for {runtime!r}, which compiles by itself; leave it out"
+        )
+
+
+def _convert(
+    part: Checkpoint, model: str | Path, runtime: str, device: str, dtype: str, hub: dict[str, Any]
+) -> Found:
+    """Returns another runtime that runs a checkpoint."""
+    from .deploy.conversion import write_onnx
+    from .model.pose import VitPoseForPoseEstimation
+
+    network = VitPoseForPoseEstimation.from_checkpoint(part)
+    processor, own = load_processor(model, network, **hub), network.config.heads[0]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        write_onnx(network, Metadata(str(model), "float32", processor, own.skeleton, own), path)
+        return open_engine(path, runtime, device=device, dtype=dtype), processor, own
+
+
 def _read_parts(
     model: str | Path, dataset: str | int | Sequence[str | int] | None, hub: dict[str, Any]
-) -> list[Any]:
+) -> list[Checkpoint]:
     """Returns one dense checkpoint for each data set; they share the tensors that are the same."""
     from .model.checkpoint import read_checkpoint
 
@@ -117,6 +208,65 @@ def _with_skeleton(own: Conventions, bones: Skeleton | None, model: str | Path) 
             f"{len(own.skeleton)}; pass the skeleton the model was trained on"
         )
     return own if bones is None else replace(own, skeleton=bones)
+
+
+def load_network(
+    model: str | Path, dtype: str, device: Any, dataset: str | int | None, **hub: Any
+) -> VitPoseForPoseEstimation:
+    """Returns the dense network of a data set; of the first one without a name."""
+    from .model.pose import VitPoseForPoseEstimation
+
+    (part,) = _read_parts(model, dataset, hub)
+    return VitPoseForPoseEstimation.from_checkpoint(part, dtype=dtype, device=device)
+
+
+def export(
+    model: str | Path = DEFAULT_MODEL,
+    to: str = "onnx",
+    out: str | Path | None = None,
+    *,
+    dataset: str | int | None = None,
+    skeleton: str | Path | Skeleton | None = None,
+    calibrate: str | Path | None = None,
+    force: bool = False,
+    **hub: Any,
+) -> Exported:
+    """Writes a model as a file that other runtimes run, and that `load` needs nothing beside.
+
+    The file takes any number of crops. It is run, and its maps compared with torch's, before it is written.
+
+    Args:
+        model: As in `load`, but no exported file.
+        to: "onnx", "openvino", "torch-export" or "tensorrt".
+        out: The file; the model's name in this folder without it.
+        dataset: Of which data set of a ViTPose++ model, by name or number; the file is that of a dense one.
+        skeleton: As in `load`.
+        calibrate: Quantise to int8, with ranges measured on these people: annotations (FILE, or FILE=FOLDER with
+            the folder of the pictures), or pictures of one person each (a folder, a glob).
+        force: Replace the file if it is there.
+        **hub: As in `load`.
+
+    Raises:
+        UnknownNameError: A name is not known.
+        InputError: The file is there, has the wrong ending, or the format has no int8.
+        CheckpointError: The model's files do not fit, or the exported one gives other maps than torch.
+        MissingDependencyError: What writes the format is not installed.
+        OutputError: The file cannot be written.
+    """
+    from .deploy.calibration import read_crops
+    from .deploy.export import Plan
+
+    if is_exported(model):
+        raise InputError(f"{model} is exported already; give the checkpoint that it was made of")
+    plan = Plan.make(to, out, str(model), calibrate is not None, force)
+    network = load_network(model, "float32", "cpu" if to != "tensorrt" else "cuda", dataset, **hub)
+    processor = load_processor(model, network, **hub)
+    own = _with_skeleton(
+        network.config.heads[0], None if skeleton is None else Skeleton.load(skeleton), model
+    )
+    crops = None if calibrate is None else read_crops(calibrate, processor)
+    name = Path(model).name if Path(model).exists() else str(model)  # files carry no paths of this machine
+    return plan.write(network, Metadata(name, "float32", processor, own.skeleton, own), crops)
 
 
 def load_processor(model: str | Path, network: VitPoseForPoseEstimation, **hub: Any) -> VitPoseImageProcessor:

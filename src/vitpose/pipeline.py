@@ -6,10 +6,11 @@ Knows no particular detector or engine; `loading` puts one together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -23,8 +24,13 @@ from .image import MAX_PIXELS, read_image
 from .mixed_poses import MixedPoses
 from .poses import Poses
 
+if TYPE_CHECKING:
+    from .video.stream import Stream
+
 PICTURES_AT_ONCE = 8
-"""Pictures whose boxes share batches; bounds the memory, whatever the number of pictures."""
+"""Pictures whose boxes share batches. Twice as many are in memory at most, whatever the number of pictures: the
+next ones are read meanwhile."""
+_READERS = 2
 
 # Measured on the fully labelled people of COCO: a box is 1.28 x as wide and 1.20 x as high as the extent
 # of its keypoints.
@@ -134,19 +140,60 @@ class Pipeline:
                 raise BoxError(
                     f"there are {len(sources)} pictures and {len(boxes)} entries of boxes; give one entry a picture"
                 )
-        numbered = enumerate(sources)
-        while group := list(islice(numbered, PICTURES_AT_ONCE)):
-            yield from self._group(group, boxes, flip_test, max_pixels)
+        start = 0
+        for results in _read_ahead(sources, max_pixels):
+            given = None if boxes is None else boxes[start : start + len(results)]
+            yield from self._complete(results, given, flip_test)
+            start += len(results)
 
-    def _group(
-        self, group: list[tuple[int, Any]], boxes: Sequence[Any] | None, flip_test: bool, max_pixels: int
+    def stream(self, source: Any, **options: Any) -> Stream:
+        """Finds the poses in a video, frame by frame, with identities.
+
+            with pipe.stream("clip.mp4", detect_every=5) as frames:
+                for frame in frames:
+                    print(frame.time_s, frame.poses.ids)
+
+        Decoding runs ahead in a thread. Memory stays the same, however long the video is.
+
+        Args:
+            source: A video file; "webcam" or "webcam:1"; an address (rtsp://, http://, …); or an image sequence: a
+                list or iterator of pictures, a folder, or a glob.
+            **options: Keywords, all with defaults:
+
+                - detect_every: Look for people in every so-manieth frame; in between, a box goes where the
+                  person's pose went (1).
+                - track: Whether people get identities (True); or an object with `update`, see
+                  `vitpose.video.tracking.BoxTracker`.
+                - smooth: Smooth the points of each identity (False): True, or a
+                  `vitpose.video.smoothing.OneEuro`.
+                - flip_test: As in calling the pipeline.
+                - rate: Frames per second of an image sequence (25).
+                - live: Drop old frames rather than fall behind (None: cameras and streaming addresses).
+                - timeout_s: When an address that says nothing has stalled (10).
+                - reconnect: How often a live source that stalls or ends is opened again (0).
+
+        Returns:
+            An iterator of `vitpose.video.stream.PoseFrame`. Its `problems` say what could not be read.
+
+        Raises:
+            VideoError: The source cannot be opened, or no frame of it can be read.
+            InputError: An option cannot be used, or the pipeline has no detector.
+            MissingDependencyError: PyAV, or the library that tracks, is not installed.
+        """
+        from .video.stream import open_stream
+
+        _ = self.estimator.skeleton  # one, or an error: identities and smoothing are of one
+        return open_stream(self, source, **options)
+
+    def _complete(
+        self, results: list[Prediction], boxes: Sequence[Any] | None, flip_test: bool
     ) -> list[Prediction]:
-        results = [_read(source, max_pixels) for _, source in group]
+        """Returns what was read with what is found in it."""
         images = {row: own.image for row, own in enumerate(results) if own.image is not None}
         if boxes is None:
             found = self._detect(images, [own.name for own in results])
         else:
-            found = {row: _given(boxes[group[row][0]], image) for row, image in images.items()}
+            found = {row: _given(boxes[row], image) for row, image in images.items()}
         settles = boxes is None and self.detector is not None and self.detector.settles
         people = {row: own for row, own in found.items() if isinstance(own, Detections)}
         outcomes: dict[int, Any] = {**found, **self._estimate(images, people, flip_test, settles)}
@@ -203,6 +250,40 @@ class Pipeline:
             if poses.scores.mean() > best.scores.mean():
                 best = poses
         return best
+
+
+def _read_ahead(sources: Iterable[Any], max_pixels: int) -> Iterator[list[Prediction]]:
+    """Yields the sources as they were read, a group at a time, while the next group is being read.
+
+    The iterator is asked in the caller's own thread; what it raises comes after all that it gave before.
+    """
+    pool = ThreadPoolExecutor(
+        _READERS, thread_name_prefix="vitpose-reader"
+    )  # decoding releases Python's lock
+    remaining = iter(sources)
+    try:
+        group, failure = _begin(remaining, pool, max_pixels)
+        while group:
+            results = [reading.result() for reading in group]
+            group, failure = ([], failure) if failure else _begin(remaining, pool, max_pixels)
+            yield results
+        if failure:
+            raise failure
+    finally:  # also when the caller has seen enough
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin(
+    sources: Iterator[Any], pool: ThreadPoolExecutor, max_pixels: int
+) -> tuple[list[Future[Prediction]], Exception | None]:
+    """Begins to read a group; returns with it what the iterator raised."""
+    group: list[Future[Prediction]] = []
+    try:
+        for source in islice(sources, PICTURES_AT_ONCE):
+            group.append(pool.submit(_read, source, max_pixels))
+    except Exception as error:
+        return group, error
+    return group, None
 
 
 def _read(source: Any, max_pixels: int) -> Prediction:

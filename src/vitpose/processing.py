@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from .boxes import Size, as_rows, as_xyxy, refuse_outside, xyxy_from_xywh
 from .conventions import Conventions
-from .crop import Warp, normalise
+from .crop import Warp, crop_all, normalise
 from .errors import BoxError, CheckpointError, InputError, UnknownNameError
 from .files import write_json
 from .heatmap import Decoding, decode
@@ -200,12 +200,12 @@ class VitPoseImageProcessor:
                 f"there are {len(pictures)} pictures and {len(boxes)} lists of boxes; give one list of "
                 "(left, top, width, height) a picture, an empty one for a picture without people"
             )
-        crops = [np.zeros((0, self.size.height, self.size.width, 3), np.uint8)]
+        warps = []
         for picture, own in zip(pictures, boxes, strict=True):
             xyxy = _xyxy_of(own)
             refuse_outside(xyxy, Size.of(picture))
-            crops.append(self.warp_boxes(xyxy).crop(picture))
-        return np.concatenate(crops)
+            warps.append(self.warp_boxes(xyxy))
+        return crop_all(pictures, warps, self.size)
 
     def post_process_pose_estimation(
         self,

@@ -54,7 +54,9 @@ def test_a_picture_gives_a_drawn_picture_and_json() -> None:
     make_picture("a.png")
     result = predict("a.png")
     assert result.exit_code == 0, result.output
-    assert re.fullmatch(r"1 picture, 1 person in \d+\.\d s; results in predictions\n", result.stdout)
+    assert re.fullmatch(
+        r"1 picture, 1 person in \d+\.\d s with torch, \w+, \w+; results in predictions\n", result.stdout
+    )
     assert result.stderr == ""
     assert written() == {"a.jpg", "poses.json"}
     assert vitpose.read_image("predictions/a.jpg").shape == (80, 60, 3)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitpose.data.annotations import Annotations, read_coco
+from vitpose.data.annotations import Annotations, read_annotations
 from vitpose.skeleton import Skeleton
 
 COCO = Skeleton.load("coco")
@@ -57,4 +57,4 @@ def write_set(folder: Path, count: int = 5, skeleton: Skeleton = COCO, seed: int
 def people(tmp_path: Path) -> Annotations:
     """Ten people of COCO's skeleton in five pictures."""
     file = write_set(tmp_path / "set")
-    return read_coco(file, file.parent / "images")
+    return read_annotations(file)

@@ -12,8 +12,6 @@ from vitpose.data.annotations import (
     Annotations,
     check_pictures,
     read_annotations,
-    read_coco,
-    read_mpii,
     shared_skeleton,
 )
 from vitpose.errors import InputError, SkeletonError
@@ -118,25 +116,25 @@ def test_skeletons_without_a_common_point(tmp_path: Path) -> None:
 
 def test_a_file_that_names_no_keypoints_needs_a_skeleton(tmp_path: Path) -> None:
     file = write(tmp_path, [row(1)], categories=None)
-    with pytest.raises(SkeletonError, match=r"does not name its keypoints .* give a skeleton: aic"):
+    with pytest.raises(SkeletonError, match=r"categories do not name the keypoints; give a skeleton: aic"):
         read_annotations(file)
     given = Skeleton("mine", ("a", "b", "c"))
-    assert read_coco(file, tmp_path, given).skeleton is given
+    assert read_annotations(file, skeleton=given).skeleton is given
 
 
 def test_another_order_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path, [row(1)])
-    with pytest.raises(SkeletonError, match=r"in another order, left_tip, .* use map_to"):
-        read_coco(file, tmp_path, Skeleton("mine", ("pivot", "left_tip", "right_tip")))
+    with pytest.raises(SkeletonError, match=r"in another order, left_tip, .* by name"):
+        read_annotations(file, skeleton=Skeleton("mine", ("pivot", "left_tip", "right_tip")))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "is not JSON"),
-        ('{"images": []}', "is not of COCO's form; it needs the lists"),
-        ("3", "is not of COCO's form"),
-        ('[{"joints": []}]', "is not of MPII's form; it must be a list of rows"),
+        ('{"images": []}', r"holds the keys \['images'\]; COCO's form is \{images"),
+        ("3", "holds 3; COCO's form is"),
+        ('[{"joints": []}]', "is not of MPII's form, which is a list of rows"),
     ],
 )
 def test_other_files(tmp_path: Path, text: str, message: str) -> None:
@@ -147,7 +145,7 @@ def test_other_files(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none.json cannot be read: No such file.*check the path"):
+    with pytest.raises(InputError, match=r"none.json cannot be read \(No such file.*give an annotation file"):
         read_annotations(tmp_path / "none.json")
 
 
@@ -161,7 +159,7 @@ def test_mpii_counts_from_one(tmp_path: Path) -> None:
         good | {"joints_vis": [1] * 16, "center": None},
     ]
     (tmp_path / "mpii.json").write_text(json.dumps(rows))
-    people = read_mpii(tmp_path / "mpii.json", tmp_path)
+    people = read_annotations(tmp_path / "mpii.json")
     assert people.skeleton.name == "mpii"
     assert people.boxes.tolist() == [[150, 72.5, 450, 372.5]]
     assert people.xy[0, 0].tolist() == [10, 20]
@@ -207,7 +205,7 @@ def test_published_forms(shared_data: Path, file: str, skeleton: str, counts: tu
 
 def test_whole_bodies_are_joined(shared_data: Path) -> None:
     folder = shared_data / "samples" / "coco"
-    people = read_coco(folder / "test_coco_wholebody.json", folder, "coco-wholebody")
+    people = read_annotations(folder / "test_coco_wholebody.json")
     assert people.xy.shape == (12, 133, 2)
     assert (people.labelled.sum(axis=1) > 17).any()
 

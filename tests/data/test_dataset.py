@@ -29,7 +29,7 @@ def test_a_sample(people: Annotations) -> None:
     grid = Size(48, 64)
     targets, seen = encode(warp.to_grid(people.xy[3:4], grid), people.labelled[3:4], grid)
     np.testing.assert_allclose(sample["targets"], targets[0], atol=1e-5)
-    np.testing.assert_allclose(sample["weights"], seen[0] * np.array(people.skeleton.weights), rtol=1e-6)
+    np.testing.assert_array_equal(sample["weights"], seen[0])
     assert sample["meta"] == {"index": 3, "pass": 0, "source": 0, "id": people.ids[3]}
     assert sample["pixels"].dtype == torch.uint8
 
@@ -53,12 +53,20 @@ def test_targets_are_where_the_points_are(people: Annotations) -> None:
 
 def test_the_plain_convention_gets_targets_of_msra(people: Annotations) -> None:
     plain = VitPoseImageProcessor(size=Size(192, 256), warp="plain", shift_heatmap=True)
-    sample = PoseDataset(people, plain, sigma=1.5, joint_weights=False)[0]
+    sample = PoseDataset(people, plain, sigma=1.5)[0]
     warp, grid = Warp.from_boxes(people.boxes[:1], Size(192, 256), "plain"), Size(48, 64)
     points = warp.to_grid(people.xy[:1], grid)
     targets, seen = encode(points, people.labelled[:1], grid, 1.5, unbiased=False)
     np.testing.assert_allclose(sample["targets"], targets[0], atol=1e-5)
     np.testing.assert_array_equal(sample["weights"], seen[0])
+
+
+def test_joint_weights_on_request(people: Annotations) -> None:
+    plain, weighted = PoseDataset(people)[2], PoseDataset(people, joint_weights=True)[2]
+    expected = plain["weights"].numpy() * np.array(people.skeleton.weights, np.float32)
+    np.testing.assert_array_equal(weighted["weights"], expected)
+    assert set(plain["weights"].unique().tolist()) == {0.0, 1.0}
+    assert 1.5 in weighted["weights"]
 
 
 def test_normalised_pixels(people: Annotations) -> None:

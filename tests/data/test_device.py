@@ -31,10 +31,14 @@ def packed(people: Annotations, tmp_path: Path) -> Packed:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("convention", ["udp", "plain"])
-def test_the_same_view_gives_the_same_sample(packed: Packed, convention: str, device: str) -> None:
+@pytest.mark.parametrize(("convention", "weighted"), [("udp", True), ("plain", False)])
+def test_the_same_view_gives_the_same_sample(
+    packed: Packed, convention: str, weighted: bool, device: str
+) -> None:
     processor = VitPoseImageProcessor(size=Size(96, 128), warp=convention)
-    loader = DeviceLoader(packed, MixSampler([10]), 4, processor, RECIPE, device=device)
+    loader = DeviceLoader(
+        packed, MixSampler([10]), 4, processor, RECIPE, joint_weights=weighted, device=device
+    )
     rows = np.array([3, 9, 3, 0, 7])
     people = packed.select(rows)
     view = RECIPE.draw(people, processor.size, convention, np.random.default_rng(2))
@@ -46,7 +50,7 @@ def test_the_same_view_gives_the_same_sample(packed: Packed, convention: str, de
     levels = (batch["pixels"].cpu().numpy() - offset[:, None, None]) / scale[:, None, None]
     # Numpy's way rounds after the warp and after the colours; the device never does.
     assert np.abs(levels.transpose(0, 2, 3, 1) - expected).max() <= 2
-    targets, weights = targets_of(people, view)
+    targets, weights = targets_of(people, view, joint_weights=weighted)
     np.testing.assert_allclose(batch["targets"].cpu(), targets, atol=1e-4)
     np.testing.assert_allclose(batch["weights"].cpu(), weights, rtol=1e-6)
 
@@ -90,7 +94,7 @@ def test_a_batch_depends_on_who_is_in_it_alone(packed: Packed) -> None:
 
 def test_without_variation(packed: Packed) -> None:
     processor = VitPoseImageProcessor(size=Size(48, 64), do_normalize=False, rescale_factor=1.0)
-    loader = DeviceLoader(packed, MixSampler([10]), 10, processor, joint_weights=False, device="cpu")
+    loader = DeviceLoader(packed, MixSampler([10]), 10, processor, device="cpu")
     (batch,) = loader
     rows = batch["meta"]["index"]
     view = View.plain(packed.boxes[rows], processor.size)

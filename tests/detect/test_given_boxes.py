@@ -175,8 +175,8 @@ class TestCocoBoxes:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ({"boxes": []}, r"holds the keys \['boxes'\]; needed is a list"),
-            (3, "holds 3; needed is a list"),
+            ({"boxes": []}, r"holds the keys \['boxes'\]; COCO's form is"),
+            (3, "holds 3; COCO's form is"),
             ([row(), 5], "row 1: image_id, category_id and bbox are needed, not 5"),
             ([{"image_id": 7, "bbox": [0, 0, 1, 1]}], "row 0: image_id, category_id and bbox are needed"),
             ([row(None)], "row 0: image_id None must be a number or a text"),

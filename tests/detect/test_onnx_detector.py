@@ -10,8 +10,8 @@ import pytest
 
 from vitpose.boxes import Size, iou, xyxy_from_xywh
 from vitpose.detect import Detector, OnnxDetector
-from vitpose.detect.onnx import PAD_GREY, _choose_providers, fit_inside, letterbox
-from vitpose.errors import CheckpointError, InputError, UnknownNameError
+from vitpose.detect.onnx import PAD_GREY, fit_inside, letterbox
+from vitpose.errors import CheckpointError, UnknownNameError
 from vitpose.image import read_image
 
 pytest.importorskip("onnxruntime")
@@ -233,27 +233,6 @@ def test_whole_numbers_in_are_another_layout(tmp_path: Path):
 def test_an_unknown_label_gets_the_nearest(yolox: Path):
     with pytest.raises(UnknownNameError, match=r"'persn'; did you mean person\?"):
         OnnxDetector(yolox, labels=["persn"])
-
-
-class TestProviders:
-    BOTH = ("CUDAExecutionProvider", "CPUExecutionProvider")
-
-    def test_auto_takes_the_gpu_where_there_is_one(self):
-        assert _choose_providers("auto", self.BOTH)[0] == ("CUDAExecutionProvider", {"device_id": "0"})
-        assert _choose_providers("auto", self.BOTH[1:]) == ["CPUExecutionProvider"]
-
-    def test_one_can_be_asked_for(self):
-        assert _choose_providers("cpu", self.BOTH) == ["CPUExecutionProvider"]
-        assert _choose_providers("cuda:1", self.BOTH)[0] == ("CUDAExecutionProvider", {"device_id": "1"})
-
-    @pytest.mark.parametrize("device", ["tpu", "cuda:x", "auto:1", ""])
-    def test_an_unknown_device(self, device: str):
-        with pytest.raises(InputError, match=f"device '{device}' is not understood; .* cuda or cuda:N"):
-            _choose_providers(device, self.BOTH)
-
-    def test_no_gpu(self):
-        with pytest.raises(InputError, match="there is only CPUExecutionProvider; install onnxruntime-gpu"):
-            _choose_providers("cuda", self.BOTH[1:])
 
 
 class TestLetterbox:

@@ -87,7 +87,7 @@ def test_a_skeleton_of_ones_own(write: Callable[..., Path], tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ([GOOD], r"holds a list, whose rows are not MPII's .*; annotations in COCO's form are"),
+        ([GOOD], r"not of MPII's form, .*; nor of COCO's, which is \{images, annotations, categories\}"),
         ({"images": []}, r"holds the keys \['images'\]"),
         (content(images=[{"file_name": "a"}]), "image 0: an image needs an id"),
         (
@@ -112,7 +112,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_points_without_one_list_of_names(write: Callable[..., Path]) -> None:
     kinds = [{"id": 1, "keypoints": NAMES}, {"id": 2, "keypoints": ["x", "y", "z"]}]
-    with pytest.raises(SkeletonError, match="its categories have different keypoints; pass a skeleton"):
+    with pytest.raises(SkeletonError, match="its categories have different keypoints; give a skeleton"):
         read_annotations(write(content(GOOD, {**GOOD, "category_id": 2}, categories=kinds)))
 
 

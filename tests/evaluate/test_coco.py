@@ -122,5 +122,5 @@ def test_refuses_points_without_sigmas(write: Callable[..., Path], invent: Calla
         InputError, match=r"skeleton 'custom' .* has no sigmas, which average precision needs"
     ):
         evaluate_predictions([], path, metrics=["coco"])
-    with pytest.raises(SkeletonError, match="do not name the keypoints; pass a skeleton"):
+    with pytest.raises(SkeletonError, match="do not name the keypoints; give a skeleton"):
         evaluate_predictions([], write({**content, "categories": []}))

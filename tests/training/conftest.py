@@ -13,30 +13,33 @@ from vitpose.training.recipe import Recipe, build
 POINTS = ("tip", "left_end", "right_end", "middle", "tail")
 
 
-def draw_arrow(rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
-    """A picture of an arrow whose five points are known."""
+def draw_arrow(rng: np.random.Generator, tilt_deg: float = 0.0) -> tuple[Image.Image, np.ndarray]:
+    """A picture of an arrow whose five points are known, turned by up to so much."""
     image = Image.fromarray(rng.integers(0, 60, (96, 72, 3), dtype=np.uint8))
     x, y = rng.uniform([26, 20], [46, 32])
     length, half = rng.uniform(34, 50), rng.uniform(9, 15)
-    points = np.array(
-        [[x, y], [x + half, y + half], [x - half, y + half], [x, y + length / 2], [x, y + length]]
-    )
+    shape = np.array([[0, 0], [half, half], [-half, half], [0, length / 2], [0, length]])
+    points = shape + np.array([x, y])
+    angle = np.deg2rad(tilt_deg * rng.uniform(-1, 1))
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    points = (points - points[3]) @ turn + points[3]
     pen = ImageDraw.Draw(image)
     for a, b in ((0, 1), (0, 2), (0, 4)):
         pen.line([*points[a], *points[b]], fill=(240, 200, 40), width=3)
     return image, points
 
 
-@pytest.fixture(scope="session")
-def arrows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty drawn pictures with five invented keypoints, in COCO's form."""
-    folder, rng = tmp_path_factory.mktemp("arrows"), np.random.default_rng(0)
-    images, annotations = [], []
-    for index in range(40):
-        image, points = draw_arrow(rng)
-        image.save(folder / f"{index}.png")
+def _write_arrows(
+    file: Path, images: Path, count: int, rng: np.random.Generator, tilt_deg: float = 0.0
+) -> np.ndarray:
+    """Draws pictures into a folder and writes their COCO file; returns the points (n, 5, 2)."""
+    images.mkdir(exist_ok=True)
+    drawn = [draw_arrow(rng, tilt_deg) for _ in range(count)]
+    pictures, annotations = [], []
+    for index, (image, points) in enumerate(drawn):
+        image.save(images / f"{index}.png")
         low, high = points.min(axis=0) - 4, points.max(axis=0) + 4
-        images.append({"id": index, "file_name": f"{index}.png", "width": 72, "height": 96})
+        pictures.append({"id": index, "file_name": f"{index}.png", "width": 72, "height": 96})
         annotations.append(
             {
                 "id": index,
@@ -49,14 +52,22 @@ def arrows(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "keypoints": np.column_stack([points, np.full(5, 2)]).ravel().tolist(),
             }
         )
-    category = {
-        "id": 1,
-        "name": "arrow",
-        "keypoints": list(POINTS),
-        "skeleton": [[1, 2], [1, 3], [1, 4], [4, 5]],
-    }
-    table = {"images": images, "annotations": annotations, "categories": [category]}
-    (folder / "arrows.json").write_text(json.dumps(table))
+    limbs = [[1, 2], [1, 3], [1, 4], [4, 5]]
+    category = {"id": 1, "name": "arrow", "keypoints": list(POINTS), "skeleton": limbs}
+    file.write_text(json.dumps({"images": pictures, "annotations": annotations, "categories": [category]}))
+    return np.array([points for _, points in drawn])
+
+
+@pytest.fixture
+def write_arrows() -> Callable[..., np.ndarray]:
+    return _write_arrows
+
+
+@pytest.fixture(scope="session")
+def arrows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty drawn pictures with five invented keypoints, in COCO's form."""
+    folder = tmp_path_factory.mktemp("arrows")
+    _write_arrows(folder / "arrows.json", folder, 40, np.random.default_rng(0))
     (folder / "arrow.toml").write_text(
         f'name = "arrow"\nkeypoints = {json.dumps(POINTS)}\n'
         'limbs = [["tip", "left_end"], ["tip", "right_end"], ["tip", "middle"], ["middle", "tail"]]\n'

@@ -42,6 +42,7 @@ def test_a_file_becomes_a_recipe_and_flags_change_it(table: dict, toml_of: Calla
         ({"validation": [{"images": "x"}]}, InputError, r"validation\[0\] has no 'annotations', which"),
         ({"validation": [{"annotations": "a/b.json", "images": "x"}] * 2}, InputError, "same name: .*'a/b'"),
         ({"augmentation": {"flipp": 1}}, UnknownNameError, "key in augmentation 'flipp'; did you mean flip"),
+        ({"optimizer": {"kind": "muon"}, "loop": {"strategy": "fsdp"}}, InputError, "take 'adamw', or 'ddp'"),
         ({"stages": [{"lop": {}}]}, UnknownNameError, r"key in stages\[0\] 'lop'; did you mean loop"),
         ({"stages": [{"loop": {"epoch": 1}}]}, UnknownNameError, r"key in stages\[0\].loop 'epoch'"),
         ({"stages": [{}, {"loop": {"minutes": 1}}]}, InputError, r"stages\[1\].loop.minutes cannot differ"),

@@ -1,14 +1,16 @@
-"""The recipes in recipes/: each can be read, and the published ones are what was published."""
+"""The recipes in recipes/ and in the docs: each can be read, and the published ones are what was published."""
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from vitpose.model.config import VitPoseConfig
 from vitpose.training.optimizer import rate_factor
-from vitpose.training.recipe import Recipe, read_recipe
+from vitpose.training.recipe import Recipe, build, read_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
@@ -28,6 +30,17 @@ def test_it_can_be_read_and_says_its_command(path: Path) -> None:
     assert f"# vitpose train recipes/{path.name}" in path.read_text()
     for stage in recipe.split():
         assert isinstance(stage, Recipe)
+
+
+def test_what_the_docs_show_is_a_recipe() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    blocks = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    tables = [tomllib.loads(block) for block in blocks if re.search(r"^\[\[", block, re.MULTILINE)]
+    recipes = [
+        build(Recipe, {"name": "shown", "sources": [{"pack": "pack"}], **table}, "the recipe")
+        for table in tables
+    ]
+    assert {len(recipe.split()) for recipe in recipes} == {1, 2}
 
 
 @pytest.mark.parametrize("decoder", ["classic", "simple"])

@@ -1,4 +1,4 @@
-"""The command line: `vitpose predict`, `evaluate`, `train`, `models`, `convert`, `data`.
+"""The command line: `vitpose predict`, `evaluate`, `train`, `models`, `convert`, `export`, `benchmark`, `data`.
 
 Owns how errors and interruptions leave the program. Every command has a module of its own; none of
 them imports a network before it needs one, so that `vitpose --help` is quick.
@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import VitPoseError
-from . import convert, data, evaluate, models, predict, train
+from . import benchmark, convert, data, evaluate, export, models, predict, train
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -74,4 +74,6 @@ app.command()(evaluate.evaluate)
 app.command(context_settings=train.SETTINGS)(train.train)
 app.command()(models.models)
 app.command()(convert.convert)
+app.command()(export.export)
+app.command()(benchmark.benchmark)
 app.add_typer(data.data, name="data")

@@ -102,9 +102,8 @@ def pack(
 
 
 def _read(source: str, skeleton: str | None) -> Annotations:
-    from ..data.annotations import read_annotations
+    from ..data.annotations import read_annotations, split_source
     from ..skeleton import Skeleton
 
-    file, _, folder = (source, "", "") if Path(source).exists() else source.partition("=")
-    people = read_annotations(file, folder or None)
+    people = read_annotations(*split_source(source))
     return people if skeleton is None else people.map_to(Skeleton.load(skeleton))

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError
 from ..hub import DEFAULT_MODEL
-from .options import MODEL_PANEL, BatchSize, Dataset, Device, Dtype, FlipTest, Model, read_dataset
+from .options import MODEL_PANEL, BatchSize, Dataset, Device, Dtype, Engine, FlipTest, Model, read_dataset
 
 if TYPE_CHECKING:
     from ..evaluate import Report
@@ -68,6 +68,7 @@ def evaluate(
     model: Model = DEFAULT_MODEL,
     flip_test: FlipTest = False,
     dataset: Dataset = None,
+    engine: Engine = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = 32,
@@ -142,6 +143,7 @@ def evaluate(
         )
     else:
         loading: dict[str, Any] = {
+            "engine": engine,
             "device": device,
             "dtype": dtype,
             "dataset": read_dataset(dataset),

@@ -15,7 +15,15 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -63,7 +71,7 @@ class Job:
         refuse_unwritable(self.out)
         sources = self._find(arguments)
         if not sources:
-            self._print_failures()
+            print_failures(self.failures)
             return FAILED
         writer = Writer(self.out, kinds, sources, self.threshold)
         with say_while("loading the model"):
@@ -71,8 +79,8 @@ class Job:
         try:
             self._go_through(sources, pipe, writer)
         finally:  # after Ctrl-C too
-            self._print_summary(writer, len(sources), time.perf_counter() - start)
-            self._print_failures()
+            self._print_summary(writer, len(sources), time.perf_counter() - start, pipe)
+            print_failures(self.failures)
         return FAILED if self.failures else DONE
 
     def _find(self, arguments: Sequence[str]) -> list[str | Path]:
@@ -107,25 +115,28 @@ class Job:
         # Most messages begin with the name, which has a column of its own.
         self.failures.append((name, reason.removeprefix(name).lstrip()))
 
-    def _print_summary(self, writer: Writer, wanted: int, seconds: float) -> None:
+    def _print_summary(self, writer: Writer, wanted: int, seconds: float, pipe: Pipeline) -> None:
         done = "" if writer.pictures == wanted else f"{writer.pictures} of "
-        counts = [done + _counted(wanted, "picture"), _counted(writer.people, "person", "people")]
+        counts = [done + counted(wanted, "picture"), counted(writer.people, "person", "people")]
         if self.failures:
-            counts.append(_counted(len(self.failures), "failure"))
-        line = f"{', '.join(counts)} in {seconds:.1f} s; results in {self.out}"
+            counts.append(counted(len(self.failures), "failure"))
+        engine = pipe.estimator.engine.description
+        line = f"{', '.join(counts)} in {seconds:.1f} s with {engine}; results in {self.out}"
         style = "yellow" if done or self.failures else "green"
         Console(highlight=False).print(Text(line, style=style), soft_wrap=True)
 
-    def _print_failures(self) -> None:
-        if not self.failures:
-            return
-        console = Console(stderr=True)
-        table = Table(box=box.SIMPLE_HEAD, header_style="bold red")
-        table.add_column("failed", overflow="fold", max_width=max(20, console.width // 2))
-        table.add_column("why", overflow="fold")
-        for name, reason in self.failures:
-            table.add_row(Text(name), Text(reason))
-        console.print(table)
+
+def print_failures(failures: Sequence[tuple[str, str]]) -> None:
+    """Prints a table of what failed and why, if anything did."""
+    if not failures:
+        return
+    console = Console(stderr=True)
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold red")
+    table.add_column("failed", overflow="fold", max_width=max(20, console.width // 2))
+    table.add_column("why", overflow="fold")
+    for name, reason in failures:
+        table.add_row(Text(name), Text(reason))
+    console.print(table)
 
 
 def _identity(picture: str | Path) -> str:
@@ -145,7 +156,8 @@ def _outside(folder: Path, pictures: Sequence[str | Path]) -> list[str | Path]:
     return [one for one in pictures if isinstance(one, str) or not one.resolve().is_relative_to(inside)]
 
 
-def _counted(number: int, one: str, several: str = "") -> str:
+def counted(number: int, one: str, several: str = "") -> str:
+    """Returns a number with its noun: "1 picture", "2 people"."""
     return f"{number} {one if number == 1 else several or f'{one}s'}"
 
 
@@ -160,11 +172,18 @@ def say_while(what: str) -> Iterator[None]:
         yield
 
 
+class _Rate(ProgressColumn):
+    """So many a second, of late."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if not task.speed else f"{task.speed:.1f}/s")
+
+
 @contextmanager
-def show_progress(what: str = "pictures") -> Iterator[Callable[[int, int], None]]:
+def show_progress(what: str = "pictures") -> Iterator[Callable[[int, int | None], None]]:
     """Shows a bar on a terminal, which what this yields moves on: done, of all; shows nothing elsewhere."""
     console = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -11,7 +11,8 @@ MODEL_PANEL = "The model"
 Model = Annotated[
     str,
     typer.Option(
-        help="A short name (see 'vitpose models'), a folder, a hub repository, or an original .pth file.",
+        help="A short name (see 'vitpose models'), a folder, a hub repository, an original .pth file, or what "
+        "'vitpose export' wrote.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
@@ -33,6 +34,14 @@ Dataset = Annotated[
         rich_help_panel=MODEL_PANEL,
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="What runs the network: torch, onnxruntime, openvino, tensorrt; auto is what an exported file is made "
+        "for, and torch for a checkpoint.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps.", rich_help_panel=MODEL_PANEL),
@@ -40,7 +49,8 @@ Device = Annotated[
 Dtype = Annotated[
     str,
     typer.Option(
-        help="auto (bfloat16 on a GPU that has it), float32, float16, bfloat16.", rich_help_panel=MODEL_PANEL
+        help="auto (bfloat16 where the device has it and is faster with it), float32, float16, bfloat16.",
+        rich_help_panel=MODEL_PANEL,
     ),
 ]
 BatchSize = Annotated[

@@ -9,10 +9,10 @@ import typer
 
 from ..errors import InputError
 from ..hub import DEFAULT_MODEL
-from .options import MODEL_PANEL, BatchSize, Dataset, Device, Dtype, FlipTest, Model, read_dataset
+from .options import MODEL_PANEL, BatchSize, Dataset, Device, Dtype, Engine, FlipTest, Model, read_dataset
 
 DEFAULT_DETECTOR = "rtdetr"
-_PEOPLE, _OUTPUT = "Finding people", "Output"
+_PEOPLE, _OUTPUT, _VIDEO, _MANY = "Finding people", "Output", "Videos", "Very many pictures"
 
 
 def predict(
@@ -22,7 +22,7 @@ def predict(
             metavar="SOURCE",
             show_default=False,
             help="Files, folders (with the folders in them), globs such as 'photos/**/*.jpg', http(s) "
-            "addresses. After -- names may begin with a dash.",
+            "addresses; or videos, webcam, webcam:1, rtsp:// addresses. After -- names may begin with a dash.",
         ),
     ],
     model: Model = DEFAULT_MODEL,
@@ -35,6 +35,7 @@ def predict(
         ),
     ] = None,
     dataset: Dataset = None,
+    engine: Engine = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = 32,
@@ -75,22 +76,25 @@ def predict(
         ),
     ] = None,
     out: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR",
-            help="Folder for all results. A search that comes across it passes over the pictures in it.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = Path("predictions"),
-    save: Annotated[
         str,
         typer.Option(
-            metavar="KINDS",
-            help="What to write, separated by commas: pictures (drawn), json (poses.json), coco (coco.json "
-            "and coco_images.json), csv (poses.csv).",
+            metavar="DIR",
+            help="Folder for all results. A search that comes across it passes over the pictures in it. With "
+            "the suffix .parquet: the folder of one table of all pictures, which an interrupted run goes on with.",
             rich_help_panel=_OUTPUT,
         ),
-    ] = "pictures,json",
+    ] = "predictions",
+    save: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KINDS",
+            show_default="pictures,json; for videos video,jsonl",
+            help="What to write, separated by commas. For pictures: pictures (drawn), json (poses.json), coco "
+            "(coco.json and coco_images.json), csv (poses.csv). For videos: video (drawn, mp4), jsonl, csv, "
+            "parquet, coco, posetrack, dlc and dlc-h5 (DeepLabCut).",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
     threshold: Annotated[
         float,
         typer.Option(
@@ -103,8 +107,61 @@ def predict(
     max_pixels: Annotated[
         int | None, typer.Option(min=1, show_default="200 million", help="Refuse larger pictures.")
     ] = None,
+    detect_every: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Look for people in every Nth frame; in between, boxes follow from the poses.",
+            rich_help_panel=_VIDEO,
+        ),
+    ] = 1,
+    track: Annotated[
+        bool, typer.Option(help="Give people identities over time.", rich_help_panel=_VIDEO)
+    ] = True,
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="Smooth each identity's points.", rich_help_panel=_VIDEO)
+    ] = False,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Take a folder or glob of pictures as one video of so many frames a second.",
+            rich_help_panel=_VIDEO,
+        ),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            help="An address that says nothing for so long has stalled.",
+            rich_help_panel=_VIDEO,
+        ),
+    ] = 10,
+    reconnect: Annotated[
+        int,
+        typer.Option(min=0, help="Open a live stream so many times again.", rich_help_panel=_VIDEO),
+    ] = 0,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Processes, each with a model of its own (with --out NAME.parquet); 0 is this process.",
+            rich_help_panel=_MANY,
+        ),
+    ] = 1,
+    shard_size: Annotated[
+        int, typer.Option(min=1, help="Pictures that are done, and kept, together.", rich_help_panel=_MANY)
+    ] = 256,
+    engine_cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ray",
+            help="Work on a Ray cluster: ray (a local one, or that of RAY_ADDRESS), or ray:ADDRESS.",
+            rich_help_panel=_MANY,
+        ),
+    ] = None,
 ) -> None:
-    """Find poses in pictures, draw them, and write them to files.
+    """Find poses in pictures and videos, draw them, and write them to files.
 
     A drawn picture keeps its name, and its place below the folder that all
     sources share; of two with one name, the second gets a number.
@@ -114,26 +171,41 @@ def predict(
     """
     if boxes is not None and detector is not None:
         raise InputError(f"both --boxes {boxes} and --detector {detector} are given; give one")
+    loading = {
+        "model": model,
+        "detector": f"boxes:{boxes}" if boxes is not None else detector or DEFAULT_DETECTOR,
+        "engine": engine,
+        "device": device,
+        "dtype": dtype,
+        "skeleton": skeleton,
+        "dataset": _read_datasets(dataset),
+        "labels": {"all": None, "own": "own"}.get(labels, [label.strip() for label in labels.split(",")]),
+        "min_score": min_score,
+        "batch_size": batch_size,
+    }
+    running = {"flip_test": flip_test} | ({} if max_pixels is None else {"max_pixels": max_pixels})
+    if out.rstrip("/").endswith(".parquet"):
+        from .many_job import ManyJob
+
+        options = {"loading": loading, "running": running, "workers": workers}
+        raise typer.Exit(
+            ManyJob(out, options | {"cluster": engine_cluster, "shard_size": shard_size}).run(sources)
+        )
+    if workers != 1 or engine_cluster is not None:
+        raise InputError(
+            f"--workers and --engine-cluster work on one table; give --out NAME.parquet, not {out}"
+        )
+    shared: dict[str, Any] = {"threshold": threshold, "loading": loading, "out": Path(out).expanduser()}
+    if _are_videos(sources, rate):
+        from .video_job import VideoJob
+
+        streaming: dict[str, Any] = {"detect_every": detect_every, "track": track, "smooth": smooth}
+        streaming |= {"flip_test": flip_test}
+        streaming |= {"rate": rate, "timeout_s": timeout, "reconnect": reconnect}
+        raise typer.Exit(VideoJob(save=save or "video,jsonl", streaming=streaming, **shared).run(sources))
     from .job import Job
 
-    job = Job(
-        out=out.expanduser(),
-        save=save,
-        threshold=threshold,
-        loading={
-            "model": model,
-            "detector": f"boxes:{boxes}" if boxes is not None else detector or DEFAULT_DETECTOR,
-            "device": device,
-            "dtype": dtype,
-            "skeleton": skeleton,
-            "dataset": _read_datasets(dataset),
-            "labels": {"all": None, "own": "own"}.get(labels, [label.strip() for label in labels.split(",")]),
-            "min_score": min_score,
-            "batch_size": batch_size,
-        },
-        running={"flip_test": flip_test} | ({} if max_pixels is None else {"max_pixels": max_pixels}),
-    )
-    raise typer.Exit(job.run(sources))
+    raise typer.Exit(Job(save=save or "pictures,json", running=running, **shared).run(sources))
 
 
 def _read_datasets(text: str | None) -> Any:
@@ -141,3 +213,18 @@ def _read_datasets(text: str | None) -> Any:
     if text is None or "," not in text:
         return read_dataset(text)
     return [read_dataset(name.strip()) for name in text.split(",")]
+
+
+def _are_videos(sources: list[str], rate: float | None) -> bool:
+    """Tells whether the sources are videos; all or none of them must be.
+
+    Raises:
+        InputError: Some are and some are not.
+    """
+    from ..video.reading import is_video
+
+    videos = [source for source in sources if rate is not None or is_video(source)]
+    if videos and len(videos) < len(sources):
+        others = [source for source in sources if source not in videos]
+        raise InputError(f"{videos[0]} is a video and {others[0]} is not; predict them in two runs")
+    return bool(videos)

@@ -50,7 +50,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
         sigma: Standard deviation of the targets, cells.
         normalised: Give normalised floats instead of bytes.
         unbiased: UDP's targets, or MSRA's; as the warp is without it.
-        joint_weights: Multiply the weights by the skeleton's.
+        joint_weights: Multiply the weights by the skeleton's; the original leaves them out.
 
     Raises:
         InputError: There is no source, or their skeletons differ.
@@ -66,7 +66,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
         sigma: float = 2.0,
         normalised: bool = False,
         unbiased: bool | None = None,
-        joint_weights: bool = True,
+        joint_weights: bool = False,
     ) -> None:
         self.sources = (sources,) if isinstance(sources, Annotations) else tuple(sources)
         self.skeleton = shared_skeleton(self.sources)
@@ -127,7 +127,7 @@ def targets_of(
     people: Annotations,
     view: View,
     sigma: float = 2.0,
-    joint_weights: bool = True,
+    joint_weights: bool = False,
     unbiased: bool | None = None,
 ) -> tuple[Float[np.ndarray, "n k hm wm"], Float[np.ndarray, "n k"]]:
     """Makes the target maps and weights of people as they are seen.
@@ -136,7 +136,7 @@ def targets_of(
         people: The n people.
         view: Their n views.
         sigma: Standard deviation of the targets, cells.
-        joint_weights: Multiply the weights by the skeleton's.
+        joint_weights: Multiply the weights by the skeleton's; the original leaves them out.
         unbiased: UDP's sub-cell targets, or MSRA's; without it UDP's for the unbiased warp.
     """
     grid = map_size(view.warp.size)

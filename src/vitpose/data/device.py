@@ -137,7 +137,7 @@ class DeviceLoader:
         *,
         seed: int = 0,
         sigma: float = 2.0,
-        joint_weights: bool = True,
+        joint_weights: bool = False,
         frames: Frames | None = None,
         device: Any = "auto",
     ) -> None:

@@ -5,7 +5,6 @@ Owns the reading of COCO's detection and annotation files. Knows no network.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from ..annotation_file import Picture, coco_tables, numbers, read_json
 from ..boxes import Size, as_xyxy, refuse_outside, xyxy_from_xywh
 from ..errors import BoxError, InputError
 from .labels import Labels, choose_labels, coco_labels
@@ -87,11 +87,11 @@ class CocoBoxes:
         self.path = Path(path)
         file = _read_coco(self.path)
         wanted = choose_labels(labels, file.known_labels())
-        self._images = {image["id"]: image for image in file.images}
+        self._pictures = file.pictures
         self._ids_by_name: dict[str, list[Any]] = {}
-        for image in file.images:
-            if image.get("file_name"):
-                self._ids_by_name.setdefault(_base_name(image["file_name"]), []).append(image["id"])
+        for picture in file.pictures.values():
+            if picture.file_name:
+                self._ids_by_name.setdefault(_base_name(picture.file_name), []).append(picture.id)
         self._rows: dict[Any, list[BoxRow]] = {}
         for row in file.rows:
             if row.label in wanted and row.score >= min_score and min(row.xywh[2:]) > 0:
@@ -115,8 +115,8 @@ class CocoBoxes:
 
     def _look_up(self, size: Size, name: str) -> Detections:
         image_id = self._identify(name)
-        image = self._images.get(image_id, {})
-        meant = Size(image.get("width", size.width), image.get("height", size.height))
+        picture = self._pictures.get(image_id)
+        meant = size if picture is None or picture.size is None else picture.size
         if meant != size:
             raise BoxError(
                 f"{name} has {size} pixels, but the boxes of {self.path} are for {meant}; use the picture "
@@ -150,7 +150,7 @@ class CocoBoxes:
         ids = self._ids_by_name.get(_base_name(name), [])
         if len(ids) > 1:  # the same base name in several folders: the folders must decide
             given = "/" + name.replace("\\", "/")
-            ids = [i for i in ids if given.endswith("/" + self._images[i]["file_name"])] or ids
+            ids = [i for i in ids if given.endswith("/" + self._pictures[i].file_name)] or ids
         if len(ids) > 1:
             raise InputError(
                 f"{name!r} could be any of the pictures {ids} of {self.path}, which share its base name; "
@@ -158,7 +158,7 @@ class CocoBoxes:
             )
         if not ids:
             raise InputError(
-                f"{name!r} is not among the {len(self._images)} pictures of {self.path}; give the file that was "
+                f"{name!r} is not among the {len(self._pictures)} pictures of {self.path}; give the file that was "
                 "made for it, or add it to its `images`"
             )
         return ids[0]
@@ -200,7 +200,7 @@ class BoxRow:
 
 @dataclass(frozen=True)
 class _CocoFile:
-    images: list[dict[str, Any]]
+    pictures: Mapping[Any, Picture]
     names: Mapping[int, str]
     rows: list[BoxRow]
 
@@ -209,36 +209,17 @@ class _CocoFile:
 
 
 def _read_coco(path: Path) -> _CocoFile:
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); give a COCO file of boxes") from error
-    except ValueError as error:  # not JSON, or not even text
-        raise InputError(f"{path} is not JSON: {error}; give a COCO file of boxes") from error
-    if isinstance(content, list):
+    content = read_json(path, "a COCO file of boxes")
+    if isinstance(content, list):  # of {image_id, category_id, bbox, score}
         content = {"images": [], "annotations": content}
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), list) for key in ("images", "annotations")
-    ):
-        keys = f"the keys {sorted(content)}" if isinstance(content, dict) else repr(content)[:50]
-        raise InputError(
-            f"{path} holds {keys}; needed is a list of {{image_id, category_id, bbox, score}} or "
-            "{images, annotations, categories}"
-        )
-    for index, image in enumerate(content["images"]):
-        good = isinstance(image, dict) and isinstance(image.get("id"), (int, str))
-        if not good or not isinstance(image.get("file_name", ""), str):
-            raise InputError(
-                f"{path}, image {index}: an image needs an id, and a file_name that is a text; this one is "
-                f"{image!r:.200}"
-            )
+    pictures, rows = coco_tables(path, content)
     names = _read_categories(path, content["categories"]) if content.get("categories") else coco_labels()
-    rows = [
+    boxes = [
         _read_row(f"{path}, row {index}", row, names)
-        for index, row in enumerate(content["annotations"])
+        for index, row in enumerate(rows)
         if not (isinstance(row, dict) and row.get("iscrowd"))
     ]
-    return _CocoFile(content["images"], names, rows)
+    return _CocoFile(pictures, names, boxes)
 
 
 def _read_categories(path: Path, categories: Any) -> dict[int, str]:
@@ -256,11 +237,8 @@ def _read_row(where: str, row: Any, names: Mapping[int, str]) -> BoxRow:
             f"{where}: image_id {row['image_id']!r} must be a number or a text, and category_id "
             f"{row['category_id']!r} a number"
         )
-    try:
-        xywh = tuple(float(value) for value in row["bbox"])
-    except (TypeError, ValueError):
-        xywh = ()
-    if len(xywh) != 4 or not np.isfinite(xywh).all() or min(xywh[2:]) < 0:
+    xywh = numbers(row["bbox"], 4)
+    if xywh is None or min(xywh[2:]) < 0:
         raise BoxError(
             f"{where}: bbox {row['bbox']!r} must be four finite numbers (left, top, width, height), the "
             "sizes not negative; mend or drop the row"
@@ -270,7 +248,7 @@ def _read_row(where: str, row: Any, names: Mapping[int, str]) -> BoxRow:
         raise InputError(f"{where}: score {score!r} must be a finite number; mend or drop the row")
     category = row["category_id"]
     label = names.get(category, f"category {category}")
-    return BoxRow(row["image_id"], category, label, xywh, float(score))
+    return BoxRow(row["image_id"], category, label, tuple(xywh.tolist()), float(score))
 
 
 def _base_name(name: str) -> str:

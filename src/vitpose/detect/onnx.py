@@ -6,7 +6,6 @@ holds is read off its inputs and outputs, never off its name. Knows no pose netw
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from ..boxes import Size, suppress_overlaps, xyxy_from_cxcywh
-from ..errors import CheckpointError, InputError, require
+from ..errors import CheckpointError
+from ..session import open_session
 from .labels import Labels, choose_labels, coco_labels
 from .protocol import Detections
 
@@ -170,7 +170,7 @@ class OnnxDetector:
         self.path, self.min_score, self.max_iou = Path(path), min_score, max_iou
         self._names = list(coco_labels().values())
         self._wanted = choose_labels(labels, self._names)
-        self._session = _open_session(self.path, device)
+        self._session = open_session(self.path, device)
         self._layout = self._recognise()
 
     def _recognise(self) -> _YoloX | _RtmDet:
@@ -240,39 +240,6 @@ def letterbox(image: UInt8[np.ndarray, "h w 3"], frame: Size) -> UInt8[np.ndarra
     canvas = np.full((frame.height, frame.width, 3), PAD_GREY, np.uint8)
     canvas[: inner.height, : inner.width] = cv2.resize(image, (inner.width, inner.height))
     return canvas
-
-
-def _open_session(path: Path, device: str) -> Any:
-    onnxruntime = require("onnxruntime", "onnx", f"to run the detector {path}")
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}; give the path of a detector's .onnx file")
-    providers = _choose_providers(device, onnxruntime.get_available_providers())
-    try:
-        return onnxruntime.InferenceSession(str(path), providers=providers)
-    except Exception as error:  # ONNX Runtime's errors share no base class of their own
-        raise CheckpointError(f"{path} cannot be loaded as ONNX: {error}") from error
-
-
-def _choose_providers(device: str, available: Sequence[str]) -> list[Any]:
-    """Returns ONNX Runtime's providers for a device.
-
-    Raises:
-        InputError: The device is none, or ONNX Runtime does not have it.
-    """
-    cuda = re.fullmatch(r"auto|cuda(?::(\d+))?", device)
-    has_cuda = "CUDAExecutionProvider" in available
-    if device == "cpu" or (device == "auto" and not has_cuda):
-        return ["CPUExecutionProvider"]
-    if cuda is None:
-        raise InputError(
-            f"device {device!r} is not understood; detectors in ONNX run on auto, cpu, cuda or cuda:N"
-        )
-    if not has_cuda:
-        raise InputError(
-            f"device {device!r} needs ONNX Runtime's CUDAExecutionProvider, and there is only "
-            f"{', '.join(available)}; install onnxruntime-gpu, or make an OnnxDetector with device='cpu'"
-        )
-    return [("CUDAExecutionProvider", {"device_id": cuda[1] or "0"}), "CPUExecutionProvider"]
 
 
 def _describe(arguments: Sequence[Any]) -> str:

@@ -1,1 +1,91 @@
-"""Engines: what runs the network. All are behind one protocol, `Engine`."""
+"""Engines: what runs the network. All are behind one protocol, `Engine`.
+
+    TorchEngine       a checkpoint                 torch
+    OnnxEngine        .onnx                        onnxruntime
+    OpenVinoEngine    .xml with its .bin, .onnx    openvino
+    ProgramEngine     .pt2                         torch
+    TensorRtEngine    .engine                      tensorrt
+
+Importing this package loads none of the libraries that run networks: an engine loads its own when it is made.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import InputError, UnknownNameError
+from .metadata import ExportedEngine
+
+ENGINES = ("torch", "onnxruntime", "openvino", "tensorrt")
+"""What networks are run with."""
+RUNS = {
+    ".onnx": ("onnxruntime", "openvino"),
+    ".xml": ("openvino",),
+    ".pt2": ("torch",),
+    ".engine": ("tensorrt",),
+}
+"""What runs an exported file of each kind; the first by default."""
+
+
+def is_exported(name: str | Path) -> bool:
+    """Tells whether a name is that of an exported file."""
+    return Path(name).suffix in RUNS
+
+
+def check_engine(name: str, path: str | Path | None = None) -> str:
+    """Returns the engine of that name; "auto" is the one that a file is made for, and torch for a checkpoint.
+
+    Args:
+        name: One of `ENGINES`, or "auto".
+        path: An exported file; None for a checkpoint.
+
+    Raises:
+        UnknownNameError: No such engine.
+        InputError: The engine does not run that file.
+    """
+    runs = ("torch", "onnxruntime", "openvino") if path is None else RUNS[Path(path).suffix]
+    if name == "auto":
+        return runs[0]
+    if name not in ENGINES:
+        raise UnknownNameError("engine", name, ("auto", *ENGINES))
+    if name not in runs:
+        what = "a checkpoint" if path is None else path
+        raise InputError(
+            f"engine {name!r} does not run {what}, but {', '.join(runs)} can; take that, leave it at 'auto', or export "
+            "the model for it"
+        )
+    return name
+
+
+def open_engine(
+    path: str | Path, engine: str = "auto", *, device: str = "auto", dtype: str = "auto"
+) -> ExportedEngine:
+    """Opens an exported file.
+
+    Args:
+        path: The file.
+        engine: What runs it, of `ENGINES`; "auto" is what it is made for.
+        device: Where; the names are those of each engine, "auto" and "cpu" are everybody's.
+        dtype: "auto", or a type that the engine can be told.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or not exported by vitpose.
+        InputError: The engine does not run the file, or has no such device or type.
+        MissingDependencyError: What runs it is not installed.
+    """
+    match check_engine(engine, path):
+        case "onnxruntime":
+            from .onnx import OnnxEngine
+
+            return OnnxEngine(path, device, dtype)
+        case "openvino":
+            from .openvino import OpenVinoEngine
+
+            return OpenVinoEngine(path, device, dtype)
+        case "tensorrt":
+            from .tensorrt import TensorRtEngine
+
+            return TensorRtEngine(path, device, dtype)
+    from .program import ProgramEngine
+
+    return ProgramEngine(path, device, dtype)

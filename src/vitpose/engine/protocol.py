@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
+
+from ..boxes import Size
+from ..crop import Warp
+from ..heatmap import Decoding
 
 
 @runtime_checkable
@@ -20,4 +26,49 @@ class Engine(Protocol):
 
     def heatmaps(self, crops: UInt8[np.ndarray, "n hc wc 3"]) -> Float[np.ndarray, "n k hm wm"]:
         """Returns the maps (float32) of RGB crops; n may be 0."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """How keypoints are read from the maps of crops.
+
+    Attributes:
+        decoding: How the place of a keypoint is read from its map.
+        mirror: Each keypoint's mirror image, for a flip test; None for none.
+        shift: Shift the mirrored maps by one cell, as the plain warp needs it.
+    """
+
+    decoding: Decoding
+    mirror: Int[np.ndarray, " k"] | None = None
+    shift: bool = False
+
+
+@runtime_checkable
+class PictureEngine(Engine, Protocol):
+    """An engine that crops and decodes too, where its network is: only keypoints and scores come back.
+
+    What it finds is what cropping, `heatmaps` and decoding find, up to rounding.
+    """
+
+    def upload(self, image: UInt8[np.ndarray, "h w 3"]) -> Any:
+        """Brings an RGB picture to where the network is; what this returns is for `find_points`."""
+        ...
+
+    def find_points(
+        self, pictures: Sequence[Any], warps: Sequence[Warp], reading: Reading
+    ) -> tuple[Float[np.ndarray, "n k 2"], Float[np.ndarray, "n k"], Size]:
+        """Finds the keypoints in crops of pictures.
+
+        Args:
+            pictures: What `upload` returned.
+            warps: Where the crops lie in each; together they are one batch.
+            reading: How the maps are read.
+
+        Returns:
+            Points in cells of the maps, their scores, and the size of the maps.
+
+        Raises:
+            InputError: A map holds NaN or infinity.
+        """
         ...

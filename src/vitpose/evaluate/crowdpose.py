@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .annotations import Person, Picture, with_areas_of_boxes
+from ..annotation_file import Picture
+from .annotations import Person, with_areas_of_boxes
 from .coco import Numbers, Selection, coco_numbers
 from .problems import Problems
 from .results import Result

@@ -16,7 +16,6 @@ from jaxtyping import Bool
 
 from ..conventions import Conventions, EvaluationRules
 from ..errors import InputError, UnknownNameError
-from ..estimator import Estimator
 from ..pipeline import Pipeline
 from ..skeleton import Skeleton, plain_name
 from .annotations import Annotations, Person, read_annotations, with_areas_of_boxes
@@ -78,12 +77,8 @@ def evaluate_model(
     Raises:
         VitPoseError: Something is wrong that concerns all pictures. What concerns one is in the report's problems.
     """
-    if not isinstance(pipeline.estimator, Estimator):
-        raise InputError(
-            "this pipeline finds several data sets; load the one that is evaluated, dataset='...'"
-        )
-    truth = read_annotations(annotations, skeleton)
     bones = pipeline.estimator.skeleton
+    truth = read_annotations(annotations, skeleton)
     rules = _rules_of(dataset, pipeline.estimator.conventions, truth.skeleton)
     plan = _Plan.make(truth, bones, metrics, length, thresholds, rules)
     most_alike = max_oks if max_oks is not None else None if boxes is None else MAX_OKS

@@ -5,7 +5,6 @@ Owns what goes into the network and what of its poses stays. Knows no measure.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from ..annotation_file import Picture, read_json
 from ..boxes import Size, xyxy_from_xywh
 from ..detect.given import read_boxes
 from ..detect.protocol import Detections
@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..pipeline import Pipeline
 from ..pipeline import Prediction as PicturePrediction
 from ..poses import Poses
-from .annotations import Annotations, Picture
+from .annotations import Annotations
 from .oks import suppress_repeated
 from .problems import Problems
 
@@ -102,14 +102,7 @@ def read_results(
 
 
 def _read_rows(path: Path) -> list[Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); give a file of COCO's results"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}; give a file of COCO's results") from error
+    content = read_json(path, "a file of COCO's results")
     if not isinstance(content, list):
         raise InputError(
             f"{path} is no list; COCO's keypoint results are a list of {{image_id, category_id, keypoints, score}}"

@@ -17,7 +17,13 @@ CLASSIC_WIDTH = 256
 
 
 class SimpleDecoder(nn.Module):
-    """ReLU, bilinear upsampling and one 3x3 convolution."""
+    """ReLU, bilinear upsampling and one 3x3 convolution, computed on the tokens' own grid.
+
+    Convolution and upsampling are both linear, so they may change places: each token is first projected to nine
+    values a keypoint, one for every tap of the convolution, and only those are upsampled and added up, each
+    shifted as its tap is. Upsampling and shifting along one axis are one small matrix (border included), so the
+    rest is a product from the left and one from the right: a sixteenth of the work, equal within rounding.
+    """
 
     def __init__(self, width: int, num_keypoints: int, scale: int) -> None:
         super().__init__()
@@ -26,20 +32,26 @@ class SimpleDecoder(nn.Module):
 
     def forward(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b k hm wm"]:
         """Returns one map a keypoint, `scale` times as large as the grid of tokens."""
-        # Convolution and upsampling are both linear, so the nine taps are taken on the small grid, where they
-        # cost a sixteenth, and their maps are enlarged, shifted and added: the same sums in another order.
-        taps = self.final_layer.weight.permute(2, 3, 0, 1).flatten(0, 2)[:, :, None, None]
-        maps = F.conv2d(F.relu(features), taps)
-        maps = F.interpolate(maps, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        height, width = maps.shape[2:]
-        shifted = F.pad(maps, (1, 1, 1, 1)).unflatten(1, (3, 3, -1))
-        parts = [
-            shifted[:, row, column, :, row : row + height, column : column + width]
-            for row in range(3)
-            for column in range(3)
-        ]
-        bias = cast("Tensor", self.final_layer.bias)
-        return torch.stack(parts).sum(dim=0) + bias[:, None, None]
+        height, width = features.shape[2:]
+        weight, bias = self.final_layer.weight, cast("Tensor", self.final_layer.bias)
+        projection = weight.permute(0, 2, 3, 1).flatten(0, 2)  # 9k d
+        taps = F.linear(F.relu(features).permute(0, 2, 3, 1), projection)  # b h w 9k
+        taps = taps.unflatten(-1, (weight.shape[0], 3, 3)).permute(0, 3, 4, 1, 5, 2)  # b k y h x w
+        across = taps.flatten(4) @ _spread(width, self.scale, taps).T  # b k y h wm
+        maps = _spread(height, self.scale, taps) @ across.flatten(2, 3)  # b k hm wm
+        return maps + bias[:, None, None]
+
+
+def _spread(count: int, scale: int, like: Tensor) -> Float[Tensor, "to three_count"]:
+    """Returns the matrix that upsamples a row of cells and adds it up shifted by the three taps of a kernel.
+
+    Its columns are those of the first tap, the second, the third. Beyond the upsampled row is nothing, as
+    the convolution's padding has it.
+    """
+    cells = torch.eye(count, device=like.device)[None]
+    up = F.interpolate(cells, scale_factor=scale, mode="linear", align_corners=False)[0].T  # to from
+    padded = F.pad(up, (0, 0, 1, 1))
+    return torch.cat([padded[tap : tap + len(up)] for tap in range(3)], dim=1).to(like.dtype)
 
 
 class ClassicDecoder(nn.Module):

@@ -30,13 +30,13 @@ class Routing:
     rows: tuple[Tensor, ...] | None
 
 
-def route(dataset_index: Any, count: int, batch: int, what: str = "expert") -> Routing | None:
+def route(dataset_index: Any, count: int, batch: int | torch.SymInt, what: str = "expert") -> Routing | None:
     """Turns `dataset_index` into a routing; None where there is nothing to choose.
 
     Args:
         dataset_index: One index for all samples, or one a sample; a number, list, array or tensor.
         count: Number of experts, or of heads, of the network.
-        batch: Number of samples.
+        batch: Number of samples; a symbol while the network is exported.
         what: What is chosen, for messages: "expert" or "head".
 
     Raises:

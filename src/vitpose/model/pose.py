@@ -25,6 +25,7 @@ from .checkpoint import Checkpoint, choose_dtype, load_strictly, read_checkpoint
 from .config import VitPoseBackboneConfig, VitPoseConfig
 from .decoder import ClassicDecoder, SimpleDecoder
 from .experts import Routing, route
+from .quantisation import is_quantised, quantise
 
 if TYPE_CHECKING:
     from typing import Self
@@ -150,8 +151,11 @@ class VitPoseForPoseEstimation(nn.Module):
             if self.config.use_simple_decoder
             else ClassicDecoder(width, count)
         )
-        # The original draws the decoder from N(0, 0.001) for both kinds of convolution.
+        # The original draws the decoder from N(0, 0.001) for both kinds of convolution. Weights without memory are
+        # left alone: torch imports its whole compiler to draw them, which takes longer than all the rest of loading.
         for module in head.modules():
+            if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+                continue
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.normal_(module.weight, std=0.001)
                 if module.bias is not None:
@@ -264,9 +268,14 @@ class VitPoseForPoseEstimation(nn.Module):
             dataset: Its `dataset_index`, or its name.
 
         Raises:
-            InputError: The network has nothing to choose from, or not that.
+            InputError: The network has nothing to choose from, or not that, or its weights are quantised.
             CheckpointError: The network has the data set's expert, but not its head.
         """
+        if is_quantised(self):
+            raise InputError(
+                "the weights are quantised, and an expert can only be folded into whole ones; fold first "
+                "(vitpose.load does both, given dataset and quantization_config)"
+            )
         if self.config.num_experts == 1 and not self.associate_heads:
             raise InputError("this network has no experts to fold; it is dense already")
         dense = Checkpoint(self.config, self.state_dict(), "this network").for_dataset(dataset)
@@ -286,6 +295,7 @@ class VitPoseForPoseEstimation(nn.Module):
         dtype: torch.dtype | str | None = None,
         device: Any = None,
         device_map: Any = None,
+        quantization_config: Any = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
@@ -304,6 +314,9 @@ class VitPoseForPoseEstimation(nn.Module):
                 the type in the file; float32 without it.
             device: Where to put it, or "auto"; the CPU without it.
             device_map: `transformers`' way of saying it: a device, "auto", or {"": device}.
+            quantization_config: How the weights of the linear layers are quantised: a configuration of torchao
+                (`torchao.quantization.Int8WeightOnlyConfig()`), or one around it, `vitpose.TorchAoConfig` or
+                `transformers.TorchAoConfig`. They keep their whole type without it.
             revision: Branch, tag or commit of a repository.
             token: Access token for the hub; True takes the stored one.
             cache_dir: Where downloads are kept.
@@ -311,8 +324,10 @@ class VitPoseForPoseEstimation(nn.Module):
 
         Raises:
             UnknownNameError: No such model, data set, type or device.
-            InputError: The data set has other keypoints than the file.
+            InputError: The data set has other keypoints than the file; or torchao has no kernel for that
+                quantisation on the device.
             CheckpointError: The files are missing, damaged, unsafe, or do not fit, or lack the data set's head.
+            MissingDependencyError: torchao is needed and not installed.
         """
         place = _place(device, device_map)
         checkpoint = read_checkpoint(
@@ -324,7 +339,10 @@ class VitPoseForPoseEstimation(nn.Module):
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
-        return cls.from_checkpoint(checkpoint, dtype=dtype, device=place)
+        model = cls.from_checkpoint(checkpoint, dtype=dtype, device=place)
+        if quantization_config is not None:
+            quantise(model, quantization_config)
+        return model
 
     @classmethod
     def from_checkpoint(
@@ -358,7 +376,13 @@ class VitPoseForPoseEstimation(nn.Module):
 
         Raises:
             OutputError: They cannot be written.
+            InputError: The weights are quantised.
         """
+        if is_quantised(self):
+            raise InputError(
+                "the weights are quantised, which the files have no form for; save the model as it was loaded "
+                "without quantization_config, and quantise when loading"
+            )
         write_checkpoint(self.config, self.state_dict(), folder)
 
     def push_to_hub(

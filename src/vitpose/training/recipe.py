@@ -32,9 +32,10 @@ class Source:
         dataset: Name or TOML of the data set it belongs to, whose head (and expert) learns from it by its
             conventions. Where no source has one, all of them train one head.
         weight: How often its people are drawn, beside the other sources' weights; by their number without it.
+        limit: Take its first so many people only, for a trial.
 
     Raises:
-        InputError: It is neither or both.
+        InputError: It is neither or both, or takes nobody.
     """
 
     annotations: str = ""
@@ -43,8 +44,14 @@ class Source:
     pack: str = ""
     dataset: str = ""
     weight: float | None = None
+    limit: int | None = None
 
     def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise InputError(
+                f"the source {self.annotations or self.pack} has the limit {self.limit}; "
+                "take 1 person at least, or leave it out"
+            )
         if bool(self.annotations) == bool(self.pack):
             given = {name: value for name, value in asdict(self).items() if value}
             raise InputError(f"a source needs annotations or a pack, one of the two, and has {given}")
@@ -266,6 +273,7 @@ class Recipe:
         for key in ("epochs", "batch_size", "accumulate", "checkpoint_every", "evaluate_every"):
             if getattr(self.loop, key) <= 0:
                 raise InputError(f"loop.{key} is {getattr(self.loop, key)}; it must be above 0")
+        self._check_strategy()
         self._check_sources()
         if self.stages:
             self.split()
@@ -282,6 +290,12 @@ class Recipe:
         for key, value, known in choices:
             if value not in known:
                 raise UnknownNameError(f"value of {key}", value, known)
+
+    def _check_strategy(self) -> None:
+        if self.optimizer.kind == "muon" and self.loop.strategy == "fsdp":
+            raise InputError(
+                "optimizer.kind 'muon' turns whole matrices, which loop.strategy 'fsdp' splits; take 'adamw', or 'ddp'"
+            )
 
     def _check_sources(self) -> None:
         weighted = [source.weight is not None for source in self.sources]

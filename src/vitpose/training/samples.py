@@ -47,12 +47,11 @@ class Samples:
         ordered = sorted(recipe.sources, key=lambda source: names.index(source.dataset))
         self.places = [names.index(source.dataset) for source in ordered]
         skeletons = [own.skeleton for own in self.datasets] or [recipe.skeleton_of()]
-        self.sources = [
-            read_source(source).map_to(skeletons[place])
-            for source, place in zip(ordered, self.places, strict=True)
-        ]
-        for people in self.sources:
+        self.sources = []
+        for source, place in zip(ordered, self.places, strict=True):
+            people = read_source(source).map_to(skeletons[place])
             logger.info("%s", people.report)
+            self.sources.append(people.select(slice(source.limit)))
         weights = [source.weight for source in ordered if source.weight is not None]
         self.shares = weights or None
         self._living: tuple[Packed, Frames] | None = None

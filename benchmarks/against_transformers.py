@@ -1,0 +1,357 @@
+"""vitpose beside `transformers`' documented way: the same pictures and weights, in turn, in one run.
+
+    python benchmarks/against_transformers.py [--model NAME] [--rounds 7] [--int8 FILE] [--skip cold]
+
+Prints one line a comparison: both sides' medians, the median of the rounds' ratios with the middle half of
+them, what is to be reached, and how far the keypoints lie apart. Without --model the network is ViTPose-B with the
+simple decoder and the weights of the model inside the package, widened (see `widened_base`): the work is that
+of ViTPose-B, and its maps have real peaks, so that keypoints can be compared.
+
+What this machine cannot show (a processor without bfloat16 units, no GPU) is said in place of its line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from cold_start import OURS, THEIRS, cold
+
+import vitpose
+from vitpose.benchmark import (
+    Scene,
+    TransformersWay,
+    crop_distance,
+    run_vitpose,
+    take_turns,
+    timed,
+    wait_for,
+    with_their_decoding,
+)
+from vitpose.engine.device import DeviceEngine
+from vitpose.engine.torch import TorchEngine, choose_dtype, has_bf16_units
+from vitpose.estimator import Estimator
+from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig
+from vitpose.model.fold import InferenceNetwork
+from vitpose.pipeline import Pipeline
+
+HD, FULL_HD = vitpose.Size(1280, 720), vitpose.Size(1920, 1080)
+GPU_BATCHES = (64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A ratio to reach; the other way round where less is better."""
+
+    must: float
+    aim: float
+
+    def __str__(self) -> str:
+        return f"{self.must:g} / {self.aim:g}"
+
+
+def widened_base() -> vitpose.VitPoseForPoseEstimation:
+    """Returns ViTPose-B, simple decoder, 256x192, that computes what the model inside the package computes.
+
+    Every feature stands there several times over, and every weight that reads them is divided by that number
+    (Chen et al., Net2Net, 2016): norms, heads and maps come out the same. Only the positions are new: those of
+    the smaller crop, resampled.
+    """
+    small = vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny", dtype="float32")
+    own = small.config.backbone_config
+    base = VitPoseBackboneConfig()
+    if (own.num_hidden_layers, own.hidden_size // own.num_attention_heads) != (12, 64):
+        raise SystemExit("the model inside the package cannot be widened to ViTPose-B; give --model")
+    wide = VitPoseConfig(
+        backbone_config=replace(base, layer_norm_eps=own.layer_norm_eps), use_simple_decoder=True
+    )
+    network = vitpose.VitPoseForPoseEstimation(wide)
+    state = small.state_dict()
+    rows, columns = base.grid_size
+    grid = small.backbone.positions(rows, columns)
+    state["backbone.pos_embed"] = torch.cat([torch.zeros_like(grid[:, :1]), grid], dim=1)
+    network.load_state_dict(
+        {name: widen(name, state[name], tensor.shape) for name, tensor in network.state_dict().items()}
+    )
+    return network.eval()
+
+
+def widen(name: str, tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    reads_features = tensor.ndim >= 2 and "pos_embed" not in name and "patch_embed" not in name
+    if reads_features:
+        tensor = tensor * (tensor.shape[1] / shape[1])
+    if ".qkv." in name:  # three parts, each widened by itself, head beside head
+        parts = [
+            part.repeat(shape[0] // tensor.shape[0], *[1] * (tensor.ndim - 1)) for part in tensor.chunk(3)
+        ]
+        tensor = torch.cat(parts)
+    return tensor.repeat([wanted // there for wanted, there in zip(shape, tensor.shape, strict=True)])
+
+
+class Contest:
+    """The network on one device, both sides, and the lines of the table."""
+
+    def __init__(self, options: argparse.Namespace, device: str) -> None:
+        self.options, self.device = options, torch.device(device)
+        self.network, self.processor = options.network, options.processor
+        self.theirs = TransformersWay(self.network, self.processor, self.device)
+        self.scene = Scene.make(HD, options.people)
+        self.rate = self._matmul_rate(torch.bfloat16 if self.has_bf16 else torch.float32)
+
+    @property
+    def has_bf16(self) -> bool:
+        return self.device.type == "cuda" or has_bf16_units()
+
+    def pipe(self, dtype: str = "float32", compiled: bool = False, network: Any = None) -> Pipeline:
+        model = copy.deepcopy(network or self.network).to(self.device, getattr(torch, dtype))
+        kind = TorchEngine if self.device.type == "cpu" else DeviceEngine
+        engine = kind(model, *self.processor.scale_and_offset, compiled)
+        return Pipeline(None, Estimator(engine, self.processor, model.config.skeleton, 256))
+
+    def duel(
+        self,
+        what: str,
+        theirs: Callable[[], Any],
+        ours: Callable[[], Any],
+        goal: Goal | None,
+        distance: str = "",
+    ) -> None:
+        times = take_turns({"theirs": timed(theirs), "ours": timed(ours)}, self.options.rounds)
+        print_line(what, np.array(times["theirs"]), np.array(times["ours"]), goal, distance)
+
+    def whole_way(self, what: str, pipe: Pipeline, scene: Scene, goal: Goal | None) -> None:
+        """Picture to keypoints, with their decoding, so that the points can be compared."""
+        pipe = with_their_decoding(pipe)
+        apart = crop_distance(
+            run_vitpose(pipe, scene).points, self.theirs.run(scene).points, scene, self.processor
+        )
+        self.duel(
+            what,
+            lambda: self.theirs.run(scene),
+            lambda: pipe(scene.image, boxes=scene.boxes),
+            goal,
+            f"{apart:.3f} px",
+        )
+
+    def run(self) -> None:
+        single = replace(self.scene, boxes=self.scene.boxes[:1])
+        people = f"{self.options.people} people"
+        plain = self.pipe()
+        self.whole_way(f"picture to keypoints, {people}, float32", plain, self.scene, Goal(1.5, 1.7))
+        self.whole_way("one person, one picture, float32", plain, single, Goal(4, 6))
+        auto = choose_dtype("auto", self.device)
+        if auto == "float32":
+            print_missing(
+                "picture to keypoints, automatic precision", "it is float32: no bfloat16 units here"
+            )
+        else:
+            self.whole_way(
+                f"picture to keypoints, {people}, {auto}", self.pipe(auto), self.scene, Goal(6.5, 8)
+            )
+            self.whole_way(f"one person, one picture, {auto}", self.pipe(auto), single, Goal(4, 6))
+        self.parts(plain)
+        self.forward()
+        self.int8()
+        self.experts()
+
+    def parts(self, pipe: Pipeline) -> None:
+        """What happens before and after the network, through the same seam on both sides."""
+        boxes = [vitpose.xywh_from_xyxy(self.scene.boxes)]
+        outputs = self.theirs.forward(self.theirs.preprocess(self.scene))
+        self.duel(
+            "preprocess alone",
+            lambda: self.theirs.preprocess(self.scene),
+            lambda: self.processor(self.scene.image, boxes=boxes, return_tensors="pt"),
+            Goal(10, 20),
+        )
+        self.duel(
+            "post-process alone",
+            lambda: self.theirs.postprocess(outputs, self.scene),
+            lambda: self.processor.post_process_pose_estimation(outputs, boxes=boxes),
+            Goal(10, 20),
+        )
+
+    def forward(self) -> None:
+        """The network alone, on normalised crops."""
+        dtype = torch.bfloat16 if self.has_bf16 else torch.float32
+        inputs = self.theirs.preprocess(self.scene)
+        engine = self.pipe().estimator.engine
+        self.duel(
+            "forward alone, float32",
+            lambda: self.theirs.forward(inputs),
+            lambda: self._forward(engine, inputs["pixel_values"]),
+            None,
+        )
+        if not self.has_bf16:
+            print_missing("forward alone, their model in bfloat16, compiled", "no bfloat16 units here")
+        else:
+            rival = TransformersWay(self.network, self.processor, self.device, dtype, compiled=True)
+            fast = self.pipe("bfloat16", compiled=True).estimator.engine
+            halves = rival.preprocess(self.scene)
+            self.duel(
+                "forward alone, both in bfloat16 and compiled",
+                lambda: rival.forward(halves),
+                lambda: self._forward(fast, halves["pixel_values"]),
+                Goal(1.1, 1.3),
+            )
+        self._share("ViTPose-B", self.network, self.options.people, dtype, Goal(0.7, 0.85))
+        if self.device.type == "cuda":
+            for name in ("base", "large", "huge"):
+                config = VitPoseConfig(
+                    backbone_config=VitPoseBackboneConfig.preset(name), use_simple_decoder=True
+                )
+                network = vitpose.VitPoseForPoseEstimation(config).eval()
+                for batch in GPU_BATCHES:
+                    self._share(f"ViTPose-{name}, batch {batch}", network, batch, dtype, Goal(0.5, 0.65))
+
+    def _forward(self, engine: TorchEngine, pixels: torch.Tensor) -> None:
+        with torch.inference_mode():
+            engine.run(pixels)
+        wait_for(self.device)
+
+    def _share(self, what: str, network: Any, batch: int, dtype: torch.dtype, goal: Goal) -> None:
+        """The multiplications a second of the forward pass, as a share of those of a large product."""
+        kind = str(dtype).removeprefix("torch.")
+        engine = self.pipe(kind, compiled=self.has_bf16, network=network).estimator.engine
+        height, width = network.config.backbone_config.image_size
+        pixels = torch.randn(batch, 3, height, width, device=self.device, dtype=dtype)
+        side = torch.randn(2048, 2048, device=self.device, dtype=dtype)
+
+        def multiply() -> None:
+            with torch.inference_mode():
+                side @ side
+            wait_for(self.device)
+
+        times = take_turns(
+            {"forward": timed(lambda: self._forward(engine, pixels)), "product": timed(multiply)},
+            self.options.rounds,
+        )
+        work = batch * multiplications(network)
+        rates = {
+            "forward": work / np.array(times["forward"]),
+            "product": 2048**3 / np.array(times["product"]),
+        }
+        share = rates["forward"] / rates["product"]
+        low, middle, high = np.percentile(share, [25, 50, 75])
+        flops = {name: 2 * np.median(rate) / 1e9 for name, rate in rates.items()}
+        print(
+            f"{f'forward as a share of {kind} products, {what}':54} {flops['product']:7.0f} GF/s "
+            f"{flops['forward']:6.0f} GF/s {middle:7.2f} ({low:.2f}-{high:.2f})  {goal}",
+            flush=True,
+        )
+
+    def _matmul_rate(self, dtype: torch.dtype) -> None:
+        """Warms the processor up, so that the first comparison meets the same machine as the last."""
+        side = torch.randn(1024, 1024, device=self.device, dtype=dtype)
+        for _ in range(5):
+            side @ side
+        wait_for(self.device)
+
+    def int8(self) -> None:
+        what = "picture to keypoints, int8"
+        if self.options.int8 is None:
+            print_missing(what, "give --int8 FILE, made with 'vitpose export --int8'")
+        else:
+            pipe = vitpose.load(self.options.int8, detector=None)
+            self.whole_way(f"{what}, {pipe.estimator.engine.description}", pipe, self.scene, Goal(8, 12))
+
+    def experts(self) -> None:
+        """A chosen expert of ViTPose++-B, folded, beside the dense network of this package; both random."""
+        torch.manual_seed(0)
+        config = VitPoseConfig(backbone_config=VitPoseBackboneConfig(num_experts=6, part_features=192))
+        mixed = vitpose.VitPoseForPoseEstimation(config).eval()
+        dense = vitpose.VitPoseForPoseEstimation(VitPoseConfig()).eval()
+        pixels = torch.randn(self.options.people, 3, 256, 192, device=self.device)
+        networks = [InferenceNetwork(one.to(self.device)) for one in (dense, mixed.fold_expert(3))]
+
+        def forward(network: InferenceNetwork) -> None:
+            with torch.inference_mode():
+                network(pixels)
+            wait_for(self.device)
+
+        self.duel(
+            "dense B here, beside ViTPose++-B with one expert",
+            lambda: forward(networks[0]),
+            lambda: forward(networks[1]),
+            Goal(1 / 1.03, 1),
+        )
+
+
+def multiplications(network: Any) -> int:
+    """Counts what the network multiplies for one crop, with the decoder as it is defined."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    height, width = network.config.backbone_config.image_size
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad(), torch.device("meta"):
+        type(network)(network.config)(torch.zeros(1, 3, height, width))
+    return counter.get_total_flops() // 2
+
+
+def print_line(
+    what: str, theirs: np.ndarray, ours: np.ndarray, goal: Goal | None, distance: str, unit: float = 1e3
+) -> None:
+    low, middle, high = np.percentile(theirs / ours, [25, 50, 75])
+    print(
+        f"{what:54} {unit * np.median(theirs):9.1f} ms {unit * np.median(ours):9.1f} ms {middle:7.2f} "
+        f"({low:.2f}-{high:.2f})  {goal or ''!s:11} {distance}",
+        flush=True,
+    )
+
+
+def print_missing(what: str, why: str) -> None:
+    print(f"{what:54} not shown: {why}", flush=True)
+
+
+def devices() -> Iterator[str]:
+    yield "cpu"
+    if torch.cuda.is_available():
+        yield "cuda"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", help="a dense ViTPose-B; without it the widened one")
+    parser.add_argument("--people", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--int8", type=Path, help="an exported int8 file of the same model")
+    parser.add_argument("--skip", nargs="*", default=[], choices=["cold"])
+    options = parser.parse_args()
+    options.processor = vitpose.VitPoseImageProcessor()
+    options.network = (
+        widened_base()
+        if options.model is None
+        else vitpose.VitPoseForPoseEstimation.from_pretrained(options.model, dtype="float32")
+    )
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} of {os.cpu_count()} threads, torch "
+        f"{torch.__version__}, transformers {transformers.__version__}, {options.rounds} rounds in turn\n"
+    )
+    print(f"{'':54} {'transformers':>12} {'vitpose':>12}   ratio (middle half)  must / aim  keypoints apart")
+    for device in devices():
+        print(f"-- {device}")
+        Contest(options, device).run()
+    if not torch.cuda.is_available():
+        print_missing("-- cuda, all of the above and B, L, H at batch 64-256", "no GPU here, so not measured")
+    if "cold" not in options.skip:
+        laps = take_turns(
+            {"theirs": lambda: cold(THEIRS), "ours": lambda: cold(OURS)}, options.rounds, warm_up=1
+        )
+        print_line("import, load, first result, in a fresh process", *map(np.array, laps.values()), None, "")
+        saved = np.median(np.array(laps["theirs"]) - np.array(laps["ours"]))
+        print(f"{'':54} {saved:.1f} s less; must: 3 s less")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""How long until the first result, from a fresh process: imports, the model inside the package, one picture.
+
+    python benchmarks/cold_start.py [--rounds 7]
+
+Both sides read the same files, in turn; the first round, which fills the file cache, does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from vitpose.benchmark import take_turns
+
+PICTURE = Path(__file__).parents[1] / "docs" / "astronaut.jpg"
+
+OURS = f"""
+import vitpose
+pipe = vitpose.load("vitpose-tiny", detector=None, device="cpu", dtype="float32")
+poses = pipe({str(PICTURE)!r}, boxes=[[60, 0, 400, 510]])
+assert poses.xy.shape == (1, 17, 2)
+"""
+
+THEIRS = f"""
+from importlib import resources
+import torch
+from PIL import Image
+from transformers import AutoProcessor, VitPoseForPoseEstimation
+folder = str(resources.files("vitpose") / "weights")
+processor = AutoProcessor.from_pretrained(folder)
+model = VitPoseForPoseEstimation.from_pretrained(folder, dtype=torch.float32)
+boxes = [[[60.0, 0.0, 340.0, 510.0]]]
+inputs = processor(Image.open({str(PICTURE)!r}).convert("RGB"), boxes=boxes, return_tensors="pt")
+with torch.no_grad():
+    outputs = model(**inputs)
+results = processor.post_process_pose_estimation(outputs, boxes=boxes)
+assert results[0][0]["keypoints"].shape == (17, 2)
+"""
+
+
+def cold(program: str) -> float:
+    """Returns the seconds that a program takes in a process of its own."""
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    laps = take_turns(
+        {"transformers": lambda: cold(THEIRS), "vitpose": lambda: cold(OURS)}, options.rounds, warm_up=1
+    )
+    for name, seconds in laps.items():
+        low, middle, high = np.percentile(seconds, [25, 50, 75])
+        print(f"{name:14} {middle:6.2f} s (middle half {low:.2f}-{high:.2f})")
+    less = np.median(np.subtract(laps["transformers"], laps["vitpose"]))
+    print(f"{less:.2f} s less, median of {options.rounds} rounds")
+
+
+if __name__ == "__main__":
+    main()

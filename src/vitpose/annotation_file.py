@@ -1,0 +1,303 @@
+"""Annotation files as they stand: COCO's form with CrowdPose's and COCO-WholeBody's additions, and MPII's own.
+
+Owns where things are in such a file and what its keypoints are called. Judges nothing: what a row does not have
+is None, and whoever reads says which rows that makes useless. Knows no pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from .boxes import Size
+from .errors import InputError, SkeletonError
+from .skeleton import Skeleton, plain_name
+
+WHOLEBODY_FIELDS = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
+"""Where COCO-WholeBody keeps its 133 points, in the order of the skeleton `coco-wholebody`."""
+
+MPII_BOX_PX = 200.0
+"""MPII's `scale` is the person's height over this many pixels (the data set's README)."""
+
+MPII_DROP = 15.0
+"""MPII's centre is moved down by this many pixels times `scale`, as the original's converter has it:
+the feet were cut off otherwise."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of the file.
+
+    Attributes:
+        id: A number or a text; in MPII's form the file name.
+        file_name: As in the file; empty if it has none.
+        size: Its size, px, if the file says so.
+        crowd_index: CrowdPose's measure of crowding, 0 to 1, if the file has it.
+    """
+
+    id: Any
+    file_name: str
+    size: Size | None = None
+    crowd_index: float | None = None
+
+    def __str__(self) -> str:
+        return self.file_name or f"image {self.id}"
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One annotated person (or animal); None is what the file does not have, or not in its form.
+
+    Attributes:
+        name: How messages call it.
+        id: Of the annotation.
+        image_id: Of its picture, which the file may not list.
+        category_id: What it is; 1 where the file does not say.
+        has_keypoints: Whether there are any, of whatever form.
+        points: x, y (px) and visibility of each keypoint. They need not be finite.
+        xywh: Its box: left, top, width, height, px; finite.
+        area: px².
+        crowd: Whether it is a region of many people.
+        counted: How many labelled points the file says there are.
+        head_xywh: The box of the head, of the form of `xywh`.
+    """
+
+    name: str
+    id: Any = None
+    image_id: Any = None
+    category_id: Any = 1
+    has_keypoints: bool = False
+    points: Float[np.ndarray, "k 3"] | None = None
+    xywh: Float[np.ndarray, " 4"] | None = None
+    area: float | None = None
+    crowd: bool = False
+    counted: int | None = None
+    head_xywh: Float[np.ndarray, " 4"] | None = None
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """What a file holds.
+
+    Attributes:
+        path: The file.
+        pictures: By id.
+        rows: In the order of the file.
+        skeleton: What the points are called.
+        categories: Ids of the categories that the file lists.
+    """
+
+    path: Path
+    pictures: Mapping[Any, Picture]
+    rows: tuple[Row, ...]
+    skeleton: Skeleton
+    categories: frozenset[Any]
+
+
+def read_annotation_file(path: str | Path, skeleton: str | Path | Skeleton | None = None) -> AnnotationFile:
+    """Reads a file of COCO's or MPII's form, told apart by what is in it.
+
+    Args:
+        path: `{images, annotations, categories}`, or MPII's list of `{image, center, scale, joints, joints_vis}`, which
+            counts pixels from 1 as MATLAB does. Here they count from 0.
+        skeleton: What the keypoints of a COCO file are, where its own names are not wanted or there are none.
+
+    Raises:
+        InputError: The file cannot be read or is neither.
+        SkeletonError: The points have no names, or the skeleton has them in another order.
+    """
+    path = Path(path).expanduser()
+    content = read_json(path, "an annotation file of COCO's or MPII's form")
+    if isinstance(content, list):
+        return _mpii(path, content)
+    pictures, rows = coco_tables(path, content)
+    categories = [one for one in content.get("categories") or () if isinstance(one, dict)]
+    bones = _skeleton(path, categories, [row for row in rows if isinstance(row, dict)], pictures, skeleton)
+    return AnnotationFile(
+        path=path,
+        pictures=pictures,
+        rows=tuple(_coco_row(row, len(bones)) for row in rows),
+        skeleton=bones,
+        categories=frozenset(one["id"] for one in categories if "id" in one),
+    )
+
+
+def read_json(path: Path, wanted: str) -> Any:
+    """Reads any JSON file; `wanted` is what the messages ask for.
+
+    Raises:
+        InputError: The file cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); give {wanted}") from error
+    except ValueError as error:  # not JSON, or not even text
+        raise InputError(f"{path} is not JSON: {error}; give {wanted}") from error
+
+
+def coco_tables(path: Path, content: Any) -> tuple[dict[Any, Picture], list[Any]]:
+    """Returns the pictures, by id, and the annotations of what COCO's form holds.
+
+    Raises:
+        InputError: The content is not of this form.
+    """
+    table = content if isinstance(content, dict) else {}
+    images, rows = table.get("images"), table.get("annotations")
+    if not isinstance(images, list) or not isinstance(rows, list):
+        held = f"the keys {sorted(content)}" if isinstance(content, dict) else repr(content)[:50]
+        raise InputError(f"{path} holds {held}; COCO's form is {{images, annotations, categories}}")
+    return {picture.id: picture for picture in _pictures(path, images)}, rows
+
+
+def numbers(values: Any, count: int | None = None) -> Float[np.ndarray, " _"] | None:
+    """Returns a list of numbers, or that many finite ones, as an array; None if these are none such."""
+    try:
+        array = np.array(values, np.float64)
+    except (TypeError, ValueError):
+        return None
+    if array.ndim != 1 or (count is not None and not (len(array) == count and np.isfinite(array).all())):
+        return None
+    return array
+
+
+def _pictures(path: Path, rows: Sequence[Any]) -> Iterable[Picture]:
+    for index, row in enumerate(rows):
+        good = isinstance(row, dict) and isinstance(row.get("id"), int | str)
+        if not good or not isinstance(row.get("file_name", ""), str):
+            raise InputError(
+                f"{path}, image {index}: an image needs an id, and a file_name that is a text; this one is {row!r:.200}"
+            )
+        width, height = row.get("width"), row.get("height")
+        size = Size(width, height) if isinstance(width, int) and isinstance(height, int) else None
+        yield Picture(row["id"], row.get("file_name", ""), size, row.get("crowdIndex"))
+
+
+def _skeleton(
+    path: Path,
+    categories: Sequence[dict[str, Any]],
+    rows: Sequence[dict[str, Any]],
+    pictures: Mapping[Any, Picture],
+    given: str | Path | Skeleton | None,
+) -> Skeleton:
+    used = {_key(row.get("category_id")) for row in rows}
+    named = [one for one in categories if one.get("keypoints")]
+    named = [one for one in named if _key(one.get("id")) in used] or named
+    kinds = sorted({tuple(one["keypoints"]) for one in named})
+    if given is not None:
+        return _checked(path, Skeleton.load(given), kinds)
+    lengths = {len(row.get("keypoints") or ()) for row in rows} - {0}
+    if any("face_kpts" in row for row in rows) or lengths == {3 * 133}:
+        return Skeleton.load("coco-wholebody")  # such files name the first 17 points only
+    if lengths == {3 * 14} and any(picture.crowd_index is not None for picture in pictures.values()):
+        return Skeleton.load("crowdpose")  # whose file calls the top of the head "head"
+    if len(kinds) != 1:
+        why = "have different keypoints" if kinds else "do not name the keypoints"
+        raise SkeletonError(
+            f"{path}: its categories {why}; give a skeleton: {', '.join(Skeleton.available())}, or a .toml file"
+        )
+    edges = [[a - 1, b - 1] for a, b in named[0].get("skeleton") or ()]
+    # Some files, CrowdPose's among them, carry another data set's limbs: a drawing aid, not worth a refusal.
+    inside = [edge for edge in edges if all(0 <= end < len(kinds[0]) for end in edge)]
+    return Skeleton.from_labels(list(kinds[0]), inside)
+
+
+def _checked(path: Path, skeleton: Skeleton, kinds: Iterable[Sequence[str]]) -> Skeleton:
+    """Refuses a skeleton that has the file's points in another order."""
+    ours = tuple(map(plain_name, skeleton.keypoints))
+    for names in kinds:
+        theirs = tuple(map(plain_name, names))
+        if ours != theirs and sorted(ours) == sorted(theirs):
+            raise SkeletonError(
+                f"{path} has the keypoints of the skeleton {skeleton.name!r} in another order, {', '.join(names)}; "
+                "leave the skeleton out: points are compared and mapped by name"
+            )
+    return skeleton
+
+
+def _coco_row(row: Any, k: int) -> Row:
+    if not isinstance(row, dict):
+        return Row(repr(row)[:50])
+    body = row.get("keypoints")
+    split = k == 133 and isinstance(body, list) and len(body) != 3 * k
+    parts = [row[key] for key in WHOLEBODY_FIELDS if isinstance(row.get(key), list)]
+    values = [value for part in parts for value in part] if split else body
+    area, counted = numbers([row.get("area")], 1), row.get("num_keypoints")
+    return Row(
+        name=f"annotation {row.get('id')}",
+        id=row.get("id"),
+        image_id=_key(row.get("image_id")),
+        category_id=_key(row.get("category_id", 1)),
+        has_keypoints=isinstance(body, list) and bool(body),
+        points=_triples(values, k),
+        xywh=numbers(row.get("bbox"), 4),
+        area=None if area is None else float(area[0]),
+        crowd=bool(row.get("iscrowd")),
+        # Of split files `num_keypoints` counts the body alone.
+        counted=counted if isinstance(counted, int) and not split else None,
+        head_xywh=numbers(row.get("head_bbox"), 4),
+    )
+
+
+def _key(value: Any) -> int | str | None:
+    """Returns an id, if it can be one."""
+    return value if isinstance(value, int | str) else None
+
+
+def _triples(values: Any, k: int) -> Float[np.ndarray, "k 3"] | None:
+    flat = numbers(values)
+    return None if flat is None or len(flat) != 3 * k else flat.reshape(k, 3)
+
+
+def _mpii(path: Path, rows: Sequence[Any]) -> AnnotationFile:
+    if any(not isinstance(row, dict) or not isinstance(row.get("image"), str) for row in rows):
+        raise InputError(
+            f"{path} is not of MPII's form, which is a list of rows with 'image' and 'joints'; nor of COCO's, which is "
+            "{images, annotations, categories}"
+        )
+    skeleton = Skeleton.load("mpii")
+    return AnnotationFile(
+        path=path,
+        pictures={row["image"]: Picture(row["image"], row["image"]) for row in rows},
+        rows=tuple(_mpii_row(number, row, len(skeleton)) for number, row in enumerate(rows)),
+        skeleton=skeleton,
+        categories=frozenset([1]),
+    )
+
+
+def _mpii_row(number: int, row: Mapping[str, Any], k: int) -> Row:
+    return Row(
+        name=f"row {number}",
+        id=number,
+        image_id=row["image"],
+        has_keypoints="joints" in row,
+        points=_mpii_points(row, k),
+        xywh=_mpii_box(row),
+        head_xywh=numbers(row.get("head_bbox"), 4),
+    )
+
+
+def _mpii_points(row: Mapping[str, Any], k: int) -> Float[np.ndarray, "k 3"] | None:
+    seen = numbers(row.get("joints_vis"), k)
+    try:
+        joints = np.array(row.get("joints"), np.float64)
+    except (TypeError, ValueError):
+        return None
+    if seen is None or joints.shape != (k, 2):
+        return None
+    return np.column_stack([joints - 1, np.where(seen > 0, 2.0, 0.0)])
+
+
+def _mpii_box(row: Mapping[str, Any]) -> Float[np.ndarray, " 4"] | None:
+    centre, scale = numbers(row.get("center"), 2), numbers([row.get("scale")], 1)
+    if centre is None or scale is None:
+        return None
+    side = scale[0] * MPII_BOX_PX
+    low = centre - 1 + [0, MPII_DROP * scale[0]] - side / 2
+    return np.array([*low, side, side])

@@ -1,0 +1,187 @@
+"""`vitpose benchmark`: how fast models, engines and types are on the user's own machine."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from ..errors import InputError, UnknownNameError
+from ..hub import DEFAULT_MODEL
+from .job import say_while
+from .options import MODEL_PANEL, BatchSize, Dataset, Device, read_dataset
+
+if TYPE_CHECKING:
+    from ..benchmark import Lap, Scene
+
+RIVALS = ("transformers",)
+_MEASURING = "Measuring"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the table.
+
+    Attributes:
+        name: The model and what runs it.
+        run: One lap.
+        peak_bytes: The most memory of the process while it was loaded and first run.
+    """
+
+    name: str
+    run: Callable[[], Lap]
+    peak_bytes: int
+
+
+def benchmark(
+    picture: Annotated[
+        Path | None, typer.Argument(show_default="a made-up one of 1280x720", help="Picture to run on.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="As in 'vitpose predict'; may be repeated.",
+            show_default=DEFAULT_MODEL,
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What runs the network; may be repeated.", show_default="auto", rich_help_panel=MODEL_PANEL
+        ),
+    ] = None,
+    dtype: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="auto, float32, bfloat16, float16; may be repeated.",
+            show_default="auto",
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = None,
+    dataset: Dataset = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 32,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the network first.", rich_help_panel=MODEL_PANEL)
+    ] = False,
+    people: Annotated[
+        int, typer.Option(min=1, help="People in the picture.", rich_help_panel=_MEASURING)
+    ] = 8,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="How often each is run; medians are shown.", rich_help_panel=_MEASURING)
+    ] = 7,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(RIVALS),
+            help="Run that library's documented way in turn with ours, on the same weights.",
+            rich_help_panel=_MEASURING,
+        ),
+    ] = None,
+) -> None:
+    """Measure models, engines and types on this machine.
+
+    Each is run once a round, in turn, so that all meet the same machine.
+    """
+    from ..benchmark import Scene, take_turns
+    from ..boxes import Size
+
+    if against not in (None, *RIVALS):
+        raise UnknownNameError("library to run against", against, RIVALS)
+    scene = Scene.make(Size(width=1280, height=720), people, picture)
+    options = {
+        "device": device,
+        "dataset": read_dataset(dataset),
+        "batch_size": batch_size,
+        "compile": compile,
+    }
+    entries = []
+    choices = list(itertools.product(model or [DEFAULT_MODEL], engine or ["auto"], dtype or ["auto"]))
+    for name, runner, kind in choices:
+        with say_while(f"loading {name}"):
+            entries.append(_load(scene, {"model": name, "engine": runner, "dtype": kind, **options}))
+    for name in dict.fromkeys(name for name, _, _ in choices if against is not None):
+        with say_while(f"loading {name} with transformers"):
+            entries.append(_load_rival(scene, name, device, read_dataset(dataset)))
+    with say_while(f"{rounds} rounds"):
+        laps = take_turns({str(row): entry.run for row, entry in enumerate(entries)}, rounds, warm_up=1)
+    size = f"{scene.image.shape[1]}x{scene.image.shape[0]}"
+    _print_table(
+        entries,
+        list(laps.values()),
+        people,
+        f"{people} people in a picture of {size}, medians of {rounds} rounds",
+    )
+
+
+def _load(scene: Scene, loading: dict[str, Any]) -> Entry:
+    from ..benchmark import MemoryWatch, run_vitpose
+    from ..loading import load
+
+    with MemoryWatch() as memory:
+        pipe = load(detector=None, **loading)
+        run_vitpose(pipe, scene)
+    name = f"{loading['model']}\n{pipe.estimator.engine.description}"
+    return Entry(name, lambda: run_vitpose(pipe, scene), memory.peak_bytes)
+
+
+def _load_rival(scene: Scene, model: str, device: str, dataset: str | int | None) -> Entry:
+    from ..benchmark import MemoryWatch, TransformersWay
+    from ..device import choose_device
+    from ..engine import is_exported
+    from ..loading import load_network, load_processor
+
+    if is_exported(model):
+        raise InputError(f"transformers does not run {model}; give the checkpoint that it was exported from")
+    place = choose_device(device)
+    with MemoryWatch() as memory:
+        network = load_network(model, "float32", "cpu", dataset)
+        way = TransformersWay(network, load_processor(model, network), place)
+        way.run(scene)
+    return Entry(f"{model}\ntransformers, {place}, float32", lambda: way.run(scene), memory.peak_bytes)
+
+
+def _print_table(entries: list[Entry], laps: list[list[Lap]], people: int, title: str) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..benchmark import STAGES
+
+    shown = [stage for stage in STAGES if any(stage in own[0].seconds for own in laps)]
+    table = Table(
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", padding=(0, 1, 0, 0)
+    )
+    table.add_column("model\nwhat runs it", min_width=24, overflow="fold")
+    for heading in ("people\n/s", *(f"{stage}\nms" for stage in shown), "all ms\nspread", "peak\nMB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for entry, own in zip(entries, laps, strict=True):
+        totals = np.array([lap.total_s for lap in own])
+        low, high = np.percentile(totals, [25, 75])
+        stages = [
+            _ms(np.median([lap.seconds[stage] for lap in own])) if stage in own[0].seconds else "-"
+            for stage in shown
+        ]
+        table.add_row(
+            Text(entry.name),
+            f"{people / np.median(totals):.1f}",
+            *stages,
+            f"{_ms(np.median(totals))}\n{_ms(low)}-{_ms(high)}",
+            f"{entry.peak_bytes / 1e6:.0f}",
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        "spread: the middle half of the rounds; peak: the whole process while that one was loaded and run"
+    )
+
+
+def _ms(seconds: Any) -> str:
+    return f"{1e3 * seconds:.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.1f}"

@@ -1,0 +1,144 @@
+"""The work of `vitpose predict` on videos: stream, draw, record, say how it went.
+
+What a video's files hold is `video.recording`'s and `video.writing`'s business.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+import vitpose
+
+from ..errors import InputError, UnknownNameError, VideoError, VitPoseError
+from ..pipeline import Pipeline
+from ..video.ahead import RunAhead
+from ..video.recording import KINDS, Recording
+from ..video.stream import PoseFrame, Stream
+from ..video.writing import VideoWriter
+from .interruption import stop_when_asked
+from .job import DONE, FAILED, counted, print_failures, say_while, show_progress
+from .output import refuse_unwritable
+
+DRAWN = "video"
+"""The kind of output that is not recorded but drawn."""
+_PROCESSED_AHEAD = 4  # frames that wait to be drawn and encoded
+
+
+@dataclass
+class VideoJob:
+    """One run of `vitpose predict` on videos.
+
+    Attributes:
+        out: Folder for the results.
+        save: Which of them, separated by commas.
+        threshold: Keypoints that score less are not drawn.
+        loading: Arguments of `vitpose.load`.
+        streaming: Arguments of `Pipeline.stream`.
+        failures: What failed so far, and why.
+    """
+
+    out: Path
+    save: str
+    threshold: float
+    loading: dict[str, Any]
+    streaming: dict[str, Any]
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    def run(self, sources: Sequence[str]) -> int:
+        """Does the work and returns the exit code.
+
+        Args:
+            sources: Videos, cameras and addresses; or one image sequence.
+
+        Raises:
+            VitPoseError: Something is wrong that concerns all of them.
+        """
+        kinds = choose_video_kinds(self.save)
+        refuse_unwritable(self.out)
+        with say_while("loading the model"):
+            pipe = vitpose.load(**self.loading)
+        with stop_when_asked("the files are ended here, with what was done") as stop:
+            for source, stem in zip(sources, name_videos(sources), strict=True):
+                if stop.is_set():
+                    self.failures.append((source, "not begun, since the run was stopped"))
+                    continue
+                try:
+                    self._process(source, stem, kinds, pipe, stop)
+                except VitPoseError as error:
+                    self.failures.append((source, " ".join(str(error).split()).removeprefix(source).lstrip()))
+        print_failures(self.failures)
+        return FAILED if self.failures else DONE
+
+    def _process(self, source: str, stem: str, kinds: list[str], pipe: Pipeline, stop: Any) -> None:
+        drawn = self.out / f"{stem}.mp4"
+        if DRAWN in kinds and Path(source).exists() and drawn.resolve() == Path(source).resolve():
+            raise InputError(f"{source} would be replaced by its drawn video; choose another --out")
+        start, frames, people = time.perf_counter(), 0, set[int]()
+        with ExitStack() as stack:
+            stream = stack.enter_context(pipe.stream(source, **self.streaming))
+            recorded = [kind for kind in kinds if kind != DRAWN]
+            record = stack.enter_context(Recording(self.out, stem, recorded, pipe.estimator.skeleton, source))
+            video = stack.enter_context(VideoWriter(drawn, stream.reader)) if DRAWN in kinds else None
+            ahead: RunAhead[PoseFrame] = stack.enter_context(RunAhead(stream, _PROCESSED_AHEAD))
+            advance = stack.enter_context(show_progress("frames"))
+            for frame in ahead:
+                record.add(frame)
+                if video is not None:
+                    canvas = vitpose.draw(frame.image, frame.poses, threshold=self.threshold, boxes=True)
+                    video.add(canvas, frame.time_s)
+                frames += 1
+                people.update(
+                    [] if frame.poses.ids is None else frame.poses.ids[frame.poses.ids > 0].tolist()
+                )
+                advance(frames, stream.reader.frames)
+                if stop.is_set():
+                    break
+            if not frames:
+                raise VideoError(f"{source}: stopped before its first frame; nothing was written")
+        problems = stream.problems + ([] if video is None else video.problems)
+        if stop.is_set() and not stream.reader.live:
+            problems.append(f"stopped after {counted(frames, 'frame')}, as asked")
+        self.failures += [(source, problem) for problem in problems]
+        self._say(source, stream, frames, len(people), time.perf_counter() - start)
+
+    def _say(self, source: str, stream: Stream, frames: int, people: int, seconds: float) -> None:
+        found = f", {counted(people, 'identity', 'identities')}" if self.streaming.get("track", True) else ""
+        line = f"{source}: {counted(frames, 'frame')}{found} in {seconds:.1f} s; results in {self.out}"
+        Console(highlight=False).print(Text(line, style="green"), soft_wrap=True)
+
+
+def choose_video_kinds(text: str) -> list[str]:
+    """Reads a list such as "video,jsonl".
+
+    Raises:
+        UnknownNameError: A name in it is unknown.
+    """
+    kinds = list(dict.fromkeys(kind.strip() for kind in text.split(",") if kind.strip()))
+    for kind in kinds or [text]:
+        if kind != DRAWN and kind not in KINDS:
+            raise UnknownNameError(
+                "kind of output for videos", kind, [DRAWN, *KINDS], "Separate several with commas."
+            )
+    return kinds
+
+
+def name_videos(sources: Sequence[str]) -> list[str]:
+    """Chooses the stems of the files of each source; of two with one name, the second gets a number."""
+    names: dict[str, str] = {}
+    for source in sources:
+        stem = re.sub(r"^[a-z]+://", "", source) if "://" in source else Path(source).stem
+        stem = re.sub(r"[^\w .()+-]+", "_", stem).strip(" _.") or "video"
+        number = 1
+        while (name := stem if number == 1 else f"{stem}-{number}").casefold() in names:
+            number += 1
+        names[name.casefold()] = name
+    return list(names.values())

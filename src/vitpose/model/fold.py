@@ -1,0 +1,135 @@
+"""The network rewritten for inference: the same maps, up to rounding, for less work and memory.
+
+Owns every rewrite that training and files do not know: what is trained, saved and loaded stays as it is in
+`pose`. Knows no picture and no engine. Folding an expert is `experts`' business: it gives an ordinary
+dense network.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .backbone import Block, VitPoseBackbone
+from .decoder import ClassicDecoder
+from .experts import Mlp
+from .pose import VitPoseForPoseEstimation
+
+CROPS_AT_ONCE = 8
+"""Crops that go through the blocks together on a CPU: enough for full speed, few enough for its caches."""
+
+
+class InferenceNetwork(nn.Module):
+    """A network that only runs: crops in, heat maps out, nothing for a backward pass.
+
+    Shares the weights of the network it is made from, except for the decoder's, which are few.
+
+    Args:
+        model: A dense network in evaluation mode, where and in the type it shall run in.
+        in_place: Run the blocks in buffers that they share, which saves a CPU the time that fresh memory costs; no
+            good where memory comes from a pool (CUDA) or is planned by a compiler. Without it decided
+            by the device; left out for weights that are no plain tensors.
+    """
+
+    def __init__(self, model: VitPoseForPoseEstimation, in_place: bool | None = None) -> None:
+        super().__init__()
+        self.backbone = model.backbone
+        self.decoder = fold_decoder(model.head).requires_grad_(False).eval()
+        wanted = model.device.type == "cpu" if in_place is None else in_place
+        self.in_place = wanted and _runs_in_place(model.backbone)
+
+    def forward(self, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "b k hm wm"]:
+        """Returns the heat maps of normalised crops."""
+        features = self._features(pixels)
+        if features.ndim == 3:
+            rows = pixels.shape[2] // self.backbone.config.patch_size[0]
+            features = features.unflatten(1, (rows, -1)).permute(0, 3, 1, 2)  # channels last, nothing moves
+        return self.decoder(features)
+
+    def _features(self, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "..."]:
+        if self.in_place:
+            return _tokens_in_place(cast("VitPoseBackbone", self.backbone), pixels)
+        return self.backbone(pixels).feature_maps[-1]
+
+
+def fold_decoder(head: nn.Module) -> nn.Module:
+    """Returns a decoder with the same output for no more work; its weights are new."""
+    if isinstance(head, ClassicDecoder):
+        return _without_batch_norm(head)
+    return copy.deepcopy(head)
+
+
+def _without_batch_norm(head: ClassicDecoder) -> nn.Sequential:
+    """Folds each BatchNorm into the deconvolution before it; channels last, which CPUs and GPUs do faster."""
+    steps: list[Any] = list(head.deconv_layers)
+    layers: list[nn.Module] = []
+    for deconvolution, norm in zip(steps[::3], steps[1::3], strict=True):
+        layers += [fuse_conv_bn_eval(deconvolution, norm, transpose=True), nn.ReLU(inplace=True)]  # copies
+    folded = nn.Sequential(*layers, copy.deepcopy(head.final_layer))
+    for parameter in folded.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return folded
+
+
+def _runs_in_place(backbone: Any) -> bool:
+    """Tells whether all that `_tokens_in_place` takes for granted holds; quantised weights are no plain tensors."""
+    return (
+        isinstance(backbone, VitPoseBackbone)
+        and all(isinstance(block.mlp, Mlp) for block in backbone.blocks)
+        and all(type(parameter.data) is Tensor for parameter in backbone.parameters())
+    )
+
+
+@torch.no_grad()
+def _tokens_in_place(backbone: VitPoseBackbone, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "b t d"]:
+    """Does what the backbone does, a few crops at a time, in three buffers instead of new memory for every step."""
+    parts = [_run_blocks(backbone, backbone.embed(part)) for part in pixels.split(CROPS_AT_ONCE)]
+    return torch.cat(parts) if len(parts) != 1 else parts[0]
+
+
+def _run_blocks(backbone: VitPoseBackbone, embedded: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+    config, (batch, count, width) = backbone.config, embedded.shape
+    tokens = embedded.contiguous().flatten(0, 1)
+    wide = tokens.new_empty(len(tokens), int(width * config.mlp_ratio))
+    qkv, narrow = tokens.new_empty(batch, count, 3 * width), torch.empty_like(tokens)
+    for block in list(backbone.blocks)[: cast("list[int]", config.out_indices)[-1]]:
+        _run_block(cast("Block", block), tokens, qkv, wide, narrow)
+    return backbone.last_norm(tokens).view_as(embedded)
+
+
+def _run_block(
+    block: Block,
+    tokens: Float[Tensor, "bt d"],
+    qkv: Float[Tensor, "b t three_d"],
+    wide: Float[Tensor, "bt e"],
+    narrow: Float[Tensor, "bt d"],
+) -> None:
+    """Does what the block does to the tokens, in place; the other tensors are room to work in."""
+    _project(block.attn.qkv, block.norm1(tokens), qkv.flatten(0, 1))  # which is a view
+    split = qkv.unflatten(-1, (3, block.attn.heads, tokens.shape[1] // block.attn.heads))
+    query, key, value = split.permute(2, 0, 3, 1, 4)  # each b heads t d/heads
+    mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(tokens.shape)
+    tokens += _project(block.attn.proj, mixed, narrow)
+    mlp = cast("Mlp", block.mlp)
+    _activate(mlp.activation, _project(mlp.fc1, block.norm2(tokens), wide))
+    tokens += _project(mlp.fc2, wide, narrow)
+
+
+def _project(layer: nn.Linear, x: Float[Tensor, "bt d"], out: Float[Tensor, "bt e"]) -> Float[Tensor, "bt e"]:
+    if layer.bias is None:
+        return torch.mm(x, layer.weight.T, out=out)
+    return torch.addmm(layer.bias, x, layer.weight.T, out=out)
+
+
+def _activate(activation: nn.Module, x: Float[Tensor, "bt e"]) -> None:
+    if isinstance(activation, nn.GELU):
+        torch.ops.aten.gelu_(x, approximate=activation.approximate)
+    else:
+        x.copy_(activation(x))

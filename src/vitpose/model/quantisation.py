@@ -1,0 +1,107 @@
+"""The weights of a network quantised by torchao. Which kernels there are, torchao says; this says it plainly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import InputError, UnknownNameError, require
+
+_BY_NAME = {
+    "int4_weight_only": "Int4WeightOnlyConfig",
+    "int8_weight_only": "Int8WeightOnlyConfig",
+    "int8_dynamic_activation_int8_weight": "Int8DynamicActivationInt8WeightConfig",
+}
+_ON_CPU = (
+    "on a CPU Int8WeightOnlyConfig(), Int8DynamicActivationInt8WeightConfig() and, with weights rounded to 4 bits but "
+    "kept in 8, IntxWeightOnlyConfig(torch.int4, PerGroup(64)) of torchao.quantization work"
+)
+
+
+class TorchAoConfig:
+    """How weights are quantised, in the form of the documentation of ViTPose in `transformers`.
+
+    That form names the kind by a text, which the class of this name in `transformers` 5 no longer takes.
+
+    Args:
+        quant_type: "int4_weight_only", "int8_weight_only", "int8_dynamic_activation_int8_weight", or a configuration of
+            torchao.
+        modules_to_not_convert: Names of modules that keep their weights, with all that is in them.
+        **options: Arguments of torchao's configuration of that name, such as group_size.
+
+    Raises:
+        UnknownNameError: No such kind.
+        InputError: The kind has no such options, or it is neither a name nor a configuration.
+        MissingDependencyError: torchao is not installed.
+    """
+
+    def __init__(
+        self, quant_type: Any, modules_to_not_convert: list[str] | None = None, **options: Any
+    ) -> None:
+        self.modules_to_not_convert = modules_to_not_convert
+        self.quant_type = quant_type
+        if isinstance(quant_type, str):
+            if quant_type not in _BY_NAME:
+                raise UnknownNameError("kind of quantisation", quant_type, _BY_NAME)
+            library = require("torchao.quantization", "torchao", "to quantise weights")
+            try:
+                self.quant_type = getattr(library, _BY_NAME[quant_type])(**options)
+            except (TypeError, ValueError, AssertionError) as error:
+                raise InputError(f"{quant_type!r} cannot be had with {options}: {error}") from error
+        elif options:
+            raise InputError(f"{list(options)} belong into torchao's configuration, not beside it")
+
+
+def quantise(network: nn.Module, config: Any) -> None:
+    """Quantises the weights of a network's linear layers in place.
+
+    Args:
+        network: The network, on its device.
+        config: A configuration of torchao, or one around it: `TorchAoConfig`, ours or that of `transformers`.
+
+    Raises:
+        InputError: It is no such configuration, or torchao has no kernel for it on the device.
+        MissingDependencyError: torchao is not installed.
+    """
+    library = require("torchao.quantization", "torchao", "to quantise weights")
+    core = require("torchao.core.config", "torchao", "to quantise weights")
+    inner = getattr(config, "quant_type", config)
+    if not isinstance(inner, core.AOBaseConfig):
+        raise InputError(
+            f"quantization_config {config!r:.200} is no configuration of torchao, such as "
+            "torchao.quantization.Int8WeightOnlyConfig(), and no TorchAoConfig"
+        )
+    kept = getattr(config, "modules_to_not_convert", None) or []
+    layers = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and not any(f"{name}.".startswith(f"{part}.") for part in kept)
+    }
+    try:
+        library.quantize_(network, inner, filter_fn=lambda _, name: name in layers)
+        for layer in list(layers.values())[:1]:  # some kernels are only missed when they are called
+            like = next(own for own in network.parameters() if own.is_floating_point() and own.ndim == 1)
+            with torch.no_grad():
+                layer(like.new_zeros(1, layer.in_features))
+    except (ImportError, NotImplementedError, AssertionError, RuntimeError, ValueError) as error:
+        raise _refusal(inner, network, error) from error
+
+
+def _refusal(config: Any, network: nn.Module, error: Exception) -> InputError:
+    import torchao
+
+    first = next(network.parameters())
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    what = f"torchao {torchao.__version__} cannot run {type(config).__name__}"
+    kind = str(first.dtype).removeprefix("torch.")
+    hint = (
+        _ON_CPU if first.device.type == "cpu" else "another dtype, packing format or group size may have one"
+    )
+    return InputError(f"{what} on {first.device} in {kind}: it has no kernel for that ({reason}); {hint}")
+
+
+def is_quantised(network: nn.Module) -> bool:
+    """Tells whether `quantise` changed a network's weights."""
+    return any(type(own.data).__module__.startswith("torchao") for own in network.parameters())

@@ -1,0 +1,59 @@
+"""ONNX Runtime: opening a file on a device. Knows neither detectors nor poses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError, InputError, require
+
+
+def open_session(path: str | Path, device: str) -> Any:
+    """Opens an ONNX file.
+
+    Args:
+        path: The file.
+        device: "cpu", "cuda", "cuda:1"; "auto" is cuda where ONNX Runtime has it.
+
+    Raises:
+        CheckpointError: The file is missing or not ONNX.
+        InputError: The device is none, or ONNX Runtime does not have it.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    onnxruntime = require("onnxruntime", "onnx", f"to run {path}")
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}; give the path of an .onnx file")
+    providers = choose_providers(device, onnxruntime.get_available_providers())
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=providers)
+    except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        raise CheckpointError(f"{path} cannot be loaded as ONNX: {error}") from error
+    if device.startswith("cuda") and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise InputError(
+            f"ONNX Runtime fell back to the CPU where device {device!r} was asked for: its CUDA libraries could not be "
+            "loaded, as it says above; mend that, or take device 'cpu'"
+        )
+    return session
+
+
+def choose_providers(device: str, available: Sequence[str]) -> list[Any]:
+    """Returns ONNX Runtime's providers for a device.
+
+    Raises:
+        InputError: The device is none, or ONNX Runtime does not have it.
+    """
+    cuda = re.fullmatch(r"auto|cuda(?::(\d+))?", device)
+    has_cuda = "CUDAExecutionProvider" in available
+    if device == "cpu" or (device == "auto" and not has_cuda):
+        return ["CPUExecutionProvider"]
+    if cuda is None:
+        raise InputError(f"device {device!r} is not understood; ONNX files run on auto, cpu, cuda or cuda:N")
+    if not has_cuda:
+        raise InputError(
+            f"device {device!r} needs ONNX Runtime's CUDAExecutionProvider, and there is only "
+            f"{', '.join(available)}; install onnxruntime-gpu, or take device 'cpu'"
+        )
+    return [("CUDAExecutionProvider", {"device_id": cuda[1] or "0"}), "CPUExecutionProvider"]

@@ -1,0 +1,297 @@
+"""`PoseFrame`s to files, frame by frame: JSON lines, CSV, Parquet, COCO, PoseTrack's form, DeepLabCut's form.
+
+Every file is written whole or not at all (`files.replace_file`), and all but DeepLabCut's in memory that does
+not grow with the video. Knows no network and no terminal.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ..boxes import Size
+from ..errors import UnknownNameError, require
+from ..files import replace_file
+from ..poses import Poses
+from ..skeleton import Skeleton
+from ..tables import PoseRows
+from .stream import PoseFrame
+from .tracking import NOBODY
+
+_ROWS_AT_ONCE = 4096  # of a Parquet file: what waits in memory for the next row group
+
+
+@runtime_checkable
+class Recorder(Protocol):
+    """Writes one file; `add` takes the frames in order, `close` ends it."""
+
+    def add(self, frame: PoseFrame) -> None:
+        """Takes the next frame."""
+        ...
+
+    def close(self) -> None:
+        """Ends the file."""
+        ...
+
+
+class Recording:
+    """Writes several files of one video, in a `with` block; at its good end they are there.
+
+    Args:
+        folder: Where to.
+        stem: What the files are called, without suffix.
+        kinds: Which, of `KINDS`.
+        skeleton: That of the poses.
+        source: What the files say that the frames come from.
+
+    Raises:
+        UnknownNameError: A kind is none of `KINDS`.
+        OutputError: A file cannot be written.
+        MissingDependencyError: A kind needs a package that is not installed.
+    """
+
+    def __init__(self, folder: Path, stem: str, kinds: list[str], skeleton: Skeleton, source: str) -> None:
+        for kind in kinds:
+            if kind not in KINDS:
+                raise UnknownNameError("kind of recording", kind, KINDS)
+        self.files = [folder / f"{stem}{_SUFFIXES[kind]}" for kind in kinds]
+        self._kinds, self._skeleton, self._source = kinds, skeleton, source
+        self._stack = ExitStack()
+        self._recorders: list[Recorder] = []
+
+    def __enter__(self) -> Recording:
+        with ExitStack() as stack:
+            for kind, path in zip(self._kinds, self.files, strict=True):
+                partial = stack.enter_context(replace_file(path))
+                recorder = KINDS[kind](partial, self._skeleton, self._source)
+                stack.callback(recorder.close)  # what fails in it, or in `add`, goes through `replace_file`
+                self._recorders.append(recorder)
+            self._stack = stack.pop_all()
+        return self
+
+    def add(self, frame: PoseFrame) -> None:
+        """Writes what was found in the next frame."""
+        for recorder in self._recorders:
+            recorder.add(frame)
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.__exit__(*exception)
+
+
+class _JsonLines:
+    """One line a frame: its number and time, and `Poses.to_dict`'s people."""
+
+    def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="")
+
+    def add(self, frame: PoseFrame) -> None:
+        entry = {"frame": frame.index, "time_s": float(frame.time_s), "detected": frame.detected}
+        self._file.write(json.dumps(entry | {"poses": frame.poses.to_dict()["poses"]}) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Csv:
+    """One row a person and keypoint."""
+
+    columns = (
+        "frame", "time_s", "person", "id", "left", "top", "right", "bottom", "box_score", "pose_score",
+        "keypoint", "x", "y", "score",
+    )  # fmt: skip
+
+    def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._table = csv.writer(self._file)
+        self._table.writerow(self.columns)
+
+    def add(self, frame: PoseFrame) -> None:
+        for row, pose in enumerate(frame.poses.to_dict()["poses"]):
+            person = (row, pose.get("id", ""), *pose["box_xyxy"], pose["box_score"], pose["score"])
+            for name, point in pose["keypoints"].items():
+                self._table.writerow((frame.index, float(frame.time_s), *person, name, *point.values()))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Parquet:
+    """One row a person and frame, see `tables`."""
+
+    def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
+        parquet = require("pyarrow.parquet", "tables", "to write Parquet")
+        self._rows = PoseRows(skeleton, {"frame": "int64", "time_s": "float64"})
+        self._file = parquet.ParquetWriter(path, self._rows.schema, compression="zstd")
+
+    def add(self, frame: PoseFrame) -> None:
+        self._rows.add(frame.poses, frame.index, float(frame.time_s))
+        if len(self._rows) >= _ROWS_AT_ONCE:
+            self._file.write_table(self._rows.take())
+
+    def close(self) -> None:
+        if len(self._rows):
+            self._file.write_table(self._rows.take())
+        self._file.close()
+
+
+class _Coco:
+    """COCO's results; `image_id` is the frame's number, and `track_id` the identity."""
+
+    def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
+        self._list = _JsonList(path)
+
+    def add(self, frame: PoseFrame) -> None:
+        for entry, number in zip(frame.poses.to_coco(frame.index), _ids(frame.poses), strict=True):
+            self._list.add(entry if number is None else {**entry, "track_id": number})
+
+    def close(self) -> None:
+        self._list.close()
+
+
+class _PoseTrack:
+    """PoseTrack 2018's form: images, annotations with `track_id`, and one category with the keypoints.
+
+    The points are the skeleton's own; visibility is 1 for every point, scores stand beside.
+    """
+
+    def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
+        self._path, self._skeleton, self._source = path, skeleton, source
+        self._parts = {name: path.with_name(f"{path.name}.{name}") for name in ("images", "annotations")}
+        self._lists = {name: _JsonList(part) for name, part in self._parts.items()}
+        self._count = 0
+
+    def add(self, frame: PoseFrame) -> None:
+        size, video = Size.of(frame.image), Path(self._source).stem
+        image = {"id": frame.index, "frame_id": frame.index, "file_name": f"{video}/{frame.index:06d}.jpg"}
+        about = {"vid_id": video, "is_labeled": True, "time_s": float(frame.time_s)}
+        self._lists["images"].add({**image, **about, "width": size.width, "height": size.height})
+        for entry, number, scores in zip(
+            frame.poses.to_coco(frame.index), _ids(frame.poses), frame.poses.scores, strict=True
+        ):
+            points = np.array(entry["keypoints"]).reshape(-1, 3)
+            points[:, 2] = 1
+            self._count += 1
+            entry["keypoints"] = points.ravel().tolist()
+            entry |= {"id": self._count, "scores": [round(float(score), 4) for score in scores]}
+            self._lists["annotations"].add(entry if number is None else {**entry, "track_id": number})
+
+    def close(self) -> None:
+        limbs = [[a + 1, b + 1] for a, b in self._skeleton.limbs]
+        category = {"id": 1, "name": "person", "supercategory": "person", "skeleton": limbs}
+        category["keypoints"] = list(self._skeleton.keypoints)
+        try:
+            for entries in self._lists.values():
+                entries.close()
+            with self._path.open("wb") as file:
+                for name, part in self._parts.items():
+                    file.write(b'{"images": ' if name == "images" else b', "annotations": ')
+                    with part.open("rb") as content:
+                        shutil.copyfileobj(content, file)
+                file.write(f', "categories": {json.dumps([category])}}}\n'.encode())
+        finally:
+            for part in self._parts.values():
+                part.unlink(missing_ok=True)
+
+
+class _DeepLabCut:
+    """DeepLabCut's table: a row a frame; columns (scorer, individuals, bodyparts, coords).
+
+    The identities are the individuals; whoever has none is left out, since there is no place for them. It is held
+    in memory until the end, some 4 bytes a number: who comes when is only known then.
+    """
+
+    scorer = "vitpose"
+
+    def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
+        self._pandas = require("pandas", "tables", "for DeepLabCut's files")
+        self._path, self._skeleton = path, skeleton
+        self._frames: list[int] = []
+        self._people: dict[int, tuple[list[int], list[np.ndarray]]] = {}
+
+    def add(self, frame: PoseFrame) -> None:
+        poses = frame.poses
+        numbers = range(1, len(poses) + 1) if poses.ids is None else poses.ids.tolist()
+        values = np.concatenate([poses.xy, poses.scores[:, :, None]], axis=2).reshape(
+            len(poses), 3 * len(self._skeleton)
+        )
+        for number, row in zip(numbers, values.astype(np.float32), strict=True):
+            if number != NOBODY:
+                places, rows = self._people.setdefault(number, ([], []))
+                places.append(len(self._frames))
+                rows.append(row)
+        self._frames.append(frame.index)
+
+    def _table(self) -> Any:
+        names = [f"individual{number}" for number in sorted(self._people)]
+        parts = [self.scorer], names, self._skeleton.keypoints, ("x", "y", "likelihood")
+        columns = self._pandas.MultiIndex.from_product(
+            parts, names=["scorer", "individuals", "bodyparts", "coords"]
+        )
+        width = 3 * len(self._skeleton)
+        values = np.full((len(self._frames), len(columns)), np.nan, np.float32)
+        for column, number in enumerate(sorted(self._people)):
+            places, rows = self._people[number]
+            values[places, column * width : (column + 1) * width] = rows
+        return self._pandas.DataFrame(values, index=self._frames, columns=columns)
+
+    def close(self) -> None:
+        self._table().to_csv(self._path)
+
+
+class _DeepLabCutH5(_DeepLabCut):
+    """The same in HDF5, under the key that DeepLabCut reads."""
+
+    def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
+        super().__init__(path, skeleton, source)
+        require("tables", "deeplabcut", "for DeepLabCut's h5 files")
+
+    def close(self) -> None:
+        self._table().to_hdf(self._path, key="df_with_missing", mode="w", format="fixed")
+
+
+class _JsonList:
+    """A JSON list that grows in its file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._file.write("[")
+        self._between = "\n"
+
+    def add(self, entry: dict[str, Any]) -> None:
+        self._file.write(self._between + json.dumps(entry))
+        self._between = ",\n"
+
+    def close(self) -> None:
+        self._file.write("\n]\n")
+        self._file.close()
+
+
+def _ids(poses: Poses) -> list[int | None]:
+    return [None] * len(poses) if poses.ids is None else poses.ids.tolist()
+
+
+KINDS: dict[str, Any] = {
+    "jsonl": _JsonLines,
+    "csv": _Csv,
+    "parquet": _Parquet,
+    "coco": _Coco,
+    "posetrack": _PoseTrack,
+    "dlc": _DeepLabCut,
+    "dlc-h5": _DeepLabCutH5,
+}
+"""What can be recorded."""
+_SUFFIXES = {
+    "jsonl": ".jsonl",
+    "csv": ".csv",
+    "parquet": ".parquet",
+    "coco": ".coco.json",
+    "posetrack": ".posetrack.json",
+    "dlc": ".dlc.csv",
+    "dlc-h5": ".dlc.h5",
+}

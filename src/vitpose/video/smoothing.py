@@ -1,0 +1,103 @@
+"""The One-Euro filter: less jitter where people stand, little delay where they move.
+
+Casiez, Roussel and Vogel, "1€ Filter: A Simple Speed-based Low-pass Filter for Noisy Input in Interactive
+Systems", CHI 2012. Knows no video.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ..errors import InputError
+from ..poses import Poses
+from .tracking import NOBODY
+
+
+@dataclass(frozen=True)
+class OneEuro:
+    """Settings of the filter.
+
+    Attributes:
+        min_cutoff_hz: Cut-off frequency at rest; lower is smoother and later.
+        beta: By how much a speed of one person's height a second raises the cut-off, Hz.
+        speed_cutoff_hz: Cut-off frequency of the speed itself; the paper's value.
+
+    Raises:
+        InputError: A number is not in its range.
+    """
+
+    min_cutoff_hz: float = 1.0
+    beta: float = 10.0
+    speed_cutoff_hz: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.min_cutoff_hz > 0 and self.beta >= 0 and self.speed_cutoff_hz > 0):
+            raise InputError(f"{self}: the cut-offs must be above 0, and beta not below it")
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    time_s: Fraction
+    xy: Float[np.ndarray, "k 2"]
+    speed: Float[np.ndarray, "k 2"]  # heights a second
+
+
+class Smoother:
+    """Filters the points of each identity on its own; what was away for a frame starts afresh.
+
+    Args:
+        settings: Those of the filter.
+    """
+
+    def __init__(self, settings: OneEuro) -> None:
+        self.settings = settings
+        self._states: dict[int, _State] = {}
+
+    def smooth(self, poses: Poses, time_s: Fraction) -> Poses:
+        """Returns the poses of the next frame, smoothed where they have an identity."""
+        before, self._states = self._states, {}
+        if poses.ids is None:
+            return poses
+        xy = poses.xy.copy()
+        for row, number in enumerate(poses.ids.tolist()):
+            if number == NOBODY:
+                continue
+            height = float(np.maximum(poses.boxes[row, 3] - poses.boxes[row, 1], 1))
+            self._states[number] = self._next(before.get(number), time_s, xy[row].astype(np.float64), height)
+            xy[row] = self._states[number].xy
+        return replace(poses, xy=xy)
+
+    def _next(
+        self, last: _State | None, time_s: Fraction, xy: Float[np.ndarray, "k 2"], height: float
+    ) -> _State:
+        if last is None:
+            return _State(time_s, xy, np.zeros_like(xy))
+        step_s = float(time_s - last.time_s)
+        speed = (xy - last.xy) / height / step_s
+        speed = last.speed + _share(self.settings.speed_cutoff_hz, step_s) * (speed - last.speed)
+        norms = np.linalg.norm(speed, axis=1, keepdims=True)
+        share = _share(self.settings.min_cutoff_hz + self.settings.beta * norms, step_s)
+        return _State(time_s, last.xy + share * (xy - last.xy), speed)
+
+
+def _share(cutoff_hz: Any, step_s: float) -> Any:
+    """Returns how much of a new value counts, 0 to 1 (equations 4 and 5 of the paper)."""
+    return 1 / (1 + 1 / (2 * np.pi * cutoff_hz * step_s))
+
+
+def choose_smoother(smooth: Any) -> Smoother | None:
+    """Makes what `Pipeline.stream` takes as `smooth`: True, False, or settings.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    if smooth is False or smooth is None:
+        return None
+    if smooth is not True and not isinstance(smooth, OneEuro):
+        raise InputError(f"smooth must be True, False or a OneEuro, not {smooth!r:.100}")
+    return Smoother(OneEuro() if smooth is True else smooth)

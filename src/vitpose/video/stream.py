@@ -1,0 +1,196 @@
+"""Frames to poses with identities, for as long as there are frames.
+
+Owns the order of the work: read ahead, detect every n frames and carry boxes over in between, identify, smooth.
+Knows no particular detector, network, file or tracker.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ..boxes import Size
+from ..detect.protocol import Detections
+from ..errors import InputError
+from ..poses import Poses
+from ..skeleton import Skeleton
+from .ahead import RunAhead
+from .carrying import carry_boxes
+from .reading import TIMEOUT_S, Frame, Reader, open_video
+from .smoothing import Smoother, choose_smoother
+from .tracking import Identities, choose_identities
+
+READ_AHEAD = 8
+"""Frames that are decoded before they are wanted; with those in work they bound the memory."""
+# Chosen on the videos of benchmarks/tracking.py: a carried pose whose points score this much less than they did
+# when the detector last saw the person has most likely lost them.
+_LOST_SHARE = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class PoseFrame:
+    """What was found in one frame.
+
+    Attributes:
+        index: The frame's number, from 0; gaps are frames that were dropped or could not be read.
+        time_s: When it is shown, exactly (see `reading.Frame`).
+        image: The frame, RGB, upright.
+        poses: The people, with `ids` where they are tracked; -1 is somebody not followed (yet).
+        detected: Whether the detector looked at it, or boxes were carried over from the frame before.
+    """
+
+    index: int
+    time_s: Fraction
+    image: UInt8[np.ndarray, "h w 3"]
+    poses: Poses
+    detected: bool
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """What `Pipeline` is to a stream."""
+
+    detector: Any
+
+    def each(self, sources: Iterable[Any], boxes: Any = None, *, flip_test: bool = False) -> Iterator[Any]:
+        """Yields a `Prediction` for every picture."""
+        ...
+
+
+class Stream:
+    """An iterator over the `PoseFrame`s of a video; made by `Pipeline.stream`.
+
+    Close it, or leave its `with` block, to give up a source before its end.
+
+    Attributes:
+        reader: Where the frames come from; its `problems` tell what could not be read.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        reader: Reader,
+        *,
+        detect_every: int,
+        identities: Identities | None,
+        smoother: Smoother | None,
+        flip_test: bool,
+    ) -> None:
+        self.reader = reader
+        self._predictor, self._flip_test = predictor, flip_test
+        self._detect_every, self._identities, self._smoother = detect_every, identities, smoother
+        self._frames = RunAhead(reader, 1 if reader.live else READ_AHEAD, newest=reader.live)
+        self._results = self._carried() if detect_every > 1 or reader.live else self._detected()
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be read so far, in words; complete at the end."""
+        dropped = self._frames.dropped
+        return self.reader.problems + ([f"{dropped} frames were dropped to keep up"] if dropped else [])
+
+    def __iter__(self) -> Iterator[PoseFrame]:
+        return self
+
+    def __next__(self) -> PoseFrame:
+        return next(self._results)
+
+    def close(self) -> None:
+        """Ends reading."""
+        self._frames.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _detected(self) -> Iterator[PoseFrame]:
+        """Looks for people in every frame; frames share batches."""
+        taken: deque[Frame] = deque()
+
+        def images() -> Iterator[np.ndarray]:
+            for frame in self._frames:
+                taken.append(frame)
+                yield frame.image
+
+        with self._frames:
+            for prediction in self._predictor.each(images(), flip_test=self._flip_test):
+                frame = taken.popleft()
+                yield self._finish(frame, self._identify(frame, _poses_of(prediction)), detected=True)
+
+    def _carried(self) -> Iterator[PoseFrame]:
+        """Looks for people in some frames; in the others their boxes go where their poses went."""
+        seen = known = Poses.empty(Skeleton("none", ("none",)))  # by the detector; in the frame before
+        size = None
+        with self._frames:
+            for count, frame in enumerate(self._frames):
+                detected = count % self._detect_every == 0 or Size.of(frame.image) != size
+                size = Size.of(frame.image)
+                if detected:
+                    seen = known = self._identify(frame, self._predict(frame, None))
+                else:
+                    boxes = carry_boxes(seen, known, size)
+                    found = self._predict(frame, Detections(boxes, seen.box_scores, ("person",) * len(boxes)))
+                    kept = found.scores.mean(axis=1) >= _LOST_SHARE * seen.scores.mean(axis=1)
+                    seen, known = seen[kept], replace(found, ids=seen.ids)[kept]
+                    if self._identities is not None:
+                        self._identities.carry(known, frame.time_s)
+                yield self._finish(frame, known, detected)
+
+    def _predict(self, frame: Frame, boxes: Detections | None) -> Poses:
+        """Finds the poses in one frame, in given boxes or where the detector says."""
+        given = None if boxes is None else [boxes]
+        return _poses_of(next(self._predictor.each([frame.image], given, flip_test=self._flip_test)))
+
+    def _identify(self, frame: Frame, poses: Poses) -> Poses:
+        return poses if self._identities is None else self._identities.update(poses, frame.time_s)
+
+    def _finish(self, frame: Frame, poses: Poses, detected: bool) -> PoseFrame:
+        if self._smoother is not None:
+            poses = self._smoother.smooth(poses, frame.time_s)
+        return PoseFrame(frame.index, frame.time_s, frame.image, poses, detected)
+
+
+def _poses_of(prediction: Any) -> Poses:
+    if prediction.error is not None:
+        raise prediction.error
+    return prediction.poses
+
+
+def open_stream(
+    predictor: Predictor,
+    source: Any,
+    *,
+    detect_every: int = 1,
+    track: Any = True,
+    smooth: Any = False,
+    flip_test: bool = False,
+    rate: float | int | Fraction | None = None,
+    live: bool | None = None,
+    timeout_s: float | int = TIMEOUT_S,
+    reconnect: int = 0,
+) -> Stream:
+    """Opens a source and returns its frames with poses; the work of `Pipeline.stream`, where all is described."""
+    if not isinstance(detect_every, int) or detect_every < 1:
+        raise InputError(f"detect_every {detect_every} must be a whole number from 1")
+    if predictor.detector is None:
+        raise InputError("this pipeline has no detector; load one with detector='rtdetr' to stream a video")
+    smoother = choose_smoother(smooth)
+    if smoother is not None and not track:
+        raise InputError("smooth needs to know who is who; leave out track=False")
+    reader = open_video(source, rate=rate, live=live, timeout_s=timeout_s, reconnect=reconnect)
+    identities = choose_identities(track, float(reader.rate) / detect_every)
+    return Stream(
+        predictor,
+        reader,
+        detect_every=detect_every,
+        identities=identities,
+        smoother=smoother,
+        flip_test=flip_test,
+    )

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from vitpose.cli import app
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(
+        app, ["benchmark", "--device", "cpu", "--people", "2", "--rounds", "1", *arguments]
+    )
+    return result.exit_code, result.output
+
+
+def test_every_choice_has_a_line() -> None:
+    code, said = run("--dtype", "float32", "--dtype", "bfloat16")
+    assert code == 0, said
+    assert "2 people in a picture of 1280x720, medians of 1 rounds" in said
+    assert said.count("vitpose-tiny") == 2
+    for words in ("torch, cpu, float32", "torch, cpu, bfloat16", "crop", "network", "decode", "people"):
+        assert words in said
+    assert not re.search(r"\bread\b", said)
+
+
+def test_ones_own_picture_is_read_too(tmp_path: Path) -> None:
+    Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
+    code, said = run(str(tmp_path / "a.png"))
+    assert code == 0, said
+    assert "picture of 200x100" in said
+    assert re.search(r"\bread\b", said)
+
+
+def test_against_transformers() -> None:
+    pytest.importorskip("transformers")
+    code, said = run("--dtype", "float32", "--against", "transformers")
+    assert code == 0, said
+    assert "transformers, cpu, float32" in said
+
+
+def test_an_unknown_rival() -> None:
+    code, said = run("--against", "transfomers")
+    assert code == 1
+    assert "unknown library to run against 'transfomers'; did you mean transformers?" in said
+
+
+def test_a_rival_cannot_run_exported_files() -> None:
+    from vitpose.cli.benchmark import _load_rival
+    from vitpose.errors import InputError
+
+    with pytest.raises(InputError, match=r"transformers does not run a\.onnx; give the checkpoint"):
+        _load_rival(None, "a.onnx", "cpu", 0)

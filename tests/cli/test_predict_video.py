@@ -1,0 +1,201 @@
+"""`vitpose predict` on videos and with `--out NAME.parquet`, in this process with the shipped model."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+import vitpose
+from vitpose.cli import app
+from vitpose.cli.video_job import choose_video_kinds, name_videos
+from vitpose.errors import InputError, UnknownNameError
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make_video(path: str, frames: int = 6, width: int = 48, height: int = 64) -> Path:
+    with av.open(path, "w") as output:
+        video = output.add_stream("libx264", rate=10)
+        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        for index in range(frames):
+            pixels = np.random.default_rng(index).integers(0, 256, (height, width, 3), np.uint8)
+            output.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(video.encode())
+    return Path(path)
+
+
+def predict(*arguments: str | Path) -> Result:
+    command = ["predict", "--device", "cpu", "--detector", "whole-picture", *map(str, arguments)]
+    return CliRunner().invoke(app, command, env={"COLUMNS": "250"}, catch_exceptions=False)
+
+
+def test_a_video_gives_a_drawn_video_and_json_lines() -> None:
+    make_video("my clip.mp4")
+    result = predict("my clip.mp4")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("my clip.mp4: 6 frames, 1 identity in ")
+    assert result.stdout.endswith("; results in predictions\n")
+    assert result.stderr == ""
+    assert {path.name for path in Path("predictions").iterdir()} == {"my clip.mp4", "my clip.jsonl"}
+    lines = [json.loads(line) for line in Path("predictions/my clip.jsonl").read_text().splitlines()]
+    assert [line["time_s"] for line in lines] == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert [line["poses"][0]["id"] for line in lines] == [1] * 6
+    with av.open("predictions/my clip.mp4") as container:
+        drawn = list(container.decode(video=0))
+    assert [Fraction(frame.pts * frame.time_base) for frame in drawn] == [
+        Fraction(index, 10) for index in range(6)
+    ]
+
+
+def test_all_options_of_videos() -> None:
+    make_video("-dash.mp4")
+    options = [
+        "--save",
+        "csv,parquet,coco,posetrack,dlc,dlc-h5",
+        "--detect-every",
+        "3",
+        "--smooth",
+        "--out",
+        "new",
+    ]
+    result = predict(*options, "--", "-dash.mp4")
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in Path("new").iterdir()} == {
+        "-dash.csv", "-dash.parquet", "-dash.coco.json", "-dash.posetrack.json", "-dash.dlc.csv", "-dash.dlc.h5",
+    }  # fmt: skip
+
+
+def test_pictures_as_a_video() -> None:
+    for index in range(3):
+        vitpose.save_image(f"frames/{index}.png", np.full((64, 48, 3), 40 * index, np.uint8))
+    result = predict("frames", "--rate", "5", "--no-track")
+    assert result.stdout.startswith("frames: 3 frames in ")
+    with av.open("predictions/frames.mp4") as container:
+        assert [float(frame.time) for frame in container.decode(video=0)] == [0, 0.2, 0.4]
+
+
+def test_a_bad_video_does_not_stop_the_others() -> None:
+    make_video("good.mp4")
+    Path("bad.mp4").write_bytes(b"no video" * 99)
+    result = predict("bad.mp4", "gone.mp4", "good.mp4", "--save", "jsonl")
+    assert result.exit_code == 1
+    assert "bad.mp4" in result.stderr
+    assert "Invalid data found" in result.stderr
+    assert "No such file or directory; check the name" in result.stderr
+    assert "good.mp4: 6 frames" in result.stdout
+    assert {path.name for path in Path("predictions").iterdir()} == {"good.jsonl"}
+
+
+def test_what_was_readable_is_kept_and_the_rest_is_told() -> None:
+    data = make_video("clip.mkv", frames=30).read_bytes()
+    Path("clip.mkv").write_bytes(data[: len(data) // 2])
+    result = predict("clip.mkv", "--save", "video,jsonl")
+    assert result.exit_code in (0, 1)
+    frames = len(Path("predictions/clip.jsonl").read_text().splitlines())
+    assert 5 < frames < 30
+    with av.open("predictions/clip.mp4") as container:
+        assert len(list(container.decode(video=0))) == frames
+
+
+def test_what_cannot_be_asked(here: Path) -> None:
+    make_video("clip.mp4")
+    vitpose.save_image("a.png", np.zeros((20, 20, 3), np.uint8))
+
+    def fails(*arguments: str) -> str:
+        result = predict(*arguments)
+        assert result.exit_code == 1
+        return " ".join(result.stderr.split())
+
+    assert "clip.mp4 is a video and a.png is not; predict them in two runs" in fails("a.png", "clip.mp4")
+    assert (
+        "--workers and --engine-cluster work on one table; give --out NAME.parquet, not predictions"
+        in fails("a.png", "--workers", "2")
+    )
+    assert "unknown kind of output for videos 'pictures'" in fails("clip.mp4", "--save", "pictures")
+    assert "would be replaced by its drawn video; choose another --out" in fails("clip.mp4", "--out", ".")
+    assert "webcam:55" in fails("webcam:55")
+    assert Path("clip.mp4").stat().st_size > 1000
+
+
+def test_names_of_the_files_of_videos() -> None:
+    sources = [
+        "a/clip.mp4",
+        "b/Clip.mov",
+        "webcam:1",
+        "rtsp://user@host:554/cam 1",
+        "größe.mp4",
+        "/dev/video0",
+    ]
+    assert name_videos(sources) == ["clip", "Clip-2", "webcam_1", "user_host_554_cam 1", "größe", "video0"]
+    assert choose_video_kinds("jsonl, video,jsonl") == ["jsonl", "video"]
+    with pytest.raises(UnknownNameError, match="'jsonl2'; did you mean jsonl"):
+        choose_video_kinds("jsonl2")
+
+
+def test_many_pictures_in_one_table() -> None:
+    for index in range(5):
+        vitpose.save_image(f"in/{index}.png", np.full((64, 48, 3), 40 * index, np.uint8))
+    Path("in/bad.png").write_bytes(b"")
+    arguments = ["in", "--out", "all.parquet", "--workers", "0", "--shard-size", "2"]
+    result = predict(*arguments)
+    assert result.exit_code == 1
+    assert result.stdout.startswith(
+        "6 pictures, 5 people found, 1 failure listed in all-failures.parquet in "
+    )
+    assert result.stderr == ""
+    assert predict(*arguments).stdout.startswith("6 pictures, 0 people found in ")
+    assert len(list(Path("all.parquet").glob("part-*"))) == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_video_that_is_stopped_is_a_valid_file(tmp_path: Path) -> None:
+    make_video("clip.mp4", frames=400)
+    program = [
+        sys.executable,
+        "-m",
+        "vitpose",
+        "predict",
+        "clip.mp4",
+        "--device",
+        "cpu",
+        "--detector",
+        "whole-picture",
+    ]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(Path().glob("predictions/.clip.jsonl*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=100)
+    assert "stopping: the files are ended here" in errors
+    if "nothing was written" in errors:  # on a machine too slow to have begun
+        return
+    assert "as asked" in errors
+    frames = len(Path("predictions/clip.jsonl").read_text().splitlines())
+    assert output.startswith(f"clip.mp4: {frames} frame")
+    with av.open("predictions/clip.mp4") as container:
+        assert len(list(container.decode(video=0))) == frames
+    assert process.returncode == 1
+
+
+def test_rates_are_for_pictures() -> None:
+    make_video("clip.mp4")
+    result = predict("clip.mp4", "--rate", "5")
+    assert "is for image sequences; clip.mp4 has its own" in " ".join(result.stderr.split())
+    with pytest.raises(InputError):
+        vitpose.load(detector="whole-picture", device="cpu").stream("clip.mp4", rate=5)

@@ -1,0 +1,242 @@
+"""From a network to a file: what is checked, what is left behind, what is refused before any work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vitpose
+from vitpose.deploy.calibration import FEWEST, read_crops
+from vitpose.engine import open_engine
+from vitpose.errors import CheckpointError, InputError, MissingDependencyError, OutputError, UnknownNameError
+from vitpose.files import write_json
+
+Export = Callable[[str], Path]
+
+
+def crops(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 64, 48, 3), np.uint8)
+
+
+def changed(
+    checkpoint: Path, folder: Path, change: Callable[[torch.nn.Module], None], **config: object
+) -> Path:
+    """Saves a network of the checkpoint's sizes, changed, beside a processor."""
+    settings = vitpose.VitPoseConfig.from_pretrained(checkpoint)
+    options = {name: config.pop(name) for name in ("use_simple_decoder",) if name in config}
+    settings = replace(settings, **options)
+    settings.backbone_config = replace(settings.backbone_config, out_features=None, **config)
+    torch.manual_seed(4)
+    network = vitpose.VitPoseForPoseEstimation(settings)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(std=0.1)
+        change(network)
+    network.save_pretrained(folder)
+    vitpose.VitPoseImageProcessor.from_pretrained(checkpoint).save_pretrained(folder)
+    return folder
+
+
+@torch.inference_mode()
+def maps_of(folder: Path, count: int, **options: object) -> np.ndarray:
+    network = vitpose.VitPoseForPoseEstimation.from_pretrained(folder)
+    processor = vitpose.VitPoseImageProcessor.from_pretrained(folder)
+    return network(processor.preprocess(
+        list(crops(count)), do_affine_transform=False, return_tensors="pt"
+    )["pixel_values"], **options).heatmaps.numpy()  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of as few pictures as are enough, of no people."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(2)
+    for index in range(FEWEST):
+        tones = random.integers(0, 256, (4, 3, 3))
+        vitpose.save_image(folder / f"{index}.jpg", np.kron(tones, np.ones((16, 16, 1))).astype(np.uint8))
+    return folder
+
+
+def test_what_an_experts_network_becomes(checkpoint: Path, tmp_path: Path) -> None:
+    folder = changed(checkpoint, tmp_path / "plus", lambda network: None, num_experts=3, part_features=8)
+    written = vitpose.export(folder, "onnx", tmp_path / "plus.onnx", dataset=2)
+    found = open_engine(written.path, device="cpu").heatmaps(crops(2))
+    wanted = maps_of(folder, 2, dataset_index=2)
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
+    assert written.size_bytes == written.path.stat().st_size
+    assert 0 < written.difference < 1e-4
+    with pytest.raises(InputError, match="expert 3 does not exist; the network has 3, 0 to 2"):
+        vitpose.export(folder, "onnx", tmp_path / "other.onnx", dataset=3)
+    with pytest.raises(InputError, match="expert 1 does not exist; the network has 1, 0 to 0"):
+        vitpose.export(checkpoint, "onnx", tmp_path / "other.onnx", dataset=1)
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_the_classic_decoder(to: str, checkpoint: Path, tmp_path: Path) -> None:
+    def settle(network: torch.nn.Module) -> None:
+        for name, buffer in network.named_buffers():
+            if name.endswith("running_var"):
+                buffer.uniform_(0.5, 2)
+
+    folder = changed(checkpoint, tmp_path / "classic", settle, use_simple_decoder=False)
+    path = tmp_path / ("a.onnx" if to == "onnx" else "a.xml")
+    vitpose.export(folder, to, path)
+    found, wanted = open_engine(path, device="cpu").heatmaps(crops(3)), maps_of(folder, 3)
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("to", "names"),
+    [("onnx", {"small.onnx"}), ("openvino", {"small.xml", "small.bin"}), ("torch-export", {"small.pt2"})],
+)
+def test_what_lies_there_in_the_end(
+    to: str, names: set[str], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a name the file is called as the model, in this folder."""
+    monkeypatch.chdir(tmp_path)
+    written = vitpose.export(checkpoint, to)
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert written.size_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
+    with pytest.raises(InputError, match=rf"{written.path} is there already; .* replace it with --force"):
+        vitpose.export(checkpoint, to)
+
+
+def test_a_file_that_is_not_as_torch_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    """Here because the weights are no numbers; what stood there before stays."""
+    folder = changed(
+        checkpoint, tmp_path / "broken", lambda network: network.head.final_layer.bias.fill_(torch.nan)
+    )
+    path = tmp_path / "out" / "a.onnx"
+    path.parent.mkdir()
+    path.write_text("mine")
+    with pytest.raises(
+        CheckpointError, match=r"differ from torch's by nan%, more than 0.10%; nothing was written"
+    ):
+        vitpose.export(folder, "onnx", path, force=True)
+    assert [file.name for file in path.parent.iterdir()] == ["a.onnx"]
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch-export"])
+def test_files_carry_no_paths_of_this_machine(to: str, exported: Export) -> None:
+    for file in exported(to).parent.glob("small.*"):
+        for path in (Path(vitpose.__file__).parent, file.parent):
+            assert str(path).encode() not in file.read_bytes()
+
+
+def test_replacing_needs_force(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.pt2"
+    path.write_text("old")
+    vitpose.export(checkpoint, "torch-export", path, force=True)
+    assert open_engine(path, device="cpu").metadata.model == "small"
+
+
+def test_what_is_refused_before_any_work(checkpoint: Path, exported: Export, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="unknown format to export to 'onx'; did you mean onnx"):
+        vitpose.export("no-such-model", "onx")
+    with pytest.raises(
+        InputError, match=r"a file for openvino must end in .xml, by which it is known .* not a.onnx"
+    ):
+        vitpose.export("no-such-model", "openvino", "a.onnx")
+    (tmp_path / "a.onnx").mkdir()
+    with pytest.raises(OutputError, match=r"a.onnx is a folder; give the name of a file"):
+        vitpose.export("no-such-model", "onnx", tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="there is no int8 for torch-export; export to onnx and openvino"):
+        vitpose.export("no-such-model", "torch-export", calibrate="pictures")
+    with pytest.raises(InputError, match=r"small.onnx is exported already; give the checkpoint"):
+        vitpose.export(exported("onnx"), "openvino")
+    with pytest.raises(CheckpointError, match=r"the skeleton 'mpii' has 16 keypoints, the model .* has 17"):
+        vitpose.export(checkpoint, "onnx", tmp_path / "b.onnx", skeleton="mpii")
+
+
+@pytest.mark.parametrize(
+    ("to", "package", "extra"),
+    [
+        ("onnx", "onnxscript", "export"),
+        ("openvino", "openvino", "export"),
+        ("tensorrt", "tensorrt", "tensorrt"),
+    ],
+)
+def test_a_missing_package_is_named(
+    to: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf"'{package}' is needed to export to {to}; install it with: pip install 'vitpose\[{extra}\]'"
+    with pytest.raises(MissingDependencyError, match=message):
+        vitpose.export("no-such-model", to)
+
+
+def test_another_skeleton_goes_into_the_file(checkpoint: Path, tmp_path: Path) -> None:
+    bones = replace(vitpose.Skeleton.load("coco"), name="mine", limbs=((0, 1),), limb_colours=())
+    vitpose.export(checkpoint, "torch-export", tmp_path / "a.pt2", skeleton=bones)
+    assert vitpose.load(tmp_path / "a.pt2", None, device="cpu").estimator.skeleton == bones
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_int8(to: str, checkpoint: Path, pictures: Path, exported: Export, tmp_path: Path) -> None:
+    path = tmp_path / ("a.onnx" if to == "onnx" else "a.xml")
+    written = vitpose.export(checkpoint, to, path, calibrate=pictures)
+    engine = open_engine(path, device="cpu")
+    assert engine.metadata.precision == "int8"
+    assert "int8" in engine.description
+    whole = open_engine(exported(to), device="cpu")
+    assert engine.metadata == replace(whole.metadata, precision="int8")
+    inside = read_crops(pictures, engine.metadata.processor)
+    for count in (1, 5):
+        found, wanted = engine.heatmaps(inside[:count]), whole.heatmaps(inside[:count])
+        assert 1e-4 < np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < 0.25
+    assert 1e-4 < written.difference < 0.25
+
+
+class TestCalibration:
+    PROCESSOR = vitpose.VitPoseImageProcessor(size=vitpose.Size(width=48, height=64))
+
+    def annotated(self, pictures: Path, path: Path, count: int) -> Path:
+        images = [
+            {"id": index, "file_name": f"{index}.jpg", "width": 48, "height": 64} for index in range(count)
+        ]
+        people = [
+            {
+                "id": index,
+                "image_id": index,
+                "category_id": 1,
+                "bbox": [4, 4, 20, 40],
+                "keypoints": [9, 9, 2],
+                "num_keypoints": 1,
+                "area": 800,
+                "iscrowd": 0,
+            }
+            for index in range(count)
+        ]
+        category = {"id": 1, "name": "thing", "keypoints": ["middle"], "skeleton": []}
+        write_json(path, {"images": images, "annotations": people, "categories": [category]})
+        return path
+
+    def test_pictures_of_one_each(self, pictures: Path) -> None:
+        assert read_crops(pictures, self.PROCESSOR).shape == (FEWEST, 64, 48, 3)
+
+    def test_annotations(self, pictures: Path, tmp_path: Path) -> None:
+        source = self.annotated(pictures, tmp_path / "a.json", FEWEST)
+        found = read_crops(f"{source}={pictures}", self.PROCESSOR)
+        box = np.array([[4, 4, 24, 44]], np.float32)
+        wanted = self.PROCESSOR.warp_boxes(box).crop(vitpose.read_image(pictures / "3.jpg"))
+        np.testing.assert_array_equal(found[3:4], wanted)
+
+    def test_too_few(self, pictures: Path, tmp_path: Path) -> None:
+        source = self.annotated(pictures, tmp_path / "a.json", FEWEST - 1)
+        with pytest.raises(
+            InputError, match=rf"int8 needs {FEWEST} people or more .* has {FEWEST - 1} that can be read"
+        ):
+            read_crops(f"{source}={pictures}", self.PROCESSOR)
+
+    def test_a_bad_picture_is_passed_over(self, pictures: Path, tmp_path: Path) -> None:
+        for picture in pictures.iterdir():
+            (tmp_path / picture.name).write_bytes(picture.read_bytes())
+        (tmp_path / "bad.jpg").write_text("no picture")
+        assert len(read_crops(tmp_path, self.PROCESSOR)) == FEWEST

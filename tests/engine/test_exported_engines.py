@@ -1,0 +1,416 @@
+"""The engines that run exported files, with torch as the judge of what they give."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import openvino
+import pytest
+
+import vitpose
+from vitpose.engine import check_engine, open_engine
+from vitpose.engine.metadata import KEY, Metadata
+from vitpose.engine.protocol import Engine
+from vitpose.engine.tensorrt import pack, unpack
+from vitpose.errors import CheckpointError, InputError, MissingDependencyError, UnknownNameError
+
+Export = Callable[[str], Path]
+RUNS = [("onnx", "auto"), ("onnx", "openvino"), ("openvino", "auto"), ("torch-export", "auto")]
+FORMATS = ["onnx", "openvino", "torch-export"]
+
+
+def crops(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 64, 48, 3), np.uint8)
+
+
+def torch_engine(checkpoint: Path) -> Engine:
+    return vitpose.load(checkpoint, None, device="cpu").estimator.engine
+
+
+def copied(path: Path, folder: Path) -> Path:
+    for file in path.parent.glob(f"{path.stem}.*"):
+        if file.suffix in (path.suffix, ".bin"):
+            shutil.copy(file, folder)
+    return folder / path.name
+
+
+@pytest.mark.parametrize(("to", "engine"), RUNS)
+class TestEveryEngine:
+    def test_gives_what_torch_gives_for_any_number_of_crops(
+        self, to: str, engine: str, checkpoint: Path, exported: Export
+    ) -> None:
+        runner, judge = open_engine(exported(to), engine, device="cpu"), torch_engine(checkpoint)
+        assert isinstance(runner, Engine)
+        for count in (1, 5, 2):
+            wanted = judge.heatmaps(crops(count))
+            np.testing.assert_allclose(
+                runner.heatmaps(crops(count)), wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0
+            )
+        none = runner.heatmaps(crops(0))
+        assert (none.shape, none.dtype) == ((0, 17, 16, 12), np.float32)
+
+    def test_keeps_its_answers(self, to: str, engine: str, exported: Export) -> None:
+        """No answer lies in memory that the next one is written to; mirrored views of crops are taken too."""
+        runner = open_engine(exported(to), engine, device="cpu")
+        first = runner.heatmaps(crops(2))
+        kept = first.copy()
+        runner.heatmaps(crops(2)[:, :, ::-1])
+        np.testing.assert_array_equal(first, kept)
+
+    def test_loads_by_its_file_alone(
+        self, to: str, engine: str, checkpoint: Path, exported: Export, tmp_path: Path
+    ) -> None:
+        pipe = vitpose.load(copied(exported(to), tmp_path), None, engine=engine, device="cpu")
+        judge = vitpose.load(checkpoint, None, device="cpu")
+        assert pipe.estimator.processor == judge.estimator.processor
+        assert pipe.estimator.skeleton == judge.estimator.skeleton
+        image = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8)
+        boxes = [[5, 5, 60, 80], [30.5, 10, 100, 85]]
+        found, wanted = (own(image, boxes, flip_test=True) for own in (pipe, judge))
+        np.testing.assert_allclose(found.scores, wanted.scores, rtol=1e-4)
+        np.testing.assert_allclose(found.xy, wanted.xy, atol=0.01)
+
+    def test_says_what_it_is(self, to: str, engine: str, exported: Export) -> None:
+        description = open_engine(exported(to), engine, device="cpu").description
+        assert description in (
+            "ONNX Runtime, cpu, float32",
+            "OpenVINO, cpu, float32",
+            "torch.export, cpu, float32",
+        )
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_checkpoint_is_converted(engine: str, checkpoint: Path) -> None:
+    pipe = vitpose.load(checkpoint, None, engine=engine, device="cpu", dtype="float32")
+    wanted = torch_engine(checkpoint).heatmaps(crops(3))
+    np.testing.assert_allclose(
+        pipe.estimator.engine.heatmaps(crops(3)), wanted, atol=1e-4 * np.abs(wanted).max()
+    )
+
+
+def test_onnx_needs_no_torch(exported: Export, tmp_path: Path) -> None:
+    """From the file to drawn pictures, on the command line too, where importing torch is an error."""
+    vitpose.save_image(tmp_path / "a.jpg", np.full((60, 50, 3), 90, np.uint8))
+    code = f"""
+import sys
+for name in ("torch", "torchao", "transformers", "onnx", "onnxscript"):
+    sys.modules[name] = None
+import vitpose
+for engine in ("onnxruntime", "openvino"):
+    pipe = vitpose.load({str(exported("onnx"))!r}, "whole-picture", engine=engine, device="cpu")
+    print(pipe({str(tmp_path / "a.jpg")!r}, flip_test=True).xy.shape)
+from vitpose.cli import app
+app(["predict", {str(tmp_path / "a.jpg")!r}, "--model", {str(exported("onnx"))!r}, "--detector", "whole-picture",
+     "--out", {str(tmp_path / "out")!r}])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[:2] == ["(1, 17, 2)"] * 2
+    assert (tmp_path / "out" / "a.jpg").is_file()
+
+
+class TestWhatDoesNotGoTogether:
+    def test_engines_by_name(self, exported: Export, checkpoint: Path) -> None:
+        with pytest.raises(UnknownNameError, match="unknown engine 'openvno'; did you mean openvino"):
+            vitpose.load(checkpoint, None, engine="openvno")
+        with pytest.raises(
+            InputError, match=r"engine 'torch' does not run .*small.onnx, but onnxruntime, openvino"
+        ):
+            open_engine(exported("onnx"), "torch")
+        with pytest.raises(InputError, match="engine 'tensorrt' does not run a checkpoint, but torch"):
+            check_engine("tensorrt")
+
+    @pytest.mark.parametrize("to", ["onnx", "torch-export"])
+    def test_the_type_is_the_files(self, to: str, exported: Export) -> None:
+        assert open_engine(exported(to), dtype="float32", device="cpu")
+        with pytest.raises(
+            InputError, match=r"small.* runs in float32, not in bfloat16; leave dtype at 'auto'"
+        ):
+            open_engine(exported(to), dtype="bfloat16", device="cpu")
+
+    def test_openvino_is_told_the_type(self, exported: Export) -> None:
+        with pytest.raises(UnknownNameError, match="unknown dtype of OpenVINO 'float64'"):
+            open_engine(exported("openvino"), dtype="float64")
+
+    def test_devices(self, exported: Export) -> None:
+        with pytest.raises(InputError, match=r"device 'cuda' cannot be used by OpenVINO here; it has .*cpu"):
+            open_engine(exported("openvino"), device="cuda")
+        with pytest.raises(InputError, match="device 'tpu' is not understood"):
+            open_engine(exported("onnx"), device="tpu")
+
+    def test_what_is_for_checkpoints(self, exported: Export, checkpoint: Path) -> None:
+        with pytest.raises(
+            InputError, match=r"dataset 2 is for checkpoints, and .*small.onnx is an exported"
+        ):
+            vitpose.load(exported("onnx"), None, dataset=2)
+        with pytest.raises(InputError, match="quantization_config is for checkpoints"):
+            vitpose.load(
+                exported("onnx"), None, quantization_config=vitpose.TorchAoConfig("int8_weight_only")
+            )
+        with pytest.raises(InputError, match="quantization_config is for engine 'torch', not for 'openvino'"):
+            vitpose.load(
+                checkpoint,
+                None,
+                engine="openvino",
+                quantization_config=vitpose.TorchAoConfig("int8_weight_only"),
+            )
+
+    def test_another_skeleton(self, exported: Export) -> None:
+        assert vitpose.load(exported("onnx"), None, skeleton="ap10k").estimator.skeleton.name == "ap10k"
+        with pytest.raises(
+            CheckpointError, match=r"the skeleton 'mpii' has 16 keypoints, the model .* has 17"
+        ):
+            vitpose.load(exported("onnx"), None, skeleton="mpii")
+
+
+@pytest.mark.parametrize("to", FORMATS)
+class TestBadFiles:
+    def test_missing(self, to: str, exported: Export, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match=r"there is no file .*none"):
+            vitpose.load(tmp_path / f"none{exported(to).suffix}", None)
+
+    @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.95])
+    def test_truncated(self, to: str, share: float, exported: Export, tmp_path: Path) -> None:
+        path = copied(exported(to), tmp_path)
+        content = path.read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(CheckpointError, match=r"small.* (cannot be loaded|is not a whole program)"):
+            vitpose.load(path, None)
+
+    def test_something_else(self, to: str, exported: Export, tmp_path: Path) -> None:
+        path = tmp_path / f"text{exported(to).suffix}"
+        path.write_text("hello")
+        with pytest.raises(CheckpointError, match=r"text.* (cannot be loaded|is not a whole program)"):
+            vitpose.load(path, None)
+
+    def test_without_metadata(self, to: str, exported: Export, tmp_path: Path) -> None:
+        path = with_metadata(copied(exported(to), tmp_path), None)
+        with pytest.raises(
+            CheckpointError, match=r"no entry 'vitpose' with the skeleton, .* 'vitpose export' writes"
+        ):
+            vitpose.load(path, None)
+
+    def test_metadata_of_another_network(self, to: str, exported: Export, tmp_path: Path) -> None:
+        table = json.loads(open_engine(exported(to), device="cpu").metadata.to_json())
+        table["processor"]["size"] = {"height": 128, "width": 96}
+        path = with_metadata(copied(exported(to), tmp_path), json.dumps(table))
+        with pytest.raises(
+            CheckpointError,
+            match=r"takes pixel_values \S+ x 3 x 64 x 48 and .* promises pixel_values b x 3 x 128 x 96",
+        ):
+            vitpose.load(path, None)
+
+
+def with_metadata(path: Path, text: str | None) -> Path:
+    """Replaces the metadata of a file in place."""
+    if path.suffix == ".onnx":
+        model = onnx.load(path)
+        del model.metadata_props[:]
+        if text:
+            onnx.helper.set_model_props(model, {KEY: text})
+        onnx.save(model, path)
+    elif path.suffix == ".xml":
+        core = openvino.Core()
+        core.set_property({"ENABLE_MMAP": False})
+        model = core.read_model(path)
+        model.set_rt_info(text or "", [KEY])
+        openvino.save_model(model, path, compress_to_fp16=False)
+    else:
+        rewrite(path, lambda name, data: (text or "").encode() if name.endswith("vitpose.json") else data)
+    return path
+
+
+def rewrite(path: Path, change: Callable[[str, bytes], bytes], **added: bytes) -> Path:
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, change(name, data))
+        for name, data in added.items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_weights_of_openvino_that_are_cut_or_gone(exported: Export, tmp_path: Path) -> None:
+    path = copied(exported("openvino"), tmp_path)
+    weights = path.with_suffix(".bin")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    message = r"It is damaged, or small.bin beside it is not the file it was written with"
+    with pytest.raises(CheckpointError, match=message):
+        vitpose.load(path, None)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match=message):
+        vitpose.load(path, None)
+
+
+class Evil:
+    """Says so, where somebody unpickles it."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("foreign code runs",))
+
+
+class TestForeignCodeInPrograms:
+    """torch's own loader would unpickle, look up and evaluate what stands in a `.pt2` file."""
+
+    def refused(self, path: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(
+            CheckpointError, match=rf"holds more than tensors .*\({what}.* could run foreign code"
+        ):
+            vitpose.load(path, None)
+        assert "foreign" not in capsys.readouterr().out
+
+    def test_a_pickle(self, exported: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        content = pickle.dumps(Evil())
+        path = rewrite(
+            copied(exported("torch-export"), tmp_path),
+            lambda name, data: content if name.endswith("sample_inputs/model.pt") else data,
+        )
+        self.refused(path, "a pickle in small/data/sample_inputs/model.pt", capsys)
+
+    def test_a_further_file(
+        self, exported: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        buffer = io.BytesIO(pickle.dumps(Evil()))
+        added = {"small/data/weights/model.pt": buffer.getvalue()}
+        path = rewrite(copied(exported("torch-export"), tmp_path), lambda _, data: data, **added)
+        self.refused(path, "the file small/data/weights/model.pt", capsys)
+
+    @pytest.mark.parametrize(
+        ("old", "new", "what"),
+        [
+            ('"torch.ops.aten.linear.default"', '"torch.os.system"', "target 'torch.os.system'"),
+            ('"target": "torch.ops.aten.add.Tensor"', '"target": "#x:y"', "target '#x:y'"),
+            ("Symbol('", "print('foreign') or Symbol('", "expr_str"),
+            ('"guards_code": []', '"guards_code": ["print(1)"]', "guards_code"),
+            ('"use_pickle": false', '"use_pickle": true', "use_pickle True"),
+            ('"range_constraints": {"', '"range_constraints": {"print(1)": {}, "', "a name 'print"),
+        ],
+    )
+    def test_what_would_be_looked_up(
+        self,
+        old: str,
+        new: str,
+        what: str,
+        exported: Export,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        changed = []
+
+        def change(name: str, data: bytes) -> bytes:
+            if name.endswith(".json") and old.encode() in data:
+                changed.append(name)
+                return data.replace(old.encode(), new.encode())
+            return data
+
+        path = rewrite(copied(exported("torch-export"), tmp_path), change)
+        assert changed
+        self.refused(path, what, capsys)
+
+
+class TestMetadata:
+    def sheet(self) -> Metadata:
+        bones = vitpose.Skeleton("two", ("left_end", "right_end"), ((0, 1),), ((0, 1),), sigmas=(0.1, 0.2))
+        processor = vitpose.VitPoseImageProcessor(
+            size=vitpose.Size(width=48, height=64), warp="plain", max_step=None
+        )
+        return Metadata("m", "float32", processor, bones)
+
+    def test_round_trip(self) -> None:
+        assert Metadata.from_json(self.sheet().to_json(), "x") == self.sheet()
+        for name in vitpose.Skeleton.available():
+            bones = vitpose.Skeleton.load(name)
+            assert vitpose.Skeleton.from_dict(bones.to_dict()) == bones
+
+    def test_the_data_set_travels_in_the_file(self) -> None:
+        own = vitpose.Conventions.load("aic")
+        sheet = replace(self.sheet(), dataset=own)
+        assert Metadata.from_json(sheet.to_json(), "x").conventions == own
+        assert self.sheet().conventions.skeleton == self.sheet().skeleton
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"format": 2}, "x has metadata of format 2, this vitpose reads 1; update"),
+            ({"skeleton": None}, "the entry 'vitpose' of x lacks skeleton; 'vitpose export' writes"),
+            ({"sceleton": {}}, "cannot be used: unknown part 'sceleton'; did you mean skeleton"),
+            (
+                {"skeleton": {"name": "a", "keypoints": ["b"], "limbz": []}},
+                "unknown key 'limbz'; did you mean limbs",
+            ),
+            ({"skeleton": {"name": "a", "keypoints": []}}, "keypoints must hold at least one name"),
+            ({"skeleton": {"name": "a"}}, "keypoints must hold at least one name"),
+            ({"dataset": {"name": "a"}}, "its data set has no 'skeleton', which a data set needs"),
+            ({"processor": {"warp": "upd"}}, "cannot be used: unknown warp 'upd'"),
+            ({"processor": 3}, r"is damaged \(Type"),
+        ],
+    )
+    def test_what_is_wrong_with_it(self, change: dict[str, object], message: str) -> None:
+        table = {**json.loads(self.sheet().to_json()), **change}
+        table = {name: value for name, value in table.items() if value is not None}
+        with pytest.raises(CheckpointError, match=message):
+            Metadata.from_json(json.dumps(table), "x")
+
+    def test_no_json(self) -> None:
+        with pytest.raises(CheckpointError, match=r"the entry 'vitpose' of x is damaged \(JSONDecodeError"):
+            Metadata.from_json("{", "x")
+
+    def test_in_front_of_a_plan(self, tmp_path: Path) -> None:
+        """Of TensorRT only this can be tested without a GPU."""
+        path = tmp_path / "x.engine"
+        path.write_bytes(pack(self.sheet(), b"plan"))
+        assert unpack(path) == (self.sheet(), b"plan")
+        with pytest.raises(InputError, match=r"x.engine runs in float32, not in int8"):
+            open_engine(path, dtype="int8")
+        path.write_bytes(b"plan")
+        with pytest.raises(CheckpointError, match=r"x.engine does not say how it is to be used"):
+            open_engine(path)
+        with pytest.raises(CheckpointError, match=r"there is no file .*y.engine"):
+            open_engine(tmp_path / "y.engine")
+
+
+@pytest.mark.parametrize(
+    ("to", "engine", "package", "extra"),
+    [("onnx", "auto", "onnxruntime", "onnx"), ("openvino", "auto", "openvino", "openvino")],
+)
+def test_a_missing_package_is_named(
+    to: str, engine: str, package: str, extra: str, exported: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = exported(to)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        MissingDependencyError, match=rf"'{package}' is needed .*pip install 'vitpose\[{extra}\]'"
+    ):
+        open_engine(path, engine)
+
+
+def test_tensorrt_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    path = tmp_path / "x.engine"
+    path.write_bytes(pack(TestMetadata().sheet(), b"plan"))
+    with pytest.raises(
+        MissingDependencyError, match=r"'tensorrt' is needed to run .*pip install 'vitpose\[tensorrt\]'"
+    ):
+        open_engine(path)
+
+
+def test_openvino_reports_to_nobody() -> None:
+    """Its import would send a report of use; the module that sends it is not even loaded."""
+    code = (
+        "import sys\nfrom vitpose.engine.openvino import require_unreported\n"
+        "require_unreported('openvino', 'openvino', 'here')\nprint('openvino_telemetry' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"

@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+import vitpose
+from vitpose.errors import InputError, OutputError, UnknownNameError, WorkerError
+from vitpose.many.job import Progress, failures_of, predict_many
+from vitpose.many.plan import Shard
+from vitpose.many.worker import Worker
+
+from .conftest import LOADING, make_pictures, names, rows, table_of
+
+
+def run(source: Path | str, out: Path | str, **options: object) -> Progress:
+    return predict_many(
+        [str(source)], str(out), loading=LOADING, **{"workers": 0, "shard_size": 4, **options}
+    )
+
+
+def command(source: Path, out: Path, *options: str) -> list[str]:
+    program = [sys.executable, "-m", "vitpose", "predict", str(source), "--out", str(out)]
+    return [*program, "--detector", "whole-picture", "--device", "cpu", "--shard-size", "2", *options]
+
+
+def test_the_rows_are_those_of_the_pipeline(pictures: Path, tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    progress = run(pictures, tmp_path / "out.parquet", report=reports.append)
+    assert progress == Progress(12, 12, people=10, failed=2)
+    assert [report.done for report in reports] == [0, 4, 8, 12]
+    assert names(tmp_path / "out.parquet") == {
+        "_job.json", "_plan-000000.parquet", "part-000000.parquet", "part-000001.parquet", "part-000002.parquet",
+    }  # fmt: skip
+    found = rows(tmp_path / "out.parquet")
+    pipe = vitpose.load("vitpose-tiny", detector="whole-picture", device="cpu")
+    for row, path in zip(found, sorted(pictures.glob("*.png")), strict=True):
+        poses = pipe(path)
+        assert row["picture"] == str(path)
+        assert (row["width"], row["height"], row["person"], row["id"]) == (30, poses_height(path), 0, None)
+        np.testing.assert_allclose([row["nose_x"], row["nose_y"]], poses.xy[0, 0], atol=1e-2)
+        np.testing.assert_allclose(row["right_ankle_score"], poses.scores[0, 16], atol=1e-5)
+    failed = rows(failures_of(str(tmp_path / "out.parquet")))
+    assert [Path(row["picture"]).name for row in failed] == ["bad 0.jpg", "bad 1.jpg"]
+    assert "is not a picture" in failed[0]["reason"]
+
+
+def poses_height(path: Path) -> int:
+    return vitpose.read_image(path).shape[0]
+
+
+def test_a_stopped_run_goes_on_and_new_pictures_join(pictures: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole.parquet", tmp_path / "parts.parquet"
+    run(pictures, whole)
+    asked = iter([False, True])
+    stopped = run(pictures, parts, stop=lambda: next(asked))
+    assert (stopped.done, stopped.pictures, stopped.complete) == (4, 12, False)
+    before = (parts / "part-000000.parquet").stat().st_mtime_ns
+    assert run(pictures, parts).complete
+    assert (parts / "part-000000.parquet").stat().st_mtime_ns == before
+    assert rows(parts) == rows(whole)
+    assert rows(failures_of(str(parts))) == rows(failures_of(str(whole)))
+    assert run(pictures, parts) == Progress(12, 12)
+    shutil.copy(pictures / "000.png", pictures / "zzz.png")
+    assert run(pictures, parts) == Progress(13, 13, people=1)
+    assert len(rows(parts)) == 11
+
+
+def test_reading_and_writing_elsewhere_give_the_same(pictures: Path, tmp_path: Path, memory: Any) -> None:
+    run(pictures, tmp_path / "out.parquet")
+    memory.put(str(pictures), "/photos", recursive=True)
+    progress = run("memory://photos", "memory://results/out.parquet")
+    assert (progress.people, progress.failed) == (10, 2)
+    memory.get("/results/", str(tmp_path / "copy"), recursive=True)
+    expected = rows(tmp_path / "out.parquet")
+    found = rows(tmp_path / "copy" / "out.parquet")
+    assert [row["picture"] for row in found] == [
+        f"memory:///photos/{Path(row['picture']).name}" for row in expected
+    ]
+    assert [{**row, "picture": ""} for row in found] == [{**row, "picture": ""} for row in expected]
+    (failed, _) = rows(tmp_path / "copy" / "out-failures.parquet")
+    assert failed["reason"].startswith("memory:///photos/bad 0.jpg is not a picture")
+    assert run("memory://photos", "memory://results/out.parquet") == Progress(12, 12)
+
+
+def test_processes_give_the_same(pictures: Path, tmp_path: Path) -> None:
+    run(pictures, tmp_path / "here.parquet")
+    assert run(pictures, tmp_path / "there.parquet", workers=2).complete
+    assert rows(tmp_path / "there.parquet") == rows(tmp_path / "here.parquet")
+
+
+def test_a_dead_worker_is_replaced(pictures: Path, tmp_path: Path) -> None:
+    run(pictures, tmp_path / "here.parquet")
+    killed: list[int] = []
+
+    def kill_once(progress: Progress) -> None:
+        if progress.done and not killed:
+            (worker,) = own_workers()
+            killed.append(worker.pid)
+            worker.kill()
+
+    assert run(pictures, tmp_path / "there.parquet", workers=1, report=kill_once).complete
+    assert killed
+    assert rows(tmp_path / "there.parquet") == rows(tmp_path / "here.parquet")
+
+
+def own_workers() -> list[psutil.Process]:
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            found += [one] if "spawn_main" in " ".join(one.cmdline()) else []
+    return found
+
+
+def test_workers_that_always_die_are_given_up(pictures: Path, tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def kill_all() -> None:
+        while not over.wait(0.1):
+            for one in own_workers():
+                with suppress(psutil.Error):
+                    one.kill()
+
+    killer = threading.Thread(target=kill_all)
+    killer.start()
+    try:
+        with pytest.raises(
+            WorkerError, match=r"a worker died 3 times in a row, at one of the shards \[0\] .*bad 0.jpg"
+        ):
+            run(pictures / "bad 0.jpg", tmp_path / "out.parquet", workers=1)
+    finally:
+        over.set()
+        killer.join()
+
+
+def test_errors_of_workers_come_back(pictures: Path, tmp_path: Path) -> None:
+    loading = LOADING | {"model": "vitpose-tinny"}
+    with pytest.raises(UnknownNameError, match="unknown model 'vitpose-tinny'; did you mean vitpose-tiny"):
+        predict_many([str(pictures)], str(tmp_path / "out.parquet"), loading=loading, workers=1)
+
+
+def test_what_cannot_be_run(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    with pytest.raises(InputError, match=r"shard_size 0 must be at least 1, and workers 1 at least 0"):
+        run(pictures, out, shard_size=0, workers=1)
+    with pytest.raises(UnknownNameError, match=r"unknown cluster 'dask'; .*known: ray, ray:ADDRESS"):
+        run(pictures, out, cluster="dask")
+    run(pictures, out)
+    with pytest.raises(InputError, match=r"was begun with flip_test None, not 'True'"):
+        run(pictures, out, running={"flip_test": True})
+
+
+def test_a_full_disk_keeps_whole_shards(pictures: Path, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    out = tmp_path / "out.parquet"
+    run(pictures, tmp_path / "whole.parquet")
+
+    def fill(progress: Progress) -> None:
+        if progress.done:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OutputError, match=r"part-000001.parquet cannot be written: .*make room"):
+            run(pictures, out, report=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(out) == {"_job.json", "_plan-000000.parquet", "part-000000.parquet"}
+    assert run(pictures, out).complete
+    assert rows(out) == rows(tmp_path / "whole.parquet")
+
+
+def test_names_that_are_no_unicode(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "in", 1, 0)
+    try:
+        (tmp_path / "in" / "000.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/in/caf\xe9 -1.png"))
+    except OSError:
+        pytest.skip("this file system has Unicode names only")
+    run(tmp_path / "in", tmp_path / "out.parquet")
+    (row,) = rows(tmp_path / "out.parquet")
+    assert row["picture"].endswith("caf\\udce9 -1.png")
+
+
+def test_a_shard_without_people_is_a_table_without_rows(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "in", 2, 2)
+    assert run(tmp_path / "in", tmp_path / "out.parquet") == Progress(2, 2, failed=2)
+    assert rows(tmp_path / "out.parquet") == []
+    shard = Shard(0, (str(tmp_path / "in" / "bad 0.jpg"),))
+    assert table_of(Worker.load(LOADING, {}).run(shard).poses).num_columns > 50
+
+
+def finish(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+
+def kill_and_go_on(pictures: Path, folder: Path, times: int, seed: int) -> int:
+    """Kills runs at random moments; returns how many were killed with something done and something missing."""
+    begin = time.perf_counter()
+    assert finish(command(pictures, folder / "whole.parquet"), folder).returncode == 1  # two bad pictures
+    lasted = time.perf_counter() - begin
+    whole, failed = rows(folder / "whole.parquet"), rows(folder / "whole-failures.parquet")
+    chance, amid = random.Random(seed), 0
+    for turn in range(times):
+        out = folder / f"{turn}.parquet"
+        process = subprocess.Popen(
+            command(pictures, out), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(chance.uniform(0.1, lasted))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        done = len(list(out.glob("part-*"))) if out.exists() else 0
+        amid += 0 < done < 9
+        result = finish(command(pictures, out), folder)
+        assert result.returncode in (0, 1), result.stderr  # 0 if what failed had been done before
+        assert rows(out) == whole, f"turn {turn}, killed with {done} shards done"
+        assert rows(folder / f"{turn}-failures.parquet") == failed
+        assert names(out) == names(folder / "whole.parquet")
+        shutil.rmtree(out)
+    return amid
+
+
+def test_killed_runs_go_on(tmp_path: Path) -> None:
+    kill_and_go_on(make_pictures(tmp_path / "in", 18), tmp_path, times=2, seed=1)
+
+
+@pytest.mark.slow
+def test_runs_killed_at_twenty_random_moments_go_on(tmp_path: Path) -> None:
+    assert kill_and_go_on(make_pictures(tmp_path / "in", 18), tmp_path, times=20, seed=2) >= 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_command_finishes_what_is_in_flight_and_says_how_to_go_on(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    pictures, out = make_pictures(tmp_path / "in", 60, 0), tmp_path / "my out.parquet"
+    process = subprocess.Popen(
+        command(pictures, out), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not list(out.glob("part-*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert errors.strip() == "stopping: the shards in flight are finished first; again to stop at once"
+    first, second = output.splitlines()
+    done = len(list(out.glob("part-*"))) * 2
+    assert first.startswith(f"{done} of 60 pictures, {done} people found in ")
+    assert (
+        second
+        == f"go on with: vitpose {' '.join(command(pictures, out)[3:5])} --out '{out}' --detector "
+        + ("whole-picture --device cpu --shard-size 2")
+    )
+    assert len(rows(out)) == done < 60
+    assert not [name for name in names(out) if name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_though_a_worker_is_killed(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    pictures, out = make_pictures(tmp_path / "in", 30), tmp_path / "ray.parquet"
+    assert finish(command(pictures, tmp_path / "whole.parquet"), tmp_path).returncode == 1
+    process = subprocess.Popen(
+        command(pictures, out, "--engine-cluster", "ray", "--workers", "1"),
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    begin = time.perf_counter()
+    while not list(out.glob("part-*")):
+        assert process.poll() is None, process.communicate()
+        assert time.perf_counter() - begin < 200
+        time.sleep(0.05)
+    actors = [
+        one
+        for one in psutil.Process(process.pid).children(recursive=True)
+        if "MapWorker" in " ".join(one.cmdline())
+    ]
+    assert len(actors) == 1
+    actors[0].kill()
+    done = len(list(out.glob("part-*")))
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 1, errors
+    assert done < 15, "the worker was killed too late to matter"
+    assert "30 pictures, 28 people found, 2 failures listed in " in output  # Ray says things of its own
+    assert rows(out) == rows(tmp_path / "whole.parquet")
+    assert rows(tmp_path / "ray-failures.parquet") == rows(tmp_path / "whole-failures.parquet")
+
+
+def test_settings_are_kept_beside_the_results(pictures: Path, tmp_path: Path) -> None:
+    run(pictures, tmp_path / "out.parquet")
+    kept = json.loads((tmp_path / "out.parquet" / "_job.json").read_text())
+    assert kept == {"detector": "whole-picture", "model": "vitpose-tiny"}

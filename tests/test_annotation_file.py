@@ -1,0 +1,94 @@
+"""Files as they stand. What becomes of broken rows is tested with those who judge them: data, evaluate, detect."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vitpose.annotation_file import numbers, read_annotation_file, read_json
+from vitpose.boxes import Size
+from vitpose.errors import InputError
+
+GOOD = {
+    "id": 7, "image_id": 1, "category_id": 2, "bbox": [10, 20, 30, 40], "area": 500.5, "num_keypoints": 2,
+    "keypoints": [12, 25, 2, 14, 24, 1, 0, 0, 0], "head_bbox": [1, 2, 3, 4],
+}  # fmt: skip
+
+
+def write(folder: Path, content: Any) -> Path:
+    file = folder / "file.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def coco(*rows: Any, **image: Any) -> dict[str, Any]:
+    category = {"id": 2, "name": "face", "keypoints": ["nose", "left_eye", "right_eye"], "skeleton": [[1, 2]]}
+    images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80, **image}]
+    return {
+        "images": images,
+        "annotations": list(rows),
+        "categories": [category, {"id": 3, "name": "no points"}],
+    }
+
+
+def test_coco_s_form(tmp_path: Path) -> None:
+    file = read_annotation_file(write(tmp_path, coco(GOOD)))
+    assert file.skeleton.keypoints == ("nose", "left_eye", "right_eye")
+    assert (file.skeleton.limbs, file.categories) == (((0, 1),), {2, 3})
+    assert (str(file.pictures[1]), file.pictures[1].size) == ("a.jpg", Size(100, 80))
+    (row,) = file.rows
+    assert (row.name, row.id, row.image_id, row.category_id, row.area, row.counted, row.crowd) == (
+        "annotation 7", 7, 1, 2, 500.5, 2, False,
+    )  # fmt: skip
+    assert row.points.tolist() == [[12, 25, 2], [14, 24, 1], [0, 0, 0]]
+    assert (row.xywh.tolist(), row.head_xywh.tolist()) == ([10, 20, 30, 40], [1, 2, 3, 4])
+
+
+def test_what_is_not_in_its_form_is_none(tmp_path: Path) -> None:
+    broken = {
+        "id": 8,
+        "image_id": [1],
+        "category_id": {},
+        "bbox": [1, 2, None, 4],
+        "area": "x",
+        "keypoints": [1, 2],
+    }
+    bare, none = {"id": 9, "image_id": 1}, "nonsense"
+    rows = read_annotation_file(write(tmp_path, coco(GOOD, broken, bare, none, width="wide"))).rows
+    assert [row.name for row in rows] == ["annotation 7", "annotation 8", "annotation 9", "'nonsense'"]
+    assert [row.has_keypoints for row in rows] == [True, True, False, False]
+    for row in rows[1:]:
+        assert (row.points, row.xywh, row.area, row.counted, row.head_xywh) == (None,) * 5
+    assert [row.image_id for row in rows] == [1, None, 1, None]
+
+
+def test_mpii_s_form_counts_from_one(tmp_path: Path) -> None:
+    row = {"image": "a.jpg", "center": [301, 201], "scale": 1.5, "joints": [[11.0, 21.0]] * 16}
+    rows = [row | {"joints_vis": [1] * 15 + [0]}, row | {"joints_vis": "x"}, row | {"joints": [[1, "x"]]}]
+    file = read_annotation_file(write(tmp_path, rows))
+    assert (file.skeleton.name, [picture.file_name for picture in file.pictures.values()]) == (
+        "mpii",
+        ["a.jpg"],
+    )
+    first, *others = file.rows
+    assert first.xywh.tolist() == [150, 72.5, 300, 300]
+    assert first.points.tolist() == [[10, 20, 2]] * 15 + [[10, 20, 0]]
+    assert [other.points for other in others] == [None, None]
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none.json cannot be read \(No such file.*\); give a list"):
+        read_json(tmp_path / "none.json", "a list")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"bytes.json is not JSON: .*; give a list"):
+        read_json(tmp_path / "bytes.json", "a list")
+
+
+def test_numbers() -> None:
+    assert numbers([1, 2.5]).tolist() == [1, 2.5]
+    assert numbers(["x"]) is numbers(5) is numbers(None) is numbers([[1]]) is numbers([1], 2) is None
+    assert numbers([float("nan")], 1) is None
+    assert numbers([float("nan")]) is not None

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from vitpose.boxes import Size
+from vitpose.poses import Poses
+from vitpose.skeleton import Skeleton
+from vitpose.video.carrying import carry_boxes
+
+COCO = Skeleton.load("coco")
+SIZE = Size(640, 480)
+
+
+def person(left: float = 100, top: float = 80) -> Poses:
+    xy = np.random.default_rng(3).uniform(0, 1, (1, 17, 2)) * [60, 160] + [left + 10, top + 10]
+    box = np.array([[left, top, left + 80, top + 180]], np.float32)
+    return Poses(xy.astype(np.float32), np.full((1, 17), 0.7, np.float32), box, np.ones(1, np.float32), COCO)
+
+
+def test_a_box_moves_with_its_person() -> None:
+    seen = person()
+    np.testing.assert_allclose(carry_boxes(seen, seen, SIZE), seen.boxes, atol=1e-4)
+    now = replace(seen, xy=seen.xy + np.array([12, -7], np.float32))
+    np.testing.assert_allclose(
+        carry_boxes(seen, now, SIZE), seen.boxes + np.array([12, -7, 12, -7]), atol=1e-3
+    )
+
+
+def test_a_box_grows_with_its_person_but_not_without_bound() -> None:
+    seen = person()
+    centre = seen.xy.mean(axis=1, keepdims=True)
+    for grown, expected in ((1.1, 1.1), (3.0, 1.25)):
+        now = replace(seen, xy=centre + (seen.xy - centre) * np.float32(grown))
+        box = carry_boxes(seen, now, Size(5000, 5000))[0]
+        assert abs((box[2] - box[0]) / 80 - expected) < 0.03
+
+
+def test_points_that_jump_move_nothing() -> None:
+    seen = person()
+    xy = seen.xy.copy()
+    xy[0, :4] += 300
+    scores = seen.scores.copy()
+    scores[0, :4] = 0.05
+    box = carry_boxes(seen, replace(seen, xy=xy, scores=scores), SIZE)
+    assert np.abs(box[0, :2] - seen.boxes[0, :2]).max() < 30
+
+
+def test_boxes_stay_in_the_frame_and_have_an_area() -> None:
+    seen = person()
+    for shift in ([900, 0], [0, 900], [-900, -900]):
+        (box,) = carry_boxes(seen, replace(seen, xy=seen.xy + np.array(shift, np.float32)), SIZE)
+        assert 0 <= box[0] < box[2] <= 640
+        assert 0 <= box[1] < box[3] <= 480
+
+
+def test_nobody_and_the_unseen() -> None:
+    nobody = Poses.empty(COCO)
+    assert carry_boxes(nobody, nobody, SIZE).shape == (0, 4)
+    blind = replace(person(), scores=np.zeros((1, 17), np.float32))
+    np.testing.assert_array_equal(carry_boxes(blind, blind, SIZE), blind.boxes)

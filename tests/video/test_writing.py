@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from vitpose.boxes import Size
+from vitpose.errors import OutputError
+from vitpose.video.reading import open_video
+from vitpose.video.writing import VideoWriter
+
+from .conftest import make_clip, packets_of_sound, picture, square, times
+
+
+def copy(source: Path, target: Path) -> VideoWriter:
+    reader = open_video(source)
+    with VideoWriter(target, reader) as writer:
+        for frame in reader:
+            writer.add(frame.image, frame.time_s)
+    return writer
+
+
+def test_times_are_kept_to_the_tick(clip, tmp_path: Path) -> None:
+    ticks = [0, 1001, 1501, 9009, 9010, 20011, 40000]
+    source = clip(ticks=ticks, time_base=Fraction(1, 30000))
+    copy(source, tmp_path / "out.mp4")
+    assert times(tmp_path / "out.mp4") == times(source) == [Fraction(tick, 30000) for tick in ticks]
+    frames = list(open_video(tmp_path / "out.mp4"))
+    assert [abs(square(frame.image) - 16 - 4 * index) <= 1 for index, frame in enumerate(frames)] == [
+        True
+    ] * 7
+
+
+@pytest.mark.parametrize(
+    ("name", "sound"), [("a.mp4", "aac"), ("a.mkv", "libmp3lame"), ("a.mov", "pcm_s16le")]
+)
+def test_sound_is_kept(clip, tmp_path: Path, name: str, sound: str) -> None:
+    source = clip(name, frames=60, sound=sound)
+    assert copy(source, tmp_path / "out.mp4").problems == []
+    before, after = packets_of_sound(source), packets_of_sound(tmp_path / "out.mp4")
+    if sound == "pcm_s16le":  # which mp4 does not hold
+        with av.open(str(tmp_path / "out.mp4")) as container:
+            assert container.streams.audio[0].codec_context.name == "aac"
+            waves = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
+        heard = np.concatenate(waves)
+        assert abs(len(heard) / 48000 - 2) < 0.1
+        assert 0.1 < np.abs(heard).max() < 0.5
+    else:
+        assert before == after
+        assert len(after) > 50
+    assert times(tmp_path / "out.mp4") == times(source)
+
+
+def test_sound_and_picture_of_a_stream_that_starts_late_stay_together(clip, tmp_path: Path) -> None:
+    source = clip("late.ts", frames=30, sound="aac", kind="mpegts")
+    assert times(source)[0] > 0
+    copy(source, tmp_path / "out.mp4")
+    with av.open(str(source)) as old, av.open(str(tmp_path / "out.mp4")) as new:
+        starts = [
+            [
+                Fraction(stream.start_time * stream.time_base)
+                for stream in (one.streams.video[0], one.streams.audio[0])
+            ]
+            for one in (old, new)
+        ]
+    assert abs((starts[0][0] - starts[0][1]) - (starts[1][0] - starts[1][1])) < Fraction(1, 40)
+    assert starts[1][0] < Fraction(1, 5)
+
+
+def test_odd_sizes_are_filled_up(clip, tmp_path: Path) -> None:
+    source = clip("odd.mkv", 3, codec="ffv1", pixels="yuv444p", size=Size(97, 63))
+    copy(source, tmp_path / "out.mp4")
+    frames = list(open_video(tmp_path / "out.mp4"))
+    assert frames[0].image.shape == (64, 98, 3)
+    assert abs(int(frames[0].image[63, 97].mean()) - 40) < 12
+
+
+def test_a_changing_resolution_is_fitted_in(tmp_path: Path) -> None:
+    reader = open_video([picture(0), picture(0, 96, 192)], rate=10)
+    with VideoWriter(tmp_path / "out.mp4", reader) as writer:
+        for frame in reader:
+            writer.add(frame.image, frame.time_s)
+    frames = list(open_video(tmp_path / "out.mp4"))
+    assert [frame.image.shape for frame in frames] == [(64, 96, 3)] * 2
+    assert frames[1].image[:, :25].max() < 25  # black at the sides
+    assert [frame.time_s for frame in frames] == [0, Fraction(1, 10)]
+
+
+def test_an_unfinished_file_is_not_left_behind(clip, tmp_path: Path) -> None:
+    reader = open_video(clip())
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        VideoWriter(tmp_path / "new" / "out.mp4", reader) as writer,
+    ):
+        for frame in reader:
+            writer.add(frame.image, frame.time_s)
+            if frame.index == 5:
+                raise RuntimeError("stop")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_where_nothing_can_be_written(clip, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        OutputError, match=r"out.mp4 cannot be written: .*; choose another folder or make room"
+    ):
+        copy(clip(), tmp_path / "file" / "out.mp4")
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on the size of files is the full disk that a test can have."""
+    resource = pytest.importorskip("resource")
+    source = make_clip(tmp_path / "clip.mp4", frames=12)
+    reader = open_video(source)
+    noise = np.random.default_rng(0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with (
+            pytest.raises(OutputError, match=r"out.mp4 cannot be written: .*make room"),
+            VideoWriter(tmp_path / "new" / "out.mp4", reader) as writer,
+        ):
+            for index in range(60):
+                writer.add(noise.integers(0, 256, (128, 128, 3), np.uint8), Fraction(index, 30))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "new").iterdir()) == []
