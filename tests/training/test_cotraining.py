@@ -253,7 +253,7 @@ def mean_pose(train_file: Path, images: Path, validation: Path) -> list[dict[str
 def test_each_head_beats_its_own_mean_pose(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The shipped recipe on a part of the data, for two passes: about two minutes on one core."""
+    """The shipped recipe on a part of the data, for two passes: minutes on an idle core."""
     monkeypatch.chdir(ROOT)
     sources, held_out = [], {}
     for name, own, number in (
