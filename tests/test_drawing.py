@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from vitpose.drawing import draw, draw_heatmaps
 from vitpose.errors import ImageError, InputError
 from vitpose.image import read_image
+from vitpose.mixed_poses import MixedPoses
 from vitpose.poses import Poses
 from vitpose.skeleton import Skeleton
 
@@ -319,7 +320,7 @@ def test_no_numbers_break_the_drawing(
 
 
 def test_whole_body_hands_and_faces_stay_readable(shared_data: Path) -> None:
-    """On a real person four times as large, points of the face are still told apart."""
+    """On a real person four times as large, the face is thin lines with the skin between them."""
     folder = shared_data / "samples" / "coco"
     note = json.loads((folder / "test_coco_wholebody.json").read_text())["annotations"][0]
     parts = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
@@ -331,8 +332,44 @@ def test_whole_body_hands_and_faces_stay_readable(shared_data: Path) -> None:
     jaw = poses.xy[0, 27:36]  # its lower part, away from the body's limbs
     for x, y in jaw.round().astype(int):
         assert mask[y, x]
-    for x, y in ((jaw[:-1] + jaw[1:]) / 2).round().astype(int):
-        assert not mask[y, x]
+    steps = np.diff(jaw, axis=0)
+    beside = 5 * steps[:, ::-1] * [1, -1] / np.linalg.norm(steps, axis=1, keepdims=True)  # px, inwards
+    middles = (jaw[:-1] + jaw[1:]) / 2
+    for (x, y), (u, v) in zip(
+        middles.round().astype(int), (middles + beside).round().astype(int), strict=True
+    ):
+        assert mask[y, x]
+        assert not mask[v, u]
+
+
+def test_fine_parts_are_coloured_by_part_and_thinner_than_the_body() -> None:
+    skeleton = Skeleton.load("coco-wholebody")
+    colours = dict(zip(skeleton.keypoints, skeleton.colours, strict=True))
+    face = [colours[f"face-{index}"] for index in range(68)]
+    parts = [slice(0, 17), slice(17, 27), slice(27, 36), slice(36, 48), slice(48, 68)]
+    assert len({face[part][0] for part in parts}) == 5
+    assert all(len(set(face[part])) == 1 for part in parts)
+    # A forearm of 100 px, a palm of 40 px and a finger's bones of 10 px, in one line.
+    names = ("left_elbow", "left_wrist", "left_hand_root", "left_forefinger1", "left_forefinger2")
+    points = np.zeros((133, 2), np.float32)
+    points[[skeleton.index(name) for name in names], 0] = (20, 120, 130, 170, 180)
+    points[:, 1] = 100
+    scores = np.zeros(133, np.float32)
+    scores[[skeleton.index(name) for name in names]] = 1
+    mask = changed(draw(grey(), poses_of(points, scores, skeleton), thickness=12.0), grey())
+    assert mask[:, 150].sum() < mask[:, 70].sum() / 2
+    assert mask[:, 175].sum() <= mask[:, 150].sum()
+
+
+def test_people_and_animals_are_drawn_each_with_their_own_limbs() -> None:
+    person = poses_of(np.array(BENT) * 0.5, skeleton=ELBOW)
+    animal = replace(ELBOW, name="paw", limbs=((0, 2),), limb_colours=("#ff00ff",))
+    paw = poses_of(np.array(BENT) * 0.5 + 90, skeleton=animal)
+    mixed = MixedPoses({"elbow": person, "paw": paw}, np.array([[1, 0], [0, 0]]), ("cat", "person"))
+    np.testing.assert_array_equal(draw(grey(), mixed), draw(draw(grey(), person), paw))
+    drawn = draw(grey(), mixed, boxes=True, names=True)
+    assert_colour(drawn[157, 122], (255, 0, 255))
+    assert changed(drawn, draw(grey(), mixed)).any()
 
 
 GRID_TO_PICTURE = np.array([[[4.0, 0, 20], [0, 5.0, 30]]])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vitpose.errors import OutputError
-from vitpose.files import remove_folder, replace_file, replace_folder, stage_files, write_json
+from vitpose.files import remove_file, remove_folder, replace_file, replace_folder, stage_files, write_json
 
 
 def test_replaced_file_is_whole_and_readable_by_others(tmp_path: Path) -> None:
@@ -65,6 +65,15 @@ def test_a_folder_that_cannot_take_its_place_is_said(tmp_path: Path) -> None:
 def test_no_folder_to_remove(tmp_path: Path) -> None:
     remove_folder(tmp_path / "missing")
     assert not list(tmp_path.iterdir())
+
+
+def test_removing(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    remove_file(tmp_path / "a")
+    remove_file(tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OutputError, match=r"cannot be removed: .*; choose another folder"):
+        remove_file(tmp_path)
 
 
 def test_several_files_appear_together(tmp_path: Path) -> None:

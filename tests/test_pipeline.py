@@ -388,8 +388,12 @@ def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
         vitpose.load(detector=None, device="gpu")
     with pytest.raises(UnknownNameError, match="unknown dtype 'fp16'"):
         vitpose.load(detector=None, dtype="fp16")
-    with pytest.raises(InputError, match="dataset_index 3 was given, but 'vitpose-tiny' has no experts"):
-        vitpose.load(detector=None, dataset_index=3)
+    with pytest.raises(InputError, match="expert 3 does not exist; the network has 1, 0 to 0"):
+        vitpose.load(detector=None, dataset=3)
+    with pytest.raises(
+        InputError, match=r"17 keypoints \(nose, .*\) are not the 17 of the data set 'ap10k' \(L_Eye"
+    ):
+        vitpose.load(detector=None, dataset="ap10k")
     with pytest.raises(TypeError, match="devcie"):
         vitpose.load(detector=None, devcie="cpu")
     with pytest.raises(
@@ -405,7 +409,7 @@ def test_an_expert_and_an_original_file_are_loaded(tmp_path: Path) -> None:
     network = vitpose.VitPoseForPoseEstimation(config).eval()
     network.save_pretrained(tmp_path)
     vitpose.VitPoseImageProcessor().save_pretrained(tmp_path)
-    pipe = vitpose.load(tmp_path, detector=None, dataset_index=2, device="cpu")
+    pipe = vitpose.load(tmp_path, detector=None, dataset=2, device="cpu")
     crops = np.random.default_rng(0).integers(0, 256, (2, 256, 192, 3), dtype=np.uint8)
     chosen = TorchEngine(network.fold_expert(2), *pipe.estimator.processor.scale_and_offset)
     np.testing.assert_allclose(pipe.estimator.heatmaps(crops), chosen.heatmaps(crops), atol=1e-6)

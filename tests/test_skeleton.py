@@ -12,7 +12,7 @@ from vitpose.errors import SkeletonError, UnknownNameError
 from vitpose.skeleton import LEFT_COLOUR, MIDDLE_COLOUR, RIGHT_COLOUR, Skeleton
 
 SHIPPED = {
-    "aic": 14, "ap10k": 17, "apt36k": 17, "coco": 17, "coco-wholebody": 133, "crowdpose": 14,
+    "aic": 14, "ap10k": 17, "apt36k": 17, "coco": 17, "coco-feet": 23, "coco-wholebody": 133, "crowdpose": 14,
     "interhand2d": 21, "lsp": 14, "mpii": 16, "ochuman": 17,
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .boxes import Size, xywh_from_xyxy, xyxy_from_cxcywh, xyxy_from_xywh
+    from .conventions import Conventions
     from .detect.protocol import Detections
     from .drawing import draw, draw_heatmaps
     from .errors import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .hub import list_models
     from .image import find_images, read_image, save_image
     from .loading import export, load
+    from .mixed_poses import MixedPoses
     from .model.backbone import VitPoseBackbone
     from .model.config import VitPoseBackboneConfig, VitPoseConfig
     from .model.pose import VitPoseEstimatorOutput, VitPoseForPoseEstimation
@@ -49,6 +51,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "boxes": ("Size", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh"),
+    "conventions": ("Conventions",),
     "detect.protocol": ("Detections",),
     "drawing": ("draw", "draw_heatmaps"),
     "errors": (
@@ -60,6 +63,7 @@ _HOMES = {
     "hub": ("list_models",),
     "image": ("find_images", "read_image", "save_image"),
     "loading": ("export", "load"),
+    "mixed_poses": ("MixedPoses",),
     "model.backbone": ("VitPoseBackbone",),
     "model.config": ("VitPoseBackboneConfig", "VitPoseConfig"),
     "model.pose": ("VitPoseEstimatorOutput", "VitPoseForPoseEstimation"),
@@ -73,12 +77,13 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "BoxError", "CheckpointError", "Detections", "ImageError", "InputError", "MissingDependencyError", "OutputError",
-    "Pipeline", "Poses", "Prediction", "Size", "Skeleton", "SkeletonError", "TorchAoConfig", "UnknownNameError",
-    "VideoError", "VitPoseBackbone", "VitPoseBackboneConfig", "VitPoseConfig", "VitPoseError",
-    "VitPoseEstimatorOutput", "VitPoseForPoseEstimation", "VitPoseImageProcessor", "WorkerError", "draw",
-    "draw_heatmaps", "evaluate_model", "evaluate_predictions", "export", "find_images", "list_models", "load",
-    "read_image", "save_image", "train", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh",
+    "BoxError", "CheckpointError", "Conventions", "Detections", "ImageError", "InputError",
+    "MissingDependencyError", "MixedPoses", "OutputError", "Pipeline", "Poses", "Prediction", "Size",
+    "Skeleton", "SkeletonError", "TorchAoConfig", "UnknownNameError", "VideoError", "VitPoseBackbone",
+    "VitPoseBackboneConfig", "VitPoseConfig", "VitPoseError", "VitPoseEstimatorOutput",
+    "VitPoseForPoseEstimation", "VitPoseImageProcessor", "WorkerError", "draw", "draw_heatmaps",
+    "evaluate_model", "evaluate_predictions", "export", "find_images", "list_models", "load", "read_image",
+    "save_image", "train", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh",
 ]  # fmt: skip
 
 

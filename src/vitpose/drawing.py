@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from .boxes import Size
 from .errors import InputError
 from .image import read_image
+from .mixed_poses import MixedPoses
 from .poses import Poses
 from .skeleton import Skeleton
 
@@ -58,7 +59,7 @@ HALO = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0))
 
 def draw(
     image: Any,
-    poses: Poses,
+    poses: Poses | MixedPoses,
     *,
     threshold: float = 0.3,
     boxes: bool = False,
@@ -91,18 +92,22 @@ def draw(
         raise InputError(
             f"thickness must be above 0 and at most {THICKEST_PX} pixels, not {thickness!r}; None chooses one"
         )
-    drawn = poses.visible(threshold) & (np.abs(poses.xy) < FARTHEST_PX).all(axis=2)
-    opacities = np.clip(poses.scores, 0, 1) if opacity_by_score else np.ones_like(poses.scores)
-    for row in reversed(range(len(poses))):
-        xy = poses.xy[row].astype(np.float64)
-        width = thickness or _width_of_limbs(poses.boxes[row], Size.of(canvas))
-        _draw_person(canvas, poses.skeleton, xy, drawn[row], opacities[row].tolist(), width)
+    everyone = list(poses)
+    for one in reversed(everyone):
+        opacities = np.clip(one.scores, 0, 1) if opacity_by_score else np.ones_like(one.scores)
+        width = thickness or _width_of_limbs(one.boxes[0], Size.of(canvas))
+        shown = _shown(one, threshold)[0]
+        _draw_person(canvas, one.skeleton, one.xy[0].astype(np.float64), shown, opacities[0].tolist(), width)
     if names:
-        _write_names(canvas, poses, drawn)
-    if boxes or (ids and poses.ids is not None):
-        for row in reversed(range(len(poses))):
-            _draw_box(canvas, poses, row, boxes, ids)
+        _write_names(canvas, everyone, threshold)
+    for number, one in reversed(list(enumerate(everyone))):
+        if boxes or (ids and one.ids is not None):
+            _draw_box(canvas, one, number, boxes, ids)
     return canvas
+
+
+def _shown(poses: Poses, threshold: float) -> Bool[np.ndarray, "n k"]:
+    return poses.visible(threshold) & (np.abs(poses.xy) < FARTHEST_PX).all(axis=2)
 
 
 def draw_heatmaps(
@@ -154,8 +159,11 @@ def _draw_person(
     shown = np.flatnonzero(drawn[limbs].all(axis=1))
     limbs = limbs[shown]
     lengths = np.linalg.norm(xy[limbs[:, 0]] - xy[limbs[:, 1]], axis=1)
-    limb_widths = np.minimum(width, lengths / LIMB_PER_WIDTH).tolist()
-    point_widths = np.minimum(width, _rooms(xy, drawn, limbs, lengths) / LIMB_PER_WIDTH).tolist()
+    point_widths = np.minimum(width, _rooms(xy, drawn, limbs, lengths) / LIMB_PER_WIDTH)
+    # A palm's long lines are no thicker than the fingers they lead to.
+    limb_widths = np.minimum(
+        lengths / LIMB_PER_WIDTH, point_widths[limbs].min(axis=1, initial=width)
+    ).tolist()
     places = _fixed(np.where(drawn[:, None], xy, 0))
     for index, (a, b), limb_width in zip(shown, limbs, limb_widths, strict=True):
         colour = _rgb(skeleton.limb_colours[index])
@@ -164,7 +172,7 @@ def _draw_person(
     for index in np.flatnonzero(drawn):
         colour = _rgb(skeleton.colours[index])
         with _see_through(canvas, [places[index]], 2 * width, opacities[index]):
-            _draw_point(canvas, places[index], point_widths[index], colour)
+            _draw_point(canvas, places[index], float(point_widths[index]), colour)
 
 
 def _width_of_limbs(box: Float[np.ndarray, " 4"], size: Size) -> float:
@@ -231,18 +239,18 @@ def _see_through(
         region[:] = cv2.addWeighted(region, opacity, before, 1 - opacity, 0)
 
 
-def _draw_box(canvas: UInt8[np.ndarray, "h w 3"], poses: Poses, row: int, boxes: bool, ids: bool) -> None:
+def _draw_box(canvas: UInt8[np.ndarray, "h w 3"], one: Poses, number: int, boxes: bool, ids: bool) -> None:
     """Draws one person's box and above it what is known of them; without `boxes` only the latter."""
-    if not np.isfinite(poses.boxes[row]).all():
+    if not np.isfinite(one.boxes[0]).all():
         return
-    box = np.clip(poses.boxes[row].astype(np.float64), -FARTHEST_PX, FARTHEST_PX)
-    number, words = row, []
-    if ids and poses.ids is not None and poses.ids[row] >= 0:  # below: somebody not followed
-        number = int(poses.ids[row])
+    box = np.clip(one.boxes[0].astype(np.float64), -FARTHEST_PX, FARTHEST_PX)
+    words = []
+    if ids and one.ids is not None and one.ids[0] >= 0:  # below: somebody not followed
+        number = int(one.ids[0])
         words.append(f"id {number}")
     colour = _rgb(IDENTITY_COLOURS[number % len(IDENTITY_COLOURS)])
     if boxes:
-        words.append(f"{poses.box_scores[row]:.2f}")
+        words.append(f"{one.box_scores[0]:.2f}")
         width = max(round(min(canvas.shape[:2]) / 400), 1)
         low, high = _fixed(box.reshape(2, 2))
         cv2.rectangle(canvas, low, high, colour, width, cv2.LINE_AA, SUBPIXEL_BITS)
@@ -262,17 +270,19 @@ def _write_tag(
     _write(canvas, words, left + pad, top + pad, LIGHT)
 
 
-def _write_names(canvas: UInt8[np.ndarray, "h w 3"], poses: Poses, drawn: Bool[np.ndarray, "n k"]) -> None:
+def _write_names(canvas: UInt8[np.ndarray, "h w 3"], everyone: list[Poses], threshold: float) -> None:
     """Writes names beside their points, or nowhere if they would hide a point or another name."""
     size, height = Size.of(canvas), _text_height(canvas)
     half = height // 2 + 1
     taken = np.zeros(canvas.shape[:2], bool)
-    inside = drawn & (poses.xy >= 0).all(axis=2) & (poses.xy < (size.width, size.height)).all(axis=2)
-    points = [(k, *poses.xy[row, k].astype(int).tolist()) for row, k in np.argwhere(inside)]
+    points = []
+    for one in everyone:
+        inside = (one.xy >= 0).all(axis=2) & (one.xy < (size.width, size.height)).all(axis=2)
+        shown = np.flatnonzero((_shown(one, threshold) & inside)[0])
+        points += [(one.skeleton.keypoints[k], *one.xy[0, k].astype(int).tolist()) for k in shown]
     for _, x, y in points:
         taken[max(y - half, 0) : y + half, max(x - half, 0) : x + half] = True
-    for k, x, y in points:
-        name = poses.skeleton.keypoints[k]
+    for name, x, y in points:
         place = _find_room(taken, x, y, _text_width(name, height) + 2, height)
         if place is not None:
             left, top = place[0] + 1, place[1]

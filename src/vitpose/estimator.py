@@ -1,23 +1,26 @@
 """From pictures and boxes to poses: crop, network, decode, back into the picture.
 
+An `Estimator` knows one data set's keypoints; a `MixedEstimator` sends each box to the one that has its class.
 Knows no detector, no file and no particular engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from .boxes import Size
+from .conventions import Conventions
 from .crop import Warp, crop_all
 from .detect.protocol import Detections
 from .engine.protocol import Engine, PictureEngine, Reading
-from .errors import InputError
+from .errors import BoxError, InputError
 from .heatmap import decode, merge_flipped
+from .mixed_poses import MixedPoses
 from .poses import Poses
 from .processing import VitPoseImageProcessor
 from .skeleton import Skeleton
@@ -32,6 +35,7 @@ class Estimator:
         processor: How the network wants its crops and its maps read.
         skeleton: What the maps stand for.
         batch_size: At most this many crops are in memory and in the engine at a time.
+        conventions: The data set that the network was trained on, where that is known.
 
     Raises:
         InputError: The batch size is not positive.
@@ -41,10 +45,16 @@ class Estimator:
     processor: VitPoseImageProcessor
     skeleton: Skeleton
     batch_size: int = 32
+    conventions: Conventions | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise InputError(f"batch_size {self.batch_size} must be a whole number from 1")
+
+    @property
+    def description(self) -> str:
+        """What runs where, for people."""
+        return f"skeleton={self.skeleton.name!r}, input={self.processor.size}, engine={self.engine.description!r}"
 
     def estimate(
         self,
@@ -155,3 +165,94 @@ class Estimator:
             box_scores=detections.scores,
             skeleton=self.skeleton,
         )
+
+
+@dataclass(frozen=True)
+class MixedEstimator:
+    """Finds the keypoints of people and animals in one picture, each with those of its own data set.
+
+    Attributes:
+        estimators: By the name of the data set. A box goes to the first whose conventions have its class.
+
+    Raises:
+        InputError: Nothing says which classes a data set is for, or there is no estimator.
+    """
+
+    estimators: Mapping[str, Estimator]
+
+    def __post_init__(self) -> None:
+        for name, own in self.estimators.items():
+            if own.conventions is None or not own.conventions.classes:
+                raise InputError(
+                    f"nothing says which of a detector's classes the data set {name!r} is for; add 'classes' to its "
+                    "declaration, or load it alone"
+                )
+        if not self.estimators:
+            raise InputError("there is no data set to find; name at least one")
+
+    @property
+    def description(self) -> str:
+        """What runs where, for people."""
+        return "; ".join(f"{name}: {own.description}" for name, own in self.estimators.items())
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """There is no one skeleton; whoever needs one, such as a table or a video, is told so.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(
+            f"this pipeline finds several data sets ({', '.join(self.estimators)}), and what is asked for is of one "
+            "skeleton; load one data set, dataset='...'"
+        )
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Which estimator, by its number, each of the detector's classes goes to."""
+        found: dict[str, int] = {}
+        for number, own in enumerate(self.estimators.values()):
+            for label in own.conventions.classes if own.conventions is not None else ():
+                found.setdefault(label, number)
+        return found
+
+    def estimate(
+        self,
+        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+        detections: Sequence[Detections],
+        flip_test: bool = False,
+    ) -> list[MixedPoses]:
+        """Finds one pose a box; see `Estimator.estimate`.
+
+        Raises:
+            BoxError: A box holds something that no data set has.
+        """
+        classes = self.classes
+        for label in (label for own in detections for label in own.labels if label not in classes):
+            raise BoxError(
+                f"a box holds {label!r}, and the data sets {', '.join(self.estimators)} have only "
+                f"{', '.join(classes)}; leave such boxes out, or add the class to a data set"
+            )
+        routes = [np.array([classes[label] for label in own.labels], np.int64) for own in detections]
+        groups = []
+        for number, estimator in enumerate(self.estimators.values()):
+            chosen = [_rows(own, route == number) for own, route in zip(detections, routes, strict=True)]
+            groups.append(estimator.estimate(images, chosen, flip_test))
+        return [
+            MixedPoses(
+                groups=dict(zip(self.estimators, (group[picture] for group in groups), strict=True)),
+                places=np.stack([route, _ranks(route)], axis=1),
+                labels=detections[picture].labels,
+            )
+            for picture, route in enumerate(routes)
+        ]
+
+
+def _rows(detections: Detections, chosen: np.ndarray) -> Detections:
+    labels = tuple(label for label, own in zip(detections.labels, chosen, strict=True) if own)
+    return Detections(detections.boxes[chosen], detections.scores[chosen], labels)
+
+
+def _ranks(route: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Counts each entry among those before it that are equal."""
+    return np.array([int((route[:index] == own).sum()) for index, own in enumerate(route)], np.int64)

@@ -82,6 +82,18 @@ def write_json(path: Path, table: Mapping[str, Any]) -> None:
         partial.write_text(json.dumps(table, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def remove_file(path: Path) -> None:
+    """Removes a file, if it is there.
+
+    Raises:
+        OutputError: It cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be removed: {error}; choose another folder") from error
+
+
 def replace_folder(path: Path, partial: Path) -> None:
     """Gives a finished folder its name; what has that name goes.
 

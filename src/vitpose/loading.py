@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .boxes import Size
+from .conventions import Conventions
 from .detect import load_detector
+from .detect.labels import Labels
 from .device import choose_device
 from .engine import check_engine, is_exported, open_engine
 from .engine.metadata import Metadata
 from .errors import CheckpointError, InputError
-from .estimator import Estimator
+from .estimator import Estimator, MixedEstimator
 from .hub import DEFAULT_MODEL
 from .pipeline import Pipeline
 from .processing import PROCESSOR_FILE, VitPoseImageProcessor
@@ -22,19 +25,28 @@ from .skeleton import Skeleton
 if TYPE_CHECKING:
     from .deploy.export import Exported
     from .engine.protocol import Engine
+    from .model.checkpoint import Checkpoint
     from .model.pose import VitPoseForPoseEstimation
+
+OWN_LABELS = "own"
+"""Of a detector's classes those that the data set is for."""
+
+_PEOPLE = ("person",)
+
+Found = tuple["Engine", VitPoseImageProcessor, Conventions]
+"""What runs a network, how it wants its crops, and what it was trained on."""
 
 
 def load(
     model: str | Path = DEFAULT_MODEL,
     detector: Any = "rtdetr",
     *,
+    dataset: str | int | Sequence[str | int] | None = None,
     engine: str = "auto",
     device: str = "auto",
     dtype: str = "auto",
     skeleton: str | Path | Skeleton | None = None,
-    dataset_index: int = 0,
-    labels: Sequence[str] | None = ("person",),
+    labels: Labels = OWN_LABELS,
     min_score: float | None = None,
     batch_size: int = 32,
     compile: bool = False,
@@ -49,15 +61,18 @@ def load(
         detector: What finds the boxes: "rtdetr", "rtdetr:NAME", "onnx:FILE", "boxes:FILE" (COCO detections or
             annotations), "whole-picture" (one person a picture), an object with `detect`, or None if
             boxes are always given.
+        dataset: Of a ViTPose++ model, whose expert, head, skeleton and conventions to take: a name ("ap10k") or
+            number; the first, COCO, without it. Several, such as ["coco", "ap10k"], find people and animals in
+            one call: each box goes to the first data set that has its class. Of a file with one head that
+            does not say what it was trained on (an original `.pth`), the name says it.
         engine: What runs the network: "torch", "onnxruntime", "openvino", "tensorrt"; "auto" is what an exported
             file is made for, and torch for a checkpoint, which is converted for the others.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps"; with OpenVINO "cpu", "gpu", "npu".
         dtype: "auto" (bfloat16 on a GPU that has it, and on a CPU that has it and is measured to be faster with it,
             else float32) or the name of a type. What was chosen is in the engine's description.
         skeleton: Names and limbs of the keypoints, where the checkpoint's own are not wanted.
-        dataset_index: Which expert of a ViTPose++ model; 0 is COCO. The head stays the one in the file: the
-            released files of the hub have COCO's alone, which gives noise behind another expert.
-        labels: Classes of the detector to take, by COCO's names; None takes all.
+        labels: Classes of the detector to take, by COCO's names; "own" takes those of the data set ("person"
+            where it names none), None all.
         min_score: Boxes that score less are dropped; the detector's own default without it.
         batch_size: At most this many crops at a time.
         compile: Compile the network: the first batch of each size takes a minute, later ones are faster.
@@ -66,16 +81,15 @@ def load(
 
     Raises:
         UnknownNameError: A name is not known.
-        InputError: The model has no such expert, or no experts; or engine, device and type do not go together.
-        CheckpointError: Files are missing, damaged, or do not fit.
+        InputError: The model has no such data set; or engine, device and type do not go together.
+        CheckpointError: Files are missing, damaged, or do not fit, or lack the data set's head.
         MissingDependencyError: What runs the network is not installed.
     """
     bones = None if skeleton is None else Skeleton.load(skeleton)
     runtime = check_engine(engine, model if is_exported(model) else None)
-    runner: Engine
     if is_exported(model):
         refused = {
-            f"dataset_index {dataset_index}": dataset_index,
+            f"dataset {dataset!r}": dataset is not None,
             "quantization_config": quantization_config is not None,
             "compile": compile,
         }
@@ -84,14 +98,21 @@ def load(
                 f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for checkpoints, and {model} is an "
                 "exported file; export it so"
             )
-        runner = exported = open_engine(model, runtime, device=device, dtype=dtype)
-        processor, own = exported.metadata.processor, exported.metadata.skeleton
+        exported = open_engine(model, runtime, device=device, dtype=dtype)
+        parts: list[Found] = [(exported, exported.metadata.processor, exported.metadata.conventions)]
     else:
-        runner, processor, own = _load_checkpoint(
-            model, runtime, device, dtype, dataset_index, quantization_config, compile, **hub
-        )
-    bones = bones or own
-    _check_count(bones, len(own), model)
+        parts = _load_checkpoint(model, runtime, device, dtype, dataset, quantization_config, compile, **hub)
+    if bones is not None and len(parts) > 1:
+        raise InputError(f"the skeleton {bones.name!r} was given for several data sets; leave it out")
+    estimators = {}
+    for runner, processor, own in parts:
+        own = _with_skeleton(own, bones, model)
+        estimators[own.name] = Estimator(runner, processor, own.skeleton, batch_size, own)
+    several = dataset is not None and not isinstance(dataset, str | int)
+    estimator = MixedEstimator(estimators) if several else next(iter(estimators.values()))
+    if labels == OWN_LABELS:
+        found = [label for own in estimators.values() if own.conventions for label in own.conventions.classes]
+        labels = tuple(dict.fromkeys(found)) or _PEOPLE
     # The detector last: it may be a download, and whatever is misspelt has been said by now. Names of devices are
     # torch's, which another runtime's are not.
     place = device if runtime == "torch" or device == "cpu" else "auto"
@@ -100,7 +121,7 @@ def load(
         if detector is None
         else load_detector(detector, device=place, labels=labels, min_score=min_score)
     )
-    return Pipeline(finder, Estimator(runner, processor, bones, batch_size))
+    return Pipeline(finder, estimator)
 
 
 def _load_checkpoint(
@@ -108,23 +129,37 @@ def _load_checkpoint(
     runtime: str,
     device: str,
     dtype: str,
-    dataset_index: int,
+    dataset: str | int | Sequence[str | int] | None,
     quantization_config: Any,
     compiled: bool,
     **hub: Any,
-) -> tuple[Engine, VitPoseImageProcessor, Skeleton]:
+) -> list[Found]:
+    """Returns what runs each of the data sets."""
     from .engine.device import DeviceEngine
     from .engine.torch import TorchEngine, choose_dtype
+    from .model.pose import VitPoseForPoseEstimation
     from .model.quantisation import quantise
 
-    if runtime == "torch":
-        place = choose_device(device)
-        network = load_network(model, choose_dtype(dtype, place), place, dataset_index, **hub)
-        processor, bones = load_processor(model, network, **hub), network.config.skeleton
+    if runtime != "torch":
+        _refuse_of_torch(runtime, quantization_config, compiled)
+        return [
+            _convert(part, model, runtime, device, dtype, hub) for part in _read_parts(model, dataset, hub)
+        ]
+    place = choose_device(device)
+    wanted = choose_dtype(dtype, place)
+    kind = TorchEngine if place.type == "cpu" else DeviceEngine
+    found: list[Found] = []
+    for part in _read_parts(model, dataset, hub):
+        network = VitPoseForPoseEstimation.from_checkpoint(part, dtype=wanted, device=place)
+        processor = load_processor(model, network, **hub)
         if quantization_config is not None:
             quantise(network, quantization_config)
-        kind = TorchEngine if place.type == "cpu" else DeviceEngine
-        return kind(network, *processor.scale_and_offset, compiled), processor, bones
+        engine = kind(network, *processor.scale_and_offset, compiled)
+        found.append((engine, processor, network.config.heads[0]))
+    return found
+
+
+def _refuse_of_torch(runtime: str, quantization_config: Any, compiled: bool) -> None:
     if quantization_config is not None:
         raise InputError(
             f"quantization_config is for engine 'torch', not for {runtime!r}; its int8 is made by "
@@ -134,30 +169,55 @@ def _load_checkpoint(
         raise InputError(
             f"compile is for engine 'torch', not for {runtime!r}, which compiles by itself; leave it out"
         )
-    from .deploy.conversion import write_onnx
 
-    network = load_network(model, "float32", "cpu", dataset_index, **hub)
-    processor, bones = load_processor(model, network, **hub), network.config.skeleton
+
+def _convert(
+    part: Checkpoint, model: str | Path, runtime: str, device: str, dtype: str, hub: dict[str, Any]
+) -> Found:
+    """Returns another runtime that runs a checkpoint."""
+    from .deploy.conversion import write_onnx
+    from .model.pose import VitPoseForPoseEstimation
+
+    network = VitPoseForPoseEstimation.from_checkpoint(part)
+    processor, own = load_processor(model, network, **hub), network.config.heads[0]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
-        write_onnx(network, Metadata(str(model), "float32", processor, bones), path)
-        return open_engine(path, runtime, device=device, dtype=dtype), processor, bones
+        write_onnx(network, Metadata(str(model), "float32", processor, own.skeleton, own), path)
+        return open_engine(path, runtime, device=device, dtype=dtype), processor, own
+
+
+def _read_parts(
+    model: str | Path, dataset: str | int | Sequence[str | int] | None, hub: dict[str, Any]
+) -> list[Checkpoint]:
+    """Returns one dense checkpoint for each data set; they share the tensors that are the same."""
+    from .model.checkpoint import read_checkpoint
+
+    if isinstance(dataset, str | int):
+        return [read_checkpoint(model, dataset=dataset, **hub)]
+    whole = read_checkpoint(model, **hub)
+    if dataset is not None:
+        return [whole.for_dataset(own) for own in dataset]
+    several = whole.config.num_experts > 1 or len(whole.config.datasets) > 1
+    return [whole.for_dataset(0) if several else whole]
+
+
+def _with_skeleton(own: Conventions, bones: Skeleton | None, model: str | Path) -> Conventions:
+    if bones is not None and len(bones) != len(own.skeleton):
+        raise CheckpointError(
+            f"the skeleton {bones.name!r} has {len(bones)} keypoints, the model {str(model)!r} has "
+            f"{len(own.skeleton)}; pass the skeleton the model was trained on"
+        )
+    return own if bones is None else replace(own, skeleton=bones)
 
 
 def load_network(
-    model: str | Path, dtype: str, device: Any, dataset_index: int, **hub: Any
+    model: str | Path, dtype: str, device: Any, dataset: str | int | None, **hub: Any
 ) -> VitPoseForPoseEstimation:
-    """Returns a dense network: of one with experts, the network that it is with that expert."""
+    """Returns the dense network of a data set; of the first one without a name."""
     from .model.pose import VitPoseForPoseEstimation
 
-    network = VitPoseForPoseEstimation.from_pretrained(model, dtype=dtype, device=device, **hub)
-    if getattr(network.config.backbone_config, "num_experts", 1) > 1:
-        return network.fold_expert(dataset_index)
-    if dataset_index:
-        raise InputError(
-            f"dataset_index {dataset_index} was given, but {str(model)!r} has no experts; leave it out"
-        )
-    return network
+    (part,) = _read_parts(model, dataset, hub)
+    return VitPoseForPoseEstimation.from_checkpoint(part, dtype=dtype, device=device)
 
 
 def export(
@@ -165,8 +225,8 @@ def export(
     to: str = "onnx",
     out: str | Path | None = None,
     *,
+    dataset: str | int | None = None,
     skeleton: str | Path | Skeleton | None = None,
-    dataset_index: int = 0,
     calibrate: str | Path | None = None,
     force: bool = False,
     **hub: Any,
@@ -179,8 +239,8 @@ def export(
         model: As in `load`, but no exported file.
         to: "onnx", "openvino", "torch-export" or "tensorrt".
         out: The file; the model's name in this folder without it.
+        dataset: Of which data set of a ViTPose++ model, by name or number; the file is that of a dense one.
         skeleton: As in `load`.
-        dataset_index: Which expert of a ViTPose++ model; the file is that of a dense one.
         calibrate: Quantise to int8, with ranges measured on these people: annotations (FILE, or FILE=FOLDER with
             the folder of the pictures), or pictures of one person each (a folder, a glob).
         force: Replace the file if it is there.
@@ -199,27 +259,21 @@ def export(
     if is_exported(model):
         raise InputError(f"{model} is exported already; give the checkpoint that it was made of")
     plan = Plan.make(to, out, str(model), calibrate is not None, force)
-    network = load_network(model, "float32", "cpu" if to != "tensorrt" else "cuda", dataset_index, **hub)
+    network = load_network(model, "float32", "cpu" if to != "tensorrt" else "cuda", dataset, **hub)
     processor = load_processor(model, network, **hub)
-    bones = network.config.skeleton if skeleton is None else Skeleton.load(skeleton)
-    _check_count(bones, len(network.config.id2label), model)
+    own = _with_skeleton(
+        network.config.heads[0], None if skeleton is None else Skeleton.load(skeleton), model
+    )
     crops = None if calibrate is None else read_crops(calibrate, processor)
     name = Path(model).name if Path(model).exists() else str(model)  # files carry no paths of this machine
-    return plan.write(network, Metadata(name, "float32", processor, bones), crops)
-
-
-def _check_count(bones: Skeleton, count: int, model: str | Path) -> None:
-    if len(bones) != count:
-        raise CheckpointError(
-            f"the skeleton {bones.name!r} has {len(bones)} keypoints, the model {str(model)!r} has "
-            f"{count}; pass the skeleton the model was trained on"
-        )
+    return plan.write(network, Metadata(name, "float32", processor, own.skeleton, own), crops)
 
 
 def load_processor(model: str | Path, network: VitPoseForPoseEstimation, **hub: Any) -> VitPoseImageProcessor:
-    """Returns the processor of a model; where there is none, COCO's for the network's size.
+    """Returns the processor of a model; where there is none, that of its data set for the network's size.
 
-    Original files have none, nor has a folder that only the network was saved to.
+    Original files have none, nor has a folder that only the network was saved to. Where the checkpoint declares its
+    data sets, warp, decoding and flip shift are those of the network's.
 
     Args:
         model: As in `load`.
@@ -227,13 +281,23 @@ def load_processor(model: str | Path, network: VitPoseForPoseEstimation, **hub: 
         **hub: As in `load`.
 
     Raises:
-        CheckpointError: The file is missing or damaged.
+        CheckpointError: The file is missing or damaged, or contradicts the declared data set.
     """
     from .model.checkpoint import is_original
+    from .model.config import VitPoseConfig
 
+    declared = network.config.datasets
     folder = Path(model).expanduser()
-    bare = is_original(model) or (folder.is_dir() and not (folder / PROCESSOR_FILE).is_file())
-    if not bare:
-        return VitPoseImageProcessor.from_pretrained(model, **hub)
-    height, width = network.config.backbone_config.image_size
-    return VitPoseImageProcessor(size=Size(width=width, height=height))
+    if is_original(model) or (folder.is_dir() and not (folder / PROCESSOR_FILE).is_file()):
+        height, width = network.config.backbone_config.image_size
+        processor = VitPoseImageProcessor(size=Size(width=width, height=height))
+    else:
+        processor = VitPoseImageProcessor.from_pretrained(model, **hub)
+        first = VitPoseConfig.from_pretrained(model, **hub).datasets[:1]
+        if first and processor != processor.with_conventions(first[0]):
+            raise CheckpointError(
+                f"{PROCESSOR_FILE} of {str(model)!r} has warp {processor.warp!r}, decode {processor.decode!r} and "
+                f"shift_heatmap {processor.shift_heatmap}, and its data set {first[0].name!r} has {first[0].warp!r}, "
+                f"{first[0].decode!r} and {first[0].shift_heatmap}; correct one of the two files"
+            )
+    return processor.with_conventions(declared[0]) if declared else processor

@@ -19,8 +19,9 @@ from .boxes import Size, clip_to, iou, refuse_outside
 from .detect.given import detections_from
 from .detect.protocol import Detections, Detector
 from .errors import BoxError, InputError, VitPoseError
-from .estimator import Estimator
+from .estimator import Estimator, MixedEstimator
 from .image import MAX_PIXELS, read_image
+from .mixed_poses import MixedPoses
 from .poses import Poses
 
 if TYPE_CHECKING:
@@ -48,14 +49,14 @@ class Prediction:
         source: What was given: a path, an array, ….
         name: How messages and files call it.
         image: The picture, RGB; None if it could not be read.
-        poses: The result; None if something failed.
+        poses: The result, mixed where several data sets are looked for; None if something failed.
         error: What failed; None if nothing did.
     """
 
     source: Any
     name: str
     image: UInt8[np.ndarray, "h w 3"] | None = None
-    poses: Poses | None = None
+    poses: Poses | MixedPoses | None = None
     error: VitPoseError | None = None
 
 
@@ -64,18 +65,23 @@ class Pipeline:
 
     Args:
         detector: Finds boxes; None if boxes are always given.
-        estimator: Finds keypoints in boxes.
+        estimator: Finds keypoints in boxes, of one data set or of several.
+
+    Raises:
+        InputError: Boxes are only guessed, and nothing says of what.
     """
 
-    def __init__(self, detector: Detector | None, estimator: Estimator) -> None:
-        self.detector, self.estimator = detector, estimator
+    def __init__(self, detector: Detector | None, estimator: Estimator | MixedEstimator) -> None:
+        if isinstance(estimator, MixedEstimator) and detector is not None and detector.settles:
+            raise InputError(
+                f"the detector {type(detector).__name__} does not tell people from animals; take another one, or load "
+                "one data set"
+            )
+        self.detector = detector
+        self.estimator: Any = estimator  # whoever wants one data set's processor or skeleton has loaded one
 
     def __repr__(self) -> str:
-        estimator = self.estimator
-        return (
-            f"Pipeline(skeleton={estimator.skeleton.name!r}, input={estimator.processor.size}, "
-            f"engine={estimator.engine.description!r}, detector={type(self.detector).__name__})"
-        )
+        return f"Pipeline({self.estimator.description}, detector={type(self.detector).__name__})"
 
     def __call__(
         self, images: Any, boxes: Any = None, *, flip_test: bool = False, max_pixels: int = MAX_PIXELS
@@ -91,7 +97,7 @@ class Pipeline:
             max_pixels: Larger pictures are refused.
 
         Returns:
-            `Poses` for one picture, a list of `Poses` for a list.
+            `Poses` for one picture, a list of `Poses` for a list; `MixedPoses` where several data sets were loaded.
 
         Raises:
             VitPoseError: A picture or its boxes cannot be used.
@@ -176,6 +182,7 @@ class Pipeline:
         """
         from .video.stream import open_stream
 
+        _ = self.estimator.skeleton  # one, or an error: identities and smoothing are of one
         return open_stream(self, source, **options)
 
     def _complete(
@@ -197,13 +204,13 @@ class Pipeline:
 
     def _estimate(
         self, images: dict[int, np.ndarray], people: dict[int, Detections], flip_test: bool, settles: bool
-    ) -> dict[int, Poses | VitPoseError]:
+    ) -> dict[int, Poses | MixedPoses | VitPoseError]:
         """Returns the poses in each picture, or what is wrong with it."""
         try:
             found = self.estimator.estimate([images[row] for row in people], list(people.values()), flip_test)
             poses = dict(zip(people, found, strict=True))
             return {
-                row: self._settle(images[row], own, flip_test) if settles else own
+                row: self._settle(images[row], own, flip_test) if settles and isinstance(own, Poses) else own
                 for row, own in poses.items()
             }
         except VitPoseError as error:

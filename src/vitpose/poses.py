@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from .boxes import xywh_from_xyxy
 from .errors import InputError, require
+from .layout import Layout
 from .skeleton import Skeleton
 
 if TYPE_CHECKING:
@@ -96,6 +98,23 @@ class Poses:
             skeleton=self.skeleton,
             ids=None if self.ids is None else self.ids[chosen],
         )
+
+    def to_skeleton(self, skeleton: str | Path | Skeleton) -> Poses:
+        """Returns the same people with the keypoints of another skeleton, by the rules of `vitpose.layout`.
+
+        Args:
+            skeleton: Which: a shipped name such as "mpii", a `.toml` file, a `Skeleton`.
+
+        Returns:
+            Poses whose points without a partner are NaN and score 0.
+
+        Raises:
+            UnknownNameError: No such skeleton.
+            SkeletonError: The two are of different kinds, such as a person and an animal, or share no point.
+        """
+        target = Skeleton.load(skeleton)
+        xy, scores = Layout.between(self.skeleton, target).convert(self.xy, self.scores)
+        return replace(self, xy=xy, scores=scores, skeleton=target)
 
     def visible(self, threshold: float = 0.3) -> Bool[np.ndarray, "n k"]:
         """Tells which keypoints score at least `threshold`. The points themselves always stay."""

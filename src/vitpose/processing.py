@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .boxes import Size, as_rows, as_xyxy, refuse_outside, xyxy_from_xywh
+from .conventions import Conventions
 from .crop import Warp, crop_all, normalise
 from .errors import BoxError, CheckpointError, InputError, UnknownNameError
 from .files import write_json
@@ -109,6 +110,15 @@ class VitPoseImageProcessor:
         mean = np.array(self.image_mean if self.do_normalize else (0, 0, 0))
         std = np.array(self.image_std if self.do_normalize else (1, 1, 1))
         return (rescale / std).astype(np.float32), (-mean / std).astype(np.float32)
+
+    def with_conventions(self, conventions: Conventions) -> VitPoseImageProcessor:
+        """Returns this processor with the warp, decoding and flip shift of a data set."""
+        return replace(
+            self,
+            warp=conventions.warp,
+            decode=conventions.decode,
+            shift_heatmap=conventions.shift_heatmap,
+        )
 
     def warp_boxes(self, boxes: Float[np.ndarray, "n 4"]) -> Warp:
         """Returns where the crops of xyxy boxes lie."""

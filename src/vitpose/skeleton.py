@@ -14,12 +14,11 @@ keypoint; a limb may carry its colour as a third entry. This module knows no pic
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -188,27 +187,30 @@ class Skeleton:
             raise SkeletonError(f"{source}, {where}: not valid TOML: {error}") from error
         return _TomlReader(table, text, source).skeleton()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns everything in lists and dictionaries, as JSON has them; `from_dict` reads it."""
-        return json.loads(json.dumps(asdict(self)))
-
     @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> Skeleton:
-        """Reads what `to_dict` returns.
+    def from_dict(cls, table: Mapping[str, Any], source: str = "skeleton") -> Skeleton:
+        """Reads a skeleton from a table of the files' form; `source` is how messages call it.
 
         Raises:
-            UnknownNameError: A key is not known.
-            SkeletonError: A value is missing or does not hold together.
+            SkeletonError: The table is not a skeleton.
         """
-        for key in table:
-            if key not in {f.name for f in fields(cls)}:
-                raise UnknownNameError("key of a skeleton", key, [f.name for f in fields(cls)])
-        try:
-            return cls(**{key: _hashable(value) for key, value in table.items()})
-        except (TypeError, ValueError) as error:
-            if isinstance(error, SkeletonError):
-                raise
-            raise SkeletonError(f"the skeleton {table.get('name')!r} cannot be read: {error}") from error
+        return _TomlReader(dict(table), "", source).skeleton()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the table of the files' form, complete, of plain values."""
+        names = self.keypoints
+        coloured = zip(self.limbs, self.limb_colours, strict=True)
+        table: dict[str, Any] = {
+            "name": self.name,
+            "title": self.title,
+            "keypoints": list(names),
+            "limbs": [[names[a], names[b], colour] for (a, b), colour in coloured],
+            "flip_pairs": [[names[a], names[b]] for a, b in self.flip_pairs],
+            "upper_body": [names[index] for index in self.upper_body],
+            "lower_body": [names[index] for index in self.lower_body],
+        }
+        rows = {"sigmas": self.sigmas, "weights": self.weights, "colours": self.colours}
+        return table | {key: dict(zip(names, row, strict=True)) for key, row in rows.items() if row}
 
     @classmethod
     def from_labels(
@@ -244,10 +246,6 @@ class Skeleton:
             if "left" in name and name.replace("left", "right") in sides
         )
         return cls("custom", tuple(names), limbs, pairs, title="from the model's configuration")
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _shipped() -> Any:

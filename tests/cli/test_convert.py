@@ -40,11 +40,10 @@ def small_network(experts: int = 1) -> vitpose.VitPoseForPoseEstimation:
 
 
 def original_file(network: vitpose.VitPoseForPoseEstimation, path: Path) -> Path:
-    """Saves it as the original repository does: a multi-task file, with a further head and a class token."""
+    """Saves it as the original repository does, with the class token of some files."""
     state = {
         name.replace("head.", "keypoint_head.", 1): value for name, value in network.state_dict().items()
     }
-    state["associate_keypoint_heads.0.final_layer.bias"] = torch.zeros(14)
     state["backbone.cls_token"] = torch.zeros(1, 1, 192)
     torch.save({"meta": {"epoch": 210}, "state_dict": state}, path)
     return path
@@ -74,7 +73,7 @@ def test_an_original_file_becomes_a_folder_of_transformers(tmp_path: Path) -> No
 def test_an_expert_becomes_a_dense_model(tmp_path: Path) -> None:
     network = small_network(experts=3)
     source = original_file(network, tmp_path / "plus.pth")
-    assert convert(source, tmp_path / "dense", "--expert", "2").exit_code == 0
+    assert convert(source, tmp_path / "dense", "--dataset", "2").exit_code == 0
     theirs = transformers.VitPoseForPoseEstimation.from_pretrained(tmp_path / "dense").eval()
     assert theirs.config.backbone_config.num_experts == 1
     wanted = maps_of(network, dataset_index=2)
@@ -85,11 +84,13 @@ def test_an_expert_becomes_a_dense_model(tmp_path: Path) -> None:
 
 def test_experts_that_are_not_there(tmp_path: Path) -> None:
     source = original_file(small_network(experts=3), tmp_path / "plus.pth")
-    result = convert(source, tmp_path / "out", "--expert", "3")
+    result = convert(source, tmp_path / "out", "--dataset", "3")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: expert 3 does not exist; the network has 3, 0 to 2")
-    result = convert("vitpose-tiny", tmp_path / "out", "--expert", "0")
-    assert "error: this network has no experts to fold" in result.stderr
+    result = convert("vitpose-tiny", tmp_path / "out", "--dataset", "1")
+    assert "error: expert 1 does not exist; the network has 1, 0 to 0" in result.stderr
+    result = convert(source, tmp_path / "out", "--dataset", "aic")
+    assert "error: unknown data set of this network 'aic'; known: coco." in result.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -318,9 +318,7 @@ def test_what_cannot_be_set_up_is_one_line_without_a_traceback(options: list[str
     assert not Path("predictions").exists()
 
 
-@pytest.mark.parametrize(
-    "options", [["--threshold", "2"], ["--batch-size", "0"], ["--min-score", "-1"], ["--dataset-index", "-1"]]
-)
+@pytest.mark.parametrize("options", [["--threshold", "2"], ["--batch-size", "0"], ["--min-score", "-1"]])
 def test_numbers_out_of_range_are_misuse(options: list[str]) -> None:
     make_picture("a.png")
     result = predict("a.png", *options)
@@ -395,3 +393,14 @@ def test_real_photographs_and_a_real_detector(shared_data: Path) -> None:
         drawn = vitpose.read_image(Path("predictions", entry["drawn"]))
         assert drawn.shape == (entry["height"], entry["width"], 3)
     assert written() == {f"{Path(entry['picture']).stem}.jpg" for entry in entries} | {"poses.json"}
+
+
+def test_data_sets_by_name_or_number() -> None:
+    make_picture("a.png")
+    result = predict("a.png", "--detector", "whole-picture", "--dataset", "ap10k")
+    assert (result.exit_code, "are not the 17 of the data set 'ap10k'" in result.stderr) == (1, True)
+    result = predict("a.png", "--detector", "whole-picture", "--dataset", "1")
+    assert (result.exit_code, "expert 1 does not exist; the network has 1" in result.stderr) == (1, True)
+    result = predict("a.png", "--detector", "whole-picture", "--dataset", "coco, ap10k")
+    assert (result.exit_code, "are not the 17 of the data set 'ap10k'" in result.stderr) == (1, True)
+    assert predict("a.png", "--detector", "whole-picture", "--dataset", "coco").exit_code == 0

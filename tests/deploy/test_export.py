@@ -67,16 +67,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_an_experts_network_becomes(checkpoint: Path, tmp_path: Path) -> None:
     folder = changed(checkpoint, tmp_path / "plus", lambda network: None, num_experts=3, part_features=8)
-    written = vitpose.export(folder, "onnx", tmp_path / "plus.onnx", dataset_index=2)
+    written = vitpose.export(folder, "onnx", tmp_path / "plus.onnx", dataset=2)
     found = open_engine(written.path, device="cpu").heatmaps(crops(2))
     wanted = maps_of(folder, 2, dataset_index=2)
     np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
     assert written.size_bytes == written.path.stat().st_size
     assert 0 < written.difference < 1e-4
     with pytest.raises(InputError, match="expert 3 does not exist; the network has 3, 0 to 2"):
-        vitpose.export(folder, "onnx", tmp_path / "other.onnx", dataset_index=3)
-    with pytest.raises(InputError, match=r"dataset_index 1 was given, but .* has no experts; leave it out"):
-        vitpose.export(checkpoint, "onnx", tmp_path / "other.onnx", dataset_index=1)
+        vitpose.export(folder, "onnx", tmp_path / "other.onnx", dataset=3)
+    with pytest.raises(InputError, match="expert 1 does not exist; the network has 1, 0 to 0"):
+        vitpose.export(checkpoint, "onnx", tmp_path / "other.onnx", dataset=1)
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -150,9 +151,9 @@ class TestWhatDoesNotGoTogether:
 
     def test_what_is_for_checkpoints(self, exported: Export, checkpoint: Path) -> None:
         with pytest.raises(
-            InputError, match=r"dataset_index 2 is for checkpoints, and .*small.onnx is an exported"
+            InputError, match=r"dataset 2 is for checkpoints, and .*small.onnx is an exported"
         ):
-            vitpose.load(exported("onnx"), None, dataset_index=2)
+            vitpose.load(exported("onnx"), None, dataset=2)
         with pytest.raises(InputError, match="quantization_config is for checkpoints"):
             vitpose.load(
                 exported("onnx"), None, quantization_config=vitpose.TorchAoConfig("int8_weight_only")
@@ -333,6 +334,12 @@ class TestMetadata:
             bones = vitpose.Skeleton.load(name)
             assert vitpose.Skeleton.from_dict(bones.to_dict()) == bones
 
+    def test_the_data_set_travels_in_the_file(self) -> None:
+        own = vitpose.Conventions.load("aic")
+        sheet = replace(self.sheet(), dataset=own)
+        assert Metadata.from_json(sheet.to_json(), "x").conventions == own
+        assert self.sheet().conventions.skeleton == self.sheet().skeleton
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [
@@ -341,10 +348,11 @@ class TestMetadata:
             ({"sceleton": {}}, "cannot be used: unknown part 'sceleton'; did you mean skeleton"),
             (
                 {"skeleton": {"name": "a", "keypoints": ["b"], "limbz": []}},
-                "unknown key of a skeleton 'limbz'",
+                "unknown key 'limbz'; did you mean limbs",
             ),
             ({"skeleton": {"name": "a", "keypoints": []}}, "keypoints must hold at least one name"),
-            ({"skeleton": {"name": "a"}}, "the skeleton 'a' cannot be read: .* 'keypoints'"),
+            ({"skeleton": {"name": "a"}}, "keypoints must hold at least one name"),
+            ({"dataset": {"name": "a"}}, "its data set has no 'skeleton', which a data set needs"),
             ({"processor": {"warp": "upd"}}, "cannot be used: unknown warp 'upd'"),
             ({"processor": 3}, r"is damaged \(Type"),
         ],

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
+from vitpose.conventions import PLUS_DATASETS, Conventions
 from vitpose.image import read_image
 from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
@@ -388,10 +389,10 @@ def test_original_file_gives_the_maps_of_the_same_weights_elsewhere(
     theirs = theirs_of(their_config(case, heads[0]))
     theirs.load_state_dict(converted_by_the_table(state, case), strict=True)
     ours = VitPoseForPoseEstimation.from_pretrained(tmp_path / "vitpose.pth")
-    pixels, experts = inputs_of(case)
-    wanted = theirs(pixels, dataset_index=experts).heatmaps
+    pixels, first = torch.randn(2, 3, *case.image_size), torch.zeros(2, dtype=torch.long)
+    wanted = theirs(pixels, dataset_index=first if case.experts > 1 else None).heatmaps
     assert wanted.shape[1] == heads[0]
-    assert difference(ours(pixels, experts).heatmaps, wanted) <= TOLERANCE
+    assert difference(ours(pixels, first if len(heads) > 1 else None).heatmaps, wanted) <= TOLERANCE
 
 
 def test_original_file_can_be_a_bare_state_and_names_its_points(tmp_path: Path) -> None:
@@ -414,6 +415,90 @@ def test_converted_original_is_a_folder_that_transformers_reads(tmp_path: Path) 
         tmp_path / "out", output_loading_info=True
     )
     assert not any(report.values()), report
+
+
+# ------------------------------------------------------------------ ViTPose++: six data sets
+
+PLUS = [
+    pytest.param(Case("S", 384, 12, 12, 96, 6, simple=False), id="S++"),
+    pytest.param(Case("L", 1024, 1, 16, 256, 6, simple=False), id="L++ of one block"),
+    pytest.param(Case("H", 1280, 1, 16, 320, 6, simple=False), id="H++ of one block"),
+]
+
+
+@pytest.fixture(params=PLUS)
+def plus(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Case, dict[str, Tensor], Path]:
+    """A made-up file of the original's layout, six experts and heads, and its parameters."""
+    case, path = request.param, tmp_path / "vitpose+.pth"
+    state = random_state(original_shapes(case, ALL_SIX, class_token=False))
+    torch.save({"meta": {"epoch": 210}, "state_dict": state}, path)
+    return case, state, path
+
+
+def theirs_for(state: dict[str, Tensor], case: Case, index: int) -> transformers.VitPoseForPoseEstimation:
+    """`transformers`' network with the head of a data set in the place of COCO's."""
+    head = "keypoint_head." if index == 0 else f"associate_keypoint_heads.{index - 1}."
+    own = {name: value for name, value in state.items() if "keypoint_head" not in name}
+    own |= {
+        name.replace(head, "keypoint_head."): value for name, value in state.items() if name.startswith(head)
+    }
+    theirs = theirs_of(their_config(case, ALL_SIX[index]))
+    theirs.load_state_dict(converted_by_the_table(own, case), strict=True)
+    return theirs
+
+
+def test_every_expert_and_head_of_an_original_file(
+    plus: tuple[Case, dict[str, Tensor], Path], tmp_path: Path
+) -> None:
+    """Whole, split, saved, and saved after splitting: always the maps of the same weights elsewhere."""
+    case, state, path = plus
+    whole = VitPoseForPoseEstimation.from_pretrained(path)
+    assert [own.name for own in whole.config.datasets] == list(PLUS_DATASETS)
+    pixels = torch.randn(1, 3, *case.image_size)
+    wanted = [
+        theirs_for(state, case, index)(pixels, dataset_index=torch.tensor([index])).heatmaps
+        for index in range(6)
+    ]
+    whole.save_pretrained(tmp_path / "saved")
+    again = VitPoseForPoseEstimation.from_pretrained(tmp_path / "saved")
+    assert again.config == whole.config
+    for index, (name, maps) in enumerate(zip(PLUS_DATASETS, wanted, strict=True)):
+        assert maps.shape[1] == ALL_SIX[index]
+        assert difference(whole(pixels, index).heatmaps, maps) <= TOLERANCE
+        assert difference(again(pixels, index).heatmaps, maps) <= TOLERANCE
+        for source in (path, tmp_path / "saved"):
+            split = VitPoseForPoseEstimation.from_pretrained(source, dataset=name)
+            assert split.config.num_experts == 1
+            assert split.config.heads == [Conventions.load(name)]
+            assert difference(split(pixels).heatmaps, maps) <= TOLERANCE
+    mixed = whole(torch.cat([pixels] * 6), [5, 0, 3, 1, 2, 4]).heatmaps
+    assert mixed.shape[1] == 133
+    for row, index in enumerate([5, 0, 3, 1, 2, 4]):
+        assert difference(mixed[row : row + 1, : ALL_SIX[index]], wanted[index]) <= TOLERANCE
+        assert not mixed[row, ALL_SIX[index] :].any()
+
+
+def test_original_here_split_transformers(plus: tuple[Case, dict[str, Tensor], Path], tmp_path: Path) -> None:
+    case, state, path = plus
+    pixels = torch.randn(2, 3, *case.image_size)
+    wanted = theirs_for(state, case, 0)(pixels, dataset_index=torch.zeros(2, dtype=torch.long)).heatmaps
+    VitPoseForPoseEstimation.from_pretrained(path).save_pretrained(tmp_path / "whole")
+    VitPoseForPoseEstimation.from_pretrained(tmp_path / "whole", dataset="coco").save_pretrained(
+        tmp_path / "split"
+    )
+    VitPoseForPoseEstimation.from_pretrained(path, dataset="aic").save_pretrained(tmp_path / "aic")
+    for folder, index in (("whole", torch.zeros(2, dtype=torch.long)), ("split", None)):
+        theirs, report = transformers.VitPoseForPoseEstimation.from_pretrained(
+            tmp_path / folder, output_loading_info=True
+        )
+        assert not any(report.values()), report
+        assert theirs.config.id2label[0] == "nose"
+        assert difference(theirs.eval()(pixels, dataset_index=index).heatmaps, wanted) <= TOLERANCE
+    theirs = transformers.VitPoseForPoseEstimation.from_pretrained(tmp_path / "aic").eval()
+    aic = theirs_for(state, case, 1)(pixels, dataset_index=torch.ones(2, dtype=torch.long)).heatmaps
+    assert theirs.config.id2label[13] == "neck"
+    assert difference(theirs(pixels).heatmaps, aic) <= TOLERANCE
+    assert not (tmp_path / "split" / "heads.safetensors").exists()
 
 
 # ------------------------------------------------------------------ the released weights

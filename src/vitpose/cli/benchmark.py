@@ -14,7 +14,7 @@ import typer
 from ..errors import InputError, UnknownNameError
 from ..hub import DEFAULT_MODEL
 from .job import say_while
-from .options import MODEL_PANEL, BatchSize, DatasetIndex, Device
+from .options import MODEL_PANEL, BatchSize, Dataset, Device, read_dataset
 
 if TYPE_CHECKING:
     from ..benchmark import Lap, Scene
@@ -64,7 +64,7 @@ def benchmark(
             rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
-    dataset_index: DatasetIndex = 0,
+    dataset: Dataset = None,
     device: Device = "auto",
     batch_size: BatchSize = 32,
     compile: Annotated[
@@ -95,7 +95,12 @@ def benchmark(
     if against not in (None, *RIVALS):
         raise UnknownNameError("library to run against", against, RIVALS)
     scene = Scene.make(Size(width=1280, height=720), people, picture)
-    options = {"device": device, "dataset_index": dataset_index, "batch_size": batch_size, "compile": compile}
+    options = {
+        "device": device,
+        "dataset": read_dataset(dataset),
+        "batch_size": batch_size,
+        "compile": compile,
+    }
     entries = []
     choices = list(itertools.product(model or [DEFAULT_MODEL], engine or ["auto"], dtype or ["auto"]))
     for name, runner, kind in choices:
@@ -103,7 +108,7 @@ def benchmark(
             entries.append(_load(scene, {"model": name, "engine": runner, "dtype": kind, **options}))
     for name in dict.fromkeys(name for name, _, _ in choices if against is not None):
         with say_while(f"loading {name} with transformers"):
-            entries.append(_load_rival(scene, name, device, dataset_index))
+            entries.append(_load_rival(scene, name, device, read_dataset(dataset)))
     with say_while(f"{rounds} rounds"):
         laps = take_turns({str(row): entry.run for row, entry in enumerate(entries)}, rounds, warm_up=1)
     size = f"{scene.image.shape[1]}x{scene.image.shape[0]}"
@@ -126,7 +131,7 @@ def _load(scene: Scene, loading: dict[str, Any]) -> Entry:
     return Entry(name, lambda: run_vitpose(pipe, scene), memory.peak_bytes)
 
 
-def _load_rival(scene: Scene, model: str, device: str, dataset_index: int) -> Entry:
+def _load_rival(scene: Scene, model: str, device: str, dataset: str | int | None) -> Entry:
     from ..benchmark import MemoryWatch, TransformersWay
     from ..device import choose_device
     from ..engine import is_exported
@@ -136,7 +141,7 @@ def _load_rival(scene: Scene, model: str, device: str, dataset_index: int) -> En
         raise InputError(f"transformers does not run {model}; give the checkpoint that it was exported from")
     place = choose_device(device)
     with MemoryWatch() as memory:
-        network = load_network(model, "float32", "cpu", dataset_index)
+        network = load_network(model, "float32", "cpu", dataset)
         way = TransformersWay(network, load_processor(model, network), place)
         way.run(scene)
     return Entry(f"{model}\ntransformers, {place}, float32", lambda: way.run(scene), memory.peak_bytes)

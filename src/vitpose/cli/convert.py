@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from .options import read_dataset
 
 
 def convert(
@@ -25,19 +26,22 @@ def convert(
     dtype: Annotated[
         str, typer.Option(help="auto (as in the file), float32, float16, bfloat16, float64.")
     ] = "auto",
-    expert: Annotated[
-        int | None,
+    dataset: Annotated[
+        str | None,
         typer.Option(
-            min=0,
-            help="Write the dense model that a ViTPose++ model is with this expert, 0 being COCO. The head "
-            "is the one in the file; of an original file's several heads it is COCO's.",
+            metavar="NAME",
+            show_default="all",
+            help="Write the dense model that a ViTPose++ model is for one data set, by name or number: coco, aic, "
+            "mpii, ap10k, apt36k, coco-wholebody. Of an original file with one head it says what that was trained on.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
 ) -> None:
     """Write a checkpoint as a folder that vitpose and transformers read.
 
-    The folder gets config.json, model.safetensors and preprocessor_config.json.
+    The folder gets config.json, model.safetensors and preprocessor_config.json; if
+    there are several heads, all but the first go to heads.safetensors, which
+    transformers leaves aside.
     """
     from .output import refuse_unwritable
 
@@ -51,13 +55,12 @@ def convert(
     from ..loading import load_processor
     from ..model.pose import VitPoseForPoseEstimation
 
-    network = VitPoseForPoseEstimation.from_pretrained(source, dtype=dtype)
+    network = VitPoseForPoseEstimation.from_pretrained(source, dataset=read_dataset(dataset), dtype=dtype)
     processor = load_processor(source, network)
-    if expert is not None:
-        network = network.fold_expert(expert)
     network.save_pretrained(folder)
     processor.save_pretrained(folder)
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     kind = str(network.dtype).removeprefix("torch.")
-    facts = f"{millions:.1f} M parameters, {network.config.num_labels} keypoints, {kind}"
+    keypoints = " + ".join(str(len(own.skeleton)) for own in network.config.heads)
+    facts = f"{millions:.1f} M parameters, {keypoints} keypoints, {kind}"
     typer.echo(f"{facts}; written to {folder}")

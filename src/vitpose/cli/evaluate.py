@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError
 from ..hub import DEFAULT_MODEL
-from .options import MODEL_PANEL, BatchSize, DatasetIndex, Device, Dtype, Engine, FlipTest, Model
+from .options import MODEL_PANEL, BatchSize, Dataset, Device, Dtype, Engine, FlipTest, Model, read_dataset
 
 if TYPE_CHECKING:
     from ..evaluate import Report
@@ -75,7 +75,7 @@ def evaluate(
     ] = None,
     model: Model = DEFAULT_MODEL,
     flip_test: FlipTest = False,
-    dataset_index: DatasetIndex = 0,
+    dataset: Dataset = None,
     engine: Engine = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -148,14 +148,14 @@ def evaluate(
         from ..evaluate import evaluate_predictions
 
         report = evaluate_predictions(
-            predictions, annotations, predicted_skeleton=predicted_skeleton, **measures
+            predictions, annotations, dataset=dataset, predicted_skeleton=predicted_skeleton, **measures
         )
     else:
         loading: dict[str, Any] = {
             "engine": engine,
             "device": device,
             "dtype": dtype,
-            "dataset_index": dataset_index,
+            "dataset": read_dataset(dataset),
             "batch_size": batch_size,
         }
         running = {"boxes": boxes, "flip_test": flip_test, "min_score": min_score, "max_oks": oks_nms}

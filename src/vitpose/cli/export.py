@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .options import DatasetIndex
+from .options import Dataset, read_dataset
 
 
 def export(
@@ -29,7 +29,7 @@ def export(
             help="The file to write: .onnx, .xml (with a .bin beside it), .pt2 or .engine.",
         ),
     ] = None,
-    dataset_index: DatasetIndex = 0,
+    dataset: Dataset = None,
     skeleton: Annotated[
         str | None,
         typer.Option(help="Name or .toml file of the keypoints, where the model's own are not wanted."),
@@ -70,7 +70,7 @@ def export(
             to,
             out,
             skeleton=skeleton,
-            dataset_index=dataset_index,
+            dataset=read_dataset(dataset),
             calibrate=calibrate,
             force=force,
         )

@@ -24,9 +24,15 @@ FlipTest = Annotated[
         rich_help_panel=MODEL_PANEL,
     ),
 ]
-DatasetIndex = Annotated[
-    int,
-    typer.Option(min=0, help="Which expert of a ViTPose++ model; 0 is COCO.", rich_help_panel=MODEL_PANEL),
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        show_default="the model's first, COCO",
+        help="Which data set of a ViTPose++ model: its expert, head, skeleton and conventions (coco, aic, mpii, ap10k, "
+        "apt36k, coco-wholebody), by name or number.",
+        rich_help_panel=MODEL_PANEL,
+    ),
 ]
 Engine = Annotated[
     str,
@@ -50,3 +56,8 @@ Dtype = Annotated[
 BatchSize = Annotated[
     int, typer.Option(min=1, help="At most this many people at a time.", rich_help_panel=MODEL_PANEL)
 ]
+
+
+def read_dataset(text: str | None) -> str | int | None:
+    """Returns the name or number of a data set."""
+    return int(text) if text is not None and text.isdigit() else text

@@ -23,6 +23,7 @@ import vitpose
 from ..boxes import Size
 from ..errors import InputError, OutputError, UnknownNameError
 from ..files import replace_file
+from ..mixed_poses import MixedPoses
 from ..pipeline import Prediction
 from ..poses import Poses
 
@@ -110,7 +111,7 @@ class _Row:
     drawn: Path | None
     image_id: int
     size: Size
-    poses: Poses
+    poses: Poses | MixedPoses
 
 
 class Writer:

@@ -9,7 +9,7 @@ import typer
 
 from ..errors import InputError
 from ..hub import DEFAULT_MODEL
-from .options import MODEL_PANEL, BatchSize, DatasetIndex, Device, Dtype, Engine, FlipTest, Model
+from .options import MODEL_PANEL, BatchSize, Dataset, Device, Dtype, Engine, FlipTest, Model, read_dataset
 
 DEFAULT_DETECTOR = "rtdetr"
 _PEOPLE, _OUTPUT, _VIDEO, _MANY = "Finding people", "Output", "Videos", "Very many pictures"
@@ -34,7 +34,7 @@ def predict(
             rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
-    dataset_index: DatasetIndex = 0,
+    dataset: Dataset = None,
     engine: Engine = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -60,10 +60,11 @@ def predict(
     labels: Annotated[
         str,
         typer.Option(
-            help="What to look for: the detector's class names, separated by commas, or all.",
+            help="What to look for: the detector's class names, separated by commas; own (those of the model's data "
+            "set, mostly person), or all.",
             rich_help_panel=_PEOPLE,
         ),
-    ] = "person",
+    ] = "own",
     min_score: Annotated[
         float | None,
         typer.Option(
@@ -177,8 +178,8 @@ def predict(
         "device": device,
         "dtype": dtype,
         "skeleton": skeleton,
-        "dataset_index": dataset_index,
-        "labels": None if labels == "all" else [label.strip() for label in labels.split(",")],
+        "dataset": _read_datasets(dataset),
+        "labels": {"all": None, "own": "own"}.get(labels, [label.strip() for label in labels.split(",")]),
         "min_score": min_score,
         "batch_size": batch_size,
     }
@@ -205,6 +206,13 @@ def predict(
     from .job import Job
 
     raise typer.Exit(Job(save=save or "pictures,json", running=running, **shared).run(sources))
+
+
+def _read_datasets(text: str | None) -> Any:
+    """Several data sets are separated by commas: people and animals in one go."""
+    if text is None or "," not in text:
+        return read_dataset(text)
+    return [read_dataset(name.strip()) for name in text.split(",")]
 
 
 def _are_videos(sources: list[str], rate: float | None) -> bool:

@@ -18,7 +18,8 @@ from ..annotation_file import AnnotationFile, Picture, Row, read_annotation_file
 from ..boxes import Size
 from ..errors import ImageError, InputError, SkeletonError
 from ..image import read_image, read_size
-from ..skeleton import Skeleton, plain_name
+from ..layout import place_name
+from ..skeleton import Skeleton
 
 if TYPE_CHECKING:
     from typing import Self
@@ -103,8 +104,8 @@ class Annotations:
         Raises:
             SkeletonError: The two share no keypoint.
         """
-        own = {plain_name(name): index for index, name in enumerate(self.skeleton.keypoints)}
-        source = np.array([own.get(plain_name(name), -1) for name in skeleton.keypoints])
+        own = {place_name(name): index for index, name in enumerate(self.skeleton.keypoints)}
+        source = np.array([own.get(place_name(name), -1) for name in skeleton.keypoints])
         if (source < 0).all():
             raise SkeletonError(
                 f"the skeletons {self.skeleton.name!r} and {skeleton.name!r} share no keypoint: "

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch.utils.data import Dataset, Sampler
 
@@ -48,6 +49,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
         seed: Of all random numbers.
         sigma: Standard deviation of the targets, cells.
         normalised: Give normalised floats instead of bytes.
+        unbiased: UDP's targets, or MSRA's; as the warp is without it.
         joint_weights: Multiply the weights by the skeleton's; the original leaves them out.
 
     Raises:
@@ -63,6 +65,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         sigma: float = 2.0,
         normalised: bool = False,
+        unbiased: bool | None = None,
         joint_weights: bool = False,
     ) -> None:
         self.sources = (sources,) if isinstance(sources, Annotations) else tuple(sources)
@@ -70,6 +73,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
         self.processor = processor or VitPoseImageProcessor()
         self.augmentation, self.seed, self.sigma = augmentation, seed, sigma
         self.normalised, self.joint_weights = normalised, joint_weights
+        self.unbiased = self.processor.warp == "udp" if unbiased is None else unbiased
         self._starts = np.cumsum([0, *map(len, self.sources)])
 
     def __len__(self) -> int:
@@ -83,7 +87,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
         row = int(index - self._starts[source])
         person = self.sources[source].select(slice(row, row + 1))
         view = self.look_at(person, turn, int(index))
-        targets, weights = targets_of(person, view, self.sigma, self.joint_weights)
+        targets, weights = targets_of(person, view, self.sigma, self.joint_weights, self.unbiased)
         try:
             pixels = view.crop(person.read_picture(0))
         except ImageError as error:
@@ -120,20 +124,62 @@ def map_size(crop: Size) -> Size:
 
 
 def targets_of(
-    people: Annotations, view: View, sigma: float = 2.0, joint_weights: bool = False
+    people: Annotations,
+    view: View,
+    sigma: float = 2.0,
+    joint_weights: bool = False,
+    unbiased: bool | None = None,
 ) -> tuple[Float[np.ndarray, "n k hm wm"], Float[np.ndarray, "n k"]]:
     """Makes the target maps and weights of people as they are seen.
 
     Args:
         people: The n people.
-        view: Their n views; UDP gets sub-cell targets, the plain warp MSRA's.
+        view: Their n views.
         sigma: Standard deviation of the targets, cells.
         joint_weights: Multiply the weights by the skeleton's; the original leaves them out.
+        unbiased: UDP's sub-cell targets, or MSRA's; without it UDP's for the unbiased warp.
     """
     grid = map_size(view.warp.size)
     points, labelled = view.place(people.xy, people.labelled, people.skeleton.mirror, grid)
-    maps, weights = encode(points, labelled, grid, sigma, unbiased=view.warp.convention == "udp")
+    unbiased = view.warp.convention == "udp" if unbiased is None else unbiased
+    maps, weights = encode(points, labelled, grid, sigma, unbiased=unbiased)
     return maps, weights * np.array(people.skeleton.weights, np.float32) if joint_weights else weights
+
+
+class JointDataset(Dataset[dict[str, Any]]):
+    """People of several data sets, each seen by the conventions of its own.
+
+    Samples are those of `PoseDataset`, and have `dataset`, the number of their data set; targets and weights are
+    padded with zeros to the largest number of keypoints.
+
+    Args:
+        parts: One dataset for each data set; an index counts through all of them.
+
+    Raises:
+        InputError: There is no part, or their crops differ in size.
+    """
+
+    def __init__(self, parts: Sequence[PoseDataset]) -> None:
+        self.parts = tuple(parts)
+        if len({part.size for part in self.parts}) != 1:
+            sizes = ", ".join(str(part.size) for part in self.parts)
+            raise InputError(f"data sets that are trained together need one size of crops, not {sizes}")
+        self.most = max(len(part.skeleton) for part in self.parts)
+        self._starts = np.cumsum([0, *map(len, self.parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        turn, index = key if isinstance(key, tuple) else (0, key)
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} of a dataset of {len(self)} people")
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        sample = self.parts[number][turn, int(index - self._starts[number])]
+        missing = self.most - len(sample["weights"])
+        sample["targets"] = F.pad(sample["targets"], (0, 0, 0, 0, 0, missing))
+        sample["weights"] = F.pad(sample["weights"], (0, missing))
+        return sample | {"dataset": number, "meta": sample["meta"] | {"index": int(index)}}
 
 
 class MixSampler(Sampler[tuple[int, int]]):

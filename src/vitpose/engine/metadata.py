@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float
 
+from ..conventions import Conventions
 from ..errors import CheckpointError, UnknownNameError, VitPoseError
 from ..processing import VitPoseImageProcessor
 from ..skeleton import Skeleton
@@ -35,12 +36,19 @@ class Metadata:
         precision: What it computes in, for people: "float32", "int8".
         processor: How it wants its crops and its maps read.
         skeleton: What the maps stand for.
+        dataset: What the network was trained on, where that is known.
     """
 
     model: str
     precision: str
     processor: VitPoseImageProcessor
     skeleton: Skeleton
+    dataset: Conventions | None = None
+
+    @property
+    def conventions(self) -> Conventions:
+        """The data set's conventions; those of nothing but the skeleton where it is not known."""
+        return self.dataset or Conventions(name=self.skeleton.name, skeleton=self.skeleton)
 
     def to_json(self) -> str:
         """Returns it as text."""
@@ -51,6 +59,8 @@ class Metadata:
             "processor": self.processor.to_dict(),
             "skeleton": self.skeleton.to_dict(),
         }
+        if self.dataset is not None:
+            table["dataset"] = self.dataset.to_dict()
         return json.dumps(table)
 
     @classmethod
@@ -87,13 +97,14 @@ class Metadata:
             raise CheckpointError(f"the entry {KEY!r} of {source} lacks {', '.join(missing)}; {_HINT}")
         try:
             for part in table:
-                if part not in parts:
-                    raise UnknownNameError("part", part, parts)
+                if part not in (*parts, "dataset"):
+                    raise UnknownNameError("part", part, (*parts, "dataset"))
             processor = VitPoseImageProcessor.from_dict(table["processor"])
             skeleton = Skeleton.from_dict(table["skeleton"])
+            own = Conventions.from_dict(table["dataset"], "its data set") if "dataset" in table else None
         except VitPoseError as error:
             raise CheckpointError(f"the entry {KEY!r} of {source} cannot be used: {error}") from error
-        return cls(table["model"], table["precision"], processor, skeleton)
+        return cls(table["model"], table["precision"], processor, skeleton, own)
 
     def check_shapes(
         self, inputs: Sequence[tuple[str, Any]], outputs: Sequence[tuple[str, Any]], source: object

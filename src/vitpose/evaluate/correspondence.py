@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from ..boxes import iou
 from ..errors import InputError
-from ..skeleton import Skeleton, plain_name
-
-_SAME = {"top_head": "head_top"}
-"""Names of one place: CrowdPose's and LSP's."""
+from ..layout import place_name
+from ..skeleton import Skeleton
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +32,22 @@ class Correspondence:
     unpredicted: tuple[str, ...]
     unannotated: tuple[str, ...]
 
+    def without(self, names: Collection[str]) -> Correspondence:
+        """Returns the correspondence less some of the annotated points.
+
+        Raises:
+            InputError: None is left.
+        """
+        kept = [index for index, name in enumerate(self.names) if name not in names]
+        if not kept:
+            raise InputError(f"the points {', '.join(self.names)} do not count, and no other is shared")
+        return replace(
+            self,
+            names=tuple(self.names[index] for index in kept),
+            annotated=self.annotated[kept],
+            predicted=self.predicted[kept],
+        )
+
 
 def match_keypoints(annotated: Skeleton, predicted: Skeleton) -> Correspondence:
     """Finds the points that two skeletons share, by name ("L_Eye" is "left_eye").
@@ -40,27 +55,22 @@ def match_keypoints(annotated: Skeleton, predicted: Skeleton) -> Correspondence:
     Raises:
         InputError: They share none.
     """
-    places = {_place(name): index for index, name in enumerate(predicted.keypoints)}
-    shared = [index for index, name in enumerate(annotated.keypoints) if _place(name) in places]
+    places = {place_name(name): index for index, name in enumerate(predicted.keypoints)}
+    shared = [index for index, name in enumerate(annotated.keypoints) if place_name(name) in places]
     if not shared:
         raise InputError(
             f"the predicted skeleton {predicted.name!r} and the annotated {annotated.name!r} have no point in "
             f"common: {', '.join(predicted.keypoints[:5])}, … and {', '.join(annotated.keypoints[:5])}, …"
         )
     names = tuple(annotated.keypoints[index] for index in shared)
-    used = {_place(name) for name in names}
+    used = {place_name(name) for name in names}
     return Correspondence(
         names=names,
         annotated=np.array(shared, np.int64),
-        predicted=np.array([places[_place(name)] for name in names], np.int64),
-        unpredicted=tuple(name for name in annotated.keypoints if _place(name) not in used),
-        unannotated=tuple(name for name in predicted.keypoints if _place(name) not in used),
+        predicted=np.array([places[place_name(name)] for name in names], np.int64),
+        unpredicted=tuple(name for name in annotated.keypoints if place_name(name) not in used),
+        unannotated=tuple(name for name in predicted.keypoints if place_name(name) not in used),
     )
-
-
-def _place(name: str) -> str:
-    plain = plain_name(name)
-    return _SAME.get(plain, plain)
 
 
 def match_boxes(people: Float[np.ndarray, "n 4"], found: Float[np.ndarray, "m 4"]) -> Int[np.ndarray, " n"]:

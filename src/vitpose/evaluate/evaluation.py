@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from ..conventions import Conventions, EvaluationRules
 from ..errors import InputError, UnknownNameError
 from ..pipeline import Pipeline
-from ..skeleton import Skeleton
-from .annotations import Annotations, read_annotations
+from ..skeleton import Skeleton, plain_name
+from .annotations import Annotations, Person, read_annotations, with_areas_of_boxes
 from .coco import Numbers, Selection, coco_numbers, numbers_by_keypoint
 from .correspondence import Correspondence, match_keypoints
 from .crowdpose import crowdpose_numbers
 from .distances import auc, by_keypoint, mean_distance, pck, relative_distances
 from .oks import MAX_OKS
-from .pairing import Pairs, has_torso, measure_lengths, pair
+from .pairing import HEAD, Pairs, has_head_boxes, has_torso, measure_lengths, pair
 from .report import Report
 from .results import Result, predict, read_results
 from .wholebody import wholebody_numbers
@@ -45,6 +46,7 @@ def evaluate_model(
     boxes: str | Path | None = None,
     metrics: Sequence[str] | None = None,
     flip_test: bool = False,
+    dataset: str | Path | Conventions | None = None,
     skeleton: str | Path | Skeleton | None = None,
     head_boxes: str | Path | None = None,
     min_score: float = 0.0,
@@ -60,8 +62,10 @@ def evaluate_model(
         annotations: The annotation file, of COCO's or MPII's form.
         images: Folder of its pictures.
         boxes: COCO's detections to look in; None looks in the boxes of the annotated people.
-        metrics: Some of `METRICS`; None takes those that fit the file.
+        metrics: Some of `METRICS`; None takes the data set's, or those that fit the file.
         flip_test: Average with the mirrored crops.
+        dataset: By whose rules to measure: metrics, areas, points that do not count; see `vitpose.Conventions`. None
+            takes those that the model's checkpoint declares, if the file has the same keypoints.
         skeleton: Names and sigmas of the annotated points, where the file's own are not wanted.
         head_boxes: MPII's `mpii_gt_val.mat`, whose boxes of heads PCKh needs and its json lacks.
         min_score: Detections that score less are left out.
@@ -75,9 +79,10 @@ def evaluate_model(
     Raises:
         VitPoseError: Something is wrong that concerns all pictures. What concerns one is in the report's problems.
     """
-    truth = read_annotations(annotations, skeleton, head_boxes)
     bones = pipeline.estimator.skeleton
-    plan = _Plan.make(truth, bones, metrics, length, thresholds)
+    truth = read_annotations(annotations, skeleton, head_boxes)
+    rules = _rules_of(dataset, pipeline.estimator.conventions, truth.skeleton)
+    plan = _Plan.make(truth, bones, metrics, length, thresholds, rules)
     most_alike = max_oks if max_oks is not None else None if boxes is None else MAX_OKS
     results = predict(
         pipeline,
@@ -98,6 +103,7 @@ def evaluate_model(
         "flip_test": flip_test,
         "min_score": min_score,
         "max_oks": most_alike,
+        "rules": rules.name if rules is not None else "of the file",
     }
     return plan.report(results, settings)
 
@@ -107,6 +113,7 @@ def evaluate_predictions(
     annotations: str | Path,
     *,
     metrics: Sequence[str] | None = None,
+    dataset: str | Path | Conventions | None = None,
     skeleton: str | Path | Skeleton | None = None,
     predicted_skeleton: str | Path | Skeleton | None = None,
     head_boxes: str | Path | None = None,
@@ -119,7 +126,8 @@ def evaluate_predictions(
         predictions: COCO's keypoint results, in a file or as a list: of `vitpose evaluate`, of
             `vitpose predict --save coco`, or of another program.
         annotations: The annotation file, of COCO's or MPII's form.
-        metrics: Some of `METRICS`; None takes those that fit the file.
+        metrics: Some of `METRICS`; None takes the data set's, or those that fit the file.
+        dataset: By whose rules to measure, as in `evaluate_model`; None takes what fits the file.
         skeleton: Names and sigmas of the annotated points, where the file's own are not wanted.
         predicted_skeleton: Names of the predicted points; None if they are the annotated ones.
         head_boxes: As in `evaluate_model`.
@@ -131,7 +139,8 @@ def evaluate_predictions(
     """
     truth = read_annotations(annotations, skeleton, head_boxes)
     bones = truth.skeleton if predicted_skeleton is None else Skeleton.load(predicted_skeleton)
-    plan = _Plan.make(truth, bones, metrics, length, thresholds)
+    rules = _rules_of(dataset, None, truth.skeleton)
+    plan = _Plan.make(truth, bones, metrics, length, thresholds, rules)
     results = read_results(predictions, truth, truth.problems)
     if results and len(results[0].points) != len(bones):
         raise InputError(
@@ -139,7 +148,21 @@ def evaluate_predictions(
             f"{len(bones)}; pass predicted_skeleton, the names of the predicted points"
         )
     source = str(predictions) if isinstance(predictions, str | Path) else "a list"
-    return plan.report(results, {"predictions": source, "annotations": str(annotations)})
+    told = rules.name if rules is not None else "of the file"
+    return plan.report(results, {"predictions": source, "annotations": str(annotations), "rules": told})
+
+
+def _rules_of(
+    given: str | Path | Conventions | None, model: Conventions | None, annotated: Skeleton
+) -> Conventions | None:
+    """Returns by whose rules a file is measured: of the data set named, or the model's if it is the file's too."""
+    if given is not None:
+        return Conventions.load(given)
+    names = [
+        tuple(map(plain_name, own.keypoints)) for own in (annotated, model.skeleton if model else annotated)
+    ]
+    declared = model is not None and bool(model.evaluation.metrics)
+    return model if declared and names[0] == names[1] else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +175,7 @@ class _Plan:
     metrics: tuple[str, ...]
     length: str
     thresholds: tuple[float, ...]
+    rules: EvaluationRules
 
     @classmethod
     def make(
@@ -161,8 +185,11 @@ class _Plan:
         metrics: Sequence[str] | None,
         length: str | None,
         thresholds: Sequence[float],
+        conventions: Conventions | None,
     ) -> _Plan:
-        chosen = tuple(dict.fromkeys(fitting_metrics(truth) if metrics is None else metrics))
+        rules = EvaluationRules() if conventions is None else conventions.evaluation
+        fitting = rules.metrics or fitting_metrics(truth)
+        chosen = tuple(dict.fromkeys(fitting if metrics is None else metrics))
         for name in chosen:
             if name not in METRICS:
                 raise UnknownNameError("metric", name, METRICS)
@@ -174,7 +201,8 @@ class _Plan:
                 "pass a skeleton's .toml file with [sigmas], or choose other metrics"
             )
         measure = length or ("torso" if has_torso(truth.skeleton) else "box")
-        plan = cls(truth, bones, match_keypoints(truth.skeleton, bones), chosen, measure, tuple(thresholds))
+        shared = match_keypoints(truth.skeleton, bones).without(rules.uncounted)
+        plan = cls(truth, bones, shared, chosen, measure, tuple(thresholds), rules)
         for kind in plan._lengths():
             measure_lengths(kind, truth.people, truth.skeleton)
         return plan
@@ -208,6 +236,7 @@ class _Plan:
             numbers=work.numbers,
             by_keypoint=work.by_keypoint,
             basis=work.basis,
+            uncounted=self.rules.uncounted,
             problems=self.truth.problems,
             results=tuple(results),
             pairs=pairs,
@@ -263,7 +292,10 @@ class _Work:
 
     def _measure_precision(self, metric: str) -> None:
         truth, selection = self.plan.truth, self._selection()
-        people, images = truth.people, truth.pictures.keys()
+        people: Sequence[Person] = truth.people
+        if self.plan.rules.area == "box":
+            people = with_areas_of_boxes(people)
+        images = truth.pictures.keys()
         if metric == "coco":
             self.numbers[metric] = coco_numbers(people, self.results, selection, images=images)
         elif metric == "crowdpose":
@@ -285,7 +317,7 @@ class _Work:
             shared.annotated,
             shared.predicted,
             np.array(skeleton.sigmas)[shared.annotated],
-            recount=bool(shared.unpredicted),
+            recount=bool(shared.unpredicted or self.plan.rules.uncounted),
         )
 
     def _measure_pck(self, metric: str, title: str, length: str, thresholds: Sequence[float]) -> None:
@@ -293,9 +325,10 @@ class _Work:
         labelled = self.pairs.labelled[rows]
         for threshold in thresholds:
             self._keep(metric, f"{title}@{threshold:g}", pck, relative, labelled, threshold=threshold)
-        self.basis[metric] = (
-            f"{int(labelled.sum())} points of {len(labelled)} people; shares of the length {length!r}"
-        )
+        told = f"the length {length!r}"
+        if length == "head" and not has_head_boxes(self.pairs.people):
+            told = f"the distance of {' and '.join(HEAD)}, as nobody has a box of the head"
+        self.basis[metric] = f"{int(labelled.sum())} points of {len(labelled)} people; shares of {told}"
 
     def _relative(self, length: str) -> tuple[np.ndarray, Bool[np.ndarray, " n"]]:
         """Returns distances as shares of a length, and of whom it can be measured; names the others."""

@@ -21,6 +21,9 @@ from .results import Result
 TORSO = ("left_shoulder", "right_hip")
 """The torso is the distance of these, as in the evaluation of LSP and FLIC (Sapp and Taskar, CVPR 2013)."""
 
+HEAD = ("head_top", "upper_neck")
+"""The ends of MPII's head, whose distance stands for the box where a file has none, as MPII's json."""
+
 LENGTHS = ("torso", "box", "head")
 
 _SIGMA = 0.1
@@ -89,18 +92,19 @@ def measure_lengths(kind: str, people: Sequence[Person], skeleton: Skeleton) -> 
 
     Args:
         kind: "torso"; "box", the longer side of a person's box; "head", MPII's 0.6 of the diagonal of the head's
-            box; two names of points, as in "left_eye:right_eye"; or a number of pixels.
+            box, or where nobody has such a box the distance of `HEAD`; two names of points, as in
+            "left_eye:right_eye"; or a number of pixels.
         people: Whose.
         skeleton: Of their points.
 
     Raises:
         UnknownNameError: The kind is none of these.
-        InputError: The length in pixels is not above 0, or no person has a box of the head.
+        InputError: The length in pixels is not above 0, or no person has a box of the head, nor the skeleton its ends.
     """
     if kind == "box":
         return np.array([max(one.xywh[2:]) or np.nan for one in people], np.float64)
     if kind == "head":
-        return _head_lengths(people)
+        return _head_lengths(people, skeleton)
     if kind == "torso" or ":" in kind:
         return _distances_of(TORSO if kind == "torso" else tuple(kind.split(":", 1)), people, skeleton)
     try:
@@ -118,8 +122,15 @@ def has_torso(skeleton: Skeleton) -> bool:
     return set(TORSO) <= set(map(plain_name, skeleton.keypoints))
 
 
-def _head_lengths(people: Sequence[Person]) -> Float[np.ndarray, " n"]:
-    if all(one.head_xywh is None for one in people):
+def has_head_boxes(people: Sequence[Person]) -> bool:
+    """Tells whether anybody has a box of the head."""
+    return any(one.head_xywh is not None for one in people)
+
+
+def _head_lengths(people: Sequence[Person], skeleton: Skeleton) -> Float[np.ndarray, " n"]:
+    if not has_head_boxes(people):
+        if set(HEAD) <= set(map(plain_name, skeleton.keypoints)):
+            return _distances_of(HEAD, people, skeleton)
         raise InputError(
             "nobody has a box of the head, which PCKh divides by; add head_bbox, (left, top, width, height), to the "
             "annotations, give MPII's mpii_gt_val.mat as head_boxes, or choose pck with another length "

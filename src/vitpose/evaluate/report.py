@@ -35,6 +35,7 @@ class Report:
         compared: Names of the points that every number rests on.
         unpredicted: Annotated points that nothing predicts, left out.
         unannotated: Predicted points that nothing annotates, left out.
+        uncounted: Points that the data set's own rules leave out.
         numbers: By measure and name, such as `numbers["coco"]["AP"]`; None where there is nothing to measure.
         by_keypoint: By number and keypoint, such as `by_keypoint["PCK@0.2"]["left_wrist"]`.
         basis: What each measure rests on, in words.
@@ -50,6 +51,7 @@ class Report:
     compared: tuple[str, ...]
     unpredicted: tuple[str, ...]
     unannotated: tuple[str, ...]
+    uncounted: tuple[str, ...]
     numbers: Mapping[str, Numbers]
     by_keypoint: Mapping[str, Numbers]
     basis: Mapping[str, str]
@@ -68,6 +70,7 @@ class Report:
                 "compared": list(self.compared),
                 "unpredicted": list(self.unpredicted),
                 "unannotated": list(self.unannotated),
+                "uncounted": list(self.uncounted),
             },
             "numbers": {measure: dict(numbers) for measure, numbers in self.numbers.items()},
             "by_keypoint": {name: dict(numbers) for name, numbers in self.by_keypoint.items()},
@@ -97,7 +100,12 @@ class Report:
             columns = list(self.by_keypoint.items())
             for start in range(0, len(columns), _COLUMNS):
                 yield _keypoint_table(self.compared, dict(columns[start : start + _COLUMNS]))
-        for what, names in (("not predicted", self.unpredicted), ("not annotated", self.unannotated)):
+        left_out = {
+            "not predicted": self.unpredicted,
+            "not annotated": self.unannotated,
+            "not counted": self.uncounted,
+        }
+        for what, names in left_out.items():
             if names:
                 yield Text(f"left out, as {what}: {_some(names, 8)}", style="yellow")
         if len(self.problems):

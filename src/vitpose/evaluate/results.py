@@ -263,7 +263,7 @@ def _kept(
 ) -> Iterator[Result]:
     """Yields the results of one picture, less those that repeat a better one."""
     poses, image = prediction.poses, prediction.image
-    if poses is None or image is None:
+    if not isinstance(poses, Poses) or image is None:
         problems.pictures[str(picture)] = str(prediction.error)
         return
     if picture.size not in (None, Size.of(image)):

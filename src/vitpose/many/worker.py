@@ -11,6 +11,7 @@ from typing import Any
 from ..boxes import Size
 from ..errors import VitPoseError, require
 from ..pipeline import Pipeline, Prediction
+from ..poses import Poses
 from ..tables import PoseRows
 from .place import is_remote, read_remote
 from .plan import Shard
@@ -72,7 +73,7 @@ class Worker:
         predictions = self._pipe.each(sources.values(), **self._running) if sources else iter(())
         for name, prediction in zip(sources, predictions, strict=True):
             picture = _shown(name)
-            if prediction.poses is None or prediction.image is None:
+            if not isinstance(prediction.poses, Poses) or prediction.image is None:
                 failures.append((picture, _reason(name, prediction)))
                 continue
             size = Size.of(prediction.image)

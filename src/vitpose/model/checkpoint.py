@@ -19,11 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..conventions import PLUS_DATASETS, Conventions
 from ..errors import CheckpointError, UnknownNameError
-from ..files import replace_file
+from ..files import remove_file, replace_file
 from ..hub import find_file, read_json
 from ..skeleton import Skeleton
 from .config import VitPoseBackboneConfig, VitPoseConfig
+from .experts import fold_state
 
 State = dict[str, Tensor]
 logger = logging.getLogger(__name__)
@@ -31,6 +33,10 @@ logger = logging.getLogger(__name__)
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 WEIGHTS_FILE = "model.safetensors"
+HEADS_FILE = "heads.safetensors"
+"""Every head but the first, in a file of its own: `transformers`, which knows one head, never looks at it."""
+
+OTHER_HEADS = "associate_heads."
 INDEX_FILE = "model.safetensors.index.json"
 ORIGINAL_SUFFIXES = (".pth", ".pt")
 
@@ -97,22 +103,23 @@ def state_from_transformers(state: Mapping[str, Tensor]) -> State:
 
 
 def state_from_original(state: Mapping[str, Tensor]) -> State:
-    """Returns parameters of an original file under our names; of several heads the first, COCO's, is kept."""
-    others = {name.split(".")[1] for name in state if name.startswith("associate_keypoint_heads.")}
-    if others:
-        logger.info("the file has %d further heads beside COCO's; they are left aside", len(others))
+    """Returns parameters of an original file under our names."""
     # The class token of the multi-task files is never used by the network.
-    dropped = ("associate_keypoint_heads.", "backbone.cls_token")
-    kept = {name: tensor for name, tensor in state.items() if not name.startswith(dropped)}
-    return {re.sub(r"^keypoint_head\.", "head.", name): tensor for name, tensor in kept.items()}
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith("backbone.cls_token")}
+    return {
+        re.sub(r"^(associate_)?keypoint_(heads?)\.", r"\1\2.", name): tensor for name, tensor in kept.items()
+    }
 
 
-def config_from_original(state: Mapping[str, Tensor], source: str) -> VitPoseConfig:
+def config_from_original(
+    state: Mapping[str, Tensor], source: str, dataset: str | int | None = None
+) -> VitPoseConfig:
     """Reads the sizes of an original network off its parameters (under our names).
 
     Args:
         state: The parameters.
         source: How messages call the file.
+        dataset: If its name is given, the points of a file with one head and no experts are not taken for COCO's.
 
     Raises:
         CheckpointError: The parameters are not those of a released ViTPose; a `config` is needed then.
@@ -129,12 +136,29 @@ def config_from_original(state: Mapping[str, Tensor], source: str) -> VitPoseCon
         "backbone_config": _backbone_from_shapes(shapes, source),
         "use_simple_decoder": "head.deconv_layers.0.weight" not in state,
     }
-    keypoints = shapes["head.final_layer.weight"][0]
-    if keypoints == 17:
+    counts = [shapes["head.final_layer.weight"][0]]
+    while (name := f"{OTHER_HEADS}{len(counts) - 1}.final_layer.weight") in shapes:
+        counts.append(shapes[name][0])
+    if len(counts) > 1:
+        return VitPoseConfig(datasets=_released_datasets(counts, source), **options)
+    keypoints = counts[0]
+    named = isinstance(dataset, str) and options["backbone_config"].num_experts == 1
+    if keypoints == 17 and not named:
         # The first head of every released file is COCO's; a file that was split off for animals looks the same.
         logger.info("%s has 17 keypoints, which are taken for COCO's; another skeleton must be named", source)
         return VitPoseConfig.for_skeleton(Skeleton.load("coco"), **options)
     return VitPoseConfig(num_labels=keypoints, **options)
+
+
+def _released_datasets(counts: list[int], source: str) -> list[str]:
+    """Returns which data sets the heads of a released file are of: a file does not say, but their order is fixed."""
+    released = [len(Conventions.load(name).skeleton) for name in PLUS_DATASETS]
+    if counts != released[: len(counts)]:
+        raise CheckpointError(
+            f"{source} has heads of {counts} keypoints; the released files have {released}, in this order, or the "
+            "first of them. Pass config=VitPoseConfig(datasets=[...], ...) that names the heads' data sets"
+        )
+    return list(PLUS_DATASETS[: len(counts)])
 
 
 def _backbone_from_shapes(shapes: Mapping[str, tuple[int, ...]], source: str) -> VitPoseBackboneConfig:
@@ -170,11 +194,40 @@ class Checkpoint(NamedTuple):
     state: State
     source: str
 
+    def for_dataset(self, dataset: str | int) -> Checkpoint:
+        """Returns the dense checkpoint, with one head, that equals this one for a data set.
+
+        Tensors that stay as they are are shared, not copied.
+
+        Raises:
+            UnknownNameError: There is no such data set here.
+            InputError: There is no such number, or the data set has other keypoints.
+            CheckpointError: The head is missing.
+        """
+        config, state = self.config, self.state
+        if isinstance(dataset, str) and not config.datasets and config.num_experts == 1:
+            config, dataset = config.declare(dataset), 0  # nothing said what this one head was trained on
+        index = config.index_of(dataset)
+        if config.num_experts > 1:
+            state = fold_state(state, index)
+        return Checkpoint(config.for_dataset(index), _with_one_head(state, index), self.source)
+
+
+def _with_one_head(state: Mapping[str, Tensor], index: int) -> State:
+    """Returns the parameters with that head in the first one's place, and no other."""
+    chosen = f"{OTHER_HEADS}{index - 1}."
+    moved = any(name.startswith(chosen) for name in state)
+    dropped = (OTHER_HEADS, "head.") if moved else OTHER_HEADS
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(dropped)}
+    found = {name: tensor for name, tensor in state.items() if name.startswith(chosen)}
+    return kept | {"head." + name.removeprefix(chosen): tensor for name, tensor in found.items()}
+
 
 def read_checkpoint(
     name: str | Path,
     config: VitPoseConfig | None = None,
     *,
+    dataset: str | int | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -186,6 +239,7 @@ def read_checkpoint(
         name: A short name (see `vitpose models`), a folder, a hub repository, or an original `.pth` or `.pt`
             file.
         config: Takes the place of the one in the checkpoint.
+        dataset: Take the dense network of one data set out of it, by name or number.
         revision: As in `vitpose.hub.find_file`.
         token: As there.
         cache_dir: As there.
@@ -193,9 +247,10 @@ def read_checkpoint(
 
     Raises:
         UnknownNameError: No such model.
+        InputError: There is no such data set in it.
         CheckpointError: The files are missing, damaged, unsafe, or not of a ViTPose.
     """
-    hub = {
+    hub: dict[str, Any] = {
         "revision": revision,
         "token": token,
         "cache_dir": cache_dir,
@@ -205,9 +260,14 @@ def read_checkpoint(
     if config is None and not original:
         # Before the weights: it is small, and says soon whether there is such a model.
         config = VitPoseConfig.from_pretrained(name, **hub)
+        if dataset is not None and (config.num_experts > 1 or config.datasets):
+            config.index_of(dataset)
     source, state = _read(name, hub)
     state = state_from_original(state) if original else state_from_transformers(state)
-    return Checkpoint(config or config_from_original(state, source), state, source)
+    if not original and config is not None and len(config.datasets) > 1:
+        state |= read_safetensors(find_file(name, HEADS_FILE, **hub))
+    whole = Checkpoint(config or config_from_original(state, source, dataset), state, source)
+    return whole if dataset is None else whole.for_dataset(dataset)
 
 
 def is_original(name: str | Path) -> bool:
@@ -332,7 +392,9 @@ def choose_dtype(dtype: torch.dtype | str | None, state: State) -> torch.dtype:
 
 
 def write_checkpoint(config: VitPoseConfig, state: Mapping[str, Tensor], folder: str | Path) -> None:
-    """Writes `config.json` and `model.safetensors`, each whole or not at all.
+    """Writes `config.json`, `model.safetensors`, and `heads.safetensors` if there are further heads.
+
+    Each is written whole or not at all.
 
     Args:
         config: The network's configuration.
@@ -342,12 +404,23 @@ def write_checkpoint(config: VitPoseConfig, state: Mapping[str, Tensor], folder:
     Raises:
         OutputError: They cannot be written.
     """
+    named = state_for_transformers(state)
+    others = {name: tensor for name, tensor in named.items() if name.startswith(OTHER_HEADS)}
+    _write_safetensors(
+        Path(folder) / WEIGHTS_FILE, {name: named[name] for name in named.keys() - others.keys()}
+    )
+    if others:
+        _write_safetensors(Path(folder) / HEADS_FILE, others)
+    else:
+        remove_file(Path(folder) / HEADS_FILE)  # of another network, which was here before
+    config.save_pretrained(folder)
+
+
+def _write_safetensors(file: Path, state: State) -> None:
     # Copies, because safetensors takes no two tensors in one piece of memory.
-    named = state_for_transformers(state).items()
-    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in named}
-    with replace_file(Path(folder) / WEIGHTS_FILE) as path:
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    with replace_file(file) as path:
         try:
             save_file(whole, path, metadata={"format": "pt"})
         except SafetensorError as error:
             raise OSError(str(error)) from error
-    config.save_pretrained(folder)

@@ -5,15 +5,17 @@ Owns names, defaults, presets and checks of `config.json`. Knows no weights and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..conventions import PLUS_DATASETS, Conventions
 from ..errors import CheckpointError, InputError, UnknownNameError
 from ..files import write_json
 from ..hub import read_json
-from ..skeleton import Skeleton
+from ..skeleton import Skeleton, plain_name
 
 CONFIG_FILE = "config.json"
 
@@ -222,6 +224,9 @@ class VitPoseConfig:
         id2label: Keypoint names by index.
         edges: Limbs as pairs of indices.
         num_labels: Number of keypoints, where no names are given.
+        datasets: The conventions of each head, in the order of the experts; also as names or tables. The first
+            one's keypoints are those of `id2label`. Empty where nothing is declared: one head, and
+            `transformers` knows no other.
 
     Raises:
         InputError: The values contradict each other.
@@ -239,6 +244,7 @@ class VitPoseConfig:
     label2id: dict[str, int] = field(default_factory=dict)
     edges: list[list[int]] | None = None
     num_labels: int | None = None
+    datasets: list[Any] = field(default_factory=list)
 
     model_type = "vitpose"
 
@@ -250,7 +256,18 @@ class VitPoseConfig:
                 "use_timm_backbone and use_pretrained_backbone need backbone='...', the name of what to build"
             )
         self._read_backbone()
+        self.datasets = [
+            Conventions.from_dict(own, "a data set of the configuration")
+            if isinstance(own, Mapping)
+            else Conventions.load(own)
+            for own in self.datasets
+        ]
+        if self.datasets and not self.id2label:
+            self.id2label = dict(enumerate(self.datasets[0].skeleton.keypoints))
+            self.edges = self.edges or [list(limb) for limb in self.datasets[0].skeleton.limbs]
         self._name_keypoints()
+        if self.datasets:
+            self._check_datasets()
 
     def _read_backbone(self) -> None:
         """Turns what describes our own backbone into its configuration, and any other into a dictionary."""
@@ -289,10 +306,97 @@ class VitPoseConfig:
             raise InputError(f"label2id {self.label2id} and id2label {self.id2label} disagree; give one")
         self.label2id = numbers
 
+    def _check_datasets(self) -> None:
+        names = [own.name for own in self.datasets]
+        if len(set(names)) < len(names):
+            raise InputError(f"datasets {names} have a name twice; each head needs a name of its own")
+        if 1 < self.num_experts < len(names):
+            raise InputError(
+                f"datasets {names} are {len(names)} for {self.num_experts} experts; each needs an expert"
+            )
+        self._refuse_other_keypoints(self.datasets[0])
+
+    def _refuse_other_keypoints(self, own: Conventions) -> None:
+        labels = [self.id2label[index] for index in range(len(self.id2label))]
+        nameless = all(re.fullmatch(r"(keypoint|LABEL)_\d+", label) for label in labels)
+        same = [*map(plain_name, labels)] == [*map(plain_name, own.skeleton.keypoints)]
+        if len(labels) != len(own.skeleton) or not (nameless or same):
+            raise InputError(
+                f"the network's {len(labels)} keypoints ({', '.join(labels[:4])}, …) are not the "
+                f"{len(own.skeleton)} of the data set {own.name!r} ({', '.join(own.skeleton.keypoints[:4])}, …)"
+            )
+
+    @property
+    def num_experts(self) -> int:
+        """Experts of each feed-forward layer; 1 where the backbone has none."""
+        return getattr(self.backbone_config, "num_experts", 1)
+
+    @property
+    def heads(self) -> list[Conventions]:
+        """The conventions of each head; what is not declared is taken for COCO's, and so UDP."""
+        return self.datasets or [Conventions(name=self.skeleton.name, skeleton=self.skeleton)]
+
     @property
     def skeleton(self) -> Skeleton:
-        """The skeleton that `id2label` and `edges` describe."""
+        """The skeleton of the first head: as declared, or what `id2label` and `edges` describe."""
+        if self.datasets:
+            return self.datasets[0].skeleton
         return Skeleton.from_labels(self.id2label, self.edges)
+
+    def index_of(self, dataset: str | int) -> int:
+        """Returns the number of a data set's expert and head.
+
+        Args:
+            dataset: Its name; or its number, which is returned if it can be used.
+
+        Raises:
+            UnknownNameError: This network knows no data set of that name.
+            InputError: There is no expert or head of that number.
+            CheckpointError: The network has the expert, but not the head.
+        """
+        names = [own.name for own in self.heads]
+        count = max(self.num_experts, len(names))
+        released = self.num_experts == len(PLUS_DATASETS) and tuple(names) == PLUS_DATASETS[: len(names)]
+        known = list(PLUS_DATASETS) if released else names
+        if isinstance(dataset, str):
+            if dataset not in known:
+                raise UnknownNameError("data set of this network", dataset, known)
+            dataset = known.index(dataset)
+        if not 0 <= dataset < count:
+            raise InputError(f"expert {dataset!r} does not exist; the network has {count}, 0 to {count - 1}")
+        if dataset >= len(names) and (released or self.datasets):
+            wanted = repr(known[dataset]) if dataset < len(known) else f"expert {dataset}"
+            raise CheckpointError(
+                f"this checkpoint has no head for {wanted}, only for {', '.join(names)}: the hub's files of "
+                "ViTPose++ have COCO's alone. All six heads are in the original .pth files (docs/plus-plus.md says "
+                f"where they are): vitpose.load('vitpose+_base.pth', dataset={known[min(dataset, len(known) - 1)]!r})"
+            )
+        return dataset
+
+    def declare(self, dataset: str | Path | Conventions) -> VitPoseConfig:
+        """Returns the configuration of the same network, with one head, as that of a data set.
+
+        Raises:
+            InputError: The data set has other keypoints.
+        """
+        own = Conventions.load(dataset)
+        self._refuse_other_keypoints(own)
+        return self._with_head(own)
+
+    def for_dataset(self, index: int) -> VitPoseConfig:
+        """Returns the configuration of the dense network that is left of this one for one data set."""
+        chosen = self
+        if isinstance(self.backbone_config, VitPoseBackboneConfig):
+            dense = replace(self.backbone_config, num_experts=1, out_features=None)
+            chosen = replace(self, backbone_config=dense, datasets=self.datasets[:1])
+        return chosen._with_head(self.datasets[index]) if self.datasets else chosen
+
+    def _with_head(self, own: Conventions) -> VitPoseConfig:
+        labels = dict(enumerate(own.skeleton.keypoints))
+        limbs = [list(limb) for limb in own.skeleton.limbs]
+        return replace(
+            self, datasets=[own], id2label=labels, label2id={}, edges=limbs, num_labels=len(labels)
+        )
 
     @classmethod
     def for_skeleton(cls, skeleton: Skeleton, **options: Any) -> VitPoseConfig:
@@ -350,6 +454,10 @@ class VitPoseConfig:
         del table[
             "num_labels"
         ]  # follows from id2label, and `transformers` would overwrite one with the other
+        if not self.datasets:
+            del table["datasets"]
+        else:
+            table["datasets"] = [own.to_dict() for own in self.datasets]
         if self.backbone is None:
             for name in ("backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs"):
                 del table[name]

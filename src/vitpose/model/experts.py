@@ -22,7 +22,7 @@ class Routing:
     """Which expert each sample of a batch meets.
 
     Attributes:
-        experts: The experts that occur, each once.
+        experts: The experts (or heads) that occur, each once.
         rows: For each of them the indices of its samples; None where one expert has the whole batch.
     """
 
@@ -30,23 +30,24 @@ class Routing:
     rows: tuple[Tensor, ...] | None
 
 
-def route(dataset_index: Any, num_experts: int, batch: int | torch.SymInt) -> Routing | None:
-    """Turns `dataset_index` into a routing; None for a dense network.
+def route(dataset_index: Any, count: int, batch: int | torch.SymInt, what: str = "expert") -> Routing | None:
+    """Turns `dataset_index` into a routing; None where there is nothing to choose.
 
     Args:
         dataset_index: One index for all samples, or one a sample; a number, list, array or tensor.
-        num_experts: Number of experts of the network.
+        count: Number of experts, or of heads, of the network.
         batch: Number of samples; a symbol while the network is exported.
+        what: What is chosen, for messages: "expert" or "head".
 
     Raises:
         InputError: The index is missing, no whole number, out of range, or of the wrong length.
     """
-    if num_experts == 1:
+    if count == 1:
         return None
-    valid = f"0 to {num_experts - 1}"
+    valid = f"0 to {count - 1}"
     if dataset_index is None:
         raise InputError(
-            f"this network has {num_experts} experts, so dataset_index is required: {valid}, one for all "
+            f"this network has {count} {what}s, so dataset_index is required: {valid}, one for all "
             "samples or one a sample (0 is COCO in the released ViTPose++ files)"
         )
     try:
@@ -55,10 +56,11 @@ def route(dataset_index: Any, num_experts: int, batch: int | torch.SymInt) -> Ro
         raise InputError(f"dataset_index {dataset_index!r} cannot be read; give numbers, {valid}") from error
     indices = given.tolist()
     # A truth value counts as a number in Python, but nobody means expert 1 by True.
-    wrong = [index for index in indices if type(index) is not int or not 0 <= index < num_experts]
+    wrong = [index for index in indices if type(index) is not int or not 0 <= index < count]
     if wrong:
         raise InputError(
-            f"dataset_index {wrong[0]} is not an expert of this network; it has {num_experts}, {valid}"
+            f"dataset_index {wrong[0]} is not {'an' if what == 'expert' else 'a'} {what} of this network; "
+            f"it has {count}, {valid}"
         )
     if len(indices) not in (1, batch):
         raise InputError(
@@ -109,11 +111,30 @@ class ExpertMlp(nn.Module):
         return torch.cat(parts)[torch.cat(routing.rows).argsort()]
 
 
+def unfold_state(state: Mapping[str, Tensor], experts: int, part: int) -> dict[str, Tensor]:
+    """Returns the parameters of a network with experts that equals this dense one with each of them.
+
+    Every expert starts as a copy of the last rows of the dense layer (ViTPose++, section 3.2).
+
+    Args:
+        state: Parameters of a dense network.
+        experts: How many.
+        part: How many rows belong to an expert.
+    """
+    unfolded = {}
+    for name, tensor in state.items():
+        unfolded[name] = tensor[:-part] if ".mlp.fc2." in name else tensor
+        if ".mlp.fc2." in name:
+            for number in range(experts):
+                unfolded[name.replace(".mlp.fc2.", f".mlp.experts.{number}.")] = tensor[-part:].clone()
+    return unfolded
+
+
 def fold_state(state: Mapping[str, Tensor], expert: int) -> dict[str, Tensor]:
     """Returns the parameters of the dense network that equals this one with that expert.
 
     Args:
-        state: Parameters of a network of `ExpertMlp` layers; they are copied, not shared.
+        state: Parameters of a network of `ExpertMlp` layers; those that do not change are shared.
         expert: Which expert.
     """
     folded = {}
@@ -122,5 +143,5 @@ def fold_state(state: Mapping[str, Tensor], expert: int) -> dict[str, Tensor]:
             chosen = name.replace(".mlp.fc2.", f".mlp.experts.{expert}.")
             folded[name] = torch.cat([tensor, state[chosen]])
         elif ".mlp.experts." not in name:
-            folded[name] = tensor.clone()
+            folded[name] = tensor
     return folded

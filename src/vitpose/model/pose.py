@@ -5,7 +5,6 @@ Knows tensors only: no picture, no box. What stands in files is `checkpoint`'s b
 
 from __future__ import annotations
 
-import copy
 import operator
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -21,10 +21,10 @@ from ..device import choose_device
 from ..errors import InputError
 from ..hub import upload_folder
 from .backbone import VitPoseBackbone
-from .checkpoint import choose_dtype, load_strictly, read_checkpoint, write_checkpoint
+from .checkpoint import Checkpoint, choose_dtype, load_strictly, read_checkpoint, write_checkpoint
 from .config import VitPoseBackboneConfig, VitPoseConfig
 from .decoder import ClassicDecoder, SimpleDecoder
-from .experts import fold_state
+from .experts import Routing, route
 from .quantisation import is_quantised, quantise
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ class VitPoseEstimatorOutput:
     """What the network returns; also read by position, as a tuple without what was not asked for.
 
     Attributes:
-        heatmaps: One map a keypoint, a quarter of the input's size.
+        heatmaps: One map a keypoint, a quarter of the input's size. Where the samples meet heads of different
+            numbers of keypoints, as many as the largest of these has; what is beyond a sample's own is 0.
         loss: The loss, if labels were given.
         hidden_states: Tokens before and after each block (b t d), if asked for.
         attentions: Attention of each block (b heads t t), if asked for.
@@ -139,24 +140,32 @@ class VitPoseForPoseEstimation(nn.Module):
             from .foreign import ForeignBackbone
 
             self.backbone = ForeignBackbone(self.config)
-        width, count = self.backbone.config.hidden_size, len(self.config.id2label)
-        self.head: nn.Module
-        if self.config.use_simple_decoder:
-            self.head = SimpleDecoder(width, count, self.config.scale_factor)
-        else:
-            self.head = ClassicDecoder(width, count)
-        self._init_head()
+        counts = [self.config.num_labels or 0, *(len(own.skeleton) for own in self.config.datasets[1:])]
+        self.head, *others = map(self._make_head, counts)
+        self.associate_heads = nn.ModuleList(others)
 
-    def _init_head(self) -> None:
+    def _make_head(self, count: int) -> nn.Module:
+        width = self.backbone.config.hidden_size
+        head = (
+            SimpleDecoder(width, count, self.config.scale_factor)
+            if self.config.use_simple_decoder
+            else ClassicDecoder(width, count)
+        )
         # The original draws the decoder from N(0, 0.001) for both kinds of convolution. Weights without memory are
         # left alone: torch imports its whole compiler to draw them, which takes longer than all the rest of loading.
-        for module in self.head.modules():
+        for module in head.modules():
             if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
                 continue
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.normal_(module.weight, std=0.001)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        return head
+
+    @property
+    def heads(self) -> list[nn.Module]:
+        """The heads, in the order of `config.heads`."""
+        return [self.head, *self.associate_heads]
 
     @property
     def device(self) -> torch.device:
@@ -194,10 +203,11 @@ class VitPoseForPoseEstimation(nn.Module):
 
         Args:
             pixel_values: Normalised crops; any size that the patch divides.
-            dataset_index: Which expert, one for all or one a sample; required with several experts.
+            dataset_index: Which expert and head, one for all or one a sample; required with several of either.
             flip_pairs: If given, the crops are taken as mirrored, and the maps are returned as those of the
                 crops before mirroring. The pixels themselves are not touched: mirror them first.
-            labels: Target maps; the loss is returned too.
+            labels: Target maps; the loss is returned too: the sum of the heads' losses, each over its own samples
+                and keypoints. Maps beyond a sample's keypoints are left aside.
             output_attentions: Return each block's attention.
             output_hidden_states: Return the tokens before and after each block.
             return_dict: False returns a tuple.
@@ -206,15 +216,44 @@ class VitPoseForPoseEstimation(nn.Module):
         Raises:
             InputError: An argument does not fit the network or another argument.
         """
-        features = self.backbone(
-            pixel_values, dataset_index, bool(output_attentions), bool(output_hidden_states)
-        )
-        heatmaps = self.head(self._on_grid(features.feature_maps[-1], pixel_values))
+        routing = route(dataset_index, len(self.heads), pixel_values.shape[0], "head")
+        expert = dataset_index if self.config.num_experts > 1 or routing is None else None
+        features = self.backbone(pixel_values, expert, bool(output_attentions), bool(output_hidden_states))
+        grid = self._on_grid(features.feature_maps[-1], pixel_values)
+        heatmaps = self._decode(grid, routing)
         if flip_pairs is not None:
+            if routing is not None and routing.rows is not None:
+                raise InputError(
+                    "flip_pairs are of one skeleton, and these samples meet several; mirror them here"
+                )
             heatmaps = flip_back(heatmaps, flip_pairs)
-        loss = None if labels is None else heatmap_loss(heatmaps, labels, label_weights)
+        loss = None if labels is None else self._loss(heatmaps, labels, label_weights, routing)
         output = VitPoseEstimatorOutput(heatmaps, loss, features.hidden_states, features.attentions)
         return output.to_tuple() if return_dict is False else output
+
+    def _decode(self, grid: Float[Tensor, "b d h w"], routing: Routing | None) -> Float[Tensor, "b k hm wm"]:
+        """Returns the maps of each sample's head, and runs no head for any other sample."""
+        if routing is None:
+            return self.head(grid)
+        if routing.rows is None:
+            return self.heads[routing.experts[0]](grid)
+        parts = [self.heads[own](grid[rows]) for own, rows in zip(routing.experts, routing.rows, strict=True)]
+        most = max(part.shape[1] for part in parts)
+        padded = [F.pad(part, (0, 0, 0, 0, 0, most - part.shape[1])) for part in parts]
+        return torch.cat(padded)[torch.cat(routing.rows).argsort()]
+
+    def _loss(
+        self, heatmaps: Tensor, labels: Tensor, weights: Tensor | None, routing: Routing | None
+    ) -> Float[Tensor, ""]:
+        if routing is None:
+            return heatmap_loss(heatmaps, labels, weights)
+        everyone = torch.arange(len(heatmaps), device=heatmaps.device)
+        losses = []
+        for own, rows in zip(routing.experts, routing.rows or (everyone,), strict=True):
+            k = len(self.config.heads[own].skeleton)
+            parts = None if weights is None else weights[rows, :k]
+            losses.append(heatmap_loss(heatmaps[rows, :k], labels[rows, :k], parts))
+        return torch.stack(losses).sum()
 
     def _on_grid(self, tokens: Float[Tensor, "..."], pixels: Tensor) -> Float[Tensor, "b d h w"]:
         if tokens.ndim == 4:  # other libraries' backbones return maps, not tokens
@@ -222,29 +261,28 @@ class VitPoseForPoseEstimation(nn.Module):
         rows = pixels.shape[2] // self.backbone.config.patch_size[0]
         return tokens.transpose(1, 2).unflatten(2, (rows, -1)).contiguous()
 
-    def fold_expert(self, index: int) -> VitPoseForPoseEstimation:
-        """Returns a dense network with the same output as this one with `dataset_index=index`.
+    def fold_expert(self, dataset: int | str) -> VitPoseForPoseEstimation:
+        """Returns a dense network with one head and the same output as this one for one data set.
+
+        Args:
+            dataset: Its `dataset_index`, or its name.
 
         Raises:
-            InputError: The network has no experts, or not that one, or its weights are quantised.
+            InputError: The network has nothing to choose from, or not that, or its weights are quantised.
+            CheckpointError: The network has the data set's expert, but not its head.
         """
         if is_quantised(self):
             raise InputError(
                 "the weights are quantised, and an expert can only be folded into whole ones; fold first "
-                "(vitpose.load does both, given dataset_index and quantization_config)"
+                "(vitpose.load does both, given dataset and quantization_config)"
             )
-        experts = getattr(self.config.backbone_config, "num_experts", 1)
-        if experts == 1:
+        if self.config.num_experts == 1 and not self.associate_heads:
             raise InputError("this network has no experts to fold; it is dense already")
-        if not isinstance(index, int) or not 0 <= index < experts:
-            raise InputError(
-                f"expert {index!r} does not exist; the network has {experts}, 0 to {experts - 1}"
-            )
-        dense = copy.copy(self.config)
-        dense.backbone_config = replace(self.config.backbone_config, num_experts=1, out_features=None)
+        dense = Checkpoint(self.config, self.state_dict(), "this network").for_dataset(dataset)
         with torch.device("meta"):
-            folded = VitPoseForPoseEstimation(dense)
-        folded.load_state_dict(fold_state(self.state_dict(), index), assign=True)
+            folded = VitPoseForPoseEstimation(dense.config)
+        copies = {name: tensor.clone() for name, tensor in dense.state.items()}
+        folded.load_state_dict(copies, assign=True)
         return folded.train(self.training)
 
     @classmethod
@@ -253,6 +291,7 @@ class VitPoseForPoseEstimation(nn.Module):
         name: str | Path,
         *,
         config: VitPoseConfig | None = None,
+        dataset: str | int | None = None,
         dtype: torch.dtype | str | None = None,
         device: Any = None,
         device_map: Any = None,
@@ -268,6 +307,9 @@ class VitPoseForPoseEstimation(nn.Module):
             name: A short name (see `vitpose models`), a folder, a hub repository, or an original `.pth` or
                 `.pt` file.
             config: Takes the place of the one in the checkpoint.
+            dataset: Load the dense network of one data set out of a ViTPose++ checkpoint, by name ("ap10k") or
+                number: expert folded in, its own head, its conventions. Of a file with one head that does not
+                say what it was trained on, this says it.
             dtype: Floating-point type of the weights ("float32", "bfloat16", torch.float16, …); "auto" is
                 the type in the file; float32 without it.
             device: Where to put it, or "auto"; the CPU without it.
@@ -281,20 +323,40 @@ class VitPoseForPoseEstimation(nn.Module):
             local_files_only: Never ask the network.
 
         Raises:
-            UnknownNameError: No such model, type or device.
-            CheckpointError: The files are missing, damaged, unsafe, or do not fit.
-            InputError: torchao has no kernel for that quantisation on the device.
+            UnknownNameError: No such model, data set, type or device.
+            InputError: The data set has other keypoints than the file; or torchao has no kernel for that
+                quantisation on the device.
+            CheckpointError: The files are missing, damaged, unsafe, or do not fit, or lack the data set's head.
             MissingDependencyError: torchao is needed and not installed.
         """
         place = _place(device, device_map)
-        config, state, source = read_checkpoint(
+        checkpoint = read_checkpoint(
             name,
             config,
+            dataset=dataset,
             revision=revision,
             token=token,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
+        model = cls.from_checkpoint(checkpoint, dtype=dtype, device=place)
+        if quantization_config is not None:
+            quantise(model, quantization_config)
+        return model
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, *, dtype: torch.dtype | str | None = None, device: Any = "cpu"
+    ) -> Self:
+        """Makes a network of a checkpoint that was read, in evaluation mode; other arguments as in `from_pretrained`.
+
+        Where neither type nor device differ, the network's tensors are the checkpoint's own.
+
+        Raises:
+            UnknownNameError: No such type.
+            CheckpointError: The parameters do not fit the configuration.
+        """
+        config, state, source = checkpoint
         wanted = choose_dtype(dtype, state)
         if config.use_pretrained_backbone:
             config = replace(config, use_pretrained_backbone=False)  # the checkpoint brings those weights too
@@ -302,13 +364,12 @@ class VitPoseForPoseEstimation(nn.Module):
         with torch.device("meta" if isinstance(config.backbone_config, VitPoseBackboneConfig) else "cpu"):
             model = cls(config)
         load_strictly(model, state, source)
-        model.to(place, wanted).eval()
-        if quantization_config is not None:
-            quantise(model, quantization_config)
-        return model
+        return model.to(device, wanted).eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json` and `model.safetensors` as `transformers` reads them.
+
+        Heads beside the first go to `heads.safetensors`, which only vitpose reads.
 
         Args:
             folder: Where to; made if need be. Files of that name are replaced, each whole or not at all.

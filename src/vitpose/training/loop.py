@@ -98,7 +98,9 @@ class PoseModule(L.LightningModule):
                 torch.from_numpy(part).to(self.device) for part in self.processor.scale_and_offset
             )
             pixels = (pixels * scale + offset).permute(0, 3, 1, 2)
-        output = self.network(pixels, labels=batch["targets"], label_weights=batch["weights"])
+        output = self.network(
+            pixels, batch.get("dataset"), labels=batch["targets"], label_weights=batch["weights"]
+        )
         rate = self.recipe.optimizer.lr * rate_factor(self.global_step, self.steps, self.recipe.optimizer)
         self.log_dict({"loss": output.loss, "lr": rate}, batch_size=len(pixels))
         return output.loss
@@ -176,7 +178,7 @@ def train_stage(recipe: Recipe, folder: Path, samples: Samples, deadline: float)
     validator.catch_up(last)
     if done < steps:
         L.seed_everything(recipe.loop.seed, verbose=False)
-        network = make_network(recipe.model)
+        network = make_network(recipe.model, recipe.datasets)
         if recipe.model.whiten and not recipe.model.start and last is None:
             whiten_patches(network, samples.pixels(recipe))
         freeze_parts(network, recipe.model)
@@ -214,6 +216,10 @@ def make_trainer(
 ) -> L.Trainer:
     """Returns Lightning's Trainer as the recipe wants it."""
     loop, strategy = recipe.loop, cast("Any", recipe.loop.strategy)
+    if len(recipe.datasets) > 1 and strategy in ("auto", "ddp") and devices * loop.nodes > 1:
+        strategy = (
+            "ddp_find_unused_parameters_true"  # a batch without a data set's people leaves its head alone
+        )
     if strategy == "fsdp":
         strategy = ModelParallelStrategy(
             data_parallel_size=devices * loop.nodes, tensor_parallel_size=1, save_distributed_checkpoint=False

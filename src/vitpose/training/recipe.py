@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..conventions import Conventions
 from ..data.augment import Augmentation
 from ..errors import InputError, UnknownNameError
+from ..skeleton import Skeleton
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,8 @@ class Source:
         images: Folder of the pictures; the folder `images` beside the file, or the file's own, without it.
         skeleton: Name or TOML of its keypoints, where the file does not say.
         pack: Folder that `vitpose data pack` has made, in place of all that.
+        dataset: Name or TOML of the data set it belongs to, whose head (and expert) learns from it by its
+            conventions. Where no source has one, all of them train one head.
         weight: How often its people are drawn, beside the other sources' weights; by their number without it.
         limit: Take its first so many people only, for a trial.
 
@@ -38,6 +42,7 @@ class Source:
     images: str = ""
     skeleton: str | None = None
     pack: str = ""
+    dataset: str = ""
     weight: float | None = None
     limit: int | None = None
 
@@ -66,12 +71,14 @@ class Validation:
         images: Folder of its pictures.
         skeleton: Name or TOML of its keypoints, where the file's own are not wanted.
         name: What the logs call it; by default the names of its folder and file ("coco/val").
+        dataset: Name of the data set whose head is measured, where there are several; the first without it.
     """
 
     annotations: str
     images: str
     skeleton: str | None = None
     name: str = ""
+    dataset: str = ""
 
     @property
     def title(self) -> str:
@@ -103,7 +110,9 @@ class ModelRecipe:
             the weights of a plain ViT (MAE, ImageNet), whose head is made anew.
         size: "tiny", "small", "base", "large", "huge" or "giant"; where `start` is a checkpoint, its own.
         decoder: "classic" or "simple".
-        skeleton: Name or TOML of the keypoints.
+        skeleton: Name or TOML of the keypoints, where no source has a data set.
+        experts: Give each of several data sets an expert of its own (ViTPose++); without, they share one
+            dense trunk.
         height: Height of the input, px.
         width: Width of the input, px.
         layers: So many blocks; the size's own without it. A start with fewer grows: new blocks follow its own,
@@ -119,6 +128,7 @@ class ModelRecipe:
     size: str = "base"
     decoder: str = "classic"
     skeleton: str = "coco"
+    experts: bool = True
     height: int = 256
     width: int = 192
     layers: int | None = None
@@ -206,7 +216,8 @@ class TargetRecipe:
     """The target maps.
 
     Attributes:
-        convention: "udp" (centred on the point, unbiased warp) or "msra" (centred on a cell, plain warp).
+        convention: "udp" (centred on the point, unbiased warp) or "msra" (centred on a cell, plain warp); where the
+            sources have data sets, theirs says it.
         sigma: Of the Gaussians, cells.
         joint_weights: Multiply the points' weights by the skeleton's. They enter the loss squared; the original's COCO
             recipe leaves them out (`use_different_joint_weights` is off).
@@ -218,7 +229,7 @@ class TargetRecipe:
 
 
 _OF_ALL_STAGES = {
-    "model": ("start", "size", "decoder", "skeleton"),
+    "model": ("start", "size", "decoder", "skeleton", "experts"),
     "loop": ("minutes", "on_device", "devices", "nodes", "strategy"),
 }
 """What no stage can have for itself."""
@@ -296,9 +307,36 @@ class Recipe:
                 f"loop.on_device needs packs, and {', '.join(unpacked)} is none; "
                 "make one with vitpose data pack and give it as the source's pack"
             )
+        named = [bool(source.dataset) for source in self.sources]
+        if any(named) and not all(named):
+            raise InputError("some sources have a dataset and some have none; give all of them one, or none")
+        if any(named) and (self.model.skeleton != "coco" or self.target.convention != "udp"):
+            raise InputError(
+                f"the sources have data sets, which say skeleton and target; leave out model.skeleton "
+                f"{self.model.skeleton!r} and target.convention {self.target.convention!r}"
+            )
+        if self.loop.on_device and len(self.datasets) > 1:
+            raise InputError("loop.on_device keeps the people of one data set; train several without it")
+        known = [own.name for own in self.datasets]
+        for one in self.validation:
+            if one.dataset and one.dataset not in known:
+                raise UnknownNameError(f"data set of the validation set {one.title!r}", one.dataset, known)
         titles = [one.title for one in self.validation]
         if len(set(titles)) < len(titles):
             raise InputError(f"two validation sets have the same name: {titles}; give each a name of its own")
+
+    @property
+    def datasets(self) -> list[Conventions]:
+        """The data sets of the sources, in the order of heads and experts; empty where they train one head unnamed."""
+        names = dict.fromkeys(source.dataset for source in self.sources if source.dataset)
+        return [Conventions.load(name) for name in names]
+
+    def skeleton_of(self, dataset: str = "") -> Skeleton:
+        """Returns the keypoints of a data set's head, or of the first one."""
+        heads = {own.name: own.skeleton for own in self.datasets}
+        if not heads:
+            return Skeleton.load(self.model.skeleton)
+        return heads[dataset] if dataset else next(iter(heads.values()))
 
     def split(self) -> list[Recipe]:
         """Returns the recipe of each stage: this one with the stage's changes; this one itself without stages.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -18,11 +19,10 @@ from torch.utils.data import DataLoader, Sampler
 from ..boxes import Size
 from ..crop import normalise
 from ..data.annotations import Annotations, read_annotations
-from ..data.dataset import MixSampler, PoseDataset
+from ..data.dataset import JointDataset, MixSampler, PoseDataset
 from ..data.device import DeviceLoader, Frames
 from ..data.pack import Packed, join_packs, read_pack
 from ..processing import VitPoseImageProcessor
-from ..skeleton import Skeleton
 from .recipe import Recipe, Source
 
 logger = logging.getLogger(__name__)
@@ -41,13 +41,18 @@ class Samples:
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        skeleton = Skeleton.load(recipe.model.skeleton)
+        self.datasets = recipe.datasets
+        # The people of a data set lie together, as the parts of the dataset that is made of them do.
+        names = list(dict.fromkeys(source.dataset for source in recipe.sources))
+        ordered = sorted(recipe.sources, key=lambda source: names.index(source.dataset))
+        self.places = [names.index(source.dataset) for source in ordered]
+        skeletons = [own.skeleton for own in self.datasets] or [recipe.skeleton_of()]
         self.sources = []
-        for source in recipe.sources:
-            people = read_source(source).map_to(skeleton)
+        for source, place in zip(ordered, self.places, strict=True):
+            people = read_source(source).map_to(skeletons[place])
             logger.info("%s", people.report)
             self.sources.append(people.select(slice(source.limit)))
-        weights = [source.weight for source in recipe.sources if source.weight is not None]
+        weights = [source.weight for source in ordered if source.weight is not None]
         self.shares = weights or None
         self._living: tuple[Packed, Frames] | None = None
 
@@ -81,9 +86,20 @@ class Samples:
             pin_memory=torch.cuda.is_available(),
         )
 
-    def dataset(self, recipe: Recipe) -> PoseDataset:
+    def dataset(self, recipe: Recipe) -> PoseDataset | JointDataset:
         """Returns the people as the recipe, or a stage of it, wants them to be seen."""
-        return PoseDataset(self.sources, **_options(recipe))
+        options = _options(recipe)
+        if not self.datasets:
+            return PoseDataset(self.sources, **options)
+        parts = []
+        for number, own in enumerate(self.datasets):
+            people = [part for part, place in zip(self.sources, self.places, strict=True) if place == number]
+            half = recipe.augmentation.half_body if own.half_body else 0.0
+            varied = replace(recipe.augmentation, half_body=half, half_body_joints=own.half_body)
+            processor = options["processor"].with_conventions(own)
+            special = {"processor": processor, "augmentation": varied, "unbiased": own.target == "udp"}
+            parts.append(PoseDataset(people, **options | special))
+        return JointDataset(parts)
 
     def pixels(self, recipe: Recipe, count: int = 256) -> Float[Tensor, "b 3 hc wc"]:
         """Returns normalised crops of so many people, taken at equal distances."""
@@ -144,6 +160,8 @@ def _options(recipe: Recipe) -> dict[str, Any]:
 def make_processor(recipe: Recipe) -> VitPoseImageProcessor:
     """Returns how the trained network wants its crops and its maps read."""
     size = Size(width=recipe.model.width, height=recipe.model.height)
+    if recipe.datasets:
+        return VitPoseImageProcessor(size=size).with_conventions(recipe.datasets[0])
     if recipe.target.convention == "udp":
         return VitPoseImageProcessor(size=size)
     return VitPoseImageProcessor(size=size, warp="plain", decode="quarter", shift_heatmap=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +17,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from ..conventions import Conventions
 from ..errors import CheckpointError
+from ..layout import place_name
 from ..model.backbone import VitPoseBackbone
-from ..model.checkpoint import read_checkpoint, read_pickle, read_safetensors
+from ..model.checkpoint import OTHER_HEADS, Checkpoint, read_checkpoint, read_pickle, read_safetensors
 from ..model.config import VitPoseConfig
+from ..model.experts import unfold_state
 from ..model.pose import VitPoseForPoseEstimation
 from ..skeleton import Skeleton
 from .recipe import ModelRecipe
@@ -30,19 +34,28 @@ _WHITENED_SPREAD = 0.5
 """Standard deviation of a whitened token's entries; about that of random filters on photographs."""
 
 
-def make_network(recipe: ModelRecipe) -> VitPoseForPoseEstimation:
+def make_network(recipe: ModelRecipe, datasets: Sequence[Conventions] = ()) -> VitPoseForPoseEstimation:
     """Returns the network that a training begins with; what was made anew is logged.
+
+    Args:
+        recipe: The network.
+        datasets: The data sets of its heads; one head with the recipe's skeleton without any.
 
     Raises:
         CheckpointError: The start's weights cannot be read, or are no vision transformer's of that size.
     """
     if not recipe.start:
-        return _ready(VitPoseForPoseEstimation(_config(recipe)), recipe)
+        return _ready(VitPoseForPoseEstimation(_config(recipe, datasets)), recipe)
     plain = _plain_vit(recipe.start)
     if plain is not None:
-        network = VitPoseForPoseEstimation(_config(recipe))
-        return _ready(_filled(network, plain, recipe.start, needed="backbone."), recipe)
-    config, state, source = read_checkpoint(recipe.start)
+        network = VitPoseForPoseEstimation(_config(recipe, datasets))
+        return _ready(_filled(network, _unfolded(plain, network), recipe.start, needed="backbone."), recipe)
+    checkpoint = read_checkpoint(recipe.start)
+    if datasets:
+        return _ready(_joint(checkpoint, recipe, datasets), recipe)
+    if checkpoint.config.num_experts > 1 or len(checkpoint.config.datasets) > 1:
+        checkpoint = checkpoint.for_dataset(0)
+    config, state, source = checkpoint
     skeleton = Skeleton.load(recipe.skeleton)
     wanted = VitPoseConfig.for_skeleton(
         skeleton,
@@ -109,12 +122,86 @@ def _ready(network: VitPoseForPoseEstimation, recipe: ModelRecipe) -> VitPoseFor
     return network.train()
 
 
-def _config(recipe: ModelRecipe) -> VitPoseConfig:
+def _joint(
+    checkpoint: Checkpoint, recipe: ModelRecipe, datasets: Sequence[Conventions]
+) -> VitPoseForPoseEstimation:
+    """Makes a network of several heads, and experts if they are wanted, out of a checkpoint.
+
+    A data set that the checkpoint knows keeps its expert and head; another one begins with those of the first, less
+    the rows of the last layer for keypoints that the first does not have.
+    """
+    config = checkpoint.config
+    experts = len(datasets) if recipe.experts and len(datasets) > 1 else 1
+    backbone = _resized(config.backbone_config, recipe)
+    part = backbone.part_features if config.num_experts > 1 else backbone.hidden_size // 4
+    backbone = replace(backbone, num_experts=experts, part_features=part if experts > 1 else 0)
+    network = VitPoseForPoseEstimation(
+        VitPoseConfig(
+            backbone_config=backbone,
+            use_simple_decoder=config.use_simple_decoder,
+            scale_factor=config.scale_factor,
+            datasets=list(datasets),
+        )
+    )
+    known = [own.name for own in config.heads]
+    state: dict[str, Tensor] = {}
+    fresh = network.state_dict()
+    for number, own in enumerate(datasets):
+        place = known.index(own.name) if own.name in known else 0
+        _, dense, _ = checkpoint.for_dataset(place)
+        prefix = f"{OTHER_HEADS}{number - 1}." if number else "head."
+        head = {name: tensor for name, tensor in dense.items() if name.startswith("head.")}
+        state |= _with_rows(head, config.heads[place].skeleton, own.skeleton, prefix, fresh)
+        trunk = {name: tensor for name, tensor in dense.items() if name.startswith("backbone.")}
+        trunk = _unfolded(trunk, network)
+        wanted = f".mlp.experts.{number}."
+        state |= {name: tensor for name, tensor in trunk.items() if number == 0 or wanted in name}
+        if own.name not in known:
+            message = "%s knows no data set %r: its head and expert begin as those of %r"
+            logger.warning(message, checkpoint.source, own.name, known[place])
+    state = _grown(state, config.backbone_config.num_hidden_layers, backbone.num_hidden_layers)
+    return _filled(network, state, checkpoint.source, needed="backbone.")
+
+
+def _with_rows(
+    head: Mapping[str, Tensor], old: Skeleton, new: Skeleton, prefix: str, fresh: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Returns a head's parameters for other keypoints: rows of the last layer go by name, others stay fresh."""
+    rows = {place_name(name): row for row, name in enumerate(old.keypoints)}
+    moved = {}
+    for name, tensor in head.items():
+        target = prefix + name.removeprefix("head.")
+        if ".final_layer." in target:
+            last = fresh[target].clone()
+            for row, keypoint in enumerate(new.keypoints):
+                if place_name(keypoint) in rows:
+                    last[row] = tensor[rows[place_name(keypoint)]]
+            tensor = last
+        moved[target] = tensor
+    return moved
+
+
+def _unfolded(state: dict[str, Tensor], network: VitPoseForPoseEstimation) -> dict[str, Tensor]:
+    """Returns a dense trunk's parameters for a network that may have experts."""
+    experts = network.config.num_experts
+    if experts == 1:
+        return state
+    return unfold_state(state, experts, network.config.backbone_config.part_features)
+
+
+def _config(recipe: ModelRecipe, datasets: Sequence[Conventions]) -> VitPoseConfig:
     options: dict[str, Any] = {"image_size": (recipe.height, recipe.width)}
     if recipe.drop_path is not None:
         options["drop_path_rate"] = recipe.drop_path
     if recipe.layers is not None:
         options |= {"num_hidden_layers": recipe.layers, "out_indices": [recipe.layers]}
+    if datasets:
+        experts = len(datasets) if recipe.experts else 1
+        first = datasets[0].skeleton
+        config = VitPoseConfig.preset(
+            recipe.size, decoder=recipe.decoder, skeleton=first, num_experts=experts, **options
+        )
+        return replace(config, datasets=list(datasets))
     return VitPoseConfig.preset(recipe.size, decoder=recipe.decoder, skeleton=recipe.skeleton, **options)
 
 

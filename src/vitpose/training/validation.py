@@ -49,8 +49,7 @@ class Validator:
     def __init__(self, recipe: Recipe, steps: int, loggers: Sequence[Logger]) -> None:
         self.sets, self.every, self.steps = recipe.validation, recipe.loop.evaluate_every, steps
         self.loggers = loggers
-        bones = Skeleton.load(recipe.model.skeleton)
-        self.metrics = {one.title: _metrics(one, bones) for one in self.sets}
+        self.metrics = {one.title: _metrics(one, recipe.skeleton_of(one.dataset)) for one in self.sets}
 
     def is_due(self, step: int) -> bool:
         """Tells whether the checkpoint of a step is measured."""
@@ -81,7 +80,7 @@ class Validator:
         logger.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in flat.items()))
 
     def _measure(self, one: Validation, checkpoint: Path) -> dict[str, float]:
-        pipe = load(checkpoint, detector=None)
+        pipe = load(checkpoint, detector=None, dataset=one.dataset or None)
         report = evaluate_model(
             pipe,
             one.annotations,

@@ -1,0 +1,346 @@
+"""ViTPose++ from a file to poses: made-up small checkpoints, every way to ask for a data set."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import vitpose
+from vitpose.cli import app
+from vitpose.conventions import PLUS_DATASETS, Conventions
+from vitpose.engine.torch import TorchEngine
+from vitpose.errors import CheckpointError, InputError, UnknownNameError
+from vitpose.estimator import Estimator, MixedEstimator
+from vitpose.model.checkpoint import read_checkpoint
+from vitpose.model.pose import VitPoseForPoseEstimation
+
+BOXES = [[20.0, 10.0, 90.0, 110.0], [60.0, 40.0, 150.0, 100.0]]
+
+
+def picture() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+
+
+def network_of(datasets: list, experts: int = 6) -> vitpose.VitPoseForPoseEstimation:
+    torch.manual_seed(3)
+    backbone = vitpose.VitPoseBackboneConfig(
+        image_size=(128, 96),
+        hidden_size=192,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        num_experts=experts,
+        part_features=48,
+        layer_norm_eps=1e-6,
+    )
+    network = vitpose.VitPoseForPoseEstimation(
+        vitpose.VitPoseConfig(backbone_config=backbone, datasets=datasets, use_simple_decoder=False)
+    ).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(std=0.1)
+    return network
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small file of the original's layout."""
+    path = tmp_path_factory.mktemp("plus") / "vitpose+.pth"
+    state = {
+        name.replace("associate_heads.", "associate_keypoint_heads.").replace("head.", "keypoint_head.", 1)
+        if name.startswith(("head.", "associate_heads."))
+        else name: value
+        for name, value in network_of(list(PLUS_DATASETS)).state_dict().items()
+    }
+    assert "associate_keypoint_heads.4.final_layer.bias" in state
+    torch.save({"meta": {}, "state_dict": state}, path)
+    return path
+
+
+@pytest.mark.parametrize("name", PLUS_DATASETS)
+def test_a_data_set_by_name(name: str, original: Path) -> None:
+    own, network = Conventions.load(name), network_of(list(PLUS_DATASETS))
+    pipe = vitpose.load(original, detector=None, dataset=name, device="cpu")
+    estimator = pipe.estimator
+    assert (estimator.skeleton, estimator.conventions) == (own.skeleton, own)
+    processor = estimator.processor
+    assert (processor.warp, processor.decode, processor.shift_heatmap) == (
+        own.warp, own.decode, own.shift_heatmap,
+    )  # fmt: skip
+    crops = processor.warp_boxes(np.array(BOXES, np.float32)).crop(picture())
+    wanted = TorchEngine(network.fold_expert(name), *processor.scale_and_offset).heatmaps(crops)
+    np.testing.assert_allclose(estimator.heatmaps(crops), wanted, atol=1e-5)
+    poses = pipe(picture(), boxes=BOXES, flip_test=True)
+    assert poses.xy.shape == (2, len(own.skeleton), 2)
+    again = vitpose.load(original, detector=None, dataset=PLUS_DATASETS.index(name), device="cpu")
+    np.testing.assert_array_equal(again(picture(), boxes=BOXES, flip_test=True).xy, poses.xy)
+
+
+def independent_decode(maps: np.ndarray, box: list[float], plain: bool) -> np.ndarray:
+    """The published reading of one crop's maps, written out: loops, and the formulas of the two conventions."""
+    _k, hm, wm = maps.shape
+    x1, y1, x2, y2 = box
+    width = max(x2 - x1, (y2 - y1) * 96 / 128) * 1.25
+    extent, centre = np.array([width, width * 128 / 96]), np.array([(x1 + x2) / 2, (y1 + y2) / 2])
+    points = []
+    taps = np.exp(-0.5 * (np.arange(-5, 6) / 2.0) ** 2)
+    taps /= taps.sum()
+    for own in maps.astype(np.float64):
+        y, x = np.unravel_index(own.argmax(), own.shape)
+        at = np.array([x, y], float)
+        if plain:
+            if 1 < x < wm - 1 and 1 < y < hm - 1:
+                at[0] += 0.25 * np.sign(own[y, x + 1] - own[y, x - 1])
+                at[1] += 0.25 * np.sign(own[y + 1, x] - own[y - 1, x])
+        else:
+            padded = np.pad(own, 7)
+            blurred = sum(taps[i] * np.roll(padded, i - 5, axis=1) for i in range(11))
+            blurred = sum(taps[i] * np.roll(blurred, i - 5, axis=0) for i in range(11))
+            log = np.log(np.clip(blurred, 0.001, 50))[y + 6 : y + 9, x + 6 : x + 9]
+            gradient = np.array([log[1, 2] - log[1, 0], log[2, 1] - log[0, 1]]) / 2
+            xx = log[1, 2] - 2 * log[1, 1] + log[1, 0]
+            yy = log[2, 1] - 2 * log[1, 1] + log[0, 1]
+            # The mixed term of the published code: forward and backward differences together.
+            xy = 0.5 * (log[2, 2] - log[1, 2] - log[2, 1] + 2 * log[1, 1] - log[1, 0] - log[0, 1] + log[0, 0])
+            hessian = np.array([[xx, xy], [xy, yy]])
+            if xx < 0 and np.linalg.det(hessian) > 0:
+                at -= np.clip(np.linalg.solve(hessian, gradient), -1, 1)
+        cells = np.array([wm, hm]) - (0 if plain else 1)
+        points.append(at * extent / cells + centre - extent / 2)
+    return np.array(points)
+
+
+class Peaks:
+    """An engine whose maps have one noisy peak each, and those of the mirrored crops another one near it."""
+
+    description = "peaks"
+
+    def __init__(self, skeleton: vitpose.Skeleton, n: int) -> None:
+        rng, mirror = np.random.default_rng(2), skeleton.mirror
+        y, x = np.mgrid[:32, :24]
+        self.maps = []
+        centres = rng.uniform([0, 0], [23, 31], (n, len(skeleton), 2))
+        for shift in (0.0, 0.4):
+            at = (centres + shift)[..., None, None]
+            maps = np.exp(-((x - at[:, :, 0]) ** 2 + (y - at[:, :, 1]) ** 2) / 8)
+            self.maps.append((maps + rng.uniform(0, 0.02, maps.shape)).astype(np.float32))
+        self.maps[1] = np.ascontiguousarray(self.maps[1][:, mirror, :, ::-1])
+        self.calls = 0
+
+    def heatmaps(self, crops: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        return self.maps[(self.calls - 1) % 2]
+
+
+@pytest.mark.parametrize("flip_test", [False, True])
+@pytest.mark.parametrize("name", PLUS_DATASETS)
+def test_decoding_against_an_independent_computation(name: str, flip_test: bool, original: Path) -> None:
+    own = Conventions.load(name)
+    estimator = vitpose.load(original, detector=None, dataset=name, device="cpu").estimator
+    peaks = Peaks(own.skeleton, len(BOXES))
+    maps = peaks.maps[0]
+    if flip_test:
+        back = peaks.maps[1][:, :, :, ::-1].copy()
+        for a, b in own.skeleton.flip_pairs:
+            back[:, [a, b]] = back[:, [b, a]]
+        if own.warp == "plain":
+            back[:, :, :, 1:] = back[:, :, :, :-1].copy()
+        maps = (maps + back) / 2
+    pipe = vitpose.Pipeline(None, replace(estimator, engine=peaks))
+    found = pipe(picture(), boxes=BOXES, flip_test=flip_test)
+    for row, box in enumerate(BOXES):
+        wanted = independent_decode(maps[row], box, plain=own.warp == "plain")
+        np.testing.assert_allclose(found.xy[row], wanted, atol=1e-2)
+
+
+def test_people_and_animals_in_one_call(original: Path) -> None:
+    pipe = vitpose.load(original, detector=None, dataset=["coco", "ap10k"], device="cpu")
+    assert isinstance(pipe.estimator, MixedEstimator)
+    found = vitpose.Detections(np.array(BOXES, np.float32), np.ones(2, np.float32), ("cat", "person"))
+    mixed = pipe(picture(), boxes=found)
+    assert mixed.datasets == ("ap10k", "coco")
+    for name, row in (("ap10k", 0), ("coco", 1)):
+        alone = vitpose.load(original, detector=None, dataset=name, device="cpu")
+        np.testing.assert_allclose(mixed[name].xy, alone(picture(), boxes=[BOXES[row]]).xy, atol=1e-4)
+    whole, shared = read_checkpoint(original), "backbone.blocks.0.attn.qkv.weight"
+    parts = [VitPoseForPoseEstimation.from_checkpoint(whole.for_dataset(name)) for name in mixed.groups]
+    assert len({part.state_dict()[shared].data_ptr() for part in parts}) == 1
+    with pytest.raises(InputError, match="the skeleton 'coco' was given for several data sets"):
+        vitpose.load(original, detector=None, dataset=["coco", "ap10k"], skeleton="coco", device="cpu")
+
+
+def test_a_saved_folder_keeps_all_heads(original: Path, tmp_path: Path) -> None:
+    network = vitpose.VitPoseForPoseEstimation.from_pretrained(original)
+    network.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json", "model.safetensors", "heads.safetensors",
+    }  # fmt: skip
+    for name in PLUS_DATASETS:
+        here = vitpose.load(tmp_path, detector=None, dataset=name, device="cpu")
+        there = vitpose.load(original, detector=None, dataset=name, device="cpu")
+        np.testing.assert_array_equal(here(picture(), boxes=BOXES).xy, there(picture(), boxes=BOXES).xy)
+    (tmp_path / "heads.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"has no heads.safetensors"):
+        vitpose.load(tmp_path, detector=None, dataset="ap10k", device="cpu")
+
+
+def test_a_head_that_the_file_lacks(tmp_path: Path) -> None:
+    """As the hub's files: six experts, COCO's head alone."""
+    backbone = network_of(["coco"]).config.backbone_config
+    network = vitpose.VitPoseForPoseEstimation(vitpose.VitPoseConfig(backbone_config=backbone))
+    network.save_pretrained(tmp_path)
+    assert vitpose.load(tmp_path, detector=None, device="cpu").estimator.skeleton.name == "coco"
+    assert vitpose.load(tmp_path, detector=None, dataset="coco", device="cpu")
+    for asked in ("ap10k", 3):
+        with pytest.raises(CheckpointError) as caught:
+            vitpose.load(tmp_path, detector=None, dataset=asked, device="cpu")
+        assert str(caught.value) == (
+            "this checkpoint has no head for 'ap10k', only for coco: the hub's files of ViTPose++ have COCO's alone. "
+            "All six heads are in the original .pth files (docs/plus-plus.md says where they are): "
+            "vitpose.load('vitpose+_base.pth', dataset='ap10k')"
+        )
+    with pytest.raises(UnknownNameError, match="unknown data set of this network 'ap10'; did you mean ap10k"):
+        vitpose.load(tmp_path, detector=None, dataset="ap10", device="cpu")
+    with pytest.raises(InputError, match="expert 6 does not exist; the network has 6, 0 to 5"):
+        vitpose.load(tmp_path, detector=None, dataset=6, device="cpu")
+
+
+def test_a_file_with_one_head_is_what_it_is_said_to_be(tmp_path: Path) -> None:
+    network = network_of(["ap10k"], experts=1)
+    state = {name.replace("head.", "keypoint_head.", 1): own for name, own in network.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "animals.pth")
+    assert vitpose.load(tmp_path / "animals.pth", None, device="cpu").estimator.skeleton.name == "coco"
+    estimator = vitpose.load(tmp_path / "animals.pth", None, dataset="apt36k", device="cpu").estimator
+    assert isinstance(estimator, Estimator)
+    assert (estimator.skeleton.name, estimator.processor.warp) == ("apt36k", "plain")
+    with pytest.raises(
+        InputError, match=r"the network's 17 keypoints .* are not the 14 of the data set 'aic'"
+    ):
+        vitpose.load(tmp_path / "animals.pth", None, dataset="aic", device="cpu")
+
+
+def test_heads_in_an_order_that_is_not_released(tmp_path: Path) -> None:
+    network = network_of(["coco", "mpii"])
+    state = {
+        name.replace("associate_heads.", "associate_keypoint_heads.").replace("head.", "keypoint_head.", 1)
+        if name.startswith(("head.", "associate_heads."))
+        else name: own
+        for name, own in network.state_dict().items()
+    }
+    torch.save({"state_dict": state}, tmp_path / "odd.pth")
+    with pytest.raises(
+        CheckpointError, match=r"odd.pth has heads of \[17, 16\] keypoints; the released files have"
+    ):
+        vitpose.load(tmp_path / "odd.pth", None, device="cpu")
+    named = vitpose.VitPoseForPoseEstimation.from_pretrained(
+        tmp_path / "odd.pth", config=network.config, dataset="mpii"
+    )
+    assert named.config.skeleton.name == "mpii"
+
+
+def test_two_files_of_a_folder_that_contradict_each_other(tmp_path: Path) -> None:
+    network_of(["ap10k"], experts=1).save_pretrained(tmp_path)
+    processor = vitpose.VitPoseImageProcessor(size=vitpose.Size(width=96, height=128))
+    processor.with_conventions(Conventions.load("ap10k")).save_pretrained(tmp_path)
+    assert vitpose.load(tmp_path, None, device="cpu").estimator.processor.decode == "quarter"
+    table = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(table | {"warp": "udp"}))
+    with pytest.raises(
+        CheckpointError, match=r"has warp 'udp', .* and its data set 'ap10k' has 'plain'.*correct one"
+    ):
+        vitpose.load(tmp_path, None, device="cpu")
+
+
+def test_configurations_that_cannot_be() -> None:
+    with pytest.raises(InputError, match=r"datasets \['coco', 'coco'\] have a name twice"):
+        vitpose.VitPoseConfig(datasets=["coco", "coco"])
+    with pytest.raises(InputError, match=r"are 3 for 2 experts; each needs an expert"):
+        network_of(["coco", "aic", "mpii"], experts=2)
+    with pytest.raises(
+        InputError, match=r"the network's 14 keypoints .* are not the 17 of the data set 'coco'"
+    ):
+        vitpose.VitPoseConfig(id2label={index: f"LABEL_{index}" for index in range(14)}, datasets=["coco"])
+    config = vitpose.VitPoseConfig(num_labels=17, datasets=["coco"])
+    assert config.skeleton == Conventions.load("coco").skeleton
+
+
+def test_several_heads_without_experts(tmp_path: Path) -> None:
+    network = network_of(["coco", "aic", "coco-wholebody"], experts=1)
+    pixels = torch.randn(3, 3, 128, 96, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        mixed = network(pixels, [2, 0, 1]).heatmaps
+        assert mixed.shape == (3, 133, 32, 24)
+        for row, index in enumerate([2, 0, 1]):
+            k = len(network.config.heads[index].skeleton)
+            alone = network(pixels[row : row + 1], index).heatmaps
+            torch.testing.assert_close(mixed[row : row + 1, :k], alone, rtol=1e-4, atol=1e-5)
+            assert not mixed[row, k:].any()
+        torch.testing.assert_close(network.fold_expert("aic")(pixels).heatmaps, network(pixels, 1).heatmaps)
+    network.save_pretrained(tmp_path)
+    assert vitpose.load(tmp_path, None, dataset="aic", device="cpu").estimator.skeleton.name == "aic"
+    with pytest.raises(InputError, match="this network has 3 heads, so dataset_index is required: 0 to 2"):
+        network(pixels)
+    with pytest.raises(InputError, match="dataset_index 3 is not a head of this network; it has 3, 0 to 2"):
+        network(pixels, 3)
+    with pytest.raises(InputError, match="flip_pairs are of one skeleton, and these samples meet several"):
+        network(pixels, [0, 1, 1], flip_pairs=[[1, 2]])
+
+
+def test_only_chosen_heads_run() -> None:
+    network = network_of(["coco", "aic", "mpii"], experts=3)
+    seen: dict[int, int] = {}
+    for index, head in enumerate(network.heads):
+        head.register_forward_hook(lambda _, inputs, __, own=index: seen.__setitem__(own, len(inputs[0])))
+    with torch.no_grad():
+        network(torch.randn(5, 3, 128, 96), [0, 2, 2, 0, 2])
+    assert seen == {0: 2, 2: 3}
+
+
+def test_the_loss_is_the_sum_of_the_heads_over_their_own_samples() -> None:
+    network = network_of(["coco", "aic", "mpii"], experts=3)
+    generator = torch.Generator().manual_seed(7)
+    pixels = torch.randn(4, 3, 128, 96, generator=generator)
+    labels = torch.rand(4, 17, 32, 24, generator=generator)
+    weights = torch.rand(4, 17, generator=generator)
+    index = [1, 0, 1, 0]
+    output = network(pixels, index, labels=labels, label_weights=weights)
+    wanted = 0.0
+    for own, k in ((0, 17), (1, 14)):
+        rows = [row for row, value in enumerate(index) if value == own]
+        maps = network(pixels[rows], own).heatmaps.double()
+        error = (weights[rows, :k, None, None].double() * (maps - labels[rows, :k])).square()
+        wanted += error.mean()
+    torch.testing.assert_close(output.loss.double(), wanted, rtol=1e-4, atol=1e-6)
+    output.loss.backward()
+    moved = {name for name, own in network.named_parameters() if own.grad is not None}
+    assert "backbone.blocks.0.mlp.experts.1.weight" in moved
+    assert "backbone.blocks.0.mlp.experts.2.weight" not in moved
+    assert "associate_heads.0.final_layer.weight" in moved
+    assert not any(name.startswith("associate_heads.1.") for name in moved)
+
+
+def convert(*arguments: str | Path) -> str:
+    result = CliRunner().invoke(app, ["convert", *map(str, arguments)], env={"COLUMNS": "250"})
+    return result.stdout if result.exit_code == 0 else result.stderr
+
+
+def test_convert_writes_all_heads_or_one(original: Path, tmp_path: Path) -> None:
+    told = convert(original, tmp_path / "all")
+    assert "17 + 14 + 16 + 17 + 17 + 133 keypoints" in told
+    assert (tmp_path / "all" / "heads.safetensors").is_file()
+    assert "14 keypoints" in convert(tmp_path / "all", tmp_path / "aic", "--dataset", "aic")
+    assert not (tmp_path / "aic" / "heads.safetensors").exists()
+    split = vitpose.load(tmp_path / "aic", None, device="cpu")
+    assert split.estimator.conventions == Conventions.load("aic")
+    wanted = vitpose.load(original, None, dataset="aic", device="cpu")(picture(), boxes=BOXES)
+    np.testing.assert_array_equal(split(picture(), boxes=BOXES).xy, wanted.xy)
+    assert "unknown data set of this network 'lsp'" in convert(original, tmp_path / "lsp", "--dataset", "lsp")
+    # A dense model over one with heads: the old heads must not lie beside it.
+    convert(original, tmp_path / "all", "--dataset", "mpii", "--force")
+    assert not (tmp_path / "all" / "heads.safetensors").exists()
+    assert vitpose.load(tmp_path / "all", None, device="cpu").estimator.skeleton.name == "mpii"

@@ -1,0 +1,288 @@
+"""Several data sets in one training: each head learns, and nothing moves but by its own samples."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import vitpose
+from vitpose.conventions import Conventions
+from vitpose.data.annotations import read_annotations
+from vitpose.data.dataset import JointDataset, PoseDataset
+from vitpose.errors import InputError, UnknownNameError
+from vitpose.evaluate import evaluate_model, evaluate_predictions
+from vitpose.model.experts import fold_state, unfold_state
+from vitpose.processing import VitPoseImageProcessor
+from vitpose.training.loop import train
+from vitpose.training.recipe import ModelRecipe, Recipe, build, read_recipe
+from vitpose.training.samples import Samples
+from vitpose.training.start import make_network
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's hints; ours are tested elsewhere
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def two_sets(table: dict, arrows: Path, tmp_path: Path) -> dict:
+    """The arrows as two data sets: all five points unbiased, and three of them with the plain conventions."""
+    three = ["tip", "left_end", "right_end"]
+    (tmp_path / "three.toml").write_text(
+        f'name = "three"\nwarp = "plain"\ntarget = "msra"\ndecode = "quarter"\nshift_heatmap = true\n'
+        f'[skeleton]\nname = "three"\nkeypoints = {json.dumps(three)}\nflip_pairs = [["left_end", "right_end"]]\n'
+    )
+    (tmp_path / "five.toml").write_text(f'name = "five"\nskeleton = "{arrows / "arrow.toml"}"\n')
+    source = table["sources"][0]
+    sources = [source | {"dataset": str(tmp_path / f"{name}.toml")} for name in ("five", "three", "five")]
+    model = {key: value for key, value in table["model"].items() if key != "skeleton"}
+    return table | {"sources": sources, "model": model}
+
+
+def recipe_of(table: dict[str, Any]) -> Recipe:
+    return build(Recipe, table, "the recipe")
+
+
+def test_a_training_of_two_data_sets(two_sets: dict, tmp_path: Path, arrows: Path) -> None:
+    folder = train(recipe_of(two_sets), tmp_path / "out")
+    config = vitpose.VitPoseConfig.from_pretrained(folder)
+    assert [own.name for own in config.datasets] == ["five", "three"]
+    assert (config.num_experts, config.backbone_config.part_features) == (2, 48)
+    theirs, report = transformers.VitPoseForPoseEstimation.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values())
+    assert theirs.config.id2label[0] == "tip"
+    for name, warp in (("five", "udp"), ("three", "plain")):
+        pipe = vitpose.load(folder, None, dataset=name, device="cpu")
+        assert pipe.estimator.processor.warp == warp
+        poses = pipe(arrows / "0.png", boxes=[[5, 5, 60, 90]], flip_test=True)
+        assert poses.xy.shape == (1, len(pipe.estimator.skeleton), 2)
+
+
+def test_several_heads_on_one_dense_trunk(two_sets: dict, tmp_path: Path) -> None:
+    two_sets["model"]["experts"] = False
+    folder = train(recipe_of(two_sets), tmp_path / "out")
+    config = vitpose.VitPoseConfig.from_pretrained(folder)
+    assert (config.num_experts, len(config.datasets)) == (1, 2)
+    assert vitpose.load(folder, None, dataset="three", device="cpu").estimator.skeleton.name == "three"
+
+
+def test_samples_are_seen_by_their_own_conventions(two_sets: dict) -> None:
+    recipe = recipe_of(two_sets)
+    samples = Samples(recipe)
+    assert [len(people.skeleton) for people in samples.sources] == [5, 5, 3]
+    batches = iter(samples.batches(recipe, 0, 0, 1, torch.device("cpu")))
+    seen = set()
+    for _ in range(8):
+        batch = next(batches)
+        assert batch["targets"].shape[1] == batch["weights"].shape[1] == 5
+        short = batch["dataset"] == 1
+        assert not batch["weights"][short, 3:].any()
+        assert not batch["targets"][short, 3:].any()
+        seen |= set(batch["dataset"].tolist())
+    assert seen == {0, 1}
+    five, three = samples.dataset(recipe).parts
+    assert (five.processor.warp, five.unbiased) == ("udp", True)
+    assert (three.processor.warp, three.unbiased) == ("plain", False)
+    assert three.augmentation.half_body == 0.0
+
+
+def test_a_joint_dataset_counts_through_its_parts(arrows: Path) -> None:
+    people = read_annotations(arrows / "arrows.json", arrows)
+    processor = VitPoseImageProcessor(size=vitpose.Size(48, 64))
+    parts = [
+        PoseDataset(people.select(slice(0, 3)), processor),
+        PoseDataset(people.select(slice(3, 5)), processor),
+    ]
+    joint = JointDataset(parts)
+    assert len(joint) == 5
+    assert [joint[index]["dataset"] for index in range(5)] == [0, 0, 0, 1, 1]
+    torch.testing.assert_close(joint[3]["targets"], parts[1][0]["targets"])
+    with pytest.raises(IndexError, match="index 5 of a dataset of 5 people"):
+        joint[5]
+    with pytest.raises(InputError, match=r"need one size of crops, not 48x64, 192x256"):
+        JointDataset([parts[0], PoseDataset(people)])
+
+
+def test_experts_begin_as_copies_of_the_dense_rows(caplog: pytest.LogCaptureFixture) -> None:
+    recipe = ModelRecipe(start="vitpose-tiny", height=128, width=96)
+    datasets = [Conventions.load("coco"), Conventions.load("lsp"), Conventions.load("ap10k")]
+    with caplog.at_level(logging.WARNING):
+        network = make_network(recipe, datasets)
+    assert "knows no data set 'lsp': its head and expert begin as those of 'coco'" in caplog.text
+    donor = vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny").state_dict()
+    state = network.state_dict()
+    assert network.config.num_experts == 3
+    for number in range(3):
+        folded = fold_state(state, number)
+        for name in (name for name in donor if name.startswith("backbone.")):
+            torch.testing.assert_close(folded[name], donor[name])
+    last = state["associate_heads.0.final_layer.weight"]
+    names = {own: row for row, own in enumerate(datasets[0].skeleton.keypoints)}
+    for row, name in enumerate(datasets[1].skeleton.keypoints):
+        same = name in names and torch.equal(last[row], donor["head.final_layer.weight"][names[name]])
+        assert same == (name in names)
+    pixels = torch.randn(2, 3, 128, 96)
+    whole = vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny")
+    torch.testing.assert_close(
+        network.eval()(pixels, 0).heatmaps, whole(pixels).heatmaps, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_folding_takes_back_what_unfolding_did() -> None:
+    state = {
+        "backbone.blocks.0.mlp.fc2.weight": torch.randn(8, 4),
+        "backbone.blocks.0.mlp.fc2.bias": torch.randn(8),
+    }
+    unfolded = unfold_state(state, experts=3, part=2)
+    assert unfolded["backbone.blocks.0.mlp.fc2.weight"].shape == (6, 4)
+    assert sum(".experts." in name for name in unfolded) == 6
+    for expert in range(3):
+        again = fold_state(unfolded, expert)
+        assert again.keys() == state.keys()
+        assert all(torch.equal(again[name], state[name]) for name in state)
+
+
+def test_a_data_set_that_the_start_knows_keeps_its_expert_and_head(tmp_path: Path) -> None:
+    recipe = ModelRecipe(start="vitpose-tiny", height=128, width=96)
+    first = make_network(recipe, [Conventions.load("coco"), Conventions.load("lsp")])
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.01)
+    first.save_pretrained(tmp_path)
+    recipe = ModelRecipe(start=str(tmp_path), height=128, width=96)
+    second = make_network(
+        recipe, [Conventions.load("lsp"), Conventions.load("aic"), Conventions.load("coco")]
+    )
+    pixels = torch.randn(1, 3, 128, 96)
+    for old, new in ((1, 0), (0, 2)):
+        torch.testing.assert_close(
+            second.eval()(pixels, new).heatmaps, first.eval()(pixels, old).heatmaps, rtol=1e-4, atol=1e-5
+        )
+    dense = make_network(recipe)
+    assert dense.config.num_experts == 1
+
+
+def test_an_expert_moves_with_its_own_samples_only(two_sets: dict) -> None:
+    """Steps of the optimiser, its decay and momentum included, on people of the first data set."""
+    recipe = recipe_of(two_sets)
+    network = make_network(recipe.model, recipe.datasets)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.1)
+
+    def step(index: list[int]) -> dict[str, torch.Tensor]:
+        before = {name: own.detach().clone() for name, own in network.named_parameters()}
+        labels = torch.rand(4, 5, 16, 12)
+        network(torch.randn(4, 3, 64, 48), index, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return {name: (own - before[name]).abs().max() for name, own in network.named_parameters()}
+
+    step([0, 1, 1, 0])  # so that the second expert has a momentum that could carry it on
+    for _ in range(2):
+        moved = step([0, 0, 0, 0])
+        own = [name for name in moved if ".mlp.experts.0." in name or name.startswith("head.")]
+        other = [name for name in moved if ".mlp.experts.1." in name or name.startswith("associate_heads.0.")]
+        assert own
+        assert other
+        assert all(moved[name] > 0 for name in own)
+        assert all(moved[name] == 0 for name in other)
+        assert moved["backbone.blocks.0.attn.qkv.weight"] > 0
+
+
+def test_recipes_that_cannot_be(two_sets: dict) -> None:
+    one = {key: value for key, value in two_sets["sources"][0].items() if key != "dataset"}
+    with pytest.raises(InputError, match="some sources have a dataset and some have none"):
+        recipe_of(two_sets | {"sources": [*two_sets["sources"], one]})
+    with pytest.raises(InputError, match=r"leave out model.skeleton 'lsp' and target.convention 'udp'"):
+        recipe_of(two_sets | {"model": {"skeleton": "lsp"}})
+    with pytest.raises(InputError, match=r"leave out model.skeleton 'coco' and target.convention 'msra'"):
+        recipe_of(two_sets | {"target": {"convention": "msra"}})
+    validation = [{"annotations": "a.json", "images": "a", "dataset": "four"}]
+    with pytest.raises(
+        UnknownNameError, match=r"unknown data set of the validation set .* 'four'; known: five, three"
+    ):
+        recipe_of(two_sets | {"validation": validation})
+    packs = [{"pack": "p", "dataset": source["dataset"]} for source in two_sets["sources"]]
+    with pytest.raises(InputError, match=r"loop.on_device keeps the people of one data set"):
+        recipe_of(two_sets | {"sources": packs, "loop": {"on_device": True}})
+
+
+def test_the_shipped_recipes_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    plus = read_recipe("recipes/vitpose-plus-base.toml")
+    assert [own.name for own in plus.datasets] == ["coco", "aic", "mpii", "ap10k", "apt36k", "coco-wholebody"]
+    assert [own.name for own in read_recipe("recipes/cotraining.toml").datasets] == ["coco", "lsp", "lspet"]
+
+
+# ------------------------------------------------------------------ real people
+
+
+def part_of(source: Path, target: Path, rows: slice) -> Path:
+    """Writes some of the people of a file, in boxes of a size that shows something."""
+    table = json.loads(source.read_text())
+    people = [row for row in table["annotations"] if row["num_keypoints"] >= 10 and not row.get("iscrowd")]
+    table["annotations"] = people[rows]
+    used = {row["image_id"] for row in table["annotations"]}
+    table["images"] = [image for image in table["images"] if image["id"] in used]
+    target.write_text(json.dumps(table))
+    return target
+
+
+def mean_pose(train_file: Path, images: Path, validation: Path) -> list[dict[str, Any]]:
+    """Predicts for everybody the mean place of each point in the box."""
+    people = read_annotations(train_file, images)
+    low, sides = people.boxes[:, None, :2], people.boxes[:, None, 2:] - people.boxes[:, None, :2]
+    share = np.where(people.labelled[:, :, None], (people.xy - low) / sides, np.nan)
+    mean = np.nanmean(share, axis=0)
+    rows = []
+    for row in json.loads(validation.read_text())["annotations"]:
+        points = np.array(row["bbox"][:2]) + mean * row["bbox"][2:]
+        own = {key: row[key] for key in ("image_id", "category_id", "bbox")}
+        flat = np.column_stack([points, np.ones(len(points))]).ravel().tolist()
+        rows.append(own | {"keypoints": flat, "score": 1.0})
+    return rows
+
+
+@pytest.mark.slow
+def test_each_head_beats_its_own_mean_pose(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shipped recipe on a part of the data, for two passes: minutes on an idle core."""
+    monkeypatch.chdir(ROOT)
+    sources, held_out = [], {}
+    for name, own, number in (
+        ("coco", "coco", 480),
+        ("lsp", "lsp", 480),
+        ("lspet", "recipes/datasets/lspet.toml", 480),
+    ):
+        folder = shared_data / name
+        train_file = part_of(folder / "train.json", tmp_path / f"{name}.json", slice(0, number))
+        rest = (
+            (folder / "train.json", slice(-100, None))
+            if name == "lspet"
+            else (folder / "val.json", slice(0, 100))
+        )
+        held_out[name] = part_of(rest[0], tmp_path / f"{name}-val.json", rest[1])
+        sources.append({"annotations": str(train_file), "images": str(folder / "images"), "dataset": own})
+    table = tomllib.loads((ROOT / "recipes" / "cotraining.toml").read_text())
+    loop = table["loop"] | {"epochs": 2, "workers": 0, "ema": 0.9}
+    table |= {"name": "part", "sources": sources, "validation": [], "loop": loop}
+    table["optimizer"]["warmup_steps"] = 20
+    folder = train(recipe_of(table), tmp_path / "out")
+    for name, validation in held_out.items():
+        images = shared_data / name / "images"
+        pipe = vitpose.load(folder, None, dataset=name, device="cpu")
+        options: dict[str, Any] = {"metrics": ["pck"], "thresholds": (0.2,)}
+        found = evaluate_model(pipe, validation, images, **options).numbers["pck"]["PCK@0.2"]
+        guess = mean_pose(tmp_path / f"{name}.json", images, validation)
+        baseline = evaluate_predictions(guess, validation, **options).numbers["pck"]["PCK@0.2"]
+        print(f"{name}: PCK@0.2 {found:.3f}, mean pose {baseline:.3f}")
+        assert found is not None
+        assert baseline is not None
+        assert found > baseline + 0.05
