@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from ..errors import InputError, UnknownNameError
 from ..hub import DEFAULT_MODEL
-from .job import say_while
 from .options import MODEL_PANEL, BatchSize, Dataset, Device, read_dataset
 
 if TYPE_CHECKING:
@@ -91,6 +89,7 @@ def benchmark(
     """
     from ..benchmark import Scene, take_turns
     from ..boxes import Size
+    from .job import say_while
 
     if against not in (None, *RIVALS):
         raise UnknownNameError("library to run against", against, RIVALS)
@@ -148,6 +147,7 @@ def _load_rival(scene: Scene, model: str, device: str, dataset: str | int | None
 
 
 def _print_table(entries: list[Entry], laps: list[list[Lap]], people: int, title: str) -> None:
+    import numpy as np
     from rich import box
     from rich.console import Console
     from rich.table import Table
