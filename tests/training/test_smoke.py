@@ -22,11 +22,11 @@ LEARNT = 200
 @pytest.mark.slow
 def test_two_minutes_beat_the_mean_pose(shared_data: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vitpose", "train", "recipes/smoke.toml", "--out", str(tmp_path / "run")]
-    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # beside the process that loads
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"{LEARNT} people, 750 steps" in done.stderr
-    pipe = load(str(tmp_path / "run/step-00000750"), detector=None, device="cpu")
+    assert f"{LEARNT} people, 563 steps" in done.stderr
+    pipe = load(str(tmp_path / "run/step-00000563"), detector=None, device="cpu")
     folder = shared_data / "lsp" / "images"
     learnt = first_people(shared_data / "lsp/train.json", LEARNT, tmp_path / "learnt.json")
     held_out = first_people(shared_data / "lsp/val.json", LEARNT, tmp_path / "held_out.json")

@@ -254,9 +254,8 @@ def fitting_metrics(truth: Annotations) -> list[str]:
         truth.skeleton.sigmas and truth.skeleton.name != "mpii"
     )  # which has no areas, and is measured by PCKh
     precision = ["crowdpose" if crowded else "coco"] if precise else []
-    headed = any(person.head_xywh is not None for person in truth.people)
     distances = ["pck"] if has_torso(truth.skeleton) or not precision else []
-    return precision + (["pckh"] if headed else []) + distances
+    return precision + (["pckh"] if has_head_boxes(truth.people) else []) + distances
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,7 +326,7 @@ class _Work:
             self._keep(metric, f"{title}@{threshold:g}", pck, relative, labelled, threshold=threshold)
         told = f"the length {length!r}"
         if length == "head" and not has_head_boxes(self.pairs.people):
-            told = f"the distance of {' and '.join(HEAD)}, as nobody has a box of the head"
+            told = f"the distance of {' and '.join(HEAD)}, as nobody has a box of the head (see --head-boxes)"
         self.basis[metric] = f"{int(labelled.sum())} points of {len(labelled)} people; shares of {told}"
 
     def _relative(self, length: str) -> tuple[np.ndarray, Bool[np.ndarray, " n"]]:

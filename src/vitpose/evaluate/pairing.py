@@ -133,8 +133,7 @@ def _head_lengths(people: Sequence[Person], skeleton: Skeleton) -> Float[np.ndar
             return _distances_of(HEAD, people, skeleton)
         raise InputError(
             "nobody has a box of the head, which PCKh divides by; add head_bbox, (left, top, width, height), to the "
-            "annotations, give MPII's mpii_gt_val.mat as head_boxes, or choose pck with another length "
-            "(upper_neck:head_top)"
+            "annotations, give MPII's mpii_gt_val.mat as head_boxes, or choose pck with another length"
         )
     boxes = np.array([one.head_xywh or (np.nan,) * 4 for one in people])
     lengths = head_lengths(boxes)
