@@ -271,7 +271,7 @@ class Contest:
         mixed = vitpose.VitPoseForPoseEstimation(config).eval()
         dense = vitpose.VitPoseForPoseEstimation(VitPoseConfig()).eval()
         pixels = torch.randn(self.options.people, 3, 256, 192, device=self.device)
-        networks = [InferenceNetwork(one.to(self.device)) for one in (dense, mixed.fold_expert(3))]
+        networks = [InferenceNetwork(one.to(self.device)) for one in (dense, mixed.fold_expert(0))]
 
         def forward(network: InferenceNetwork) -> None:
             with torch.inference_mode():

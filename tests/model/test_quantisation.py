@@ -95,14 +95,14 @@ def test_modules_that_keep_their_weights(folder: Path) -> None:
 def test_an_expert_is_folded_before(folder: Path, pixels: torch.Tensor) -> None:
     config = TorchAoConfig("int8_weight_only")
     pipe = vitpose.load(
-        folder, None, device="cpu", dataset_index=1, quantization_config=config,
+        folder, None, device="cpu", dataset=0, quantization_config=config,
         skeleton=vitpose.Skeleton("five", tuple("abcde")),
     )  # fmt: skip
     network = pipe.estimator.engine.network
     assert is_quantised(network)
     whole = VitPoseForPoseEstimation.from_pretrained(folder)
     with torch.inference_mode():
-        found, wanted = network(pixels), whole(pixels, 1).heatmaps
+        found, wanted = network(pixels), whole(pixels, 0).heatmaps
     assert (found - wanted).norm() < 0.03 * wanted.norm()
 
 
