@@ -100,6 +100,12 @@ def test_a_bad_video_does_not_stop_the_others() -> None:
     assert {path.name for path in Path("predictions").iterdir()} == {"good.jsonl"}
 
 
+def test_a_video_that_is_not_there_is_told_before_a_model_is_loaded() -> None:
+    result = predict("gone.mp4", "--model", "no-such-model")
+    assert result.exit_code == 1
+    assert "gone.mp4 cannot be opened: No such file or directory; check the name" in result.stderr
+
+
 def test_what_was_readable_is_kept_and_the_rest_is_told() -> None:
     data = make_video("clip.mkv", frames=30).read_bytes()
     Path("clip.mkv").write_bytes(data[: len(data) // 2])

@@ -21,6 +21,7 @@ import pytest
 import vitpose
 from vitpose.engine import check_engine, open_engine
 from vitpose.engine.metadata import KEY, Metadata
+from vitpose.engine.openvino import shared_core
 from vitpose.engine.protocol import Engine
 from vitpose.engine.tensorrt import pack, unpack
 from vitpose.errors import CheckpointError, InputError, MissingDependencyError, UnknownNameError
@@ -221,9 +222,7 @@ def with_metadata(path: Path, text: str | None) -> Path:
             onnx.helper.set_model_props(model, {KEY: text})
         onnx.save(model, path)
     elif path.suffix == ".xml":
-        core = openvino.Core()
-        core.set_property({"ENABLE_MMAP": False})
-        model = core.read_model(path)
+        model = shared_core().read_model(path)
         model.set_rt_info(text or "", [KEY])
         openvino.save_model(model, path, compress_to_fp16=False)
     else:
@@ -414,3 +413,20 @@ def test_openvino_reports_to_nobody() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+def test_signals_are_handled_after_openvino_engines_are_gone(exported: Export) -> None:
+    """Each core of OpenVINO moves the stack of signal handlers; two that go in turn leave it nowhere."""
+    code = f"""
+import faulthandler, os, signal
+from vitpose.engine import open_engine
+faulthandler.enable()  # gives handlers a stack of their own
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+first = open_engine({str(exported("openvino"))!r}, device="cpu")
+second = open_engine({str(exported("openvino"))!r}, device="cpu")
+del first
+del second
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

@@ -21,6 +21,7 @@ import vitpose
 from ..errors import InputError, UnknownNameError, VideoError, VitPoseError
 from ..pipeline import Pipeline
 from ..video.ahead import RunAhead
+from ..video.reading import is_missing
 from ..video.recording import KINDS, Recording
 from ..video.stream import PoseFrame, Stream
 from ..video.writing import VideoWriter
@@ -64,6 +65,9 @@ class VideoJob:
         """
         kinds = choose_video_kinds(self.save)
         refuse_unwritable(self.out)
+        if all(is_missing(source) for source in sources):  # told before a model is loaded for nothing
+            missing = ", ".join(sources)
+            raise VideoError(f"{missing} cannot be opened: No such file or directory; check the name")
         with say_while("loading the model"):
             pipe = vitpose.load(**self.loading)
         with stop_when_asked("the files are ended here, with what was done") as stop:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.metadata import INPUT, KEY, OUTPUT, Metadata
-from ..engine.openvino import require_unreported
+from ..engine.openvino import require_unreported, shared_core
 from ..engine.program import ENTRY
 from ..errors import require
 from ..model.pose import VitPoseForPoseEstimation
@@ -102,9 +102,7 @@ def write_openvino(network: VitPoseForPoseEstimation, metadata: Metadata, path: 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         source = Path(folder) / "source.onnx"
         write_onnx(network, metadata, source)
-        core = openvino.Core()
-        core.set_property({"ENABLE_MMAP": False})  # the source goes before the model does
-        model = core.read_model(source)
+        model = shared_core().read_model(source)
     model.set_rt_info(metadata.to_json(), [KEY])
     openvino.save_model(model, path, compress_to_fp16=False)
 

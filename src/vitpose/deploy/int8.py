@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 
 from ..crop import normalise
 from ..engine.metadata import INPUT, KEY, Metadata
-from ..engine.openvino import require_unreported
+from ..engine.openvino import require_unreported, shared_core
 from ..errors import require
 
 DECODER = "decoder/"
@@ -75,12 +75,10 @@ def quantise_openvino(path: Path, metadata: Metadata, crops: UInt8[np.ndarray, "
     openvino = require_unreported("openvino", "export", "to quantise OpenVINO's files")
     with _quiet():
         nncf = require_unreported("nncf", "export", "to quantise OpenVINO's files")
-    core = openvino.Core()
-    core.set_property({"ENABLE_MMAP": False})  # the file is replaced
     samples = nncf.Dataset(list(_batches(crops, metadata, 1)), lambda batch: batch[INPUT])
     with _quiet():
         model = nncf.quantize(
-            core.read_model(path),
+            shared_core().read_model(path),
             samples,
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(crops),

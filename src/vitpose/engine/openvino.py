@@ -6,6 +6,7 @@ Needs no torch.
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,9 +36,8 @@ class OpenVinoEngine:
     """
 
     def __init__(self, path: str | Path, device: str = "auto", dtype: str = "auto") -> None:
-        openvino = require_unreported("openvino", "openvino", f"to run {path} with engine 'openvino'")
-        core = openvino.Core()
-        core.set_property({"ENABLE_MMAP": False})  # so that the file may go once it is read
+        require_unreported("openvino", "openvino", f"to run {path} with engine 'openvino'")
+        core = shared_core()
         place = _choose_device(device, core.available_devices)
         options = {"PERFORMANCE_HINT": "LATENCY", **_precision(dtype)}
         network = _read(core, Path(path).expanduser())
@@ -76,6 +76,22 @@ def require_unreported(module: str, extra: str, purpose: str) -> ModuleType:
     finally:
         del sys.modules[sender]
         sys.modules.update(before)
+
+
+@cache
+def shared_core() -> Any:
+    """Returns the one `openvino.Core` of this process, which is never given up.
+
+    The CPU plugin of each core moves the stack on which the main thread handles signals, and takes it away with the
+    core; of several cores the wrong one may stay, and then the next signal (Ctrl-C, a child that ends) is a crash.
+    Models are read whole rather than mapped, so that their files may go.
+    """
+    import openvino
+
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": False})
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # the plugin is there from now on, before anybody else's
+    return core
 
 
 def _choose_device(device: str, available: list[str]) -> str:

@@ -154,6 +154,11 @@ def open_video(
     return SequenceReader(pictures, exact, str(source) if isinstance(source, str | PathLike) else "sequence")
 
 
+def is_missing(source: str) -> bool:
+    """Tells whether a source names a file and there is none."""
+    return _place(source)[1] and not _is_sequence(source) and not Path(source).expanduser().exists()
+
+
 def _is_sequence(source: str | PathLike[str]) -> bool:
     text = fspath(source)
     path = Path(text).expanduser()
