@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -344,3 +345,25 @@ def test_convert_writes_all_heads_or_one(original: Path, tmp_path: Path) -> None
     convert(original, tmp_path / "all", "--dataset", "mpii", "--force")
     assert not (tmp_path / "all" / "heads.safetensors").exists()
     assert vitpose.load(tmp_path / "all", None, device="cpu").estimator.skeleton.name == "mpii"
+
+
+def test_the_command_line_finds_people_and_animals(
+    original: Path, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pictures = ["ap10k/000000000004.jpg", "coco/000000197388.jpg"]
+    result = CliRunner().invoke(
+        app,
+        ["predict", *[str(shared_data / "samples" / name) for name in pictures], "--model", str(original),
+         "--dataset", "coco,ap10k", "--detector", f"onnx:{shared_data / 'detectors' / 'yolox_nano.onnx'}",
+         "--device", "cpu", "--save", "pictures,json,coco,csv"],
+        env={"COLUMNS": "250"}, catch_exceptions=False,
+    )  # fmt: skip
+    assert result.exit_code == 0
+    assert "poses in" in result.stdout
+    assert "with torch, cpu, float32;" in result.stdout
+    with Path("predictions/poses.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["dataset"] for row in rows} == {"coco", "ap10k"}
+    assert {row["label"] for row in rows if row["dataset"] == "coco"} == {"person"}
+    assert {row["category_id"] for row in json.loads(Path("predictions/coco.json").read_text())} == {1, 2}

@@ -52,9 +52,14 @@ class Estimator:
             raise InputError(f"batch_size {self.batch_size} must be a whole number from 1")
 
     @property
+    def runs_on(self) -> str:
+        """What the network runs on, for people: "torch, cpu, float32"."""
+        return self.engine.description
+
+    @property
     def description(self) -> str:
         """What runs where, for people."""
-        return f"skeleton={self.skeleton.name!r}, input={self.processor.size}, engine={self.engine.description!r}"
+        return f"skeleton={self.skeleton.name!r}, input={self.processor.size}, engine={self.runs_on!r}"
 
     def estimate(
         self,
@@ -189,6 +194,11 @@ class MixedEstimator:
                 )
         if not self.estimators:
             raise InputError("there is no data set to find; name at least one")
+
+    @property
+    def runs_on(self) -> str:
+        """See `Estimator.runs_on`; each kind is named once."""
+        return ", ".join(dict.fromkeys(own.runs_on for own in self.estimators.values()))
 
     @property
     def description(self) -> str:

@@ -55,7 +55,7 @@ def test_a_picture_gives_a_drawn_picture_and_json() -> None:
     result = predict("a.png")
     assert result.exit_code == 0, result.output
     assert re.fullmatch(
-        r"1 picture, 1 person in \d+\.\d s with torch, \w+, \w+; results in predictions\n", result.stdout
+        r"1 picture, 1 pose in \d+\.\d s with torch, \w+, \w+; results in predictions\n", result.stdout
     )
     assert result.stderr == ""
     assert written() == {"a.jpg", "poses.json"}
@@ -112,7 +112,7 @@ def test_one_bad_picture_stops_none_of_the_others() -> None:
     make_picture("pictures/zebra.jpg")
     result = predict("pictures", "missing.jpg")
     assert result.exit_code == 1
-    assert result.stdout.startswith("2 of 4 pictures, 2 people, 3 failures in ")
+    assert result.stdout.startswith("2 of 4 pictures, 2 poses, 3 failures in ")
     table = dict(line.split(None, 1) for line in result.stderr.splitlines() if len(line.split()) > 1)
     assert table["failed"].strip() == "why"
     assert table["pictures/empty.png"].startswith("is empty; ")
@@ -234,7 +234,7 @@ def test_nobody_is_not_a_failure() -> None:
     Path("boxes.json").write_text("[]")
     result = predict("a1.png", "--boxes", "boxes.json", "--save", "pictures,json,coco,csv", detector=None)
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.startswith("1 picture, 0 people in")
+    assert result.stdout.startswith("1 picture, 0 poses in")
     assert described()[0]["poses"] == []
     assert json.loads(Path("predictions/coco.json").read_text()) == []
 
@@ -344,7 +344,7 @@ def test_an_interruption_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch) -> 
     stop_after(2, KeyboardInterrupt(), monkeypatch)
     result = predict("a.png", "b.png", "c.png", "--save", "pictures,json,coco,csv")
     assert result.exit_code == 130
-    assert result.stdout.startswith("2 of 3 pictures, 2 people in ")
+    assert result.stdout.startswith("2 of 3 pictures, 2 poses in ")
     assert result.stderr == "error: interrupted\n"
     assert [entry["picture"] for entry in described()] == ["a.png", "b.png"]
     assert "c.jpg" not in written()
@@ -377,7 +377,7 @@ def test_the_program_itself() -> None:
     command = [sys.executable, "-m", "vitpose", "predict", "--detector", "whole-picture", "--", "-a.png"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "1 picture, 1 person" in done.stdout
+    assert "1 picture, 1 pose" in done.stdout
     assert done.stderr == ""
     assert written() == {"-a.jpg", "poses.json"}
 

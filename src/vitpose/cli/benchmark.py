@@ -126,7 +126,7 @@ def _load(scene: Scene, loading: dict[str, Any]) -> Entry:
     with MemoryWatch() as memory:
         pipe = load(detector=None, **loading)
         run_vitpose(pipe, scene)
-    name = f"{loading['model']}\n{pipe.estimator.engine.description}"
+    name = f"{loading['model']}\n{pipe.estimator.runs_on}"
     return Entry(name, lambda: run_vitpose(pipe, scene), memory.peak_bytes)
 
 

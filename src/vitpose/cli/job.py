@@ -117,11 +117,10 @@ class Job:
 
     def _print_summary(self, writer: Writer, wanted: int, seconds: float, pipe: Pipeline) -> None:
         done = "" if writer.pictures == wanted else f"{writer.pictures} of "
-        counts = [done + counted(wanted, "picture"), counted(writer.people, "person", "people")]
+        counts = [done + counted(wanted, "picture"), counted(writer.poses, "pose")]
         if self.failures:
             counts.append(counted(len(self.failures), "failure"))
-        engine = pipe.estimator.engine.description
-        line = f"{', '.join(counts)} in {seconds:.1f} s with {engine}; results in {self.out}"
+        line = f"{', '.join(counts)} in {seconds:.1f} s with {pipe.estimator.runs_on}; results in {self.out}"
         style = "yellow" if done or self.failures else "green"
         Console(highlight=False).print(Text(line, style=style), soft_wrap=True)
 

@@ -61,7 +61,7 @@ class ManyJob:
     def _say(self, progress: Progress, seconds: float) -> None:
         done = "" if progress.complete else f"{progress.done} of "
         counts = [done + counted(progress.pictures, "picture")]
-        counts.append(f"{counted(progress.people, 'person', 'people')} found")
+        counts.append(f"{counted(progress.people, 'pose')} found")
         if progress.failed:
             counts.append(f"{counted(progress.failed, 'failure')} listed in {failures_of(self.out)}")
         line = f"{', '.join(counts)} in {seconds:.1f} s; results in {self.out}"

@@ -36,6 +36,7 @@ _COLUMNS = (
     "picture", "person", "left", "top", "right", "bottom", "box_score", "pose_score",
     "keypoint", "x", "y", "score",
 )  # fmt: skip
+_KIND_COLUMNS = ("dataset", "label")  # of people and animals, after the first two
 
 
 def choose_kinds(text: str) -> frozenset[str]:
@@ -153,8 +154,8 @@ class Writer:
         return len(self._rows)
 
     @property
-    def people(self) -> int:
-        """How many people were found in them."""
+    def poses(self) -> int:
+        """How many poses were found in them."""
         return sum(len(row.poses) for row in self._rows)
 
     def add(self, index: int, prediction: Prediction) -> None:
@@ -206,10 +207,19 @@ class Writer:
             path.open("w", encoding="utf-8", errors=_NO_UNICODE, newline="") as file,
         ):
             table = csv.writer(file)
-            table.writerow(_COLUMNS)
+            kind = _KIND_COLUMNS if any(isinstance(row.poses, MixedPoses) for row in self._rows) else ()
+            table.writerow((*_COLUMNS[:2], *kind, *_COLUMNS[2:]))
             for row in self._rows:
                 for person, pose in enumerate(row.poses.to_dict()["poses"]):
-                    shared = (row.picture, person, *pose["box_xyxy"], pose["box_score"], pose["score"])
+                    kinds = [pose[column] for column in kind]
+                    shared = (
+                        row.picture,
+                        person,
+                        *kinds,
+                        *pose["box_xyxy"],
+                        pose["box_score"],
+                        pose["score"],
+                    )
                     points = pose["keypoints"].items()
                     table.writerows((*shared, name, *point.values()) for name, point in points)
 

@@ -96,7 +96,7 @@ def evaluate_model(
         advance=advance,
     )
     settings = {
-        "model": pipeline.estimator.engine.description,
+        "model": pipeline.estimator.runs_on,
         "annotations": str(annotations),
         "images": str(images),
         "boxes": "given" if boxes is None else str(boxes),
