@@ -160,10 +160,10 @@ def test_many_pictures_in_one_table() -> None:
     result = predict(*arguments)
     assert result.exit_code == 1
     assert result.stdout.startswith(
-        "6 pictures, 5 people found, 1 failure listed in all-failures.parquet in "
+        "6 pictures, 5 poses found, 1 failure listed in all-failures.parquet in "
     )
     assert result.stderr == ""
-    assert predict(*arguments).stdout.startswith("6 pictures, 0 people found in ")
+    assert predict(*arguments).stdout.startswith("6 pictures, 0 poses found in ")
     assert len(list(Path("all.parquet").glob("part-*"))) == 3
 
 

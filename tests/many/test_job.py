@@ -260,7 +260,7 @@ def test_a_stopped_command_finishes_what_is_in_flight_and_says_how_to_go_on(
     assert errors.strip() == "stopping: the shards in flight are finished first; again to stop at once"
     first, second = output.splitlines()
     done = len(list(out.glob("part-*"))) * 2
-    assert first.startswith(f"{done} of 60 pictures, {done} people found in ")
+    assert first.startswith(f"{done} of 60 pictures, {done} poses found in ")
     assert (
         second
         == f"go on with: vitpose {' '.join(command(pictures, out)[3:5])} --out '{out}' --detector "
@@ -295,7 +295,7 @@ def test_ray_gives_the_same_though_a_worker_is_killed(tmp_path: Path) -> None:
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 1, errors
     assert done < 15, "the worker was killed too late to matter"
-    assert "30 pictures, 28 people found, 2 failures listed in " in output  # Ray says things of its own
+    assert "30 pictures, 28 poses found, 2 failures listed in " in output  # Ray says things of its own
     assert rows(out) == rows(tmp_path / "whole.parquet")
     assert rows(tmp_path / "ray-failures.parquet") == rows(tmp_path / "whole-failures.parquet")
 
