@@ -20,6 +20,9 @@ BOX_PADDING = 1.25
 
 WARPS = ("udp", "plain")
 
+_LONGEST_SIDE = 32_767
+"""Pixels of a picture's side that OpenCV's warp can address."""
+
 
 @dataclass(frozen=True, eq=False)
 class Warp:
@@ -104,8 +107,10 @@ class Warp:
         """
         crops = np.empty((len(self), self.size.height, self.size.width, 3), np.uint8) if out is None else out
         for crop, matrix in zip(crops, self.matrices(self.size), strict=True):
-            part, matrix = _covered_part(image, matrix, self.size)
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            part = image
+            if max(image.shape) > _LONGEST_SIDE:
+                part, matrix = _covered_part(image, matrix, self.size)
             cv2.warpAffine(part, matrix, (self.size.width, self.size.height), dst=crop, flags=flags)
         return crops
 
@@ -142,7 +147,7 @@ def _transform(matrices: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _covered_part(image: np.ndarray, matrix: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts out the part of a picture under a crop: OpenCV addresses no more than 32,767 pixels a side."""
+    """Cuts out the part of a picture under a crop."""
     corners = np.array([[[0, 0], [size.width, 0], [0, size.height], [size.width, size.height]]], np.float64)
     reached = np.clip(_transform(matrix[None], corners)[0], -1e9, 1e9)  # beyond any picture, within integers
     low = np.clip(np.floor(reached.min(axis=0)).astype(int) - 1, 0, [image.shape[1] - 1, image.shape[0] - 1])

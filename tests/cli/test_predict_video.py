@@ -159,9 +159,7 @@ def test_many_pictures_in_one_table() -> None:
     arguments = ["in", "--out", "all.parquet", "--workers", "0", "--shard-size", "2"]
     result = predict(*arguments)
     assert result.exit_code == 1
-    assert result.stdout.startswith(
-        "6 pictures, 5 poses found, 1 failure listed in all-failures.parquet in "
-    )
+    assert result.stdout.startswith("6 pictures, 5 poses found, 1 failure listed in all-failures.parquet in ")
     assert result.stderr == ""
     assert predict(*arguments).stdout.startswith("6 pictures, 0 poses found in ")
     assert len(list(Path("all.parquet").glob("part-*"))) == 3

@@ -117,11 +117,15 @@ def test_time_that_runs_out_stops_cleanly_and_can_be_resumed(recipe: Recipe, tmp
     assert train(recipe, tmp_path).name == "step-00000010"
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("strategy", "optimizer"),
+    [("ddp", "adamw"), ("ddp", "muon"), pytest.param("fsdp", "adamw", marks=pytest.mark.slow)],
+)
 def test_two_processes_are_one_with_the_double_batch(
-    table: dict, toml_of: Callable, tmp_path: Path, strategy: str
+    table: dict, toml_of: Callable, tmp_path: Path, strategy: str, optimizer: str
 ) -> None:
     """The two are stopped once, and resumed: of FSDP only weights that are split over processes can be loaded."""
+    table["optimizer"] = {**table.get("optimizer", {}), "kind": optimizer}
     table["model"]["drop_path"] = 0.0
     table["loop"]["epochs"] = 0.6  # three steps of eight
     loop = {**table["loop"], "batch_size": 4, "devices": 2, "strategy": strategy}

@@ -2,16 +2,19 @@
 
 After K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024). PyTorch's own
 works in bfloat16, which many CPUs lack, and one matrix at a time; here all matrices of a shape go together, in
-their own precision. Knows no network.
+their own precision, and several processes share them. Knows no network.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -43,48 +46,74 @@ class Muon(torch.optim.AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            if group.get("orthogonal"):
-                self._step_matrices(group)
+        self._step_matrices([group for group in self.param_groups if group.get("orthogonal")])
         super().step()
         return loss
 
-    def _step_matrices(self, group: dict[str, Any]) -> None:
-        pieces: defaultdict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for matrix in group["params"]:
-            if matrix.grad is None:
-                continue
-            state = self.state[matrix]
-            if not state:
-                state["momentum"] = torch.zeros_like(matrix)
-                state["step"] = torch.tensor(0.0)  # AdamW wants one when it reads a state
-            mean = state["momentum"]
-            mean.lerp_(matrix.grad, 1 - self.momentum)
-            ahead = matrix.grad.lerp(mean, self.momentum)
-            matrix.grad = None  # AdamW, whose step follows, passes over what has no gradient
-            parts = group.get("split", 1)
-            for piece, direction in zip(matrix.chunk(parts), ahead.chunk(parts), strict=True):
-                pieces[piece.shape].append((piece, direction))
-        for (height, width), pairs in pieces.items():
-            # A tall matrix moves its outputs as far as a square one would.
-            rate = group["lr"] * max(1.0, height / width) ** 0.5
-            turned = orthogonalise(torch.stack([direction for _, direction in pairs]))
-            for (piece, _), direction in zip(pairs, turned, strict=True):
-                piece.mul_(1 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=rate)
+    def _step_matrices(self, groups: list[dict[str, Any]]) -> None:
+        moves: defaultdict[tuple[int, ...], list[_Move]] = defaultdict(list)
+        for group in groups:
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                ahead = self._look_ahead(matrix)
+                matrix.grad = None  # AdamW, whose step follows, passes over what has no gradient
+                parts = group.get("split", 1)
+                for piece, direction in zip(matrix.chunk(parts), ahead.chunk(parts), strict=True):
+                    tall = piece.shape[0] > piece.shape[1]
+                    own = _Move(*((piece.mT, direction.mT) if tall else (piece, direction)), tall, group)
+                    moves[tuple(own.direction.shape)].append(own)
+        for own in moves.values():
+            for move, turned in zip(own, _share_work([move.direction for move in own]), strict=True):
+                move.take(turned)
+
+    def _look_ahead(self, matrix: Tensor) -> Tensor:
+        """Returns the gradient with Nesterov's momentum."""
+        state = self.state[matrix]
+        if not state:
+            state["momentum"] = torch.zeros_like(matrix)
+            state["step"] = torch.tensor(0.0)  # AdamW wants one when it reads a state
+        mean = state["momentum"].lerp_(matrix.grad, 1 - self.momentum)
+        return matrix.grad.lerp(mean, self.momentum)
+
+
+class _Move(NamedTuple):
+    """A matrix, or a part of one, no higher than wide, and where it shall go."""
+
+    matrix: Tensor
+    direction: Tensor
+    tall: bool
+    group: dict[str, Any]
+
+    def take(self, turned: Tensor) -> None:
+        """Moves along the direction turned orthogonal. A tall matrix moves its outputs as far as a square one."""
+        rate, (low, long) = self.group["lr"], self.matrix.shape
+        self.matrix.mul_(1 - rate * self.group["weight_decay"])
+        self.matrix.sub_(turned, alpha=rate * ((long / low) ** 0.5 if self.tall else 1.0))
+
+
+def _share_work(directions: list[Tensor]) -> Tensor:
+    """Turns directions of one shape orthogonal, n h w; of several processes each does its share for all."""
+    together = torch.stack(directions)
+    if not (dist.is_available() and dist.is_initialized()):
+        return orthogonalise(together)
+    share = math.ceil(len(together) / dist.get_world_size())
+    padded = F.pad(together, (0, 0, 0, 0, 0, share * dist.get_world_size() - len(together)))
+    own = orthogonalise(padded[share * dist.get_rank() :][:share])
+    dist.all_gather_into_tensor(padded, own.contiguous())
+    return padded[: len(together)]
 
 
 def orthogonalise(matrices: Float[Tensor, "n h w"], steps: int = 5) -> Float[Tensor, "n h w"]:
     """Returns matrices with the same singular vectors whose singular values are roughly one.
 
     Args:
-        matrices: Any matrices; zero stays zero.
+        matrices: Any matrices, fastest if no higher than wide; zero stays zero.
         steps: Newton-Schulz steps.
     """
     a, b, c = QUINTIC
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp_min(1e-12)
     for _ in range(steps):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x.mT if tall else x
+    return x
