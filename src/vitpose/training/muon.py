@@ -99,8 +99,8 @@ def _share_work(directions: list[Tensor]) -> Tensor:
         return orthogonalise(together)
     share = math.ceil(len(together) / dist.get_world_size())
     padded = F.pad(together, (0, 0, 0, 0, 0, share * dist.get_world_size() - len(together)))
-    own = orthogonalise(padded[share * dist.get_rank() :][:share])
-    dist.all_gather_into_tensor(padded, own.contiguous())
+    shares = list(padded.split(share))
+    dist.all_gather(shares, orthogonalise(shares[dist.get_rank()]))  # into the parts of `padded`
     return padded[: len(together)]
 
 
