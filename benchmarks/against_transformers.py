@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib.util
 import os
 import platform
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -158,10 +160,26 @@ class Contest:
                 f"picture to keypoints, {people}, {auto}", self.pipe(auto), self.scene, Goal(6.5, 8)
             )
             self.whole_way(f"one person, one picture, {auto}", self.pipe(auto), single, Goal(4, 6))
+        if self.device.type == "cpu":
+            self.other_engines(single)
         self.parts(plain)
         self.forward()
         self.int8()
         self.experts()
+
+    def other_engines(self, single: Scene) -> None:
+        """The same weights in float32, run by what else the package runs them with."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.network.save_pretrained(folder)
+            self.processor.save_pretrained(folder)
+            for engine in ("openvino", "onnxruntime"):
+                if importlib.util.find_spec(engine) is None:
+                    print_missing(f"picture to keypoints, {engine}", "it is not installed")
+                    continue
+                pipe = vitpose.load(folder, detector=None, engine=engine, device="cpu", dtype="float32")
+                people = f"{self.options.people} people"
+                self.whole_way(f"picture to keypoints, {people}, {engine}", pipe, self.scene, Goal(1.5, 1.7))
+                self.whole_way(f"one person, one picture, {engine}", pipe, single, Goal(4, 6))
 
     def parts(self, pipe: Pipeline) -> None:
         """What happens before and after the network, through the same seam on both sides."""
@@ -262,7 +280,7 @@ class Contest:
             print_missing(what, "give --int8 FILE, made with 'vitpose export --int8'")
         else:
             pipe = vitpose.load(self.options.int8, detector=None)
-            self.whole_way(f"{what}, {pipe.estimator.engine.description}", pipe, self.scene, Goal(8, 12))
+            self.whole_way(f"{what}, {pipe.estimator.runs_on}", pipe, self.scene, Goal(8, 12))
 
     def experts(self) -> None:
         """A chosen expert of ViTPose++-B, folded, beside the dense network of this package; both random."""

@@ -202,6 +202,18 @@ def test_a_shard_without_people_is_a_table_without_rows(tmp_path: Path) -> None:
     assert table_of(Worker.load(LOADING, {}).run(shard).poses).num_columns > 50
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_workers_share_the_cores(engine: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("vitpose.threads._limit", 0)  # put back afterwards
+    worker = Worker.load({**LOADING, "model": checkpoint, "engine": engine}, {}, workers=2)
+    runner = worker._pipe.estimator.engine
+    if engine == "onnxruntime":
+        assert runner._session.get_session_options().intra_op_num_threads == 1
+    else:
+        assert runner._compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
 def finish(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ..errors import CheckpointError, InputError, UnknownNameError, require
+from ..threads import thread_limit
 from .metadata import INPUT, KEY, OUTPUT, Metadata, no_maps
 
 _TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -40,6 +41,8 @@ class OpenVinoEngine:
         core = shared_core()
         place = _choose_device(device, core.available_devices)
         options = {"PERFORMANCE_HINT": "LATENCY", **_precision(dtype)}
+        if thread_limit():
+            options["INFERENCE_NUM_THREADS"] = str(thread_limit())
         network = _read(core, Path(path).expanduser())
         self.metadata = Metadata.from_json(_text_in(network), path)
         self._shape = self.metadata.check_shapes(

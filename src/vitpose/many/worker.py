@@ -13,6 +13,7 @@ from ..errors import VitPoseError, require
 from ..pipeline import Pipeline, Prediction
 from ..poses import Poses
 from ..tables import PoseRows
+from ..threads import limit_threads
 from .place import is_remote, read_remote
 from .plan import Shard
 
@@ -63,7 +64,10 @@ class Worker:
 
         from ..loading import load
 
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // max(workers, 1))))
+        if workers > 1:
+            share = max(1, (os.cpu_count() or 1) // workers)
+            limit_threads(share)
+            torch.set_num_threads(min(torch.get_num_threads(), share))
         return cls(load(**loading), running)
 
     def run(self, shard: Shard) -> ShardResult:

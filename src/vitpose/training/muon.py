@@ -56,25 +56,25 @@ class Muon(torch.optim.AdamW):
             for matrix in group["params"]:
                 if matrix.grad is None:
                     continue
-                ahead = self._look_ahead(matrix)
+                ahead = self._look_ahead(matrix, matrix.grad)
                 matrix.grad = None  # AdamW, whose step follows, passes over what has no gradient
                 parts = group.get("split", 1)
                 for piece, direction in zip(matrix.chunk(parts), ahead.chunk(parts), strict=True):
                     tall = piece.shape[0] > piece.shape[1]
                     own = _Move(*((piece.mT, direction.mT) if tall else (piece, direction)), tall, group)
                     moves[tuple(own.direction.shape)].append(own)
-        for own in moves.values():
-            for move, turned in zip(own, _share_work([move.direction for move in own]), strict=True):
+        for alike in moves.values():
+            for move, turned in zip(alike, _share_work([move.direction for move in alike]), strict=True):
                 move.take(turned)
 
-    def _look_ahead(self, matrix: Tensor) -> Tensor:
+    def _look_ahead(self, matrix: Tensor, gradient: Tensor) -> Tensor:
         """Returns the gradient with Nesterov's momentum."""
         state = self.state[matrix]
         if not state:
             state["momentum"] = torch.zeros_like(matrix)
             state["step"] = torch.tensor(0.0)  # AdamW wants one when it reads a state
-        mean = state["momentum"].lerp_(matrix.grad, 1 - self.momentum)
-        return matrix.grad.lerp(mean, self.momentum)
+        mean = state["momentum"].lerp_(gradient, 1 - self.momentum)
+        return gradient.lerp(mean, self.momentum)
 
 
 class _Move(NamedTuple):
