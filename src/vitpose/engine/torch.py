@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..model.fold import InferenceNetwork
 from ..model.pose import VitPoseForPoseEstimation
+from .side_by_side import SideBySide
 
 _BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")
 """What processors call them: AMD and Intel, Intel's tiles, ARM."""
@@ -84,6 +85,8 @@ class TorchEngine:
         self.network: Any = InferenceNetwork(model, in_place=False if compiled else None)
         if compiled:
             self.network = compile_network(self.network, self.device)
+        elif self.device.type == "cpu":
+            self.network = SideBySide(self.network)
         words = ["torch", str(self.device), str(self.dtype).removeprefix("torch."), "compiled" * compiled]
         self.description = ", ".join(filter(None, words))
 

@@ -1,0 +1,65 @@
+"""Crops side by side on a CPU: a thread a core, each with crops of its own.
+
+Threads that share one product wait for each other after every layer; threads with crops of their own do not.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+CROPS_AT_ONCE = 2
+"""Crops that go through the network together in each thread: as fast as more of them, in less memory."""
+
+
+class SideBySide:
+    """A network for a CPU that deals its crops out to as many threads as torch may use.
+
+    What is left of a batch that cannot be dealt out evenly is run by all threads together.
+
+    Args:
+        network: Crops in, maps out; safe to run in several threads at a time.
+    """
+
+    def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
+        self.network = network
+
+    def __call__(self, pixels: Float[Tensor, "n 3 hc wc"]) -> Float[Tensor, "n k hm wm"]:
+        """Returns what the network returns."""
+        threads = torch.get_num_threads()
+        dealt = len(pixels) - len(pixels) % threads
+        if threads == 1 or not dealt:
+            return self.network(pixels)
+        maps = list(_workers(threads, os.getpid()).map(self._run, pixels[:dealt].chunk(threads)))
+        if dealt < len(pixels):
+            maps.append(self.network(pixels[dealt:]))
+        return torch.cat(maps)
+
+    @torch.inference_mode()
+    def _run(self, pixels: Float[Tensor, "n 3 hc wc"]) -> Float[Tensor, "n k hm wm"]:
+        return torch.cat([self.network(part) for part in pixels.split(CROPS_AT_ONCE)])
+
+
+@cache
+def _workers(count: int, process: int) -> ThreadPoolExecutor:
+    """Returns threads in which torch computes with one thread each; a forked process needs its own."""
+    ready = threading.Barrier(count + 1)
+
+    def begin() -> None:
+        torch.get_num_threads()  # a thread's number is set when it is first needed, over what was set before
+        torch.set_num_threads(1)  # of this thread, and of threads that begin later
+        ready.wait()
+
+    pool = ThreadPoolExecutor(count, "vitpose-crops", initializer=begin)
+    for _ in range(count):
+        pool.submit(int)  # begins one thread each, since none of them is free before all are there
+    ready.wait()
+    torch.set_num_threads(count)  # what threads that begin later had before
+    return pool
