@@ -42,7 +42,7 @@ def test_exactly_what_is_asked_for_is_written(kinds: tuple[str, ...], tmp_path: 
     with Writer(out, choose_kinds(", ".join(kinds)), sources, 0.3) as writer:
         for index, source in enumerate(sources):
             writer.add(index, prediction_of(source))
-    assert (writer.pictures, writer.people) == (2, 4)
+    assert (writer.pictures, writer.poses) == (2, 4)
     assert {path.name for path in out.iterdir()} == set().union(*(FILES[kind] for kind in kinds))
     if "json" in kinds:
         entries = json.loads((out / "poses.json").read_text())

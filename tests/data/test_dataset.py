@@ -83,6 +83,7 @@ def test_passes_differ_and_repeat(people: Annotations) -> None:
     assert not torch.equal(first[2, 5]["pixels"], other[2, 5]["pixels"])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores, here and there
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_number_of_workers_changes_nothing(people: Annotations, tmp_path: Path, packed: bool) -> None:
     source = people

@@ -98,7 +98,7 @@ def test_an_expert_is_folded_before(folder: Path, pixels: torch.Tensor) -> None:
         folder, None, device="cpu", dataset=0, quantization_config=config,
         skeleton=vitpose.Skeleton("five", tuple("abcde")),
     )  # fmt: skip
-    network = pipe.estimator.engine.network
+    network = pipe.estimator.engine.network.network  # inside what deals the crops out
     assert is_quantised(network)
     whole = VitPoseForPoseEstimation.from_pretrained(folder)
     with torch.inference_mode():
