@@ -71,12 +71,12 @@ def test_transformers_finds_the_same_with_its_own_decoding(pipe: Pipeline, scene
 
 
 def test_distances_are_those_in_the_crops(pipe: Pipeline) -> None:
-    """A box of 40x80 px makes a crop of 75x100 px, here sampled at 96x128: 1.28 cells a pixel."""
+    """A box of 40x80 px makes a crop of 75x100 px, here sampled at 192x256: 2.56 cells a pixel."""
     scene = Scene(np.zeros((100, 100, 3), np.uint8), np.array([[10, 10, 50, 90]], np.float32))
     points = np.zeros((1, 17, 2), np.float32)
     assert crop_distance(
         points, points + np.float32([3, 4]), scene, pipe.estimator.processor
-    ) == pytest.approx(5 * 1.28)
+    ) == pytest.approx(5 * 2.56)
 
 
 def test_everybody_has_a_turn_in_every_round() -> None:

@@ -426,7 +426,7 @@ def test_an_expert_and_an_original_file_are_loaded(tmp_path: Path) -> None:
 def test_a_folder_with_the_network_alone_is_loaded(tmp_path: Path) -> None:
     vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny").save_pretrained(tmp_path)
     pipe = vitpose.load(tmp_path, detector=None, device="cpu", batch_size=5)
-    assert pipe.estimator.processor.size == Size(width=96, height=128)
+    assert pipe.estimator.processor.size == Size(width=192, height=256)
     assert pipe.estimator.batch_size == 5
 
 

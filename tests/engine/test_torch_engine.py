@@ -128,7 +128,7 @@ def test_a_device_that_gives_nan_is_told(
     model: VitPoseForPoseEstimation, processor: VitPoseImageProcessor, image: np.ndarray
 ) -> None:
     engine = DeviceEngine(model, *processor.scale_and_offset)
-    engine.network = lambda pixels: torch.full((len(pixels), 17, 32, 24), torch.nan)
+    engine.network = lambda pixels: torch.full((len(pixels), 17, 64, 48), torch.nan)
     with pytest.raises(InputError, match="hold NaN or infinity; the weights or the precision"):
         Estimator(engine, processor, model.config.skeleton).estimate([image], [Detections.of_boxes(BOXES)])
 

@@ -60,7 +60,7 @@ def test_saved_network_comes_back_the_same(
 @torch.no_grad()
 def test_network_inside_the_package_loads_and_knows_its_points() -> None:
     model = load("vitpose-tiny")
-    assert model(torch.zeros(1, 3, 128, 96)).heatmaps.shape == (1, 17, 32, 24)
+    assert model(torch.zeros(1, 3, 256, 192)).heatmaps.shape == (1, 17, 64, 48)
     assert model.config.id2label[0] == "nose"
     assert model.dtype is torch.float32
 

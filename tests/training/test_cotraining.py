@@ -111,7 +111,7 @@ def test_a_joint_dataset_counts_through_its_parts(arrows: Path) -> None:
 
 
 def test_experts_begin_as_copies_of_the_dense_rows(caplog: pytest.LogCaptureFixture) -> None:
-    recipe = ModelRecipe(start="vitpose-tiny", height=128, width=96)
+    recipe = ModelRecipe(start="vitpose-tiny")
     datasets = [Conventions.load("coco"), Conventions.load("lsp"), Conventions.load("ap10k")]
     with caplog.at_level(logging.WARNING):
         network = make_network(recipe, datasets)
@@ -128,7 +128,7 @@ def test_experts_begin_as_copies_of_the_dense_rows(caplog: pytest.LogCaptureFixt
     for row, name in enumerate(datasets[1].skeleton.keypoints):
         same = name in names and torch.equal(last[row], donor["head.final_layer.weight"][names[name]])
         assert same == (name in names)
-    pixels = torch.randn(2, 3, 128, 96)
+    pixels = torch.randn(2, 3, 256, 192)
     whole = vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny")
     torch.testing.assert_close(
         network.eval()(pixels, 0).heatmaps, whole(pixels).heatmaps, rtol=1e-4, atol=1e-5
