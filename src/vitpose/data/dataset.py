@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch.utils.data import Dataset, Sampler
 
 from ..boxes import Size
@@ -81,10 +81,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         turn, index = key if isinstance(key, tuple) else (0, key)
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} of a dataset of {len(self)} people")
-        source = int(np.searchsorted(self._starts, index, side="right")) - 1
-        row = int(index - self._starts[source])
+        source, row = _place_of(index, self._starts)
         person = self.sources[source].select(slice(row, row + 1))
         view = self.look_at(person, turn, int(index))
         targets, weights = targets_of(person, view, self.sigma, self.joint_weights, self.unbiased)
@@ -172,14 +169,20 @@ class JointDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         turn, index = key if isinstance(key, tuple) else (0, key)
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} of a dataset of {len(self)} people")
-        number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        sample = self.parts[number][turn, int(index - self._starts[number])]
+        number, row = _place_of(index, self._starts)
+        sample = self.parts[number][turn, row]
         missing = self.most - len(sample["weights"])
         sample["targets"] = F.pad(sample["targets"], (0, 0, 0, 0, 0, missing))
         sample["weights"] = F.pad(sample["weights"], (0, missing))
         return sample | {"dataset": number, "meta": sample["meta"] | {"index": int(index)}}
+
+
+def _place_of(index: int, starts: Int[np.ndarray, " s"]) -> tuple[int, int]:
+    """Returns the part, and the place in it, of an index that counts through parts which begin at `starts`."""
+    if not 0 <= index < starts[-1]:
+        raise IndexError(f"index {index} of a dataset of {starts[-1]} people")
+    part = int(np.searchsorted(starts, index, side="right")) - 1
+    return part, int(index - starts[part])
 
 
 class MixSampler(Sampler[tuple[int, int]]):

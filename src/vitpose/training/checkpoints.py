@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, require
 from ..files import remove_folder, replace_folder, write_json
 from .recipe import Recipe
-from .validation import Validator
 
 require("lightning", "train", "for training")
 import lightning as L  # noqa: E402
 
 if TYPE_CHECKING:
     from .loop import PoseModule
+    from .validation import Validator
 
 STATE_FILE = "trainer.ckpt"
 RECIPE_FILE = "recipe.json"

@@ -21,6 +21,7 @@ from ..evaluate.evaluation import evaluate_model
 from ..files import replace_folder, write_json
 from ..loading import load
 from ..skeleton import Skeleton
+from .checkpoints import step_of
 from .recipe import Recipe, Validation
 
 require("lightning", "train", "for training")
@@ -58,7 +59,7 @@ class Validator:
     @rank_zero_only
     def catch_up(self, checkpoint: Path | None) -> None:
         """Measures a checkpoint that should be measured and is not; keeps it if it is the best."""
-        if checkpoint is None or not self.is_due(step := int(checkpoint.name.removeprefix("step-"))):
+        if checkpoint is None or not self.is_due(step := step_of(checkpoint)):
             return
         if not (checkpoint / NUMBERS_FILE).is_file():
             self._note(checkpoint, step)
