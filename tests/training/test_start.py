@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from vitpose.errors import CheckpointError
 from vitpose.model.config import VitPoseConfig
@@ -61,9 +63,54 @@ def test_a_file_without_the_last_norm_will_do_and_one_of_another_size_not(tmp_pa
     torch.save(plain_vit(last_norm=False), tmp_path / "mae.pth")
     assert make_network(replace(RECIPE, start=str(tmp_path / "mae.pth")))
     with pytest.raises(
-        CheckpointError, match=r"cannot start this network: .*of other shapes .*choose the size"
+        CheckpointError, match=r"cannot start this network: .*of other shapes .*its size as model.size"
     ):
         make_network(replace(RECIPE, start=str(tmp_path / "mae.pth"), size="small"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"blocks.0.ls1.gamma": torch.ones(192)}, "not known here.*blocks.0.ls1.gamma"),
+        ({"reg_token": torch.ones(1, 4, 192)}, "not known here.*reg_token"),
+        ({"pos_embed": torch.ones(1, 16, 192)}, "has 16 position embeddings.*one class token and a square"),
+        ({"patch_embed.proj.weight": torch.ones(192, 3, 8, 8)}, "of other shapes.*patch_embed"),
+        ({"blocks.12.norm1.weight": torch.ones(192)}, "not known here.*blocks.12"),
+    ],
+)
+def test_another_kind_of_network_is_refused(tmp_path: Path, changed: dict, said: str) -> None:
+    torch.save(plain_vit() | changed, tmp_path / "vit.pth")
+    with pytest.raises(CheckpointError, match=said):
+        make_network(replace(RECIPE, start=str(tmp_path / "vit.pth")))
+
+
+def test_a_folder_of_timm_starts_the_backbone(tmp_path: Path) -> None:
+    state = plain_vit()
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_tiny_patch16_64"}))
+    network = make_network(replace(RECIPE, start=str(tmp_path), layers=2))
+    torch.testing.assert_close(network.backbone.blocks[1].attn.qkv.weight, state["blocks.1.attn.qkv.weight"])
+    assert len(network.backbone.blocks) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [((64, 32), (32, 16)), ((48, 64), (64, 48)), ((64, 48), (128, 96)), ((64, 48), (64, 64))],
+)
+def test_positions_keep_their_places_in_a_crop_of_another_size(
+    tmp_path: Path, old: tuple[int, int], new: tuple[int, int]
+) -> None:
+    donor = make_network(replace(RECIPE, height=old[0], width=old[1], layers=1))
+    rows, columns = donor.backbone.config.grid_size
+    places = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"))
+    donor.backbone.pos_embed.data[0, 1:, :2] = places.flatten(1).T.float()
+    donor.save_pretrained(tmp_path)
+    network = make_network(replace(RECIPE, start=str(tmp_path), height=new[0], width=new[1]))
+    found = network.backbone.pos_embed[0, 1:, :2].T.unflatten(1, network.backbone.config.grid_size)
+    torch.testing.assert_close(found[0], found[0, :, :1].expand_as(found[0]))
+    torch.testing.assert_close(found[1], found[1, :1].expand_as(found[1]))
+    assert (found[0].diff(dim=0) > 0).all()
+    assert (found[1].diff(dim=1) > 0).all()
 
 
 def test_a_checkpoint_of_other_points_keeps_all_but_the_last_layer(caplog: pytest.LogCaptureFixture) -> None:

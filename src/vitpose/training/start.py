@@ -6,6 +6,7 @@ Owns what happens to weights that do not fit. Knows no data.
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,9 +20,18 @@ from torch import Tensor
 
 from ..conventions import Conventions
 from ..errors import CheckpointError
+from ..hub import find_file, read_json
 from ..layout import place_name
 from ..model.backbone import VitPoseBackbone
-from ..model.checkpoint import OTHER_HEADS, Checkpoint, read_checkpoint, read_pickle, read_safetensors
+from ..model.checkpoint import (
+    OTHER_HEADS,
+    WEIGHTS_FILE,
+    Checkpoint,
+    is_original,
+    read_checkpoint,
+    read_pickle,
+    read_safetensors,
+)
 from ..model.config import VitPoseConfig
 from ..model.experts import unfold_state
 from ..model.pose import VitPoseForPoseEstimation
@@ -48,8 +58,12 @@ def make_network(recipe: ModelRecipe, datasets: Sequence[Conventions] = ()) -> V
         return _ready(VitPoseForPoseEstimation(_config(recipe, datasets)), recipe)
     plain = _plain_vit(recipe.start)
     if plain is not None:
+        grid = _square_grid(plain, recipe.start)
         network = VitPoseForPoseEstimation(_config(recipe, datasets))
-        return _ready(_filled(network, _unfolded(plain, network), recipe.start, needed="backbone."), recipe)
+        state = _unfolded(plain, network)
+        if recipe.layers:
+            state = _with_blocks(state, recipe.layers)
+        return _ready(_filled(network, state, recipe.start, grid), recipe)
     checkpoint = read_checkpoint(recipe.start)
     if datasets:
         return _ready(_joint(checkpoint, recipe, datasets), recipe)
@@ -69,8 +83,8 @@ def make_network(recipe: ModelRecipe, datasets: Sequence[Conventions] = ()) -> V
         message = "%s has %d keypoints, the skeleton %r %d: the last layer is made anew"
         logger.warning(message, source, old, skeleton.name, new)
         state = {name: tensor for name, tensor in state.items() if not name.startswith("head.final_layer.")}
-    state = _grown(state, config.backbone_config.num_hidden_layers, wanted.backbone_config.num_hidden_layers)
-    return _ready(_filled(network, state, source, needed="backbone."), recipe)
+    state = _with_blocks(state, wanted.backbone_config.num_hidden_layers)
+    return _ready(_filled(network, state, source, config.backbone_config.grid_size), recipe)
 
 
 def whiten_patches(network: VitPoseForPoseEstimation, pixels: Float[Tensor, "b 3 hc wc"]) -> None:
@@ -95,13 +109,17 @@ def whiten_patches(network: VitPoseForPoseEstimation, pixels: Float[Tensor, "b 3
         projection.weight[: 2 * half] = torch.cat([filters, -filters]).view(-1, *projection.weight.shape[1:])
 
 
-def _grown(state: dict[str, Tensor], old: int, new: int) -> dict[str, Tensor]:
-    """Spreads the blocks of a state over more blocks; what is added does nothing yet.
+def _with_blocks(state: dict[str, Tensor], new: int) -> dict[str, Tensor]:
+    """Keeps the first so many blocks of a state, or spreads them over more; what is added does nothing yet.
 
     A new block is a copy of the one before it whose branches end in zeros.
     """
+    blocks = {
+        name: int(match[1]) for name in state if (match := re.match(r"backbone\.blocks\.(\d+)\.", name))
+    }
+    old = max(blocks.values(), default=-1) + 1
     if new <= old:
-        return state
+        return {name: tensor for name, tensor in state.items() if blocks.get(name, 0) < new}
     grown = {name: tensor for name, tensor in state.items() if ".blocks." not in name}
     for index in range(new):
         source = index * old // new
@@ -159,8 +177,8 @@ def _joint(
         if own.name not in known:
             message = "%s knows no data set %r: its head and expert begin as those of %r"
             logger.warning(message, checkpoint.source, own.name, known[place])
-    state = _grown(state, config.backbone_config.num_hidden_layers, backbone.num_hidden_layers)
-    return _filled(network, state, checkpoint.source, needed="backbone.")
+    state = _with_blocks(state, backbone.num_hidden_layers)
+    return _filled(network, state, checkpoint.source, config.backbone_config.grid_size)
 
 
 def _with_rows(
@@ -218,13 +236,17 @@ def _resized(backbone: Any, recipe: ModelRecipe) -> Any:
     )
 
 
+_NOT_OF_A_TRUNK = re.compile(r"cls_token|mask_token|decoder_|head|fc_norm|pre_logits")
+"""What files of MAE and ImageNet ViTs hold besides: the class token, MAE's decoder, and what classifies."""
+
+
 def _plain_vit(start: str) -> dict[str, Tensor] | None:
-    """Returns the parameters of a MAE or ImageNet ViT file under our names, or None if it is something else.
+    """Returns the parameters of a MAE or ImageNet ViT under our names, or None if it is something else.
 
     Such files name parameters as timm does: `pos_embed`, `patch_embed.proj`, `blocks.0.norm1`, `norm`.
     """
-    path = Path(start).expanduser()
-    if path.suffix not in (".pth", ".pt", ".safetensors") or not path.is_file():
+    path = _plain_file(start)
+    if path is None:
         return None
     state = (
         read_safetensors(path)
@@ -233,46 +255,59 @@ def _plain_vit(start: str) -> dict[str, Tensor] | None:
     )
     if "pos_embed" not in state:
         return None
-    renamed = {f"backbone.{re.sub('^norm[.]', 'last_norm.', name)}": value for name, value in state.items()}
-    used = re.compile(r"backbone\.(pos_embed|patch_embed\.proj\.|blocks\.\d+\.|last_norm\.)")
-    return {name: tensor for name, tensor in renamed.items() if used.match(name)}
+    kept = {name: tensor for name, tensor in state.items() if not _NOT_OF_A_TRUNK.match(name)}
+    return {f"backbone.{re.sub('^norm[.]', 'last_norm.', name)}": tensor for name, tensor in kept.items()}
+
+
+def _plain_file(start: str) -> Path | None:
+    """Returns the file that may be a plain ViT's: one that is named, or that of a folder or repository of timm's."""
+    path = Path(start).expanduser()
+    if path.is_file():
+        return path if path.suffix in (".pth", ".pt", ".safetensors") else None
+    if is_original(start) or "architecture" not in read_json(start, "config.json"):
+        return None
+    return find_file(start, WEIGHTS_FILE)
+
+
+def _square_grid(state: Mapping[str, Tensor], source: str) -> tuple[int, int]:
+    """Returns the grid of a plain ViT's position embeddings, of which the first is its class token's."""
+    count = state["backbone.pos_embed"].shape[1] - 1
+    side = math.isqrt(count)
+    if side * side != count:
+        raise CheckpointError(
+            f"{source} has {count + 1} position embeddings, which are not those of one class token and a square of "
+            "patches; choose a plain ViT with one class token"
+        )
+    return side, side
 
 
 def _filled(
-    network: VitPoseForPoseEstimation, state: dict[str, Tensor], source: str, needed: str
+    network: VitPoseForPoseEstimation, state: dict[str, Tensor], source: str, grid: tuple[int, int]
 ) -> VitPoseForPoseEstimation:
-    """Gives a network what fits of a state; whatever of the backbone does not is an error."""
+    """Gives a network what fits of a state of that grid of patches; whatever of a backbone does not is an error."""
     own = network.state_dict()
-    state = {name: _fitted(name, tensor, own, network) for name, tensor in state.items() if name in own}
-    missing = [name for name in own if name.startswith(needed) and name not in state]
-    misfits = [name for name, tensor in state.items() if tensor.shape != own[name].shape]
+    of_trunk = [name for name in own.keys() | state.keys() if name.startswith("backbone.")]
     # Files of MAE have no last norm of the patches; it starts as the identity it is.
-    missing = [name for name in missing if ".last_norm." not in name]
-    if missing or misfits:
+    missing = sorted(name for name in of_trunk if name not in state and ".last_norm." not in name)
+    unknown = sorted(name for name in of_trunk if name not in own)
+    state = {name: _fitted(name, tensor, network, grid) for name, tensor in state.items() if name in own}
+    misfits = [name for name, tensor in state.items() if tensor.shape != own[name].shape]
+    if missing or unknown or misfits:
         raise CheckpointError(
-            f"{source} cannot start this network: missing {missing[:5]}, of other shapes {misfits[:5]}; "
-            "choose the size of the recipe's model that the file is of"
+            f"{source} cannot start this network: missing {missing[:5]}, not known here {unknown[:5]}, of other shapes "
+            f"{misfits[:5]}; choose a plain ViT, and its size as model.size"
         )
     network.load_state_dict(state, strict=False)
     return network
 
 
-def _fitted(name: str, tensor: Tensor, own: dict[str, Tensor], network: VitPoseForPoseEstimation) -> Tensor:
-    """Resamples position embeddings and pads smaller patches; everything else stays."""
-    if name == "backbone.pos_embed" and tensor.shape != own[name].shape:
-        rows, columns = network.backbone.config.grid_size
-        first, grid = tensor[:, :1], tensor[:, 1:].transpose(1, 2)
-        height = _grid_height(grid.shape[2])
-        grid = grid.unflatten(2, (height, -1)).float()
-        grid = F.interpolate(grid, (rows, columns), mode="bicubic", align_corners=False)
+def _fitted(name: str, tensor: Tensor, network: VitPoseForPoseEstimation, old: tuple[int, int]) -> Tensor:
+    """Resamples position embeddings from their old grid, and pads patches of 14; everything else stays."""
+    config = network.backbone.config
+    if name == "backbone.pos_embed" and config.grid_size != old:
+        first, grid = tensor[:, :1], tensor[:, 1:].transpose(1, 2).unflatten(2, old).float()
+        grid = F.interpolate(grid, config.grid_size, mode="bicubic", align_corners=False)
         return torch.cat([first, grid.flatten(2).transpose(1, 2).to(first.dtype)], dim=1)
-    if name == "backbone.patch_embed.proj.weight" and tensor.shape[-1] < own[name].shape[-1]:
-        missing = own[name].shape[-1] - tensor.shape[-1]  # 14 to 16 for MAE's ViT-H, as in the original
-        return F.pad(tensor, [missing // 2, missing - missing // 2] * 2)
+    if name == "backbone.patch_embed.proj.weight" and (tensor.shape[-1], *config.patch_size) == (14, 16, 16):
+        return F.pad(tensor, [1, 1, 1, 1])  # MAE's ViT-H, as in the original
     return tensor
-
-
-def _grid_height(tokens: int) -> int:
-    """A grid is square, as of MAE, or 4:3, as of ViTPose."""
-    side = round(tokens**0.5)
-    return side if side * side == tokens else round((tokens * 4 / 3) ** 0.5)
