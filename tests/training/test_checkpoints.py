@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from vitpose.errors import InputError
 from vitpose.training.checkpoints import RECIPE_FILE, claim_folder, find_checkpoints, step_of
-from vitpose.training.recipe import Recipe, Stage
+from vitpose.training.recipe import Recipe, Stage, Validation
 
 
 def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:
@@ -17,30 +18,42 @@ def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:
     assert [step_of(path) for path in (None, *find_checkpoints(tmp_path))] == [0, 2]
 
 
-def test_the_same_recipe_may_go_on_with_what_changes_nothing(recipe: Recipe, tmp_path: Path) -> None:
-    claim_folder(tmp_path, recipe, 1)
-    loop = replace(recipe.loop, minutes=3.0, workers=1, checkpoint_every=7, evaluate_every=7)
-    claim_folder(tmp_path, replace(recipe, loop=loop), 1)
+@pytest.fixture
+def begun(recipe: Recipe, tmp_path: Path) -> Path:
+    """The folder of a training that has a checkpoint."""
+    claim_folder(tmp_path, recipe, 2)
+    (tmp_path / "step-00000001").mkdir()
+    return tmp_path
 
 
-def test_another_recipe_in_the_same_folder_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+def test_the_same_recipe_may_go_on_with_what_changes_nothing(recipe: Recipe, begun: Path) -> None:
+    loop = replace(recipe.loop, minutes=3.0, workers=1, checkpoint_every=7, evaluate_every=7, log_every=1)
+    sets = (Validation(annotations="more.json", images="more"),)
+    claim_folder(begun, replace(recipe, loop=loop, name="renamed", validation=sets), 2)
+
+
+def test_a_folder_without_a_checkpoint_takes_any_recipe(recipe: Recipe, tmp_path: Path) -> None:
     claim_folder(tmp_path, recipe, 1)
+    claim_folder(tmp_path, replace(recipe, model=replace(recipe.model, size="small")), 2)
+    assert json.loads((tmp_path / RECIPE_FILE).read_text())["model"]["size"] == "small"
+
+
+def test_another_recipe_in_the_same_folder_is_refused(recipe: Recipe, begun: Path) -> None:
     other = replace(
         recipe, optimizer=replace(recipe.optimizer, lr=0.5), stages=(Stage(loop={"epochs": 1.0}),)
     )
     with pytest.raises(InputError, match=r"another recipe \(optimizer.lr 0.001 there, 0.5 here, stages"):
-        claim_folder(tmp_path, other, 1)
+        claim_folder(begun, other, 2)
 
 
-def test_another_number_of_devices_is_refused(recipe: Recipe, tmp_path: Path) -> None:
-    claim_folder(tmp_path, recipe, 2)
+def test_another_number_of_devices_is_refused(recipe: Recipe, begun: Path) -> None:
     with pytest.raises(
         InputError, match=r"runs on 2 devices, not on 1, which would .*loop.devices, loop.nodes"
     ):
-        claim_folder(tmp_path, recipe, 1)
+        claim_folder(begun, recipe, 1)
 
 
-def test_a_damaged_note_of_the_recipe_is_named(recipe: Recipe, tmp_path: Path) -> None:
-    (tmp_path / RECIPE_FILE).write_text("{")
+def test_a_damaged_note_of_the_recipe_is_named(recipe: Recipe, begun: Path) -> None:
+    (begun / RECIPE_FILE).write_text("{")
     with pytest.raises(InputError, match=r"recipe.json is damaged .*choose another folder"):
-        claim_folder(tmp_path, recipe, 1)
+        claim_folder(begun, recipe, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import re
 import signal
 import subprocess
@@ -19,7 +20,8 @@ from safetensors.torch import load_file
 
 from vitpose.data.annotations import read_annotations
 from vitpose.data.pack import write_pack
-from vitpose.training.checkpoints import find_checkpoints, step_of
+from vitpose.errors import InputError
+from vitpose.training.checkpoints import find_checkpoints, hold_folder, step_of
 from vitpose.training.loop import train
 from vitpose.training.recipe import Recipe, Source, Stage
 
@@ -111,10 +113,45 @@ def test_stopped_after_every_step_it_is_the_same(recipe: Recipe, pack: str, tmp_
         assert torch.equal(tensor, weights(reached[-1])[name]), name
 
 
-def test_time_that_runs_out_stops_cleanly_and_can_be_resumed(recipe: Recipe, tmp_path: Path) -> None:
+def test_time_that_runs_out_stops_cleanly_and_can_be_resumed(
+    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "vitpose")
     short = replace(recipe, loop=replace(recipe.loop, minutes=1e-9))
     assert train(short, tmp_path).name == "step-00000001"
+    assert "step 1 of 10, loss 0.0" in caplog.text
+    assert "stopped after step 1 of 10; the same command goes on there" in caplog.text
+    assert train(recipe, tmp_path, stop=lambda: True).name == "step-00000002"
     assert train(recipe, tmp_path).name == "step-00000010"
+
+
+def test_an_interrupt_stops_with_a_checkpoint(table: dict, toml_of: Callable, tmp_path: Path) -> None:
+    table["loop"] |= {"epochs": 1000, "checkpoint_every": 100000}
+    running = start(toml_of(table), tmp_path / "long")
+    said = iter(running.stderr.readline, b"")
+    assert any(b"step 1 of 5000" in line for line in said)
+    running.send_signal(signal.SIGINT)
+    rest = b"".join(said).decode()
+    assert running.wait() == 130
+    assert "stopping: a checkpoint is written first" in rest
+    reached = step_of(find_checkpoints(tmp_path / "long")[-1])
+    assert f"stopped after step {reached} of 5000; the same command goes on there" in rest
+
+
+def test_two_trainings_in_one_folder_are_refused(recipe: Recipe, tmp_path: Path) -> None:
+    with (
+        hold_folder(tmp_path),
+        pytest.raises(InputError, match=f"another training runs in {tmp_path}; wait for its end, or choose"),
+    ):
+        train(recipe, tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_not_kept(recipe: Recipe, tmp_path: Path) -> None:
+    optimizer = replace(recipe.optimizer, lr=1e20, clip=0.0, warmup_steps=0)
+    with pytest.raises(InputError, match=r"the weights are (nan|inf) after step \d+: .* diverged.*last good"):
+        train(replace(recipe, optimizer=optimizer), tmp_path)
+    for checkpoint in find_checkpoints(tmp_path):
+        assert all(tensor.isfinite().all() for tensor in weights(checkpoint).values())
 
 
 @pytest.mark.parametrize(

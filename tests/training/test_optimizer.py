@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from vitpose.errors import InputError
 from vitpose.model.config import VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
 from vitpose.training.muon import orthogonalise
@@ -48,6 +49,11 @@ def test_frozen_parts_do_not_learn(network: VitPoseForPoseEstimation) -> None:
     assert count == sum(dict(network.named_parameters())[name].numel() for name in frozen)
     groups = parameter_groups(network, 3, OptimizerRecipe())
     assert all(parameter.requires_grad for group in groups for parameter in group["params"])
+
+
+def test_more_blocks_than_there_are_cannot_be_frozen(network: VitPoseForPoseEstimation) -> None:
+    with pytest.raises(InputError, match=r"model.freeze_blocks is 99; the network has \d+ blocks"):
+        freeze_parts(network, ModelRecipe(freeze_blocks=99))
 
 
 def test_rates_warm_up_and_fall() -> None:

@@ -28,6 +28,18 @@ def test_a_file_becomes_a_recipe_and_flags_change_it(table: dict, toml_of: Calla
         ({"loop": {"workers": True}}, InputError, "loop.workers must be of the type int, not True"),
         ({"loop": 3}, InputError, "loop must be a table, not 3"),
         ({"loop": {"batch_size": 0}}, InputError, "loop.batch_size is 0; it must be above 0"),
+        ({"loop": {"epochs": float("nan")}}, InputError, "loop.epochs is nan; it must be above 0"),
+        ({"loop": {"seed": -5}}, InputError, "loop.seed is -5; it must be 0 or more"),
+        ({"loop": {"ema": 1.5}}, InputError, "loop.ema is 1.5; it must be from 0 to below 1"),
+        ({"optimizer": {"betas": [0.9]}}, InputError, r"optimizer.betas must be a list of 2, not \[0.9\]"),
+        ({"optimizer": {"cooldown": 3}}, InputError, "optimizer.cooldown is 3.0; it must be from 0 to 1"),
+        ({"target": {"sigma": 0}}, InputError, "target.sigma is 0.0; it must be above 0"),
+        (
+            {"model": {"height": 100}},
+            InputError,
+            "model.height is 100; it must be a multiple of a patch's 16",
+        ),
+        ({"stages": [{"model": {"width": 50}}]}, InputError, "model.width is 50; it must be a multiple of"),
         ({"loop": {"precision": "16"}}, UnknownNameError, "unknown value of loop.precision '16'"),
         ({"model": {"freeze": "mlp"}}, InputError, "model.freeze must be a list, not 'mlp'"),
         ({"model": {"freeze": ["mpl"]}}, UnknownNameError, "value of model.freeze 'mpl'; did you mean mlp"),
@@ -53,6 +65,10 @@ def test_a_file_becomes_a_recipe_and_flags_change_it(table: dict, toml_of: Calla
 def test_what_is_wrong_is_named(table: dict, change: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         build(Recipe, {**table, **change}, "the recipe")
+
+
+def test_a_number_will_do_for_a_text(table: dict) -> None:
+    assert build(Recipe, table | {"loop": {"precision": 32}}, "the recipe").loop.precision == "32"
 
 
 def test_stages_are_the_recipe_with_changes(table: dict) -> None:

@@ -13,9 +13,7 @@ from typer.core import TyperGroup
 
 from ..errors import VitPoseError
 from . import benchmark, convert, data, evaluate, export, models, predict, train
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+from .interruption import INTERRUPTED
 
 
 class _Commands(TyperGroup):

@@ -10,6 +10,9 @@ from typing import Any
 
 import typer
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 
 @contextmanager
 def stop_when_asked(what: str) -> Iterator[threading.Event]:

@@ -13,11 +13,8 @@ from rich.console import Console
 from rich.text import Text
 
 from ..many.job import Progress, failures_of, predict_many
-from .interruption import stop_when_asked
+from .interruption import INTERRUPTED, stop_when_asked
 from .job import DONE, FAILED, counted, show_progress
-
-STOPPED = 130
-"""Exit code of a run that was stopped and can go on."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class ManyJob:
             )
         self._say(progress, time.perf_counter() - start)
         if not progress.complete:
-            return STOPPED
+            return INTERRUPTED
         return FAILED if progress.failed else DONE
 
     def _say(self, progress: Progress, seconds: float) -> None:

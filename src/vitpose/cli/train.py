@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from .interruption import INTERRUPTED, stop_when_asked
 
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """The recipe's keys are flags too, and too many to be listed."""
@@ -41,9 +42,12 @@ def train(
     first = not getattr(rank_zero_only, "rank", 0)
     _speak(first)
     table = read_recipe(recipe, _changes(context.args))
-    folder = run(table, out or Path("runs") / table.name)
+    with stop_when_asked("a checkpoint is written first") as asked:
+        folder = run(table, out or Path("runs") / table.name, asked.is_set)
     if first:
         _tell(folder)
+    if asked.is_set():
+        raise typer.Exit(INTERRUPTED)
 
 
 def _speak(first: bool) -> None:
@@ -79,7 +83,9 @@ def _changes(words: list[str]) -> dict[str, str]:
     while rest:
         flag = rest.pop(0)
         if not flag.startswith("--"):
-            raise InputError(f"{flag!r} is no flag; keys of the recipe are given as --loop.epochs 10")
+            raise InputError(
+                f"{flag!r} is no flag; the recipe comes first, then its keys, as --loop.epochs 10"
+            )
         key, equals, value = flag[2:].partition("=")
         if not equals:
             if not rest:

@@ -123,6 +123,7 @@ class DeviceLoader:
         seed: Of all random numbers.
         sigma: Standard deviation of the targets, cells.
         joint_weights: Multiply the weights by the skeleton's.
+        unbiased: UDP's targets, or MSRA's; as the warp is without it.
         frames: The pack's pixels, where they are already on a device.
         device: Where to put them otherwise.
     """
@@ -138,12 +139,14 @@ class DeviceLoader:
         seed: int = 0,
         sigma: float = 2.0,
         joint_weights: bool = False,
+        unbiased: bool | None = None,
         frames: Frames | None = None,
         device: Any = "auto",
     ) -> None:
         self.people, self.sampler, self.batch_size = people, sampler, batch_size
         self.processor, self.augmentation = processor or VitPoseImageProcessor(), augmentation
         self.seed, self.sigma = seed, sigma
+        self.unbiased = self.processor.warp == "udp" if unbiased is None else unbiased
         self.frames = frames or Frames(people, device)
         factors = people.skeleton.weights if joint_weights else (1.0,) * len(people.skeleton)
         self._joint_weights = torch.tensor(factors, device=self.frames.device)
@@ -180,7 +183,7 @@ class DeviceLoader:
             torch.from_numpy(labelled).to(device, non_blocking=True),
             grid,
             self.sigma,
-            unbiased=view.warp.convention == "udp",
+            self.unbiased,
         )
         pixels = self.frames.crop(rows, view) * self._scale + self._offset
         return {"pixels": pixels, "targets": targets, "weights": weights * self._joint_weights}

@@ -8,10 +8,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
 
 from ..errors import InputError, require
 from ..files import remove_folder, replace_folder, write_json
@@ -29,9 +34,9 @@ RECIPE_FILE = "recipe.json"
 KEPT = 2
 """So many of the last checkpoints stay on the disk."""
 
-_OF_THE_RUN = {
-    f"loop.{key}" for key in ("minutes", "workers", "devices", "nodes", "checkpoint_every", "evaluate_every")
-}
+_OF_THE_RUN = re.compile(
+    r"name$|validation\b|loop\.(minutes|workers|devices|nodes|log_every|checkpoint_every|evaluate_every)$"
+)
 """What may differ when a training is resumed: it changes nothing that is learnt."""
 
 
@@ -42,11 +47,11 @@ class Keeper(L.Callback):
         folder: Where they go.
         every: Optimiser steps between two.
         validator: Measures some of them.
-        deadline: At this time (`time.monotonic`) the training stops, with a checkpoint.
+        is_over: Tells, after every step, whether the training shall stop there, with a checkpoint.
     """
 
-    def __init__(self, folder: Path, every: int, validator: Validator, deadline: float) -> None:
-        self.folder, self.every, self.validator, self.deadline = folder, every, validator, deadline
+    def __init__(self, folder: Path, every: int, validator: Validator, is_over: Callable[[], bool]) -> None:
+        self.folder, self.every, self.validator, self.is_over = folder, every, validator, is_over
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Clears away what a killed process left half done."""
@@ -61,14 +66,26 @@ class Keeper(L.Callback):
         step = trainer.global_step
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # between two optimiser steps
-        over = time.monotonic() > self.deadline
+        over = self.is_over()
         if trainer.world_size > 1:
             over = trainer.strategy.reduce_boolean_decision(over, all=False)
         if over or step % self.every == 0 or step == trainer.max_steps or self.validator.is_due(step):
+            self._refuse_divergence(module, step)
             checkpoint = self.write(trainer, module, step)
             self.validator.catch_up(checkpoint)
         if over:
             trainer.should_stop = True
+
+    def _refuse_divergence(self, module: PoseModule, step: int) -> None:
+        """Stops a training whose weights are no numbers any more, before they take the place of better ones."""
+        norm = get_total_norm(module.parameters())
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if not norm.isfinite():
+            last = next(reversed(find_checkpoints(self.folder)), "none")
+            raise InputError(
+                f"the weights are {float(norm)} after step {step}: the training has diverged; the last good checkpoint "
+                f"is {last}. Begin in another folder with a smaller optimizer.lr, or more optimizer.warmup_steps"
+            )
 
     def write(self, trainer: L.Trainer, module: PoseModule, step: int) -> Path:
         """Writes the checkpoint of a step: the model's folder with the trainer's state in it."""
@@ -97,7 +114,7 @@ def step_of(checkpoint: Path | None) -> int:
 
 
 def claim_folder(out: Path, recipe: Recipe, processes: int) -> None:
-    """Makes a folder that of a training, or finds that it is.
+    """Makes a folder that of a training, or finds that it is; without a checkpoint in it, it is anybody's.
 
     Args:
         out: The folder.
@@ -105,10 +122,12 @@ def claim_folder(out: Path, recipe: Recipe, processes: int) -> None:
         processes: On how many devices of all machines it runs.
 
     Raises:
-        InputError: It holds a training of another recipe, or one on another number of devices.
+        InputError: It holds a training of another recipe, or one on another number of devices, or its note of the
+            recipe is damaged.
     """
     own = json.loads(json.dumps(asdict(recipe))) | {"processes": processes}
-    there = _read(out / RECIPE_FILE)
+    begun = any(find_checkpoints(folder) for folder in (out, *out.glob("stage-*")))
+    there = _read(out / RECIPE_FILE) if begun else {}
     if there and there.get("processes") != processes:
         raise InputError(
             f"the training in {out} runs on {there.get('processes')} devices, not on {processes}, which would change "
@@ -116,13 +135,29 @@ def claim_folder(out: Path, recipe: Recipe, processes: int) -> None:
         )
     before, now = _flat(there), _flat(own)
     changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
-    changed = [key for key in changed if key not in _OF_THE_RUN]
+    changed = [key for key in changed if not _OF_THE_RUN.match(key)]
     if there and changed:
         list_of = ", ".join(f"{key} {before.get(key)!r} there, {now.get(key)!r} here" for key in changed[:5])
         raise InputError(
             f"{out} holds a training of another recipe ({list_of}); choose another folder, or delete that one"
         )
     write_json(out / RECIPE_FILE, own)
+
+
+@contextmanager
+def hold_folder(out: Path) -> Iterator[None]:
+    """Keeps every other training out of a folder while this one runs.
+
+    Raises:
+        InputError: Another one runs there.
+    """
+    try:
+        with FileLock(out / ".lock", blocking=False):
+            yield
+    except Timeout:
+        raise InputError(
+            f"another training runs in {out}; wait for its end, or choose another folder"
+        ) from None
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -10,7 +10,8 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -25,9 +26,9 @@ from ..errors import require
 from ..model.checkpoint import write_checkpoint
 from ..model.pose import VitPoseForPoseEstimation
 from ..processing import VitPoseImageProcessor
-from .checkpoints import STATE_FILE, Keeper, claim_folder, find_checkpoints, step_of
+from .checkpoints import STATE_FILE, Keeper, claim_folder, find_checkpoints, hold_folder, step_of
 from .optimizer import freeze_parts, make_optimizer, rate_factor
-from .progress import ProgressLine
+from .progress import ProgressLine, ProgressLog
 from .recipe import Recipe, read_recipe
 from .samples import Samples, make_processor
 from .start import make_network, whiten_patches
@@ -38,6 +39,7 @@ require("tensorboard", "train", "for the logs of a training")
 import lightning as L  # noqa: E402
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger  # noqa: E402
 from lightning.pytorch.strategies import ModelParallelStrategy  # noqa: E402
+from lightning.pytorch.utilities import rank_zero_only  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -129,45 +131,59 @@ def _shard(network: VitPoseForPoseEstimation, mesh: Any) -> None:
         fully_shard(network, mesh=mesh)
 
 
-def train(recipe: Recipe | str | Path, out: str | Path) -> Path:
+def train(recipe: Recipe | str | Path, out: str | Path, stop: Callable[[], bool] | None = None) -> Path:
     """Trains a network, or goes on with a training that was stopped.
 
     Args:
         recipe: A recipe, or the path of one.
         out: Folder of the training: checkpoints and logs; those of stages in folders of their own.
+        stop: Asked after every step whether to stop there, with a checkpoint.
 
     Returns:
         The folder of the last checkpoint, as `from_pretrained` reads it. Where there are validation sets, the best is
         beside it in the folder `best`.
 
     Raises:
-        InputError: The recipe is impossible, or the folder holds another training.
+        InputError: The recipe is impossible, the folder holds another training or one that runs, or the training
+            diverges.
         CheckpointError: The start cannot be loaded.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     out = Path(out).expanduser()
     claim_folder(out, recipe, count_devices(recipe) * recipe.loop.nodes)
-    samples, stages = Samples(recipe), recipe.split()
     deadline = time.monotonic() + (recipe.loop.minutes * 60 or math.inf)
+
+    def is_over() -> bool:
+        return time.monotonic() > deadline or bool(stop and stop())
+
+    # The first process of the first machine holds the folder; machines cannot tell each other's locks apart.
+    alone = getattr(rank_zero_only, "rank", 0) == 0 and recipe.loop.nodes == 1
+    with hold_folder(out) if alone else nullcontext():
+        return _train_stages(recipe, out, Samples(recipe), is_over)
+
+
+def _train_stages(recipe: Recipe, out: Path, samples: Samples, is_over: Callable[[], bool]) -> Path:
     last = None
-    for number, stage in enumerate(stages, 1):
+    for number, stage in enumerate(recipe.split(), 1):
         if last is not None:
             stage = replace(stage, model=replace(stage.model, start=str(last)))
         folder = out / f"stage-{number}" if recipe.stages else out
-        last = train_stage(stage, folder, samples, deadline)
-        if step_of(last) < count_steps(stage, len(samples)):
-            break  # the time ran out
+        last = train_stage(stage, folder, samples, is_over)
+        steps = count_steps(stage, len(samples))
+        if step_of(last) < steps:
+            logger.info("stopped after step %d of %d; the same command goes on there", step_of(last), steps)
+            break
     return cast("Path", last)
 
 
-def train_stage(recipe: Recipe, folder: Path, samples: Samples, deadline: float) -> Path:
+def train_stage(recipe: Recipe, folder: Path, samples: Samples, is_over: Callable[[], bool]) -> Path:
     """Trains one stage, or goes on with it; returns its last checkpoint.
 
     Args:
         recipe: The stage.
         folder: Its folder.
         samples: What is learnt from.
-        deadline: At this time (`time.monotonic`) it stops, with a checkpoint.
+        is_over: Tells, after every step, whether it shall stop there, with a checkpoint.
     """
     steps, devices = count_steps(recipe, len(samples)), count_devices(recipe)
     last = next(reversed(find_checkpoints(folder)), None)
@@ -182,7 +198,7 @@ def train_stage(recipe: Recipe, folder: Path, samples: Samples, deadline: float)
         if recipe.model.whiten and not recipe.model.start and last is None:
             whiten_patches(network, samples.pixels(recipe))
         freeze_parts(network, recipe.model)
-        keeper = Keeper(folder, recipe.loop.checkpoint_every, validator, deadline)
+        keeper = Keeper(folder, recipe.loop.checkpoint_every, validator, is_over)
         trainer = make_trainer(recipe, steps, devices, keeper, loggers)
         world, place = devices * recipe.loop.nodes, trainer.strategy.root_device
         batches = samples.batches(recipe, done, trainer.global_rank, world, place)
@@ -233,7 +249,7 @@ def make_trainer(
         precision="bf16-mixed" if loop.precision == "bf16" else "32-true",
         accumulate_grad_batches=loop.accumulate,
         gradient_clip_val=recipe.optimizer.clip,
-        callbacks=[keeper, *([ProgressLine()] if sys.stderr.isatty() else [])],
+        callbacks=[keeper, ProgressLine() if sys.stderr.isatty() else ProgressLog()],
         logger=list(loggers),
         log_every_n_steps=loop.log_every,
         enable_checkpointing=False,

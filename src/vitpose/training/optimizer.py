@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..errors import InputError
 from .muon import Muon
 from .recipe import ModelRecipe, OptimizerRecipe
 
@@ -23,7 +24,15 @@ def freeze_parts(model: nn.Module, recipe: ModelRecipe) -> int:
     """Stops the named parts from learning; returns how many parameters that are.
 
     The paper (section 3.3) freezes the attention or the feed-forward layers.
+
+    Raises:
+        InputError: There are fewer blocks than shall be frozen.
     """
+    blocks = {block for name, _ in model.named_parameters() if (block := _block_of(name)) is not None}
+    if recipe.freeze_blocks > len(blocks):
+        raise InputError(
+            f"model.freeze_blocks is {recipe.freeze_blocks}; the network has {len(blocks)} blocks"
+        )
     count = 0
     for name, parameter in model.named_parameters():
         block = _block_of(name)

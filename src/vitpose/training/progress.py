@@ -1,7 +1,8 @@
-"""The line that a training shows on a terminal. Knows no network and no data."""
+"""How a training says how far it is, on a terminal and without one. Knows no network and no data."""
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -20,8 +21,13 @@ from ..errors import require
 require("lightning", "train", "for training")
 import lightning as L  # noqa: E402
 
+logger = logging.getLogger(__name__)
+
 REFRESH_S = 0.5
 """The loss is fetched this often: on a GPU every fetch waits for the step to end."""
+
+LOG_S = 60.0
+"""A line is written this often where there is no terminal."""
 
 
 class ProgressLine(L.Callback):
@@ -60,3 +66,20 @@ class ProgressLine(L.Callback):
     def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         """Takes the line away, after an error too."""
         self.bar.stop()
+
+
+class ProgressLog(L.Callback):
+    """Logs step and loss, once a minute."""
+
+    def __init__(self) -> None:
+        self.due = 0.0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Logs a line where one is due."""
+        now = time.monotonic()
+        if trainer.is_global_zero and now >= self.due:
+            loss = float(outputs["loss"])
+            logger.info("step %d of %d, loss %.3g", trainer.global_step, trainer.max_steps, loss)
+            self.due = now + LOG_S

@@ -6,10 +6,11 @@ same names are the flags of `vitpose train`. Needs no torch.
 
 from __future__ import annotations
 
+import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,9 +108,9 @@ class ModelRecipe:
 
     Attributes:
         start: Where to start: "" (nothing), a checkpoint (short name, folder, repository, `.pth`), or
-            the weights of a plain ViT (MAE, ImageNet), whose head is made anew.
+            the weights of a plain ViT (a file of MAE's or timm's, a repository of timm's), whose head is made anew.
         size: "tiny", "small", "base", "large", "huge" or "giant"; where `start` is a checkpoint, its own.
-        decoder: "classic" or "simple".
+        decoder: "classic" or "simple"; where `start` is a checkpoint, its own.
         skeleton: Name or TOML of the keypoints, where no source has a data set.
         experts: Give each of several data sets an expert of its own (ViTPose++); without, they share one
             dense trunk.
@@ -201,7 +202,7 @@ class LoopRecipe:
     ema: float = 0.0
     seed: int = 0
     workers: int = 2
-    log_every: int = 50
+    log_every: int = 10
     checkpoint_every: int = 1000
     evaluate_every: int = 1000
     minutes: float = 0.0
@@ -233,6 +234,29 @@ _OF_ALL_STAGES = {
     "loop": ("minutes", "on_device", "devices", "nodes", "strategy"),
 }
 """What no stage can have for itself."""
+
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "above 0": (
+        lambda value: 0 < value < math.inf,
+        "loop.epochs loop.batch_size loop.accumulate loop.checkpoint_every loop.evaluate_every loop.log_every "
+        "loop.nodes target.sigma optimizer.lr optimizer.matrix_lr",
+    ),
+    "0 or more": (
+        lambda value: 0 <= value < math.inf,
+        "loop.seed loop.workers loop.minutes loop.devices model.freeze_blocks optimizer.weight_decay "
+        "optimizer.clip optimizer.warmup_steps",
+    ),
+    "from 0 to 1": (
+        lambda value: 0 <= value <= 1,
+        "optimizer.layer_decay optimizer.warmup_start optimizer.milestones optimizer.cooldown",
+    ),
+    "from 0 to below 1": (lambda value: 0 <= value < 1, "loop.ema optimizer.betas model.drop_path"),
+    "a multiple of a patch's 16 px": (
+        lambda value: value > 0 and value % 16 == 0,
+        "model.height model.width",
+    ),
+}
+"""What the numbers of a recipe must be: its test, and the keys that it holds for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,9 +294,7 @@ class Recipe:
                 f"the recipe {self.name!r} has no sources; give it [[sources]] with annotations and images"
             )
         self._check_choices()
-        for key in ("epochs", "batch_size", "accumulate", "checkpoint_every", "evaluate_every"):
-            if getattr(self.loop, key) <= 0:
-                raise InputError(f"loop.{key} is {getattr(self.loop, key)}; it must be above 0")
+        self._check_numbers()
         self._check_strategy()
         self._check_sources()
         if self.stages:
@@ -290,6 +312,15 @@ class Recipe:
         for key, value, known in choices:
             if value not in known:
                 raise UnknownNameError(f"value of {key}", value, known)
+
+    def _check_numbers(self) -> None:
+        for said, (holds, names) in _RANGES.items():
+            for name in names.split():
+                table, key = name.split(".")
+                found = getattr(getattr(self, table), key)
+                values = found if isinstance(found, tuple) else (found,)
+                if not all(value is None or holds(value) for value in values):
+                    raise InputError(f"{name} is {found}; it must be {said}")
 
     def _check_strategy(self) -> None:
         if self.optimizer.kind == "muon" and self.loop.strategy == "fsdp":
@@ -422,10 +453,14 @@ def build(kind: Any, table: Any, where: str) -> Any:
         if not isinstance(table, list | tuple):
             hint = f" (in TOML [[{where}]])" if is_dataclass(inner[0]) else ""
             raise InputError(f"{where} must be a list{hint}, not {table!r}")
+        if inner[-1] is not Ellipsis and len(table) != len(inner):
+            raise InputError(f"{where} must be a list of {len(inner)}, not {table!r}")
         return tuple(build(inner[0], value, f"{where}[{index}]") for index, value in enumerate(table))
     wanted = dict if origin is dict else kind
     if wanted is float and isinstance(table, int) and not isinstance(table, bool):
         return float(table)
+    if wanted is str and isinstance(table, int | float) and not isinstance(table, bool):
+        return str(table)  # as in precision = 32
     if not isinstance(table, wanted) or (isinstance(table, bool) and wanted is not bool):
         raise InputError(f"{where} must be of the type {wanted.__name__}, not {table!r}")
     return table

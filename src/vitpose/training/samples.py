@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from ..boxes import Size
+from ..conventions import Conventions
 from ..crop import normalise
 from ..data.annotations import Annotations, read_annotations
 from ..data.dataset import JointDataset, MixSampler, PoseDataset
@@ -77,7 +78,8 @@ class Samples:
         stream = Stream(mix, done * loop.accumulate * loop.batch_size)
         if loop.on_device:
             people, frames = self._on_device(device)
-            return DeviceLoader(people, stream, loop.batch_size, **_options(recipe), frames=frames)
+            own = next(iter(self.datasets), None)
+            return DeviceLoader(people, stream, loop.batch_size, **_options(recipe, own), frames=frames)
         return DataLoader(
             self.dataset(recipe),
             loop.batch_size,
@@ -88,17 +90,12 @@ class Samples:
 
     def dataset(self, recipe: Recipe) -> PoseDataset | JointDataset:
         """Returns the people as the recipe, or a stage of it, wants them to be seen."""
-        options = _options(recipe)
         if not self.datasets:
-            return PoseDataset(self.sources, **options)
+            return PoseDataset(self.sources, **_options(recipe))
         parts = []
         for number, own in enumerate(self.datasets):
             people = [part for part, place in zip(self.sources, self.places, strict=True) if place == number]
-            half = recipe.augmentation.half_body if own.half_body else 0.0
-            varied = replace(recipe.augmentation, half_body=half, half_body_joints=own.half_body)
-            processor = options["processor"].with_conventions(own)
-            special = {"processor": processor, "augmentation": varied, "unbiased": own.target == "udp"}
-            parts.append(PoseDataset(people, **options | special))
+            parts.append(PoseDataset(people, **_options(recipe, own)))
         return JointDataset(parts)
 
     def pixels(self, recipe: Recipe, count: int = 256) -> Float[Tensor, "b 3 hc wc"]:
@@ -146,15 +143,22 @@ def read_source(source: Source) -> Annotations:
     return read_annotations(source.annotations, source.images or None, source.skeleton)
 
 
-def _options(recipe: Recipe) -> dict[str, Any]:
-    """Returns what makes a sample, on the CPU or on a device."""
-    return {
-        "processor": make_processor(recipe),
+def _options(recipe: Recipe, own: Conventions | None = None) -> dict[str, Any]:
+    """Returns what makes a sample, on the CPU or on a device, by a data set's own conventions where it has some."""
+    processor = make_processor(recipe)
+    options = {
+        "processor": processor,
         "augmentation": recipe.augmentation,
         "seed": recipe.loop.seed,
         "sigma": recipe.target.sigma,
         "joint_weights": recipe.target.joint_weights,
     }
+    if own is None:
+        return options
+    half = recipe.augmentation.half_body if own.half_body else 0.0
+    varied = replace(recipe.augmentation, half_body=half, half_body_joints=own.half_body)
+    special = {"processor": processor.with_conventions(own), "augmentation": varied}
+    return options | special | {"unbiased": own.target == "udp"}
 
 
 def make_processor(recipe: Recipe) -> VitPoseImageProcessor:

@@ -64,7 +64,7 @@ class Validator:
         if not (checkpoint / NUMBERS_FILE).is_file():
             self._note(checkpoint, step)
         found = read_numbers(checkpoint)
-        if found["score"] > read_numbers(checkpoint.parent / BEST).get("score", -1.0):
+        if found["score"] >= read_numbers(checkpoint.parent / BEST).get("score", -1.0):
             _keep_best(checkpoint)
             logger.info("step %d is the best so far", step)
 
