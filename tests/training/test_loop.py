@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,12 +33,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def start(recipe: str, out: Path) -> subprocess.Popen:
+def start(recipe: str, out: Path, **options: Any) -> subprocess.Popen:
     """Begins a training in a process of its own."""
     path = out.with_suffix(".toml")
     path.write_text(recipe)
     command = [sys.executable, "-W", "ignore", "-m", "vitpose", "train", str(path), "--out", str(out)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **options)
 
 
 def test_killed_and_resumed_it_goes_on_to_the_last_bit(
@@ -136,6 +137,21 @@ def test_an_interrupt_stops_with_a_checkpoint(table: dict, toml_of: Callable, tm
     assert "stopping: a checkpoint is written first" in rest
     reached = step_of(find_checkpoints(tmp_path / "long")[-1])
     assert f"stopped after step {reached} of 5000; the same command goes on there" in rest
+
+
+def test_a_disk_without_room_for_the_state_is_named(table: dict, toml_of: Callable, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="limits of files are POSIX's")
+
+    def allow_the_model_alone() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30 << 20, 30 << 20))
+
+    running = start(toml_of(table), tmp_path / "full", preexec_fn=allow_the_model_alone)
+    said = running.communicate()[1].decode()
+    assert running.returncode == 1
+    assert re.search(
+        r"error: the checkpoint \S+step-00000002 cannot be written .*File too large.*make room", said
+    )
+    assert not find_checkpoints(tmp_path / "full")
 
 
 def test_two_trainings_in_one_folder_are_refused(recipe: Recipe, tmp_path: Path) -> None:

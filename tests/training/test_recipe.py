@@ -23,6 +23,7 @@ def test_a_file_becomes_a_recipe_and_flags_change_it(table: dict, toml_of: Calla
     ("change", "error", "message"),
     [
         ({"lop": {}}, UnknownNameError, "unknown key in the recipe 'lop'; did you mean loop"),
+        ({"lr": 3}, UnknownNameError, "unknown key in the recipe 'lr'; .*known: optimizer.lr"),
         ({"loop": {"epoch": 3}}, UnknownNameError, "unknown key in loop 'epoch'; did you mean epochs"),
         ({"loop": {"epochs": "3"}}, InputError, "loop.epochs must be of the type float, not '3'"),
         ({"loop": {"workers": True}}, InputError, "loop.workers must be of the type int, not True"),

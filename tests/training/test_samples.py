@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
+from vitpose.data.annotations import read_annotations
 from vitpose.data.dataset import MixSampler
-from vitpose.training.recipe import Recipe
+from vitpose.data.pack import write_pack
+from vitpose.training.recipe import LoopRecipe, ModelRecipe, Recipe, Source
 from vitpose.training.samples import Samples, Stream
 
 
@@ -24,6 +29,21 @@ def test_a_sample_is_as_the_recipe_has_it(recipe: Recipe, weighted: bool) -> Non
     dataset = Samples(recipe).dataset(replace(recipe, target=target))
     assert (dataset.joint_weights, dataset.sigma, dataset.processor.warp) == (weighted, 1.25, "plain")
     assert (dataset.size.width, dataset.size.height, len(dataset)) == (48, 64, 40)
+
+
+@pytest.mark.parametrize("dataset", ["coco", "mpii", "crowdpose"])
+def test_a_pack_on_a_device_follows_its_data_set(arrows: Path, tmp_path: Path, dataset: str) -> None:
+    table = json.loads((arrows / "arrows.json").read_text())
+    table["categories"][0]["keypoints"] = ["left_elbow", "right_elbow", "left_knee", "right_knee", "left_hip"]
+    (tmp_path / "limbs.json").write_text(json.dumps(table))
+    write_pack([read_annotations(tmp_path / "limbs.json", arrows)], tmp_path / "pack")
+    source = Source(pack=str(tmp_path / "pack"), dataset=dataset)
+    plain = Recipe(name="one", sources=(source,), model=ModelRecipe(size="tiny", height=64, width=48))
+    living = replace(plain, loop=LoopRecipe(on_device=True))
+    part = Samples(plain).dataset(plain).parts[0]
+    loader = Samples(living).batches(living, 0, 0, 1, torch.device("cpu"))
+    assert loader.augmentation == part.augmentation
+    assert (loader.unbiased, loader.processor.warp) == (part.unbiased, part.processor.warp)
 
 
 def test_a_source_may_be_cut_short(recipe: Recipe) -> None:

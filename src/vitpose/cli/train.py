@@ -17,6 +17,14 @@ SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """The recipe's keys are flags too, and too many to be listed."""
 
 
+def _list_keys(wanted: bool) -> None:
+    if wanted:
+        from ..training.keys import list_keys
+
+        typer.echo(list_keys())
+        raise typer.Exit
+
+
 def train(
     context: typer.Context,
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", show_default=False, help="A recipe, in TOML.")],
@@ -28,10 +36,16 @@ def train(
             help="Folder of the training. One that was stopped goes on there.",
         ),
     ] = None,
+    keys: Annotated[
+        bool,
+        typer.Option(
+            "--keys", callback=_list_keys, is_eager=True, help="List the keys of a recipe, and end."
+        ),
+    ] = False,
 ) -> None:
     """Train a network, or go on with a training that was stopped.
 
-    Every key of the recipe is a flag by its dotted name: --loop.epochs 10 --optimizer.lr 1e-4.
+    Every key of the recipe is a flag by its dotted name, after it: --loop.epochs 10 --optimizer.lr 1e-4.
     The folder gets checkpoints that vitpose and transformers read, named by their step.
     """
     from lightning.pytorch.utilities import rank_zero_only

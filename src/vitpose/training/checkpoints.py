@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
-from ..errors import InputError, require
+from ..errors import InputError, OutputError, require
 from ..files import remove_folder, replace_folder, write_json
 from .recipe import Recipe
 
@@ -94,7 +94,12 @@ class Keeper(L.Callback):
         if trainer.is_global_zero:
             shutil.rmtree(partial, ignore_errors=True)
         module.save_result(partial)
-        trainer.save_checkpoint(partial / STATE_FILE)
+        try:
+            trainer.save_checkpoint(partial / STATE_FILE)
+        except OSError as error:
+            raise OutputError(
+                f"the checkpoint {whole} cannot be written ({error}); make room, and give the same command again"
+            ) from error
         if trainer.is_global_zero:
             replace_folder(whole, partial)
             for old in find_checkpoints(self.folder)[:-KEPT]:

@@ -93,6 +93,13 @@ class Stage:
     """What is otherwise in one part of a training; each key is the recipe's.
 
     A stage begins with the weights that the one before ended with, and with a schedule of its own.
+
+    Attributes:
+        model: Keys of [model] but `start`, `size`, `decoder`, `skeleton` and `experts`.
+        target: Keys of [target].
+        augmentation: Keys of [augmentation].
+        optimizer: Keys of [optimizer].
+        loop: Keys of [loop] but `minutes`, `on_device`, `devices`, `nodes` and `strategy`.
     """
 
     model: dict[str, Any] = field(default_factory=dict)
@@ -472,10 +479,15 @@ def _build_dataclass(kind: Any, table: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     for key in table:
         if key not in hints:
-            raise UnknownNameError(f"key in {where}", key, hints)
+            owners = [f"{name}.{key}" for name, kind in hints.items() if key in _names(kind)]
+            raise UnknownNameError(f"key in {where}", key, owners or hints)
     needed = [f.name for f in fields(kind) if f.default is f.default_factory]
     for key in needed:
         if key not in table:
             raise InputError(f"{where} has no {key!r}, which is needed")
     inside = "" if where == "the recipe" else f"{where}."
     return kind(**{key: build(hints[key], value, f"{inside}{key}") for key, value in table.items()})
+
+
+def _names(kind: Any) -> set[str]:
+    return {own.name for own in fields(kind)} if is_dataclass(kind) else set()

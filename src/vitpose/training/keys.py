@@ -1,0 +1,50 @@
+"""The list of a recipe's keys, from the dataclasses that it is read into. Needs no torch."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+from ..data.augment import Augmentation
+from .recipe import LoopRecipe, ModelRecipe, OptimizerRecipe, Source, Stage, TargetRecipe, Validation
+
+TABLES: dict[str, type] = {
+    "[[sources]]": Source,
+    "[[validation]]": Validation,
+    "[model]": ModelRecipe,
+    "[target]": TargetRecipe,
+    "[augmentation]": Augmentation,
+    "[optimizer]": OptimizerRecipe,
+    "[loop]": LoopRecipe,
+    "[[stages]]": Stage,
+}
+
+
+def list_keys() -> str:
+    """Returns every key of a recipe, with its default and its meaning, as a Markdown table for each TOML table."""
+    return "\n".join(_list_table(title, kind) for title, kind in TABLES.items())
+
+
+def _list_table(title: str, kind: Any) -> str:
+    meanings = _meanings(kind)
+    rows = [f"| `{key.name}` | {_default(key)} | {meanings[key.name]} |" for key in fields(kind)]
+    return "\n".join([f"## {title}", "", "| key | default | meaning |", "|---|---|---|", *rows, ""])
+
+
+def _default(key: Field[Any]) -> str:
+    if key.default is MISSING:
+        return "needed" if key.default_factory is MISSING else "none"
+    if key.default is None or key.default in ("", ()):
+        return "none"
+    if isinstance(key.default, tuple):
+        return f"[{', '.join(f'{value:.4g}' for value in key.default)}]"
+    return str(key.default).lower() if isinstance(key.default, bool) else str(key.default)
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """Reads what the attributes of a class mean out of its docstring."""
+    listed = inspect.getdoc(kind).partition("\nAttributes:\n")[2].partition("\n\n")[0]  # type: ignore[union-attr]
+    parts = re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w|\Z)", listed, re.DOTALL | re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in parts}
