@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vitpose.annotation_file import numbers, read_annotation_file, read_json
+from vitpose.annotation_file import Picture, find_picture, numbers, read_annotation_file, read_json
 from vitpose.boxes import Size
 from vitpose.errors import InputError
 
@@ -85,6 +85,18 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"bytes.json is not JSON: .*; give a list"):
         read_json(tmp_path / "bytes.json", "a list")
+
+
+def test_a_picture_is_found_as_named_or_by_its_base_name(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for file in (first / "b.jpg", second / "a/b.jpg", second / "c.jpg"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    picture = Picture(1, "a/b.jpg")
+    assert find_picture(picture, first) == first / "b.jpg"
+    assert find_picture(picture, first, second) == second / "a/b.jpg"
+    assert find_picture(Picture(2, "x/c.jpg"), first, second) == second / "c.jpg"
+    assert find_picture(Picture(3, "x/none.jpg"), first, second) == first / "x/none.jpg"
 
 
 def test_numbers() -> None:

@@ -156,6 +156,16 @@ def coco_tables(path: Path, content: Any) -> tuple[dict[Any, Picture], list[Any]
     return {picture.id: picture for picture in _pictures(path, images)}, rows
 
 
+def find_picture(picture: Picture, *folders: Path) -> Path:
+    """Returns where a picture lies: as the file names it, or under its base name, in the first folder that has it.
+
+    A picture that is in none of them is looked for in vain where the path returned points to.
+    """
+    names = (picture.file_name, Path(picture.file_name).name)
+    paths = [folder / name for name in names for folder in folders]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
 def numbers(values: Any, count: int | None = None) -> Float[np.ndarray, " _"] | None:
     """Returns a list of numbers, or that many finite ones, as an array; None if these are none such."""
     try:

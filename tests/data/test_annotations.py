@@ -83,6 +83,28 @@ def test_broken_rows_are_named_and_stop_nothing(tmp_path: Path, changes: Any, pr
     assert "2 people in 1 pictures" in str(people.report)
 
 
+@pytest.mark.parametrize(
+    ("name", "place", "images"),
+    [
+        ("images/b.png", "images/b.png", None),
+        ("images/b.png", "images/b.png", "images"),
+        ("images/b.png", "images/b.png", "."),
+        ("/elsewhere/b.png", "images/b.png", None),
+        ("images/part/b.png", "images/part/b.png", None),
+        ("part/b.png", "part/b.png", None),
+    ],
+)
+def test_a_picture_is_found_beside_its_file(
+    tmp_path: Path, name: str, place: str, images: str | None
+) -> None:
+    """The folder `images` with its name, or a path of another computer, as labelling tools write them."""
+    file = write(tmp_path, [row(1, image_id=9)], images=[{"id": 9, "file_name": name}])
+    (tmp_path / place).parent.mkdir(parents=True)
+    Image.new("RGB", (100, 80)).save(tmp_path / place)
+    people = read_annotations(file, None if images is None else tmp_path / images)
+    assert (people.pictures, len(people)) == ((tmp_path / place,), 1)
+
+
 def test_a_point_outside_loses_its_label_and_nothing_else(tmp_path: Path) -> None:
     people = read_annotations(write(tmp_path, [row(1, keypoints=[12, 15, 2, 30, 300, 2, 1, 1, 1])]))
     assert people.visibility.tolist() == [[2, 0, 1]]

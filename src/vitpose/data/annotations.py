@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from ..annotation_file import AnnotationFile, Picture, Row, read_annotation_file
+from ..annotation_file import AnnotationFile, Picture, Row, find_picture, read_annotation_file
 from ..boxes import Size
 from ..errors import ImageError, InputError, SkeletonError
 from ..image import read_image, read_size
@@ -140,7 +140,8 @@ def read_annotations(
 
     Args:
         path: The file; see `vitpose.annotation_file`.
-        images: Folder of the pictures; without it the folder `images` beside the file, or the file's own.
+        images: Folder of the pictures; without it the folder `images` beside the file, and the file's own. A picture
+            that is not where the file says is looked for under its base name.
         skeleton: What the keypoints of a COCO file are: a shipped name, a `.toml` file, a `Skeleton`. Without it the
             `keypoints` and `skeleton` of the file's category say so.
 
@@ -153,10 +154,8 @@ def read_annotations(
         SkeletonError: The skeleton does not fit the file.
     """
     file = read_annotation_file(path, skeleton)
-    if images is None:
-        beside = file.path.parent / "images"
-        images = beside if beside.is_dir() else file.path.parent
-    reader = _Reader(file, Path(images).expanduser())
+    own = file.path.parent
+    reader = _Reader(file, (own / "images", own) if images is None else (Path(images).expanduser(),))
     for row in file.rows:
         reader.add(row)
     return reader.annotations()
@@ -216,19 +215,20 @@ class _Reader:
     """Collects rows one by one and keeps the account of those that are broken."""
 
     file: AnnotationFile
-    folder: Path
+    folders: tuple[Path, ...]
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     problems: dict[str, list[str]] = field(default_factory=dict)
-    sizes: dict[Path, Size | None] = field(default_factory=dict)
+    places: dict[Any, tuple[Path, Size | None]] = field(default_factory=dict)
 
     def note(self, problem: str, name: str) -> None:
         self.problems.setdefault(problem, []).append(name)
 
-    def size_of(self, path: Path, picture: Picture) -> Size | None:
-        """Returns a picture's size, None if there is no such picture."""
-        if path not in self.sizes:
-            self.sizes[path] = _look_up(path, picture)
-        return self.sizes[path]
+    def look_up(self, picture: Picture) -> tuple[Path, Size | None]:
+        """Returns where a picture lies and its size, None if there is no such picture."""
+        if picture.id not in self.places:
+            path = find_picture(picture, *self.folders)
+            self.places[picture.id] = path, _size_of(path, picture)
+        return self.places[picture.id]
 
     def add(self, row: Row) -> None:
         """Takes a row, or notes why not."""
@@ -237,10 +237,9 @@ class _Reader:
             return self.note("crowd region, no person", row.name)
         if picture is None or not picture.file_name:
             return self.note("picture not listed in the file", row.name)
-        path = self.folder / picture.file_name
-        size = self.size_of(path, picture)
+        path, size = self.look_up(picture)
         if size is None:
-            return self.note("picture missing or unreadable", f"{row.name} ({path.name})")
+            return self.note("picture missing or unreadable", f"{row.name} ({path})")
         if row.xywh is None or row.xywh[2:].min() <= 0:
             return self.note("box without area", row.name)
         if row.points is None:
@@ -260,7 +259,7 @@ class _Reader:
 
     def annotations(self) -> Annotations:
         n, k = len(self.rows), len(self.file.skeleton)
-        pictures = tuple(self.sizes)
+        pictures = tuple(dict.fromkeys(path for path, _ in self.places.values()))
         index = {picture: i for i, picture in enumerate(pictures)}
         points = np.array([row[2] for row in self.rows], np.float64).reshape(n, k, 3)
         used = len({row[0] for row in self.rows})
@@ -278,7 +277,7 @@ class _Reader:
         )
 
 
-def _look_up(path: Path, picture: Picture) -> Size | None:
+def _size_of(path: Path, picture: Picture) -> Size | None:
     if not path.is_file():
         return None
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..annotation_file import Picture, read_json
+from ..annotation_file import Picture, find_picture, read_json
 from ..boxes import Size, xyxy_from_xywh
 from ..detect.given import read_boxes
 from ..detect.protocol import Detections
@@ -184,7 +184,7 @@ def predict(
         )
     places = _given(annotations) if boxes is None else _detected(boxes, annotations, min_score, problems)
     wanted = {id: own for id, own in _inside(places, annotations.pictures, problems).items() if own}
-    paths = [find_picture(folder, annotations.pictures[id]) for id in wanted]
+    paths = [find_picture(annotations.pictures[id], folder) for id in wanted]
     found: list[Result] = []
     predictions = pipeline.each(paths, [_detections(own) for own in wanted.values()], flip_test=flip_test)
     for done, (id, prediction) in enumerate(zip(wanted, predictions, strict=True), start=1):
@@ -192,12 +192,6 @@ def predict(
         if advance is not None:
             advance(done, len(wanted))
     return found
-
-
-def find_picture(folder: Path, picture: Picture) -> Path:
-    """Returns where a picture lies: as the file names it, or under its base name."""
-    path = folder / picture.file_name
-    return path if path.is_file() else folder / Path(picture.file_name).name
 
 
 def _given(annotations: Annotations) -> dict[Any, list[_Box]]:

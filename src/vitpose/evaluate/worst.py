@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from ..annotation_file import find_picture
 from ..drawing import draw
 from ..errors import InputError, VitPoseError
 from ..image import read_image
@@ -17,7 +18,7 @@ from ..poses import Poses
 from ..skeleton import Skeleton
 from .annotations import Person
 from .report import Report
-from .results import Result, find_picture
+from .results import Result
 
 CELL_PX = 240
 """Side of each of a case's two views."""
@@ -72,7 +73,7 @@ class _Case:
         truth, predicted = self.report.annotations, self.report.predicted_skeleton
         picture = truth.pictures[self.person.image_id]
         try:
-            image = read_image(find_picture(folder, picture))
+            image = read_image(find_picture(picture, folder))
         except VitPoseError:
             image = np.full((CELL_PX, CELL_PX, 3), 128, np.uint8)
         everything = np.ones(len(self.result.points), np.float32)
