@@ -64,6 +64,10 @@ def test_columns_and_the_category_s_skeleton(tmp_path: Path) -> None:
         ({"bbox": [10, 10, 0, 30]}, "box without area"),
         ({"bbox": None}, "box without area"),
         ({"bbox": [float("nan"), 1, 2, 3]}, "box without area"),
+        ({"bbox": [0, 0, 1e300, 5]}, "box without area"),
+        ({"bbox": [5000, 5000, 50, 100]}, "box wholly outside its picture"),
+        ({"bbox": [1e30] * 4}, "box wholly outside its picture"),
+        ({"bbox": [-40, 10, 40, 30]}, "box wholly outside its picture"),
         ({"image_id": 1}, "picture missing or unreadable"),
         ({"image_id": 2}, "picture missing or unreadable"),
         ({"image_id": 99}, "picture not listed in the file"),
@@ -103,6 +107,16 @@ def test_a_picture_is_found_beside_its_file(
     Image.new("RGB", (100, 80)).save(tmp_path / place)
     people = read_annotations(file, None if images is None else tmp_path / images)
     assert (people.pictures, len(people)) == ((tmp_path / place,), 1)
+
+
+def test_what_one_row_has_wrong_stops_nothing(tmp_path: Path) -> None:
+    images = [{"id": 0, "file_name": "a.png", "width": 0, "height": 80}, {"file_name": "a.png"}]
+    people = read_annotations(write(tmp_path, [row(2**70), row(2, keypoints=5)], images=images))
+    assert people.ids.tolist() == [-1]
+    assert people.report.problems == {
+        "pictures whose id is neither a whole number nor a text": ("image 1, {'file_name': 'a.png'}",),
+        "not 3 numeric keypoints (x, y, visibility)": ("annotation 2",),
+    }
 
 
 def test_a_point_outside_loses_its_label_and_nothing_else(tmp_path: Path) -> None:

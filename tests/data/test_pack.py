@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +74,15 @@ def test_a_box_beyond_the_picture_leaves_a_pixel() -> None:
     crop, origin, _ = cut_out(np.zeros((20, 30, 3), np.uint8), np.array([50.0, -40, 80, -10]), 100)
     assert crop.shape == (1, 1, 3)
     assert origin.tolist() == [29, 0]
+
+
+def test_a_box_of_any_size_is_cut_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        crop, _, _ = cut_out(
+            np.zeros((20, 30, 3), np.uint8), np.array([-1e30, 0, 1e30, 1e30], np.float32), 100
+        )
+    assert crop.shape == (20, 30, 3)
 
 
 def test_parts_are_no_larger_than_allowed(people: Annotations, tmp_path: Path) -> None:

@@ -121,6 +121,8 @@ def test_detections_are_taken_as_they_are(pipe: Pipeline, images: Path, write: C
         {**row, "bbox": BOX, "score": 0.05},
         {**row, "image_id": 9, "bbox": BOX, "score": 0.9},
         {**row, "category_id": 18, "bbox": BOX, "score": 0.9},
+        {**row, "iscrowd": 1},
+        {**row, "bbox": [0, 0, -5, 5], "score": 0.9},
     ]
     path, boxes = write(annotated(0)), write(detections, "boxes.json")
     report = evaluate_model(pipe, path, images, boxes=boxes, min_score=0.1, skeleton=BONES, metrics=["coco"])
@@ -128,6 +130,8 @@ def test_detections_are_taken_as_they_are(pipe: Pipeline, images: Path, write: C
     assert only.xywh == tuple(outside)
     assert only.points[:, :2] == pytest.approx(TRUTH - np.array([80, 50]), abs=0.1)
     assert only.score == pytest.approx(0.9 * only.points[:, 2].mean(), abs=1e-4)
+    (fault,) = report.problems.names.pop("boxes that cannot be read")
+    assert "boxes.json, row 6: bbox [0, 0, -5, 5] must be four finite numbers" in fault
     assert report.problems.names == {
         "boxes for an image that is not annotated": ["row 3, image 9"],
         "boxes of a category that is not annotated": ["row 4, dog"],

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from ..annotation_file import AnnotationFile, Picture, Row, find_picture, read_annotation_file
-from ..boxes import Size
+from ..annotation_file import UNUSABLE_ID, AnnotationFile, Picture, Row, find_picture, read_annotation_file
+from ..boxes import Size, are_outside, xyxy_from_xywh
 from ..errors import ImageError, InputError, SkeletonError
 from ..image import read_image, read_size
 from ..layout import place_name
@@ -64,7 +64,7 @@ class Annotations:
         xy: Keypoints, px of the picture; zero where there is no label.
         visibility: 0 no label, 1 labelled but hidden, 2 seen.
         areas: Area of each person, px², as OKS wants it.
-        ids: The rows' ids in their file.
+        ids: The rows' ids in their file; -1 for those that are no numbers.
         skeleton: What the k keypoints are.
         report: What was wrong with the file.
     """
@@ -156,6 +156,8 @@ def read_annotations(
     file = read_annotation_file(path, skeleton)
     own = file.path.parent
     reader = _Reader(file, (own / "images", own) if images is None else (Path(images).expanduser(),))
+    for name in file.broken_pictures:
+        reader.note(UNUSABLE_ID, name)
     for row in file.rows:
         reader.add(row)
     return reader.annotations()
@@ -240,8 +242,10 @@ class _Reader:
         path, size = self.look_up(picture)
         if size is None:
             return self.note("picture missing or unreadable", f"{row.name} ({path})")
-        if row.xywh is None or row.xywh[2:].min() <= 0:
+        if row.xywh is None or not _has_area(box := xyxy_from_xywh([row.xywh])):
             return self.note("box without area", row.name)
+        if are_outside(box, size).any():
+            return self.note("box wholly outside its picture", row.name)
         if row.points is None:
             return self.note(f"not {len(self.file.skeleton)} numeric keypoints (x, y, visibility)", row.name)
         marked = row.points[:, 2] > 0
@@ -252,9 +256,9 @@ class _Reader:
         if not labelled.any():
             return self.note("no labelled points", row.name)
         points = np.where(labelled[:, None], row.points, 0)
-        box = np.append(row.xywh[:2], row.xywh[:2] + row.xywh[2:])
         area = row.area if row.area is not None and row.area > 0 else float(row.xywh[2:].prod())
-        self.rows.append((path, box, points, area, row.id if isinstance(row.id, int) else -1))
+        number = row.id if isinstance(row.id, int) and abs(row.id) < 2**63 else -1
+        self.rows.append((path, box[0], points, area, number))
         return None
 
     def annotations(self) -> Annotations:
@@ -284,6 +288,10 @@ def _size_of(path: Path, picture: Picture) -> Size | None:
         return picture.size or read_size(path)
     except ImageError:
         return None
+
+
+def _has_area(box: Float[np.ndarray, "1 4"]) -> bool:
+    return bool(np.isfinite(box).all() and (box[:, 2:] > box[:, :2]).all())
 
 
 def _outside(xy: np.ndarray, size: Size) -> np.ndarray:

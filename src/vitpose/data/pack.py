@@ -261,8 +261,8 @@ def cut_out(
     """
     limit = np.array([image.shape[1], image.shape[0]])
     # A box beyond the picture still gets one pixel, or there would be no crop.
-    low = np.clip(np.floor(box[:2]).astype(int), 0, limit - 1)
-    high = np.clip(np.ceil(box[2:]).astype(int) + 1, low + 1, limit)
+    low = np.clip(np.floor(box[:2]), 0, limit - 1).astype(int)
+    high = np.clip(np.ceil(box[2:]) + 1, low + 1, limit).astype(int)
     crop = image[low[1] : high[1], low[0] : high[0]]
     factor = max(1.0, float((high - low).max() / side))
     if factor > 1:

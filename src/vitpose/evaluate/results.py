@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..annotation_file import Picture, find_picture, read_json
+from ..annotation_file import Picture, find_picture, read_id, read_json
 from ..boxes import Size, xyxy_from_xywh
 from ..detect.given import read_boxes
 from ..detect.protocol import Detections
@@ -113,11 +113,12 @@ def _read_rows(path: Path) -> list[Any]:
 def _result(index: int, row: Any, annotations: Annotations, problems: Problems) -> Result | None:
     """Returns a row that can be used; names one that cannot."""
     name = f"row {index}"
-    if not isinstance(row, Mapping) or "image_id" not in row:
+    image_id = read_id(row.get("image_id")) if isinstance(row, Mapping) else None
+    if image_id is None:
         problems.add("predictions without an image_id", name)
-    elif row["image_id"] not in annotations.pictures:
-        problems.add("predictions for an image that is not annotated", f"{name}, image {row['image_id']!r}")
-    elif row.get("category_id", 1) not in annotations.categories:
+    elif image_id not in annotations.pictures:
+        problems.add("predictions for an image that is not annotated", f"{name}, image {image_id!r}")
+    elif read_id(row.get("category_id", 1)) not in annotations.categories:
         problems.add(
             "predictions of a category that is not annotated", f"{name}, category {row['category_id']!r}"
         )
@@ -206,11 +207,16 @@ def _detected(
     path: str | Path, annotations: Annotations, min_score: float, problems: Problems
 ) -> dict[Any, list[_Box]]:
     places: dict[Any, list[_Box]] = {}
-    for index, row in enumerate(read_boxes(path)):
+    rows, faults = read_boxes(path)
+    for fault in faults:
+        problems.add("boxes that cannot be read", str(fault))
+    for row in rows:
         if row.image_id not in annotations.pictures:
-            problems.add("boxes for an image that is not annotated", f"row {index}, image {row.image_id!r}")
+            problems.add(
+                "boxes for an image that is not annotated", f"row {row.number}, image {row.image_id!r}"
+            )
         elif row.category_id not in annotations.categories:
-            problems.add("boxes of a category that is not annotated", f"row {index}, {row.label}")
+            problems.add("boxes of a category that is not annotated", f"row {row.number}, {row.label}")
         elif row.score >= min_score:
             left, top, width, height = row.xywh
             own = _Box((left, top, width, height), row.score, row.category_id)
