@@ -218,7 +218,10 @@ def test_pictures_are_checked_on_request(people: Annotations) -> None:
 
 def test_one_skeleton_for_all(people: Annotations) -> None:
     assert shared_skeleton([people, people]) is people.skeleton
-    with pytest.raises(InputError, match=r"different skeletons: coco \(17\), lsp \(14\); .* map_to"):
+    with pytest.raises(
+        InputError,
+        match=r"different skeletons: coco \(17\), lsp \(14\); bring them to one with --skeleton, or map_to",
+    ):
         shared_skeleton([people, people.map_to(Skeleton.load("lsp"))])
     with pytest.raises(InputError, match="no source of people"):
         shared_skeleton([])

@@ -61,7 +61,7 @@ def test_problems_are_in_the_report(write: Callable[..., Path]) -> None:
         ([GOOD, {**GOOD, "keypoints": [1, 2, 3]}], r"poses have \[1, 3\] keypoints; all must have the same"),
         (
             [{**GOOD, "keypoints": [1, 2, 3]}],
-            "have 1 keypoints and the skeleton 'custom' has 3; pass predicted_skeleton",
+            "have 1 keypoints and the skeleton 'custom' has 3; name the predicted points with --predicted-skeleton",
         ),
     ],
 )

@@ -208,7 +208,9 @@ def shared_skeleton(sources: Sequence[Annotations]) -> Skeleton:
     skeletons = [source.skeleton for source in sources]
     if any(skeleton.keypoints != skeletons[0].keypoints for skeleton in skeletons):
         names = ", ".join(f"{skeleton.name} ({len(skeleton)})" for skeleton in skeletons)
-        raise InputError(f"the sources have different skeletons: {names}; bring them to one with map_to")
+        raise InputError(
+            f"the sources have different skeletons: {names}; bring them to one with --skeleton, or map_to"
+        )
     return skeletons[0]
 
 
