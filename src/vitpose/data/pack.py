@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from ..boxes import Size
 from ..errors import ImageError, InputError
@@ -138,6 +138,7 @@ def write_pack(
 
     Raises:
         InputError: The skeletons differ, the folder holds a pack, or nobody could be packed.
+        OutputError: A part cannot be written.
     """
     folder = Path(folder).expanduser()
     skeleton = shared_skeleton(sources)
@@ -331,7 +332,7 @@ class _Writer:
         tensors["ends"] = np.cumsum([code.size for code in self.codes]).astype(np.int64)
         name = f"part-{len(self.parts):04d}.safetensors"
         with replace_file(self.folder / name) as path:
-            save_file(tensors, path)
+            path.write_bytes(save(tensors))  # unlike save_file it fails with an OSError
         self.parts.append({"file": name, "people": len(self.codes)})
         self.codes, self.columns, self.bytes = [], [], 0
 
