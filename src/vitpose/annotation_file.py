@@ -7,6 +7,7 @@ is None, and whoever reads says which rows that makes useless. Knows no pixels.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,11 @@ def coco_tables(path: Path, content: Any) -> tuple[dict[Any, Picture], list[Any]
     return {picture.id: picture for picture in pictures if picture is not None}, rows, broken
 
 
+def is_file(path: Path) -> bool:
+    """Tells whether there is such a file. A name that cannot be one, such as one that is too long, is none."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for such a name
+
+
 def find_picture(picture: Picture, *folders: Path) -> Path:
     """Returns where a picture lies: as the file names it, or under its base name, in the first folder that has it.
 
@@ -175,7 +181,7 @@ def find_picture(picture: Picture, *folders: Path) -> Path:
     """
     names = (picture.file_name, Path(picture.file_name).name)
     paths = [folder / name for name in names for folder in folders]
-    return next((path for path in paths if path.is_file()), paths[0])
+    return next((path for path in paths if is_file(path)), paths[0])
 
 
 def numbers(values: Any, count: int | None = None) -> Float[np.ndarray, " _"] | None:

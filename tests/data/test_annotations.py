@@ -110,12 +110,18 @@ def test_a_picture_is_found_beside_its_file(
 
 
 def test_what_one_row_has_wrong_stops_nothing(tmp_path: Path) -> None:
-    images = [{"id": 0, "file_name": "a.png", "width": 0, "height": 80}, {"file_name": "a.png"}]
-    people = read_annotations(write(tmp_path, [row(2**70), row(2, keypoints=5)], images=images))
+    images = [
+        {"id": 0, "file_name": "a.png", "width": 0, "height": 80},
+        {"file_name": "a.png"},
+        {"id": 2, "file_name": "x" * 300},
+    ]
+    rows = [row(2**70), row(2, keypoints=5), row(3, image_id=2)]
+    people = read_annotations(write(tmp_path, rows, images=images))
     assert people.ids.tolist() == [-1]
     assert people.report.problems == {
         "pictures whose id is neither a whole number nor a text": ("image 1, {'file_name': 'a.png'}",),
         "not 3 numeric keypoints (x, y, visibility)": ("annotation 2",),
+        "picture missing or unreadable": (f"annotation 3 ({tmp_path}/images/{'x' * 300})",),
     }
 
 

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from ..annotation_file import UNUSABLE_ID, AnnotationFile, Picture, Row, find_picture, read_annotation_file
+from ..annotation_file import (
+    UNUSABLE_ID,
+    AnnotationFile,
+    Picture,
+    Row,
+    find_picture,
+    is_file,
+    read_annotation_file,
+)
 from ..boxes import Size, are_outside, xyxy_from_xywh
 from ..errors import ImageError, InputError, SkeletonError
 from ..image import read_image, read_size
@@ -284,7 +292,7 @@ class _Reader:
 
 
 def _size_of(path: Path, picture: Picture) -> Size | None:
-    if not path.is_file():
+    if not is_file(path):
         return None
     try:
         return picture.size or read_size(path)
