@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from vitpose.annotation_file import numbers, read_annotation_file, read_json
+from vitpose.annotation_file import Picture, find_picture, numbers, read_annotation_file, read_id, read_json
 from vitpose.boxes import Size
-from vitpose.errors import InputError
+from vitpose.errors import InputError, SkeletonError
+from vitpose.skeleton import Skeleton
 
 GOOD = {
     "id": 7, "image_id": 1, "category_id": 2, "bbox": [10, 20, 30, 40], "area": 500.5, "num_keypoints": 2,
@@ -65,6 +67,48 @@ def test_what_is_not_in_its_form_is_none(tmp_path: Path) -> None:
     assert [row.image_id for row in rows] == [1, None, 1, None]
 
 
+def test_pictures_without_an_id_are_named_and_stop_nothing(tmp_path: Path) -> None:
+    table = coco(GOOD, id=1.0, file_name=None)
+    table["images"] += [{"file_name": "b.jpg"}, {"id": [2]}, 5]
+    file = read_annotation_file(write(tmp_path, table))
+    assert file.pictures == {1: Picture(1, "", Size(100, 80))}
+    assert file.broken_pictures == ("image 1, {'file_name': 'b.jpg'}", "image 2, {'id': [2]}", "image 3, 5")
+
+
+@pytest.mark.parametrize("size", [{"width": 0}, {"height": -1}])
+def test_a_size_that_is_none_is_not_known(tmp_path: Path, size: dict[str, int]) -> None:
+    assert read_annotation_file(write(tmp_path, coco(GOOD, **size))).pictures[1].size is None
+
+
+def test_a_category_s_limbs_and_names_that_are_none(tmp_path: Path) -> None:
+    table = coco(GOOD, {"image_id": 1, "keypoints": 5})
+    category = table["categories"][0]
+    category["skeleton"] = [1, ["a", "b"], [1, 2, 3], [1, 3], [1, 17], [[1], 2]]
+    assert read_annotation_file(write(tmp_path, table)).skeleton.limbs == ((0, 2),)
+    category["skeleton"] = 5
+    assert read_annotation_file(write(tmp_path, table)).skeleton.limbs == ()
+    for names in ([1, 2, 3], 5, [["nose"]]):
+        category["keypoints"] = names
+        with pytest.raises(SkeletonError, match="its categories do not name the keypoints; give a skeleton"):
+            read_annotation_file(write(tmp_path, table))
+    for categories in (5, [{"id": [1]}]):
+        file = write(tmp_path, table | {"categories": categories})
+        assert read_annotation_file(file, Skeleton("three", ("a", "b", "c"))).categories == frozenset()
+
+
+def test_a_crowd_index_that_is_no_number_says_nothing(tmp_path: Path) -> None:
+    names = [f"point_{index}" for index in range(14)]
+    table = coco(GOOD | {"keypoints": [1, 2, 2] * 14}, crowdIndex="hard")
+    table["categories"][0]["keypoints"] = names
+    file = read_annotation_file(write(tmp_path, table))
+    assert (file.pictures[1].crowd_index, file.skeleton.keypoints) == (None, tuple(names))
+
+
+def test_ids() -> None:
+    assert [read_id(value) for value in (3, 3.0, np.int64(3), "3")] == [3, 3, 3, "3"]
+    assert read_id(1.5) is read_id(float("nan")) is read_id([1]) is read_id(None) is None
+
+
 def test_mpii_s_form_counts_from_one(tmp_path: Path) -> None:
     row = {"image": "a.jpg", "center": [301, 201], "scale": 1.5, "joints": [[11.0, 21.0]] * 16}
     rows = [row | {"joints_vis": [1] * 15 + [0]}, row | {"joints_vis": "x"}, row | {"joints": [[1, "x"]]}]
@@ -85,6 +129,18 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"bytes.json is not JSON: .*; give a list"):
         read_json(tmp_path / "bytes.json", "a list")
+
+
+def test_a_picture_is_found_as_named_or_by_its_base_name(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for file in (first / "b.jpg", second / "a/b.jpg", second / "c.jpg"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    picture = Picture(1, "a/b.jpg")
+    assert find_picture(picture, first) == first / "b.jpg"
+    assert find_picture(picture, first, second) == second / "a/b.jpg"
+    assert find_picture(Picture(2, "x/c.jpg"), first, second) == second / "c.jpg"
+    assert find_picture(Picture(3, "x/none.jpg"), first, second) == first / "x/none.jpg"
 
 
 def test_numbers() -> None:

@@ -87,7 +87,7 @@ def test_ones_own_declaration(tmp_path: Path) -> None:
         ("half_body = 3", "half_body = true", "mine.toml: half_body must be of the type int, not True"),
         ('["scissors"]', '"scissors"', "classes must be a list of texts, not 'scissors'"),
         ('"bones.toml"', "3", "skeleton must be a name, a file or a table, not 3"),
-        ('"bones.toml"', '"bone.toml"', "unknown skeleton 'bone.toml'"),
+        ('"bones.toml"', '"bone.toml"', "there is no file .*bone.toml"),
         ("[evaluation]", "[[evaluation]]", r"\[evaluation\] must be a table, not \["),
         ('name = "scissors"', "name =", "mine.toml is not valid TOML: "),
     ],
@@ -109,3 +109,8 @@ def test_a_name_that_is_not_there() -> None:
         UnknownNameError, match=r"unknown data set 'ap10'; did you mean ap10k.*\.toml file works too"
     ):
         Conventions.load("ap10")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no file .*none.toml; give .* shipped name: aic, ap10k"):
+        Conventions.load(tmp_path / "none.toml")

@@ -7,6 +7,7 @@ is None, and whoever reads says which rows that makes useless. Knows no pixels.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from .skeleton import Skeleton, plain_name
 
 WHOLEBODY_FIELDS = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
 """Where COCO-WholeBody keeps its 133 points, in the order of the skeleton `coco-wholebody`."""
+
+UNUSABLE_ID = "pictures whose id is neither a whole number nor a text"
+"""What those who judge call `AnnotationFile.broken_pictures`."""
 
 MPII_BOX_PX = 200.0
 """MPII's `scale` is the person's height over this many pixels (the data set's README)."""
@@ -91,6 +95,7 @@ class AnnotationFile:
         rows: In the order of the file.
         skeleton: What the points are called.
         categories: Ids of the categories that the file lists.
+        broken_pictures: Names of the pictures that have no usable id.
     """
 
     path: Path
@@ -98,6 +103,7 @@ class AnnotationFile:
     rows: tuple[Row, ...]
     skeleton: Skeleton
     categories: frozenset[Any]
+    broken_pictures: tuple[str, ...] = ()
 
 
 def read_annotation_file(path: str | Path, skeleton: str | Path | Skeleton | None = None) -> AnnotationFile:
@@ -116,15 +122,16 @@ def read_annotation_file(path: str | Path, skeleton: str | Path | Skeleton | Non
     content = read_json(path, "an annotation file of COCO's or MPII's form")
     if isinstance(content, list):
         return _mpii(path, content)
-    pictures, rows = coco_tables(path, content)
-    categories = [one for one in content.get("categories") or () if isinstance(one, dict)]
-    bones = _skeleton(path, categories, [row for row in rows if isinstance(row, dict)], pictures, skeleton)
+    pictures, rows, broken = coco_tables(path, content)
+    categories = _tables(content.get("categories"))
+    bones = _skeleton(path, categories, _tables(rows), pictures, skeleton)
     return AnnotationFile(
         path=path,
         pictures=pictures,
         rows=tuple(_coco_row(row, len(bones)) for row in rows),
         skeleton=bones,
-        categories=frozenset(one["id"] for one in categories if "id" in one),
+        categories=frozenset(read_id(one.get("id")) for one in categories) - {None},
+        broken_pictures=broken,
     )
 
 
@@ -142,8 +149,8 @@ def read_json(path: Path, wanted: str) -> Any:
         raise InputError(f"{path} is not JSON: {error}; give {wanted}") from error
 
 
-def coco_tables(path: Path, content: Any) -> tuple[dict[Any, Picture], list[Any]]:
-    """Returns the pictures, by id, and the annotations of what COCO's form holds.
+def coco_tables(path: Path, content: Any) -> tuple[dict[Any, Picture], list[Any], tuple[str, ...]]:
+    """Returns the pictures, by id, and the annotations of what COCO's form holds; and names pictures without an id.
 
     Raises:
         InputError: The content is not of this form.
@@ -153,7 +160,28 @@ def coco_tables(path: Path, content: Any) -> tuple[dict[Any, Picture], list[Any]
     if not isinstance(images, list) or not isinstance(rows, list):
         held = f"the keys {sorted(content)}" if isinstance(content, dict) else repr(content)[:50]
         raise InputError(f"{path} holds {held}; COCO's form is {{images, annotations, categories}}")
-    return {picture.id: picture for picture in _pictures(path, images)}, rows
+    pictures = list(map(_picture, images))
+    broken = tuple(
+        f"image {index}, {row!r:.80}"
+        for index, (row, picture) in enumerate(zip(images, pictures, strict=True))
+        if picture is None
+    )
+    return {picture.id: picture for picture in pictures if picture is not None}, rows, broken
+
+
+def is_file(path: Path) -> bool:
+    """Tells whether there is such a file. A name that cannot be one, such as one that is too long, is none."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for such a name
+
+
+def find_picture(picture: Picture, *folders: Path) -> Path:
+    """Returns where a picture lies: as the file names it, or under its base name, in the first folder that has it.
+
+    A picture that is in none of them is looked for in vain where the path returned points to.
+    """
+    names = (picture.file_name, Path(picture.file_name).name)
+    paths = [folder / name for name in names for folder in folders]
+    return next((path for path in paths if is_file(path)), paths[0])
 
 
 def numbers(values: Any, count: int | None = None) -> Float[np.ndarray, " _"] | None:
@@ -167,16 +195,30 @@ def numbers(values: Any, count: int | None = None) -> Float[np.ndarray, " _"] | 
     return array
 
 
-def _pictures(path: Path, rows: Sequence[Any]) -> Iterable[Picture]:
-    for index, row in enumerate(rows):
-        good = isinstance(row, dict) and isinstance(row.get("id"), int | str)
-        if not good or not isinstance(row.get("file_name", ""), str):
-            raise InputError(
-                f"{path}, image {index}: an image needs an id, and a file_name that is a text; this one is {row!r:.200}"
-            )
-        width, height = row.get("width"), row.get("height")
-        size = Size(width, height) if isinstance(width, int) and isinstance(height, int) else None
-        yield Picture(row["id"], row.get("file_name", ""), size, row.get("crowdIndex"))
+def read_id(value: Any) -> int | str | None:
+    """Returns an id, if it can be one; 1.0, as some programs write it, is 1, and so is numpy's 1."""
+    if isinstance(value, float | np.integer) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int | str) else None
+
+
+def _picture(row: Any) -> Picture | None:
+    id = read_id(row.get("id")) if isinstance(row, dict) else None
+    if id is None:
+        return None
+    name, width, height = row.get("file_name"), row.get("width"), row.get("height")
+    known = isinstance(width, int) and isinstance(height, int) and min(width, height) > 0
+    index = numbers([row.get("crowdIndex")], 1)
+    return Picture(
+        id=id,
+        file_name=name if isinstance(name, str) else "",
+        size=Size(width, height) if known else None,
+        crowd_index=None if index is None else float(index[0]),
+    )
+
+
+def _tables(values: Any) -> list[dict[str, Any]]:
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
 
 
 def _skeleton(
@@ -186,13 +228,14 @@ def _skeleton(
     pictures: Mapping[Any, Picture],
     given: str | Path | Skeleton | None,
 ) -> Skeleton:
-    used = {_key(row.get("category_id")) for row in rows}
-    named = [one for one in categories if one.get("keypoints")]
-    named = [one for one in named if _key(one.get("id")) in used] or named
+    used = {read_id(row.get("category_id")) for row in rows}
+    named = [one for one in categories if _are_names(one.get("keypoints"))]
+    named = [one for one in named if read_id(one.get("id")) in used] or named
     kinds = sorted({tuple(one["keypoints"]) for one in named})
     if given is not None:
         return _checked(path, Skeleton.load(given), kinds)
-    lengths = {len(row.get("keypoints") or ()) for row in rows} - {0}
+    bodies = [row.get("keypoints") for row in rows]
+    lengths = {len(body) for body in bodies if isinstance(body, list)} - {0}
     if any("face_kpts" in row for row in rows) or lengths == {3 * 133}:
         return Skeleton.load("coco-wholebody")  # such files name the first 17 points only
     if lengths == {3 * 14} and any(picture.crowd_index is not None for picture in pictures.values()):
@@ -202,10 +245,22 @@ def _skeleton(
         raise SkeletonError(
             f"{path}: its categories {why}; give a skeleton: {', '.join(Skeleton.available())}, or a .toml file"
         )
-    edges = [[a - 1, b - 1] for a, b in named[0].get("skeleton") or ()]
-    # Some files, CrowdPose's among them, carry another data set's limbs: a drawing aid, not worth a refusal.
-    inside = [edge for edge in edges if all(0 <= end < len(kinds[0]) for end in edge)]
-    return Skeleton.from_labels(list(kinds[0]), inside)
+    return Skeleton.from_labels(list(kinds[0]), _limbs(named[0].get("skeleton"), len(kinds[0])))
+
+
+def _are_names(values: Any) -> bool:
+    return isinstance(values, list) and bool(values) and all(isinstance(value, str) for value in values)
+
+
+def _limbs(edges: Any, k: int) -> list[list[int]]:
+    """Returns the limbs of a category, counted from 0, that join two of its k points.
+
+    Some files, CrowdPose's among them, carry another data set's limbs: a drawing aid, not worth a refusal.
+    """
+    if not isinstance(edges, list):
+        return []
+    pairs = [edge for edge in edges if isinstance(edge, list) and len(edge) == 2]
+    return [[a - 1, b - 1] for a, b in pairs if a in range(1, k + 1) and b in range(1, k + 1)]
 
 
 def _checked(path: Path, skeleton: Skeleton, kinds: Iterable[Sequence[str]]) -> Skeleton:
@@ -232,8 +287,8 @@ def _coco_row(row: Any, k: int) -> Row:
     return Row(
         name=f"annotation {row.get('id')}",
         id=row.get("id"),
-        image_id=_key(row.get("image_id")),
-        category_id=_key(row.get("category_id", 1)),
+        image_id=read_id(row.get("image_id")),
+        category_id=read_id(row.get("category_id", 1)),
         has_keypoints=isinstance(body, list) and bool(body),
         points=_triples(values, k),
         xywh=numbers(row.get("bbox"), 4),
@@ -243,11 +298,6 @@ def _coco_row(row: Any, k: int) -> Row:
         counted=counted if isinstance(counted, int) and not split else None,
         head_xywh=numbers(row.get("head_bbox"), 4),
     )
-
-
-def _key(value: Any) -> int | str | None:
-    """Returns an id, if it can be one."""
-    return value if isinstance(value, int | str) else None
 
 
 def _triples(values: Any, k: int) -> Float[np.ndarray, "k 3"] | None:

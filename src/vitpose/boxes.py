@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from .errors import BoxError
 
@@ -99,14 +99,22 @@ def as_xyxy(boxes: Any) -> Float[np.ndarray, "n 4"]:
     return array
 
 
+def are_outside(boxes: Float[np.ndarray, "n 4"], size: Size) -> Bool[np.ndarray, " n"]:
+    """Tells which boxes (xyxy, px) do not touch a picture of that size."""
+    return (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, 0] >= size.width) | (boxes[:, 1] >= size.height)
+
+
 def refuse_outside(boxes: Float[np.ndarray, "n 4"], size: Size) -> None:
     """Refuses boxes (xyxy, px) that do not touch a picture of that size.
 
     Raises:
         BoxError: A box lies wholly outside. The message names the first such box.
     """
-    outside = (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, 0] >= size.width) | (boxes[:, 1] >= size.height)
-    _refuse(boxes, outside, f"lies wholly outside its picture of {size} pixels; check its units and frame")
+    _refuse(
+        boxes,
+        are_outside(boxes, size),
+        f"lies wholly outside its picture of {size} pixels; check its units and frame",
+    )
 
 
 def _refuse(boxes: Float[np.ndarray, "n 4"], bad: Any, why: str) -> None:

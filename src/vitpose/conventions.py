@@ -122,7 +122,7 @@ class Conventions:
 
         Raises:
             UnknownNameError: The name is neither shipped nor an existing file.
-            InputError: The file does not hold together.
+            InputError: There is no such `.toml` file, or it does not hold together.
         """
         if isinstance(name, Conventions):
             return name
@@ -130,6 +130,11 @@ class Conventions:
             return _load_shipped(str(name))
         path = Path(name).expanduser()
         if not path.is_file():
+            if path.suffix == ".toml":
+                raise InputError(
+                    f"there is no file {path.absolute()}; give the path of a declaration's .toml file, or a shipped "
+                    f"name: {', '.join(cls.available())}"
+                )
             hint = "A path to a declaration's .toml file works too."
             raise UnknownNameError("data set", str(name), cls.available(), hint)
         try:

@@ -155,7 +155,7 @@ class Skeleton:
 
         Raises:
             UnknownNameError: The name is neither a shipped skeleton nor an existing file.
-            SkeletonError: The file does not hold together; the message says in which line.
+            SkeletonError: There is no such `.toml` file, or it does not hold together; the message says in which line.
         """
         if isinstance(name, Skeleton):
             return name
@@ -163,6 +163,11 @@ class Skeleton:
             return _load_shipped(str(name))
         path = Path(name)
         if not path.is_file():
+            if path.suffix == ".toml":
+                raise SkeletonError(
+                    f"there is no file {path.absolute()}; give the path of a skeleton's .toml file, or a shipped name: "
+                    f"{', '.join(cls.available())}"
+                )
             raise UnknownNameError(
                 "skeleton", str(name), cls.available(), "A path to a skeleton's .toml file works too."
             )

@@ -64,6 +64,10 @@ def test_columns_and_the_category_s_skeleton(tmp_path: Path) -> None:
         ({"bbox": [10, 10, 0, 30]}, "box without area"),
         ({"bbox": None}, "box without area"),
         ({"bbox": [float("nan"), 1, 2, 3]}, "box without area"),
+        ({"bbox": [0, 0, 1e300, 5]}, "box without area"),
+        ({"bbox": [5000, 5000, 50, 100]}, "box wholly outside its picture"),
+        ({"bbox": [1e30] * 4}, "box wholly outside its picture"),
+        ({"bbox": [-40, 10, 40, 30]}, "box wholly outside its picture"),
         ({"image_id": 1}, "picture missing or unreadable"),
         ({"image_id": 2}, "picture missing or unreadable"),
         ({"image_id": 99}, "picture not listed in the file"),
@@ -81,6 +85,44 @@ def test_broken_rows_are_named_and_stop_nothing(tmp_path: Path, changes: Any, pr
     assert people.report.problems[problem][0].startswith("annotation 2")
     assert f"{problem}: 1 (annotation 2" in str(people.report)
     assert "2 people in 1 pictures" in str(people.report)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "images"),
+    [
+        ("images/b.png", "images/b.png", None),
+        ("images/b.png", "images/b.png", "images"),
+        ("images/b.png", "images/b.png", "."),
+        ("/elsewhere/b.png", "images/b.png", None),
+        ("images/part/b.png", "images/part/b.png", None),
+        ("part/b.png", "part/b.png", None),
+    ],
+)
+def test_a_picture_is_found_beside_its_file(
+    tmp_path: Path, name: str, place: str, images: str | None
+) -> None:
+    """The folder `images` with its name, or a path of another computer, as labelling tools write them."""
+    file = write(tmp_path, [row(1, image_id=9)], images=[{"id": 9, "file_name": name}])
+    (tmp_path / place).parent.mkdir(parents=True)
+    Image.new("RGB", (100, 80)).save(tmp_path / place)
+    people = read_annotations(file, None if images is None else tmp_path / images)
+    assert (people.pictures, len(people)) == ((tmp_path / place,), 1)
+
+
+def test_what_one_row_has_wrong_stops_nothing(tmp_path: Path) -> None:
+    images = [
+        {"id": 0, "file_name": "a.png", "width": 0, "height": 80},
+        {"file_name": "a.png"},
+        {"id": 2, "file_name": "x" * 300},
+    ]
+    rows = [row(2**70), row(2, keypoints=5), row(3, image_id=2)]
+    people = read_annotations(write(tmp_path, rows, images=images))
+    assert people.ids.tolist() == [-1]
+    assert people.report.problems == {
+        "pictures whose id is neither a whole number nor a text": ("image 1, {'file_name': 'a.png'}",),
+        "not 3 numeric keypoints (x, y, visibility)": ("annotation 2",),
+        "picture missing or unreadable": (f"annotation 3 ({tmp_path}/images/{'x' * 300})",),
+    }
 
 
 def test_a_point_outside_loses_its_label_and_nothing_else(tmp_path: Path) -> None:
@@ -182,7 +224,10 @@ def test_pictures_are_checked_on_request(people: Annotations) -> None:
 
 def test_one_skeleton_for_all(people: Annotations) -> None:
     assert shared_skeleton([people, people]) is people.skeleton
-    with pytest.raises(InputError, match=r"different skeletons: coco \(17\), lsp \(14\); .* map_to"):
+    with pytest.raises(
+        InputError,
+        match=r"different skeletons: coco \(17\), lsp \(14\); bring them to one with --skeleton, or map_to",
+    ):
         shared_skeleton([people, people.map_to(Skeleton.load("lsp"))])
     with pytest.raises(InputError, match="no source of people"):
         shared_skeleton([])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from vitpose.data.annotations import Annotations, read_annotations
 from vitpose.data.augment import Augmentation
 from vitpose.data.dataset import PoseDataset
 from vitpose.data.pack import cut_out, join_packs, read_pack, write_pack
-from vitpose.errors import ImageError, InputError
+from vitpose.errors import ImageError, InputError, OutputError
 from vitpose.skeleton import Skeleton
 
 RECIPE = Augmentation(brightness=0.2, occlusion=0.5)
@@ -75,6 +77,15 @@ def test_a_box_beyond_the_picture_leaves_a_pixel() -> None:
     assert origin.tolist() == [29, 0]
 
 
+def test_a_box_of_any_size_is_cut_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        crop, _, _ = cut_out(
+            np.zeros((20, 30, 3), np.uint8), np.array([-1e30, 0, 1e30, 1e30], np.float32), 100
+        )
+    assert crop.shape == (20, 30, 3)
+
+
 def test_parts_are_no_larger_than_allowed(people: Annotations, tmp_path: Path) -> None:
     write_pack([people], tmp_path / "pack", quality=None, max_part_bytes=200_000)
     packed = read_pack(tmp_path / "pack")
@@ -133,6 +144,19 @@ def test_a_pack_is_not_written_over(people: Annotations, tmp_path: Path) -> None
     write_pack([people], tmp_path)
     with pytest.raises(InputError, match="holds a pack already; choose another folder"):
         write_pack([people], tmp_path)
+
+
+def test_a_part_that_cannot_be_written(people: Annotations, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(
+            OutputError, match=r"part-0000.safetensors cannot be written: .*; choose another folder"
+        ):
+            write_pack([people], tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
 def test_half_a_pack_is_none(people: Annotations, tmp_path: Path) -> None:

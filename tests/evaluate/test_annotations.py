@@ -66,6 +66,14 @@ def test_rows_that_cannot_be_used_are_named(write: Callable[..., Path]) -> None:
     }
 
 
+def test_pictures_without_an_id_are_named(write: Callable[..., Path]) -> None:
+    images = [{"id": 1, "file_name": "a.jpg"}, {"file_name": "b.jpg"}]
+    found = read_annotations(write(content(GOOD, images=images)))
+    assert found.problems.names == {
+        "pictures whose id is neither a whole number nor a text": ["image 1, {'file_name': 'b.jpg'}"]
+    }
+
+
 def test_crowds_and_people_without_points_are_not_looked_for(write: Callable[..., Path]) -> None:
     crowd = {**GOOD, "iscrowd": 1}
     bare = {**GOOD, "keypoints": [0] * 9}
@@ -89,7 +97,10 @@ def test_a_skeleton_of_ones_own(write: Callable[..., Path], tmp_path: Path) -> N
     [
         ([GOOD], r"not of MPII's form, .*; nor of COCO's, which is \{images, annotations, categories\}"),
         ({"images": []}, r"holds the keys \['images'\]"),
-        (content(images=[{"file_name": "a"}]), "image 0: an image needs an id"),
+        (
+            content(images=[{"file_name": "a"}]),
+            "has 0 annotations, none with keypoints of a picture it lists",
+        ),
         (
             content({**GOOD, "keypoints": None}),
             "has 1 annotations, none with keypoints of a picture it lists",

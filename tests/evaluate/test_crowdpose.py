@@ -92,6 +92,7 @@ def test_picture_without_an_index_is_named(
 ) -> None:
     content = named_as_published(invent("crowdpose", images=6))
     del content["images"][0]["crowdIndex"]
+    content["images"][1]["crowdIndex"] = "hard"
     report = evaluate_predictions(guess(content), write(content), metrics=["crowdpose"])
     kind = "pictures without a crowdIndex, which are not easy, medium or hard"
-    assert report.problems.names[kind] == ["0.png"]
+    assert report.problems.names[kind] == ["0.png", "1.png"]

@@ -121,6 +121,8 @@ def test_detections_are_taken_as_they_are(pipe: Pipeline, images: Path, write: C
         {**row, "bbox": BOX, "score": 0.05},
         {**row, "image_id": 9, "bbox": BOX, "score": 0.9},
         {**row, "category_id": 18, "bbox": BOX, "score": 0.9},
+        {**row, "iscrowd": 1},
+        {**row, "bbox": [0, 0, -5, 5], "score": 0.9},
     ]
     path, boxes = write(annotated(0)), write(detections, "boxes.json")
     report = evaluate_model(pipe, path, images, boxes=boxes, min_score=0.1, skeleton=BONES, metrics=["coco"])
@@ -128,6 +130,8 @@ def test_detections_are_taken_as_they_are(pipe: Pipeline, images: Path, write: C
     assert only.xywh == tuple(outside)
     assert only.points[:, :2] == pytest.approx(TRUTH - np.array([80, 50]), abs=0.1)
     assert only.score == pytest.approx(0.9 * only.points[:, 2].mean(), abs=1e-4)
+    (fault,) = report.problems.names.pop("boxes that cannot be read")
+    assert "boxes.json, row 6: bbox [0, 0, -5, 5] must be four finite numbers" in fault
     assert report.problems.names == {
         "boxes for an image that is not annotated": ["row 3, image 9"],
         "boxes of a category that is not annotated": ["row 4, dog"],
@@ -136,6 +140,20 @@ def test_detections_are_taken_as_they_are(pipe: Pipeline, images: Path, write: C
         pipe, path, images, boxes=boxes, max_oks=1.0, skeleton=BONES, metrics=["coco"]
     )
     assert everything.counts["predictions"] == 3
+
+
+def test_detections_of_which_none_fits_are_refused(
+    pipe: Pipeline, images: Path, write: Callable[..., Path]
+) -> None:
+    row = {"image_id": 1, "category_id": 0, "bbox": BOX, "score": 0.9}
+    boxes = write([row, {**row, "bbox": 5}], "boxes.json")
+    kinds = "boxes that cannot be read: 1; boxes of a category that is not annotated: 1"
+    with pytest.raises(
+        InputError, match=rf"boxes.json: none of its 2 rows can be used .*file.json \({kinds}\)"
+    ):
+        evaluate_model(pipe, write(annotated(0)), images, boxes=boxes)
+    none = evaluate_model(pipe, write(annotated(0)), images, boxes=write([], "boxes.json"))
+    assert none.counts["predictions"] == 0
 
 
 def test_pckh_and_people_who_cannot_be_measured(
@@ -191,14 +209,21 @@ def test_report_as_table_and_json(
     assert saved["keypoints"]["unpredicted"] == ["left_top"]
 
 
-def test_worst_cases_are_drawn(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
+def test_worst_cases_are_drawn(
+    pipe: Pipeline, images: Path, write: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
     report = evaluate_model(pipe, write(annotated(0, 8)), images, metrics=["epe"])
     sheet = draw_worst(report, images, 5)
     assert sheet.shape == (262, 960, 3)  # two cases, two views each
-    assert draw_worst(report, images / "elsewhere", 1).shape == (262, 480, 3)
     worst = draw_worst(report, images, 1)
     assert (worst == sheet[:, :480]).all()
     assert (worst[22:, :240] != worst[22:, 240:]).any()
+    assert not caplog.messages
+    (images / "b.png").unlink()
+    assert draw_worst(report, images, 1).shape == (262, 480, 3)
+    assert caplog.messages[0].startswith("b.png is drawn grey: ")
+    with pytest.raises(InputError, match=r"there is no folder .*elsewhere; give the folder of the pictures"):
+        draw_worst(report, images / "elsewhere")
     with pytest.raises(InputError, match="count must be 1 or more, not 0"):
         draw_worst(report, images, 0)
     nobody = evaluate_predictions([], write(annotated(0)), metrics=["epe"])
@@ -217,7 +242,7 @@ def test_refusals(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> N
     plain = Skeleton("plain", BONES.keypoints)
     bare = Pipeline(None, Estimator(pipe.estimator.engine, pipe.estimator.processor, plain))
     with pytest.raises(
-        InputError, match="the skeleton 'plain' has no sigmas, so poses that repeat each other"
+        InputError, match=r"the skeleton 'plain' has no sigmas, so poses .* --oks-nms 1, or max_oks=1"
     ):
         evaluate_model(bare, path, images, max_oks=0.5)
 

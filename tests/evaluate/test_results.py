@@ -32,6 +32,8 @@ def test_rows_that_cannot_be_used_are_named(write: Callable[..., Path]) -> None:
         {**GOOD, "keypoints": [float("nan")] * 9},
         {**GOOD, "score": None},
         "nonsense",
+        {**GOOD, "image_id": [1]},
+        {**GOOD, "category_id": [1]},
     ]
     problems = Problems()
     (only,) = read_results(rows, read_annotations(write(FILE)), problems)
@@ -39,9 +41,9 @@ def test_rows_that_cannot_be_used_are_named(write: Callable[..., Path]) -> None:
     assert only.to_row() == GOOD
     assert problems.names == {
         "predictions for an image that is not annotated": ["row 1, image 99"],
-        "predictions of a category that is not annotated": ["row 2, category 3"],
+        "predictions of a category that is not annotated": ["row 2, category 3", "row 8, category [1]"],
         "predictions without finite keypoints and score": ["row 3", "row 4", "row 5"],
-        "predictions without an image_id": ["row 6"],
+        "predictions without an image_id": ["row 6", "row 7"],
     }
 
 
@@ -59,7 +61,7 @@ def test_problems_are_in_the_report(write: Callable[..., Path]) -> None:
         ([GOOD, {**GOOD, "keypoints": [1, 2, 3]}], r"poses have \[1, 3\] keypoints; all must have the same"),
         (
             [{**GOOD, "keypoints": [1, 2, 3]}],
-            "have 1 keypoints and the skeleton 'custom' has 3; pass predicted_skeleton",
+            "have 1 keypoints and the skeleton 'custom' has 3; name the predicted points with --predicted-skeleton",
         ),
     ],
 )

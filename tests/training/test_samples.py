@@ -10,6 +10,7 @@ import torch
 from vitpose.data.annotations import read_annotations
 from vitpose.data.dataset import MixSampler
 from vitpose.data.pack import write_pack
+from vitpose.errors import InputError
 from vitpose.training.recipe import LoopRecipe, ModelRecipe, Recipe, Source
 from vitpose.training.samples import Samples, Stream
 
@@ -51,3 +52,12 @@ def test_a_source_may_be_cut_short(recipe: Recipe) -> None:
     samples = Samples(replace(recipe, sources=(replace(first, limit=7), first)))
     assert [len(people) for people in samples.sources] == [7, 40]
     assert samples.sources[0].ids.tolist() == samples.sources[1].ids[:7].tolist()
+
+
+def test_a_source_without_anybody_is_named_with_where_its_pictures_were_looked_for(recipe: Recipe) -> None:
+    lost = replace(recipe.sources[0], images="/nowhere")
+    message = (
+        r"(?s)nobody can be trained on: .*arrows.json: 0 people .*/nowhere/0.png.*or give images, the folder"
+    )
+    with pytest.raises(InputError, match=message):
+        Samples(replace(recipe, sources=(recipe.sources[0], lost)))

@@ -14,8 +14,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from ..annotation_file import AnnotationFile, Picture, Row, read_annotation_file
-from ..boxes import Size
+from ..annotation_file import (
+    UNUSABLE_ID,
+    AnnotationFile,
+    Picture,
+    Row,
+    find_picture,
+    is_file,
+    read_annotation_file,
+)
+from ..boxes import Size, are_outside, xyxy_from_xywh
 from ..errors import ImageError, InputError, SkeletonError
 from ..image import read_image, read_size
 from ..layout import place_name
@@ -64,7 +72,7 @@ class Annotations:
         xy: Keypoints, px of the picture; zero where there is no label.
         visibility: 0 no label, 1 labelled but hidden, 2 seen.
         areas: Area of each person, px², as OKS wants it.
-        ids: The rows' ids in their file.
+        ids: The rows' ids in their file; -1 for those that are no numbers.
         skeleton: What the k keypoints are.
         report: What was wrong with the file.
     """
@@ -140,7 +148,8 @@ def read_annotations(
 
     Args:
         path: The file; see `vitpose.annotation_file`.
-        images: Folder of the pictures; without it the folder `images` beside the file, or the file's own.
+        images: Folder of the pictures; without it the folder `images` beside the file, and the file's own. A picture
+            that is not where the file says is looked for under its base name.
         skeleton: What the keypoints of a COCO file are: a shipped name, a `.toml` file, a `Skeleton`. Without it the
             `keypoints` and `skeleton` of the file's category say so.
 
@@ -153,10 +162,10 @@ def read_annotations(
         SkeletonError: The skeleton does not fit the file.
     """
     file = read_annotation_file(path, skeleton)
-    if images is None:
-        beside = file.path.parent / "images"
-        images = beside if beside.is_dir() else file.path.parent
-    reader = _Reader(file, Path(images).expanduser())
+    own = file.path.parent
+    reader = _Reader(file, (own / "images", own) if images is None else (Path(images).expanduser(),))
+    for name in file.broken_pictures:
+        reader.note(UNUSABLE_ID, name)
     for row in file.rows:
         reader.add(row)
     return reader.annotations()
@@ -207,7 +216,9 @@ def shared_skeleton(sources: Sequence[Annotations]) -> Skeleton:
     skeletons = [source.skeleton for source in sources]
     if any(skeleton.keypoints != skeletons[0].keypoints for skeleton in skeletons):
         names = ", ".join(f"{skeleton.name} ({len(skeleton)})" for skeleton in skeletons)
-        raise InputError(f"the sources have different skeletons: {names}; bring them to one with map_to")
+        raise InputError(
+            f"the sources have different skeletons: {names}; bring them to one with --skeleton, or map_to"
+        )
     return skeletons[0]
 
 
@@ -216,19 +227,20 @@ class _Reader:
     """Collects rows one by one and keeps the account of those that are broken."""
 
     file: AnnotationFile
-    folder: Path
+    folders: tuple[Path, ...]
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     problems: dict[str, list[str]] = field(default_factory=dict)
-    sizes: dict[Path, Size | None] = field(default_factory=dict)
+    places: dict[Any, tuple[Path, Size | None]] = field(default_factory=dict)
 
     def note(self, problem: str, name: str) -> None:
         self.problems.setdefault(problem, []).append(name)
 
-    def size_of(self, path: Path, picture: Picture) -> Size | None:
-        """Returns a picture's size, None if there is no such picture."""
-        if path not in self.sizes:
-            self.sizes[path] = _look_up(path, picture)
-        return self.sizes[path]
+    def look_up(self, picture: Picture) -> tuple[Path, Size | None]:
+        """Returns where a picture lies and its size, None if there is no such picture."""
+        if picture.id not in self.places:
+            path = find_picture(picture, *self.folders)
+            self.places[picture.id] = path, _size_of(path, picture)
+        return self.places[picture.id]
 
     def add(self, row: Row) -> None:
         """Takes a row, or notes why not."""
@@ -237,12 +249,13 @@ class _Reader:
             return self.note("crowd region, no person", row.name)
         if picture is None or not picture.file_name:
             return self.note("picture not listed in the file", row.name)
-        path = self.folder / picture.file_name
-        size = self.size_of(path, picture)
+        path, size = self.look_up(picture)
         if size is None:
-            return self.note("picture missing or unreadable", f"{row.name} ({path.name})")
-        if row.xywh is None or row.xywh[2:].min() <= 0:
+            return self.note("picture missing or unreadable", f"{row.name} ({path})")
+        if row.xywh is None or not _has_area(box := xyxy_from_xywh([row.xywh])):
             return self.note("box without area", row.name)
+        if are_outside(box, size).any():
+            return self.note("box wholly outside its picture", row.name)
         if row.points is None:
             return self.note(f"not {len(self.file.skeleton)} numeric keypoints (x, y, visibility)", row.name)
         marked = row.points[:, 2] > 0
@@ -253,14 +266,14 @@ class _Reader:
         if not labelled.any():
             return self.note("no labelled points", row.name)
         points = np.where(labelled[:, None], row.points, 0)
-        box = np.append(row.xywh[:2], row.xywh[:2] + row.xywh[2:])
         area = row.area if row.area is not None and row.area > 0 else float(row.xywh[2:].prod())
-        self.rows.append((path, box, points, area, row.id if isinstance(row.id, int) else -1))
+        number = row.id if isinstance(row.id, int) and abs(row.id) < 2**63 else -1
+        self.rows.append((path, box[0], points, area, number))
         return None
 
     def annotations(self) -> Annotations:
         n, k = len(self.rows), len(self.file.skeleton)
-        pictures = tuple(self.sizes)
+        pictures = tuple(dict.fromkeys(path for path, _ in self.places.values()))
         index = {picture: i for i, picture in enumerate(pictures)}
         points = np.array([row[2] for row in self.rows], np.float64).reshape(n, k, 3)
         used = len({row[0] for row in self.rows})
@@ -278,13 +291,17 @@ class _Reader:
         )
 
 
-def _look_up(path: Path, picture: Picture) -> Size | None:
-    if not path.is_file():
+def _size_of(path: Path, picture: Picture) -> Size | None:
+    if not is_file(path):
         return None
     try:
         return picture.size or read_size(path)
     except ImageError:
         return None
+
+
+def _has_area(box: Float[np.ndarray, "1 4"]) -> bool:
+    return bool(np.isfinite(box).all() and (box[:, 2:] > box[:, :2]).all())
 
 
 def _outside(xy: np.ndarray, size: Size) -> np.ndarray:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from ..boxes import Size
 from ..errors import ImageError, InputError
@@ -138,6 +138,7 @@ def write_pack(
 
     Raises:
         InputError: The skeletons differ, the folder holds a pack, or nobody could be packed.
+        OutputError: A part cannot be written.
     """
     folder = Path(folder).expanduser()
     skeleton = shared_skeleton(sources)
@@ -261,8 +262,8 @@ def cut_out(
     """
     limit = np.array([image.shape[1], image.shape[0]])
     # A box beyond the picture still gets one pixel, or there would be no crop.
-    low = np.clip(np.floor(box[:2]).astype(int), 0, limit - 1)
-    high = np.clip(np.ceil(box[2:]).astype(int) + 1, low + 1, limit)
+    low = np.clip(np.floor(box[:2]), 0, limit - 1).astype(int)
+    high = np.clip(np.ceil(box[2:]) + 1, low + 1, limit).astype(int)
     crop = image[low[1] : high[1], low[0] : high[0]]
     factor = max(1.0, float((high - low).max() / side))
     if factor > 1:
@@ -331,7 +332,7 @@ class _Writer:
         tensors["ends"] = np.cumsum([code.size for code in self.codes]).astype(np.int64)
         name = f"part-{len(self.parts):04d}.safetensors"
         with replace_file(self.folder / name) as path:
-            save_file(tensors, path)
+            path.write_bytes(save(tensors))  # unlike save_file it fails with an OSError
         self.parts.append({"file": name, "people": len(self.codes)})
         self.codes, self.columns, self.bytes = [], [], 0
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from ..annotation_file import Picture, coco_tables, numbers, read_json
+from ..annotation_file import Picture, coco_tables, numbers, read_id, read_json
 from ..boxes import Size, as_xyxy, refuse_outside, xyxy_from_xywh
 from ..errors import BoxError, InputError
 from .labels import Labels, choose_labels, coco_labels
@@ -86,6 +86,8 @@ class CocoBoxes:
     def __init__(self, path: str | Path, labels: Labels = ("person",), min_score: float = 0.0) -> None:
         self.path = Path(path)
         file = _read_coco(self.path)
+        if file.faults:
+            raise file.faults[0]
         wanted = choose_labels(labels, file.known_labels())
         self._pictures = file.pictures
         self._ids_by_name: dict[str, list[Any]] = {}
@@ -164,7 +166,7 @@ class CocoBoxes:
         return ids[0]
 
 
-def read_boxes(path: str | Path) -> list[BoxRow]:
+def read_boxes(path: str | Path) -> tuple[list[BoxRow], list[InputError]]:
     """Reads the boxes of a COCO file as they stand: neither cut nor matched with pictures.
 
     Crowd regions (`iscrowd`) are left out.
@@ -172,11 +174,14 @@ def read_boxes(path: str | Path) -> list[BoxRow]:
     Args:
         path: As of `CocoBoxes`.
 
+    Returns:
+        The boxes, and what is wrong with each row that is none.
+
     Raises:
         InputError: The file cannot be read, is not JSON, or is no such file.
-        BoxError: A row's box is not four finite numbers, or its size is negative.
     """
-    return _read_coco(Path(path)).rows
+    file = _read_coco(Path(path))
+    return file.rows, file.faults
 
 
 @dataclass(frozen=True)
@@ -184,6 +189,7 @@ class BoxRow:
     """One box of a COCO file, as it stands there.
 
     Attributes:
+        number: Its place in the file, from 0.
         image_id: The picture's id, a number or a text.
         category_id: What it holds, by the file's number.
         label: The same by name.
@@ -191,6 +197,7 @@ class BoxRow:
         score: 1 where the file has none.
     """
 
+    number: int
     image_id: Any
     category_id: int
     label: str
@@ -203,6 +210,7 @@ class _CocoFile:
     pictures: Mapping[Any, Picture]
     names: Mapping[int, str]
     rows: list[BoxRow]
+    faults: list[InputError]
 
     def known_labels(self) -> set[str]:
         return set(self.names.values()) | {row.label for row in self.rows}
@@ -212,14 +220,17 @@ def _read_coco(path: Path) -> _CocoFile:
     content = read_json(path, "a COCO file of boxes")
     if isinstance(content, list):  # of {image_id, category_id, bbox, score}
         content = {"images": [], "annotations": content}
-    pictures, rows = coco_tables(path, content)
+    pictures, rows, _ = coco_tables(path, content)  # a picture without an id has no boxes here
     names = _read_categories(path, content["categories"]) if content.get("categories") else coco_labels()
-    boxes = [
-        _read_row(f"{path}, row {index}", row, names)
-        for index, row in enumerate(rows)
-        if not (isinstance(row, dict) and row.get("iscrowd"))
-    ]
-    return _CocoFile(pictures, names, boxes)
+    file = _CocoFile(pictures, names, [], [])
+    for number, row in enumerate(rows):
+        if isinstance(row, dict) and row.get("iscrowd"):
+            continue
+        try:
+            file.rows.append(_read_row(path, number, row, names))
+        except InputError as error:
+            file.faults.append(error)
+    return file
 
 
 def _read_categories(path: Path, categories: Any) -> dict[int, str]:
@@ -229,10 +240,12 @@ def _read_categories(path: Path, categories: Any) -> dict[int, str]:
         raise InputError(f"{path}: every category needs an id and a name, not {categories!r:.200}") from error
 
 
-def _read_row(where: str, row: Any, names: Mapping[int, str]) -> BoxRow:
+def _read_row(path: Path, number: int, row: Any, names: Mapping[int, str]) -> BoxRow:
+    where = f"{path}, row {number}"
     if not isinstance(row, dict) or not {"image_id", "category_id", "bbox"} <= row.keys():
         raise InputError(f"{where}: image_id, category_id and bbox are needed, not {row!r:.200}")
-    if not isinstance(row["image_id"], (int, str)) or not isinstance(row["category_id"], int):
+    image_id, category = read_id(row["image_id"]), read_id(row["category_id"])
+    if image_id is None or not isinstance(category, int):
         raise InputError(
             f"{where}: image_id {row['image_id']!r} must be a number or a text, and category_id "
             f"{row['category_id']!r} a number"
@@ -246,9 +259,8 @@ def _read_row(where: str, row: Any, names: Mapping[int, str]) -> BoxRow:
     score = row.get("score", 1.0)
     if not isinstance(score, (int, float)) or not np.isfinite(score):
         raise InputError(f"{where}: score {score!r} must be a finite number; mend or drop the row")
-    category = row["category_id"]
     label = names.get(category, f"category {category}")
-    return BoxRow(row["image_id"], category, label, tuple(xywh.tolist()), float(score))
+    return BoxRow(number, image_id, category, label, tuple(xywh.tolist()), float(score))
 
 
 def _base_name(name: str) -> str:

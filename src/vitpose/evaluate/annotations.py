@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..annotation_file import AnnotationFile, Picture, Row, read_annotation_file
+from ..annotation_file import UNUSABLE_ID, AnnotationFile, Picture, Row, read_annotation_file
 from ..errors import InputError, require
 from ..skeleton import Skeleton
 from .problems import Problems
@@ -105,6 +105,8 @@ def read_annotations(
     file, problems = read_annotation_file(path, skeleton), Problems()
     if head_boxes is not None:
         file = replace(file, rows=_with_heads(file, Path(head_boxes).expanduser()))
+    for name in file.broken_pictures:
+        problems.add(UNUSABLE_ID, name)
     rows = [row for row in file.rows if _is_usable(row, file.pictures, problems)]
     if not rows:
         raise InputError(

@@ -145,7 +145,7 @@ def evaluate_predictions(
     if results and len(results[0].points) != len(bones):
         raise InputError(
             f"the predictions have {len(results[0].points)} keypoints and the skeleton {bones.name!r} has "
-            f"{len(bones)}; pass predicted_skeleton, the names of the predicted points"
+            f"{len(bones)}; name the predicted points with --predicted-skeleton, or predicted_skeleton="
         )
     source = str(predictions) if isinstance(predictions, str | Path) else "a list"
     told = rules.name if rules is not None else "of the file"

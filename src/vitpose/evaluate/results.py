@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..annotation_file import Picture, read_json
+from ..annotation_file import Picture, find_picture, read_id, read_json
 from ..boxes import Size, xyxy_from_xywh
-from ..detect.given import read_boxes
+from ..detect.given import BoxRow, read_boxes
 from ..detect.protocol import Detections
 from ..errors import InputError
 from ..pipeline import Pipeline
@@ -94,11 +94,13 @@ def read_results(
     if len(counts) > 1:
         raise InputError(f"{name}: poses have {counts} keypoints; all must have the same number")
     if rows and not results:
-        kinds = "; ".join(f"{kind}: {len(names)}" for kind, names in problems.names.items())
-        raise InputError(
-            f"{name}: none of its {len(rows)} rows can be used with {annotations.path} ({kinds})"
-        )
+        raise _none_fits(name, len(rows), annotations, problems)
     return results
+
+
+def _none_fits(name: str, count: int, annotations: Annotations, problems: Problems) -> InputError:
+    kinds = "; ".join(f"{kind}: {len(names)}" for kind, names in problems.names.items())
+    return InputError(f"{name}: none of its {count} rows can be used with {annotations.path} ({kinds})")
 
 
 def _read_rows(path: Path) -> list[Any]:
@@ -113,11 +115,12 @@ def _read_rows(path: Path) -> list[Any]:
 def _result(index: int, row: Any, annotations: Annotations, problems: Problems) -> Result | None:
     """Returns a row that can be used; names one that cannot."""
     name = f"row {index}"
-    if not isinstance(row, Mapping) or "image_id" not in row:
+    image_id = read_id(row.get("image_id")) if isinstance(row, Mapping) else None
+    if image_id is None:
         problems.add("predictions without an image_id", name)
-    elif row["image_id"] not in annotations.pictures:
-        problems.add("predictions for an image that is not annotated", f"{name}, image {row['image_id']!r}")
-    elif row.get("category_id", 1) not in annotations.categories:
+    elif image_id not in annotations.pictures:
+        problems.add("predictions for an image that is not annotated", f"{name}, image {image_id!r}")
+    elif read_id(row.get("category_id", 1)) not in annotations.categories:
         problems.add(
             "predictions of a category that is not annotated", f"{name}, category {row['category_id']!r}"
         )
@@ -175,16 +178,12 @@ def predict(
         advance: Called after each picture with how many are done and how many there are.
 
     Raises:
-        InputError: The folder is none, or the boxes cannot be read.
+        InputError: The folder is none, or the boxes cannot be read or fit nothing that is annotated.
     """
-    folder = Path(images).expanduser()
-    if not folder.is_dir():
-        raise InputError(
-            f"there is no folder {folder}; give the folder of the pictures that {annotations.path} names"
-        )
+    folder = picture_folder(images, annotations)
     places = _given(annotations) if boxes is None else _detected(boxes, annotations, min_score, problems)
     wanted = {id: own for id, own in _inside(places, annotations.pictures, problems).items() if own}
-    paths = [find_picture(folder, annotations.pictures[id]) for id in wanted]
+    paths = [find_picture(annotations.pictures[id], folder) for id in wanted]
     found: list[Result] = []
     predictions = pipeline.each(paths, [_detections(own) for own in wanted.values()], flip_test=flip_test)
     for done, (id, prediction) in enumerate(zip(wanted, predictions, strict=True), start=1):
@@ -194,10 +193,18 @@ def predict(
     return found
 
 
-def find_picture(folder: Path, picture: Picture) -> Path:
-    """Returns where a picture lies: as the file names it, or under its base name."""
-    path = folder / picture.file_name
-    return path if path.is_file() else folder / Path(picture.file_name).name
+def picture_folder(images: str | Path, annotations: Annotations) -> Path:
+    """Returns the folder of the pictures.
+
+    Raises:
+        InputError: There is none.
+    """
+    folder = Path(images).expanduser()
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no folder {folder}; give the folder of the pictures that {annotations.path} names"
+        )
+    return folder
 
 
 def _given(annotations: Annotations) -> dict[Any, list[_Box]]:
@@ -211,17 +218,29 @@ def _given(annotations: Annotations) -> dict[Any, list[_Box]]:
 def _detected(
     path: str | Path, annotations: Annotations, min_score: float, problems: Problems
 ) -> dict[Any, list[_Box]]:
+    rows, faults = read_boxes(path)
+    for fault in faults:
+        problems.add("boxes that cannot be read", str(fault))
+    fitting = [row for row in rows if _fits(row, annotations, problems)]
+    if not fitting and (rows or faults):
+        raise _none_fits(str(path), len(rows) + len(faults), annotations, problems)
     places: dict[Any, list[_Box]] = {}
-    for index, row in enumerate(read_boxes(path)):
-        if row.image_id not in annotations.pictures:
-            problems.add("boxes for an image that is not annotated", f"row {index}, image {row.image_id!r}")
-        elif row.category_id not in annotations.categories:
-            problems.add("boxes of a category that is not annotated", f"row {index}, {row.label}")
-        elif row.score >= min_score:
+    for row in fitting:
+        if row.score >= min_score:
             left, top, width, height = row.xywh
             own = _Box((left, top, width, height), row.score, row.category_id)
             places.setdefault(row.image_id, []).append(own)
     return places
+
+
+def _fits(row: BoxRow, annotations: Annotations, problems: Problems) -> bool:
+    if row.image_id not in annotations.pictures:
+        problems.add("boxes for an image that is not annotated", f"row {row.number}, image {row.image_id!r}")
+        return False
+    if row.category_id not in annotations.categories:
+        problems.add("boxes of a category that is not annotated", f"row {row.number}, {row.label}")
+        return False
+    return True
 
 
 def _inside(
@@ -282,7 +301,7 @@ def _unrepeated(pipeline: Pipeline, poses: Poses, kinds: Sequence[Any], max_oks:
     if not poses.skeleton.sigmas:
         raise InputError(
             f"the skeleton {poses.skeleton.name!r} has no sigmas, so poses that repeat each other cannot be told; "
-            "add [sigmas] to its .toml file, or pass max_oks=1"
+            "add [sigmas] to its .toml file, or keep all with --oks-nms 1, or max_oks=1"
         )
     # The area of the crop stands for the person's, as in the original's evaluation.
     areas = pipeline.estimator.processor.warp_boxes(poses.boxes).extents.prod(axis=1)

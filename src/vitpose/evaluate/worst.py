@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from ..annotation_file import find_picture
 from ..drawing import draw
 from ..errors import InputError, VitPoseError
 from ..image import read_image
@@ -17,7 +19,9 @@ from ..poses import Poses
 from ..skeleton import Skeleton
 from .annotations import Person
 from .report import Report
-from .results import Result, find_picture
+from .results import Result, picture_folder
+
+logger = logging.getLogger(__name__)
 
 CELL_PX = 240
 """Side of each of a case's two views."""
@@ -31,7 +35,8 @@ _MARGIN, _WHITE, _GREY = 0.15, (255, 255, 255), (40, 40, 40)
 def draw_worst(report: Report, images: str | Path, count: int = 24) -> UInt8[np.ndarray, "h w 3"]:
     """Draws the people whose predictions are farthest off by OKS, the worst first: left predicted, right annotated.
 
-    People without a prediction are not drawn: the report counts them. A picture that cannot be read is grey.
+    People without a prediction are not drawn: the report counts them. A picture that cannot be read is grey,
+    and a warning is logged.
 
     Args:
         report: Of `evaluate_model` or `evaluate_predictions`.
@@ -39,7 +44,7 @@ def draw_worst(report: Report, images: str | Path, count: int = 24) -> UInt8[np.
         count: At most so many cases.
 
     Raises:
-        InputError: The count is not positive, or nobody has a prediction.
+        InputError: The count is not positive, there is no such folder, or nobody has a prediction.
     """
     if count < 1:
         raise InputError(f"count must be 1 or more, not {count}")
@@ -55,7 +60,7 @@ def draw_worst(report: Report, images: str | Path, count: int = 24) -> UInt8[np.
         raise InputError(
             "nobody has a prediction, so there is no worst one to draw; see the report's problems"
         )
-    folder = Path(images).expanduser()
+    folder = picture_folder(images, report.annotations)
     return _sheet([case.draw(folder) for case in found[:count]])
 
 
@@ -72,8 +77,9 @@ class _Case:
         truth, predicted = self.report.annotations, self.report.predicted_skeleton
         picture = truth.pictures[self.person.image_id]
         try:
-            image = read_image(find_picture(folder, picture))
-        except VitPoseError:
+            image = read_image(find_picture(picture, folder))
+        except VitPoseError as error:
+            logger.warning("%s is drawn grey: %s", picture, error)
             image = np.full((CELL_PX, CELL_PX, 3), 128, np.uint8)
         everything = np.ones(len(self.result.points), np.float32)
         views = [

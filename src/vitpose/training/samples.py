@@ -23,6 +23,7 @@ from ..data.annotations import Annotations, read_annotations
 from ..data.dataset import JointDataset, MixSampler, PoseDataset
 from ..data.device import DeviceLoader, Frames
 from ..data.pack import Packed, join_packs, read_pack
+from ..errors import InputError
 from ..processing import VitPoseImageProcessor
 from .recipe import Recipe, Source
 
@@ -51,6 +52,11 @@ class Samples:
         self.sources = []
         for source, place in zip(ordered, self.places, strict=True):
             people = read_source(source).map_to(skeletons[place])
+            if not len(people):
+                raise InputError(
+                    f"nobody can be trained on: {people.report}\nmend the source, or give images, the folder of its "
+                    "pictures"
+                )
             logger.info("%s", people.report)
             self.sources.append(people.select(slice(source.limit)))
         weights = [source.weight for source in ordered if source.weight is not None]
