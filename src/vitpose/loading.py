@@ -238,7 +238,7 @@ def export(
     Args:
         model: As in `load`, but no exported file.
         to: "onnx", "openvino", "torch-export" or "tensorrt".
-        out: The file; the model's name in this folder without it.
+        out: The file; without it the name of the model, and of the data set if one is given, in this folder.
         dataset: Of which data set of a ViTPose++ model, by name or number; the file is that of a dense one.
         skeleton: As in `load`.
         calibrate: Quantise to int8, with ranges measured on these people: annotations (FILE, or FILE=FOLDER with
@@ -258,14 +258,16 @@ def export(
 
     if is_exported(model):
         raise InputError(f"{model} is exported already; give the checkpoint that it was made of")
-    plan = Plan.make(to, out, str(model), calibrate is not None, force)
+    plan = Plan.make(to, out, str(model), calibrate is not None, force, dataset)
     network = load_network(model, "float32", "cpu" if to != "tensorrt" else "cuda", dataset, **hub)
     processor = load_processor(model, network, **hub)
     own = _with_skeleton(
         network.config.heads[0], None if skeleton is None else Skeleton.load(skeleton), model
     )
     crops = None if calibrate is None else read_crops(calibrate, processor)
-    name = Path(model).name if Path(model).exists() else str(model)  # files carry no paths of this machine
+    name = (
+        Path(model).resolve().name if Path(model).exists() else str(model)
+    )  # files carry no paths of this machine
     return plan.write(network, Metadata(name, "float32", processor, own.skeleton, own), crops)
 
 

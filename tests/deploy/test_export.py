@@ -14,8 +14,11 @@ import torch
 
 import vitpose
 from vitpose.deploy.calibration import FEWEST, read_crops
+from vitpose.deploy.conversion import write_onnx
+from vitpose.deploy.export import Plan
 from vitpose.deploy.int8 import DECODER
 from vitpose.engine import open_engine
+from vitpose.engine.metadata import Metadata
 from vitpose.errors import CheckpointError, InputError, MissingDependencyError, OutputError, UnknownNameError
 from vitpose.files import write_json
 
@@ -109,6 +112,50 @@ def test_what_lies_there_in_the_end(
         vitpose.export(checkpoint, to)
 
 
+@pytest.mark.parametrize(
+    ("model", "dataset", "int8", "name"),
+    [
+        ("classic-v1.5", None, False, "classic-v1.5.onnx"),
+        ("original.v2.pth", None, False, "original.v2.onnx"),
+        ("classic-v1.5", "ap10k", True, "classic-v1.5-ap10k-int8.onnx"),
+        ("classic-v1.5", 0, False, "classic-v1.5-0.onnx"),
+        ("some/hub-v1.5", None, False, "hub-v1.5.onnx"),
+    ],
+)
+def test_what_a_file_is_called_without_a_name(
+    model: str,
+    dataset: str | int | None,
+    int8: bool,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "classic-v1.5").mkdir()
+    (tmp_path / "original.v2.pth").touch()
+    assert Plan.make("onnx", None, model, int8, False, dataset).path == Path(name)
+
+
+def test_the_folder_one_is_in_has_its_name(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkpoint)
+    try:
+        written = vitpose.export(".", "torch-export", dataset=0)
+        assert written.path == Path("small-0.pt2")
+        assert open_engine(written.path, device="cpu").metadata.model == "small"
+    finally:
+        (checkpoint / "small-0.pt2").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("to", "out", "beside"), [("openvino", "a.xml", "a.bin"), ("onnx", "a.onnx", "a.onnx.data")]
+)
+def test_files_beside_it_are_not_replaced_either(to: str, out: str, beside: str, tmp_path: Path) -> None:
+    (tmp_path / beside).write_text("mine")
+    with pytest.raises(InputError, match=rf"{beside} is there already; .* replace it with --force"):
+        vitpose.export("no-such-model", to, tmp_path / out)
+    assert Plan.make(to, tmp_path / out, "no-such-model", False, True).path == tmp_path / out
+
+
 def test_a_file_that_is_not_as_torch_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
     """Here because the weights are no numbers; what stood there before stays."""
     folder = changed(
@@ -194,6 +241,40 @@ def test_int8(to: str, checkpoint: Path, pictures: Path, exported: Export, tmp_p
         found, wanted = engine.heatmaps(inside[:count]), whole.heatmaps(inside[:count])
         assert 1e-4 < np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < 0.25
     assert 1e-4 < written.difference < 0.25
+
+
+def test_weights_that_are_too_large_for_the_file_lie_beside_it(
+    checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In int8 they are a quarter, and inside again."""
+    monkeypatch.setattr("vitpose.deploy.conversion._LARGEST", 0)
+    vitpose.export(checkpoint, "onnx", tmp_path / "whole" / "a.onnx")
+    assert {file.name for file in (tmp_path / "whole").iterdir()} == {"a.onnx", "a.onnx.data"}
+    written = vitpose.export(checkpoint, "onnx", tmp_path / "int8" / "a.onnx", calibrate=pictures)
+    assert [file.name for file in (tmp_path / "int8").iterdir()] == ["a.onnx"]
+    assert written.size_bytes == written.path.stat().st_size
+    assert 1e-4 < written.difference < 0.25
+
+
+@pytest.mark.slow
+def test_a_network_of_more_than_2_gb(checkpoint: Path, tmp_path: Path) -> None:
+    """Few and wide layers of zeros: no file of protobuf holds them."""
+    folder = tmp_path / "wide"
+    settings = vitpose.VitPoseConfig.from_pretrained(checkpoint)
+    settings.backbone_config = replace(settings.backbone_config, out_features=None, hidden_size=4864)
+    with torch.device("meta"):
+        network = vitpose.VitPoseForPoseEstimation(settings)
+    network = network.to_empty(device="cpu")
+    with torch.no_grad():
+        for own in network.state_dict().values():
+            own.zero_()
+    processor = vitpose.VitPoseImageProcessor.from_pretrained(checkpoint)
+    sheet = Metadata("wide", "float32", processor, vitpose.Skeleton.load("coco"))
+    folder.mkdir()
+    write_onnx(network, sheet, folder / "a.onnx")
+    assert (folder / "a.onnx.data").stat().st_size > 2**31
+    del network
+    assert open_engine(folder / "a.onnx", device="cpu").heatmaps(crops(1)).shape == (1, 17, 16, 12)
 
 
 def test_the_decoder_stays_whole(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,16 @@ def copied(path: Path, folder: Path) -> Path:
     return folder / path.name
 
 
+def check_in_threads(runner: Engine) -> None:
+    """Makes sure that calls in four threads at a time give what calls in turn give."""
+    work = [crops(1 + seed % 3, seed) for seed in range(64)]
+    wanted = [runner.heatmaps(own) for own in work]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(runner.heatmaps, work))
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max(), rtol=0)
+
+
 @pytest.mark.parametrize(("to", "engine"), RUNS)
 class TestEveryEngine:
     def test_gives_what_torch_gives_for_any_number_of_crops(
@@ -69,6 +80,9 @@ class TestEveryEngine:
         runner.heatmaps(crops(2)[:, :, ::-1])
         np.testing.assert_array_equal(first, kept)
 
+    def test_several_threads_get_each_their_own_answer(self, to: str, engine: str, exported: Export) -> None:
+        check_in_threads(open_engine(exported(to), engine, device="cpu"))
+
     def test_loads_by_its_file_alone(
         self, to: str, engine: str, checkpoint: Path, exported: Export, tmp_path: Path
     ) -> None:
@@ -89,6 +103,10 @@ class TestEveryEngine:
             "OpenVINO, cpu, float32",
             "torch.export, cpu, float32",
         )
+
+
+def test_several_threads_get_each_their_own_answer_of_torch(checkpoint: Path) -> None:
+    check_in_threads(torch_engine(checkpoint))
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])

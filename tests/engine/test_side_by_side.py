@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -18,6 +20,18 @@ def three_threads() -> Iterator[None]:
     torch.set_num_threads(3)
     yield
     torch.set_num_threads(before)
+
+
+def threads_of_a_later_thread() -> int:
+    found: list[int] = []
+    later = threading.Thread(target=lambda: found.append((torch.zeros(2) + 1, torch.get_num_threads())[1]))
+    later.start()
+    later.join()
+    return found[0]
+
+
+def begun() -> int:
+    return sum(thread.name.startswith("vitpose-crops") for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 6, 11, 22])
@@ -42,11 +56,73 @@ def test_every_crop_comes_back_in_its_place(count: int) -> None:
 def test_other_threads_keep_what_torch_was_told() -> None:
     SideBySide(lambda pixels: pixels)(torch.zeros(3, 3, 2, 2))
     assert torch.get_num_threads() == 3
-    found: list[int] = []
-    later = threading.Thread(target=lambda: found.append((torch.zeros(2) + 1, torch.get_num_threads())[1]))
-    later.start()
-    later.join()
-    assert found == [3]
+    assert threads_of_a_later_thread() == 3
+
+
+def test_several_first_callers_begin_one_set_of_threads() -> None:
+    torch.set_num_threads(5)  # of which no other test begins any
+    first, together, seen = threading.Barrier(6), threading.Barrier(5), set()
+
+    def network(pixels: Tensor) -> Tensor:
+        seen.add(threading.current_thread())
+        together.wait()  # so that every thread has a crop
+        return pixels
+
+    def call() -> None:
+        torch.get_num_threads()
+        first.wait()
+        SideBySide(network)(torch.zeros(5, 3, 2, 2))
+
+    callers = [threading.Thread(target=call) for _ in range(6)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(seen) == 5
+    assert threads_of_a_later_thread() == 5
+
+
+def test_threads_that_cannot_begin_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(6)  # of which no other test begins any
+    before, starts, start = begun(), iter(range(6)), threading.Thread.start
+
+    def start_three(thread: threading.Thread) -> None:
+        if next(starts) == 3:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    network, pixels = SideBySide(lambda pixels: pixels), torch.zeros(6, 3, 2, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_three)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            network(pixels)
+    assert begun() == before
+    assert threads_of_a_later_thread() == 6
+    torch.testing.assert_close(network(pixels), pixels)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.parametrize("count", [1, 7])
+def test_a_forked_process_goes_on(count: int) -> None:
+    """It has one thread, as the workers of torch's loaders do; a hang would end it by the alarm."""
+    code = f"""
+import os, signal, torch
+from vitpose.engine.side_by_side import SideBySide
+torch.set_num_threads(3)
+network, pixels = SideBySide(torch.nn.Conv2d(3, 64, 3)), torch.ones({count}, 3, 128, 128)
+with torch.inference_mode():
+    wanted = network(pixels)
+    if child := os.fork():
+        print(os.waitpid(child, 0)[1], torch.get_num_threads())
+    else:
+        signal.alarm(30)
+        same = torch.allclose(network(pixels), wanted, atol=1e-5)
+        os._exit(0 if same and torch.get_num_threads() == 1 else 1)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], capture_output=True, text=True
+    )
+    assert done.stdout == "0 3\n", done.stderr
 
 
 def test_an_error_in_a_thread_is_raised_here() -> None:

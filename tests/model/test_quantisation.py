@@ -17,11 +17,12 @@ from torchao.quantization import (
     IntxWeightOnlyConfig,
     PerGroup,
 )
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 import vitpose
 from vitpose import TorchAoConfig, VitPoseForPoseEstimation
 from vitpose.errors import InputError, MissingDependencyError, UnknownNameError
-from vitpose.model.quantisation import is_quantised
+from vitpose.model.quantisation import is_quantised, quantise
 
 Build = Callable[..., VitPoseForPoseEstimation]
 
@@ -92,12 +93,62 @@ def test_modules_that_keep_their_weights(folder: Path) -> None:
     assert not is_quantised(network.head)
 
 
+@pytest.mark.parametrize(
+    "entry", ["fc1", "backbone.blocks.1", "backbone.blocks.1.", "backbone.*fc2", ".*[.]0[.]mlp"]
+)
+def test_what_keeps_its_weights_is_named_as_in_transformers(entry: str, folder: Path) -> None:
+    config = TorchAoConfig("int8_weight_only", modules_to_not_convert=["backbone.blocks.0.attn", entry])
+    network = VitPoseForPoseEstimation.from_pretrained(folder, quantization_config=config)
+    layers = {name: own for name, own in network.named_modules() if isinstance(own, torch.nn.Linear)}
+    for name, layer in layers.items():
+        assert is_quantised(layer) == should_convert_module(name, config.modules_to_not_convert)
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ("backbone", "modules_to_not_convert 'backbone' must be a list of names"),
+        ([1], r"modules_to_not_convert \[1\] must be a list of names"),
+        (
+            ["fc1", "fc3"],
+            r"modules_to_not_convert \['fc3'\] means no linear layer.* there are backbone.*, \.\.\.",
+        ),
+        (["fc1", "(fc"], "has an entry that is no regular expression: missing"),
+        (
+            ["backbone"],
+            r"nothing to quantise: without modules_to_not_convert \['backbone'\] the network has no",
+        ),
+    ],
+)
+def test_what_cannot_keep_its_weights(kept: Any, message: str, folder: Path) -> None:
+    config = transformers.TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=kept)
+    with pytest.raises(InputError, match=message):
+        VitPoseForPoseEstimation.from_pretrained(folder, quantization_config=config)
+
+
+def test_layers_that_torchao_passes_over_are_named(folder: Path) -> None:
+    message = (
+        r"Int4WeightOnlyConfig left \d+ of \d+ layers as they were \(backbone.*, \.\.\.\), of width \d+, .*: torchao "
+        "passes over .* Take a group size that divides their width"
+    )
+    with pytest.raises(InputError, match=message):
+        config = TorchAoConfig("int4_weight_only", group_size=100)
+        VitPoseForPoseEstimation.from_pretrained(folder, quantization_config=config)
+
+
+def test_a_quantised_network_is_not_quantised_again(folder: Path) -> None:
+    network = VitPoseForPoseEstimation.from_pretrained(folder, quantization_config=Int8WeightOnlyConfig())
+    with pytest.raises(InputError, match="the weights are quantised already; load the model"):
+        quantise(network, Int8WeightOnlyConfig())
+
+
 def test_an_expert_is_folded_before(folder: Path, pixels: torch.Tensor) -> None:
     config = TorchAoConfig("int8_weight_only")
     pipe = vitpose.load(
-        folder, None, device="cpu", dataset=0, quantization_config=config,
+        folder, None, device="cpu", dtype="float32", dataset=0, quantization_config=config,
         skeleton=vitpose.Skeleton("five", tuple("abcde")),
     )  # fmt: skip
+    assert pipe.estimator.runs_on == "torch, cpu, float32, quantised weights"
     network = pipe.estimator.engine.network.network  # inside what deals the crops out
     assert is_quantised(network)
     whole = VitPoseForPoseEstimation.from_pretrained(folder)

@@ -45,7 +45,7 @@ def export(
             "pictures), or pictures of one person each (a folder, a glob). 256 of them are taken.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
     """Write a model as a file that other runtimes run.
 

@@ -25,7 +25,7 @@ from .int8 import DECODER
 OPSET = 20
 """Of ONNX: the first with GELU as one operator."""
 _LARGEST = 2_000_000_000
-"""Bytes of an ONNX file that has its weights inside; protobuf ends at 2 GiB."""
+"""Bytes of weights that an ONNX file has inside; protobuf ends at 2 GiB."""
 
 
 class _Maps(nn.Module):
@@ -88,7 +88,7 @@ def write_onnx(network: VitPoseForPoseEstimation, metadata: Metadata, path: Path
         ):
             node.name = DECODER + node.name
     onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
-    large = model.ByteSize() > _LARGEST
+    large = sum(own.nbytes for own in network.state_dict().values()) > _LARGEST
     onnx.save_model(model, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)
 
 

@@ -43,17 +43,23 @@ class Format:
         needs: Packages that write and check it.
         write: Writes a network.
         quantise: Turns a written file into int8; None where that is not offered.
+        beside: What the names of files beside it end with, in place of the suffix.
     """
 
     suffix: str
     needs: tuple[str, ...]
     write: Callable[[VitPoseForPoseEstimation, Metadata, Path], None]
     quantise: Callable[[Path, Metadata, _Crops], None] | None = None
+    beside: tuple[str, ...] = ()
 
 
 FORMATS = {
-    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), write_onnx, quantise_onnx),
-    "openvino": Format(".xml", ("onnx", "onnxscript", "openvino"), write_openvino, quantise_openvino),
+    "onnx": Format(
+        ".onnx", ("onnx", "onnxscript", "onnxruntime"), write_onnx, quantise_onnx, (".onnx.data",)
+    ),
+    "openvino": Format(
+        ".xml", ("onnx", "onnxscript", "openvino"), write_openvino, quantise_openvino, (".bin",)
+    ),
     "torch-export": Format(".pt2", (), write_program),
     "tensorrt": Format(".engine", ("onnx", "onnxscript", "tensorrt"), write_tensorrt),
 }
@@ -89,15 +95,24 @@ class Plan:
     int8: bool
 
     @classmethod
-    def make(cls, to: str, out: str | Path | None, model: str, int8: bool, force: bool) -> Plan:
+    def make(
+        cls,
+        to: str,
+        out: str | Path | None,
+        model: str,
+        int8: bool,
+        force: bool,
+        dataset: str | int | None = None,
+    ) -> Plan:
         """Makes a plan.
 
         Args:
             to: Name of the format.
-            out: The file; None is the model's name in this folder.
+            out: The file; None is the names of model and data set in this folder.
             model: Name of the model.
             int8: Whether to quantise.
-            force: Whether a file may be replaced.
+            force: Whether files may be replaced.
+            dataset: The data set that was asked for.
 
         Raises:
             UnknownNameError: No such format.
@@ -113,16 +128,17 @@ class Plan:
         for package in (*wanted.needs, *(("nncf",) if int8 and to == "openvino" else ())):
             extra = "tensorrt" if package == "tensorrt" else "export"
             require_unreported(package, extra, f"to export to {to}")
-        name = f"{Path(model).stem}{'-int8' if int8 else ''}{wanted.suffix}"
-        path = Path(name) if out is None else Path(out).expanduser()
+        words = [_name_of(model), *([] if dataset is None else [str(dataset)]), *["int8"] * int8]
+        path = Path("-".join(words) + wanted.suffix) if out is None else Path(out).expanduser()
         if path.suffix != wanted.suffix:
             raise InputError(
                 f"a file for {to} must end in {wanted.suffix}, by which it is known again, not {path}"
             )
-        if path.is_dir():
-            raise OutputError(f"{path} is a folder; give the name of a file")
-        if path.exists() and not force:
-            raise InputError(f"{path} is there already; choose another name, or replace it with --force")
+        for file in (path, *map(path.with_suffix, wanted.beside)):
+            if file.is_dir():
+                raise OutputError(f"{file} is a folder; give the name of a file")
+            if file.exists() and not force:
+                raise InputError(f"{file} is there already; choose another name, or replace it with --force")
         return cls(wanted, path, int8)
 
     def write(
@@ -154,6 +170,14 @@ class Plan:
                 )
             size = sum(file.stat().st_size for file in path.parent.iterdir())
         return Exported(self.path, size, difference)
+
+
+def _name_of(model: str) -> str:
+    """Returns the last part of a model's name or path, without what a file's name ends with."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path.resolve().name
+    return path.stem if path.is_file() else path.name
 
 
 def compare(path: Path, network: VitPoseForPoseEstimation, metadata: Metadata, crops: _Crops) -> float:

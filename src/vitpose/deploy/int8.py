@@ -25,7 +25,7 @@ _AT_ONCE = 8
 
 
 def quantise_onnx(path: Path, metadata: Metadata, crops: UInt8[np.ndarray, "n hc wc 3"]) -> None:
-    """Replaces an `.onnx` file of float32 by one of int8.
+    """Replaces an `.onnx` file of float32, and its weights where they lie beside it, by one of int8.
 
     Weights have a scale for each channel, and one bit less than there is: processors without VNNI add pairs of
     products in 16 bits, which overflow otherwise. Measured with vitpose-tiny on one of these, on 128 people: maps
@@ -43,9 +43,14 @@ def quantise_onnx(path: Path, metadata: Metadata, crops: UInt8[np.ndarray, "n hc
     onnx = require("onnx", "export", "to quantise ONNX files")
     tools = require("onnxruntime.quantization", "export", "to quantise ONNX files")
     shapes = require("onnxruntime.quantization.shape_inference", "export", "to quantise ONNX files")
+    weights = path.with_name(f"{path.name}.data")
+    large = weights.exists()
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared, done = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
-        shapes.quant_pre_process(str(path), str(prepared))
+        # What infers the shapes of symbols cannot be followed by what optimises large files.
+        shapes.quant_pre_process(
+            str(path), str(prepared), skip_symbolic_shape=large, save_as_external_data=large
+        )
         tools.quantize_static(
             str(prepared),
             str(done),
@@ -57,10 +62,12 @@ def quantise_onnx(path: Path, metadata: Metadata, crops: UInt8[np.ndarray, "n hc
             weight_type=tools.QuantType.QInt8,
             per_channel=True,
             reduce_range=True,
+            use_external_data_format=large,
         )
         model = onnx.load(done)
     onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
     onnx.save_model(model, path)
+    weights.unlink(missing_ok=True)
 
 
 def quantise_openvino(path: Path, metadata: Metadata, crops: UInt8[np.ndarray, "n hc wc 3"]) -> None:

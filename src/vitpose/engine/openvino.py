@@ -61,8 +61,8 @@ class OpenVinoEngine:
         """Returns the maps of RGB crops."""
         if not len(crops):
             return no_maps(self._shape)
-        # A copy, because the answer lies in memory that the next call writes to.
-        return self._compiled(np.ascontiguousarray(crops))[0].copy()
+        # A request of its own: the network's one would be shared by threads, and the answers mixed up.
+        return self._compiled.infer_new_request(np.ascontiguousarray(crops))[0]
 
 
 def require_unreported(module: str, extra: str, purpose: str) -> ModuleType:

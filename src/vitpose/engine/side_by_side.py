@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 
 import torch
@@ -17,12 +18,19 @@ from torch import Tensor
 
 CROPS_AT_ONCE = 2
 """Crops that go through the network together in each thread: as fast as more of them, in less memory."""
+_beginning = threading.Lock()
+"""Held while threads begin, since they change what torch tells every thread that begins meanwhile."""
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    # A forked process has none of its parent's threads, and torch would wait for them for ever.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class SideBySide:
     """A network for a CPU that deals its crops out to as many threads as torch may use.
 
-    What is left of a batch that cannot be dealt out evenly is run by all threads together.
+    What is left of a batch that cannot be dealt out evenly is run by all threads together. A forked process has one
+    thread.
 
     Args:
         network: Crops in, maps out; safe to run in several threads at a time.
@@ -37,7 +45,9 @@ class SideBySide:
         dealt = len(pixels) - len(pixels) % threads
         if threads == 1 or not dealt:
             return self.network(pixels)
-        maps = list(_workers(threads, os.getpid()).map(self._run, pixels[:dealt].chunk(threads)))
+        with _beginning:
+            workers = _workers(threads)
+        maps = list(workers.map(self._run, pixels[:dealt].chunk(threads)))
         if dealt < len(pixels):
             maps.append(self.network(pixels[dealt:]))
         return torch.cat(maps)
@@ -48,18 +58,25 @@ class SideBySide:
 
 
 @cache
-def _workers(count: int, process: int) -> ThreadPoolExecutor:
-    """Returns threads in which torch computes with one thread each; a forked process needs its own."""
+def _workers(count: int) -> ThreadPoolExecutor:
+    """Returns threads in which torch computes with one thread each."""
     ready = threading.Barrier(count + 1)
 
     def begin() -> None:
         torch.get_num_threads()  # a thread's number is set when it is first needed, over what was set before
         torch.set_num_threads(1)  # of this thread, and of threads that begin later
-        ready.wait()
+        with suppress(threading.BrokenBarrierError):
+            ready.wait()
 
     pool = ThreadPoolExecutor(count, "vitpose-crops", initializer=begin)
-    for _ in range(count):
-        pool.submit(int)  # begins one thread each, since none of them is free before all are there
-    ready.wait()
-    torch.set_num_threads(count)  # what threads that begin later had before
+    try:
+        for _ in range(count):
+            pool.submit(int)  # begins one thread each, since none of them is free before all are there
+        ready.wait()
+    except BaseException:  # a thread cannot be begun, or Ctrl-C
+        ready.abort()
+        pool.shutdown()
+        raise
+    finally:
+        torch.set_num_threads(count)  # what threads that begin later had before
     return pool

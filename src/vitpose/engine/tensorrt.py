@@ -5,6 +5,7 @@ A plan runs on the kind of GPU and with the version of TensorRT that built it.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ class TensorRtEngine:
                     "another version or for another GPU; export it again here"
                 )
             self._context = self._plan.create_execution_context()
+        self._lock = threading.Lock()  # a context runs one batch at a time
         self._shape = self.metadata.check_shapes(*_shapes(self._plan, tensorrt), path)
         scale, offset = self.metadata.processor.scale_and_offset
         self._scale = torch.from_numpy(scale).to(self._place)
@@ -91,7 +93,7 @@ class TensorRtEngine:
         return np.concatenate(parts) if parts else no_maps(self._shape)
 
     def _run(self, crops: UInt8[np.ndarray, "n hc wc 3"]) -> Float[np.ndarray, "n k hm wm"]:
-        with torch.cuda.device(self._place):
+        with self._lock, torch.cuda.device(self._place):
             pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self._place)
             pixels = (pixels * self._scale + self._offset).permute(0, 3, 1, 2).contiguous()
             maps = torch.empty(len(crops), *self._shape, device=self._place)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..model.fold import InferenceNetwork
 from ..model.pose import VitPoseForPoseEstimation
+from ..model.quantisation import is_quantised
 from .side_by_side import SideBySide
 
 _BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")
@@ -87,8 +88,9 @@ class TorchEngine:
             self.network = compile_network(self.network, self.device)
         elif self.device.type == "cpu":
             self.network = SideBySide(self.network)
-        words = ["torch", str(self.device), str(self.dtype).removeprefix("torch."), "compiled" * compiled]
-        self.description = ", ".join(filter(None, words))
+        words = ["torch", str(self.device), str(self.dtype).removeprefix("torch.")]
+        words += ["quantised weights"] * is_quantised(model) + ["compiled"] * compiled
+        self.description = ", ".join(words)
 
     @torch.inference_mode()
     def heatmaps(self, crops: UInt8[np.ndarray, "n hc wc 3"]) -> Float[np.ndarray, "n k hm wm"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,7 +30,9 @@ class TorchAoConfig:
     Args:
         quant_type: "int4_weight_only", "int8_weight_only", "int8_dynamic_activation_int8_weight", or a configuration of
             torchao.
-        modules_to_not_convert: Names of modules that keep their weights, with all that is in them.
+        modules_to_not_convert: Which modules keep their weights, with all that is in them, by the rule of
+            `transformers`: the beginning of a name up to a dot ("backbone.blocks.0"), which may be a regular
+            expression ("backbone.blocks.[01]"), or the end of a linear layer's name ("fc1").
         **options: Arguments of torchao's configuration of that name, such as group_size.
 
     Raises:
@@ -62,7 +66,8 @@ def quantise(network: nn.Module, config: Any) -> None:
         config: A configuration of torchao, or one around it: `TorchAoConfig`, ours or that of `transformers`.
 
     Raises:
-        InputError: It is no such configuration, or torchao has no kernel for it on the device.
+        InputError: It is no such configuration, names layers that are not there, or leaves layers as they are; or
+            torchao has no kernel for it on the device, or the weights are quantised already.
         MissingDependencyError: torchao is not installed.
     """
     library = require("torchao.quantization", "torchao", "to quantise weights")
@@ -73,12 +78,9 @@ def quantise(network: nn.Module, config: Any) -> None:
             f"quantization_config {config!r:.200} is no configuration of torchao, such as "
             "torchao.quantization.Int8WeightOnlyConfig(), and no TorchAoConfig"
         )
-    kept = getattr(config, "modules_to_not_convert", None) or []
-    layers = {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear) and not any(f"{name}.".startswith(f"{part}.") for part in kept)
-    }
+    if is_quantised(network):
+        raise InputError("the weights are quantised already; load the model without, and quantise it once")
+    layers = _layers_to_convert(network, getattr(config, "modules_to_not_convert", None) or [])
     try:
         library.quantize_(network, inner, filter_fn=lambda _, name: name in layers)
         for layer in list(layers.values())[:1]:  # some kernels are only missed when they are called
@@ -87,6 +89,54 @@ def quantise(network: nn.Module, config: Any) -> None:
                 layer(like.new_zeros(1, layer.in_features))
     except (ImportError, NotImplementedError, AssertionError, RuntimeError, ValueError) as error:
         raise _refusal(inner, network, error) from error
+    plain = [name for name in layers if not is_quantised(network.get_submodule(name))]
+    if plain:
+        widths = sorted({layers[name].in_features for name in plain})
+        raise InputError(
+            f"{type(inner).__name__} left {len(plain)} of {len(layers)} layers as they were ({_some(plain)}), of "
+            f"width {', '.join(map(str, widths))}: torchao passes over what its configuration does not fit. Take "
+            "a group size that divides their width, or name them in modules_to_not_convert"
+        )
+
+
+def _layers_to_convert(network: nn.Module, kept: Any) -> dict[str, nn.Linear]:
+    """Returns the linear layers by name, without those that shall keep their weights.
+
+    Raises:
+        InputError: What is kept are no names, or not those of linear layers, or nothing else is left.
+    """
+    if not isinstance(kept, list | tuple) or not all(isinstance(entry, str) for entry in kept):
+        raise InputError(
+            f"modules_to_not_convert {kept!r} must be a list of names, such as ['backbone.blocks.0']"
+        )
+    linear = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    try:
+        meant = {entry: {name for name in linear if _is_meant(name, entry)} for entry in kept}
+    except re.error as error:
+        raise InputError(
+            f"modules_to_not_convert {kept!r} has an entry that is no regular expression: {error}; correct it"
+        ) from error
+    if unknown := [entry for entry, names in meant.items() if not names]:
+        raise InputError(
+            f"modules_to_not_convert {unknown} means no linear layer, and only these are quantised; there are "
+            f"{_some(list(linear))}. Correct it or leave it out"
+        )
+    layers = {name: module for name, module in linear.items() if name not in set().union(*meant.values())}
+    if not layers:
+        raise InputError(
+            f"there is nothing to quantise: without modules_to_not_convert {kept!r} the network has no linear layer; "
+            "leave some, or leave out the quantization_config"
+        )
+    return layers
+
+
+def _is_meant(name: str, entry: str) -> bool:
+    """Tells whether an entry of modules_to_not_convert means a layer; see `TorchAoConfig`."""
+    return name.endswith(entry) or re.match(rf"(?:{entry})(?:(?=\.|$)|(?<=\.))", name) is not None
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + ", ..." * (len(names) > 4)
 
 
 def _refusal(config: Any, network: nn.Module, error: Exception) -> InputError:
