@@ -13,7 +13,7 @@ from .conventions import Conventions
 from .detect import load_detector
 from .detect.labels import Labels
 from .device import choose_device
-from .engine import check_engine, is_exported, open_engine
+from .engine import check_conversion, check_engine, is_exported, open_engine
 from .engine.metadata import Metadata
 from .errors import CheckpointError, InputError
 from .estimator import Estimator, MixedEstimator
@@ -142,6 +142,7 @@ def _load_checkpoint(
 
     if runtime != "torch":
         _refuse_of_torch(runtime, quantization_config, compiled)
+        check_conversion(model, runtime, device, dtype)
         return [
             _convert(part, model, runtime, device, dtype, hub) for part in _read_parts(model, dataset, hub)
         ]

@@ -27,6 +27,23 @@ def test_every_choice_has_a_line() -> None:
     assert not re.search(r"\bread\b", said)
 
 
+def test_what_does_not_go_together_is_left_out_with_its_reason() -> None:
+    options = ("--engine", "torch", "--engine", "onnxruntime", "--dtype", "float32", "--dtype", "bfloat16")
+    code, said = run(*options)
+    assert code == 0, said
+    for words in ("torch, cpu, float32", "torch, cpu, bfloat16", "ONNX Runtime, cpu, float32"):
+        assert words in said
+    reason = "with engine 'onnxruntime' vitpose-tiny runs in float32, not in bfloat16; leave dtype at 'auto'"
+    assert f"left out: vitpose-tiny, engine onnxruntime, dtype bfloat16: {reason}" in said
+
+
+def test_nothing_goes_together() -> None:
+    code, said = run("--engine", "onnxruntime", "--engine", "openvno", "--dtype", "bfloat16")
+    assert code == 1
+    assert "nothing of this can be measured: vitpose-tiny, engine onnxruntime, dtype bfloat16: with" in said
+    assert "dtype bfloat16: unknown engine 'openvno'; did you mean openvino?" in said
+
+
 def test_ones_own_picture_is_read_too(tmp_path: Path) -> None:
     Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
     code, said = run(str(tmp_path / "a.png"))

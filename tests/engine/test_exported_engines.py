@@ -395,6 +395,39 @@ def test_a_missing_package_is_named(
         open_engine(path, engine)
 
 
+class TestBeforeACheckpointIsConverted:
+    """What cannot be is said at once, and of the model: nobody knows the file that would be made of it."""
+
+    @pytest.mark.parametrize(
+        ("engine", "package", "message"),
+        [
+            ("onnxruntime", "onnx", "'onnx' is needed to convert nowhere for engine 'onnxruntime'"),
+            ("openvino", "onnxscript", "'onnxscript' is needed to convert nowhere for engine 'openvino'"),
+            ("onnxruntime", "onnxruntime", "'onnxruntime' is needed to run nowhere"),
+            ("openvino", "openvino", "'openvino' is needed to run nowhere with engine 'openvino'"),
+        ],
+    )
+    def test_a_missing_package(
+        self, engine: str, package: str, message: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(MissingDependencyError, match=message):
+            vitpose.load("nowhere", None, engine=engine)
+
+    @pytest.mark.parametrize(
+        ("engine", "options", "message"),
+        [
+            ("onnxruntime", {"dtype": "bfloat16"}, "nowhere runs in float32, not in bfloat16"),
+            ("onnxruntime", {"device": "tpu"}, "device 'tpu' is not understood"),
+            ("openvino", {"dtype": "float64"}, "unknown dtype of OpenVINO 'float64'"),
+            ("openvino", {"device": "cuda"}, "device 'cuda' cannot be used by OpenVINO here"),
+        ],
+    )
+    def test_type_and_device(self, engine: str, options: dict[str, str], message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            vitpose.load("nowhere", None, engine=engine, **options)
+
+
 def test_tensorrt_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     path = tmp_path / "x.engine"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError, UnknownNameError
+from ..errors import InputError, MissingDependencyError, UnknownNameError
 from ..hub import DEFAULT_MODEL
 from .options import MODEL_PANEL, BatchSize, Dataset, Device, read_dataset
 
@@ -85,7 +86,8 @@ def benchmark(
 ) -> None:
     """Measure models, engines and types on this machine.
 
-    Each is run once a round, in turn, so that all meet the same machine.
+    Each is run once a round, in turn, so that all meet the same machine. What does not go together is left out, and
+    the reason said.
     """
     from ..benchmark import Scene, take_turns
     from ..boxes import Size
@@ -100,14 +102,15 @@ def benchmark(
         "batch_size": batch_size,
         "compile": compile,
     }
-    entries = []
-    choices = list(itertools.product(model or [DEFAULT_MODEL], engine or ["auto"], dtype or ["auto"]))
-    for name, runner, kind in choices:
-        with say_while(f"loading {name}"):
-            entries.append(_load(scene, {"model": name, "engine": runner, "dtype": kind, **options}))
-    for name in dict.fromkeys(name for name, _, _ in choices if against is not None):
-        with say_while(f"loading {name} with transformers"):
-            entries.append(_load_rival(scene, name, device, read_dataset(dataset)))
+    models = model or [DEFAULT_MODEL]
+    wanted: list[tuple[str, Callable[[], Entry]]] = []
+    for name, runner, kind in itertools.product(models, engine or ["auto"], dtype or ["auto"]):
+        loading = {"model": name, "engine": runner, "dtype": kind, **options}
+        wanted.append((f"{name}, engine {runner}, dtype {kind}", partial(_load, scene, loading)))
+    for name in dict.fromkeys(models if against is not None else []):
+        rival = partial(_load_rival, scene, name, device, read_dataset(dataset))
+        wanted.append((f"{name}, transformers", rival))
+    entries, left_out = _load_all(wanted)
     with say_while(f"{rounds} rounds"):
         laps = take_turns({str(row): entry.run for row, entry in enumerate(entries)}, rounds, warm_up=1)
     size = f"{scene.image.shape[1]}x{scene.image.shape[0]}"
@@ -117,6 +120,28 @@ def benchmark(
         people,
         f"{people} people in a picture of {size}, medians of {rounds} rounds",
     )
+    for reason in left_out:
+        typer.echo(f"left out: {' '.join(reason.split())}")
+
+
+def _load_all(wanted: list[tuple[str, Callable[[], Entry]]]) -> tuple[list[Entry], list[str]]:
+    """Returns the lines of the table, and why the others cannot be.
+
+    Raises:
+        InputError: There would be no line at all.
+    """
+    from .job import say_while
+
+    entries, left_out = [], []
+    for label, load_entry in wanted:
+        try:
+            with say_while(f"loading {label}"):
+                entries.append(load_entry())
+        except (InputError, MissingDependencyError) as error:
+            left_out.append(f"{label}: {error}")
+    if not entries:
+        raise InputError(f"nothing of this can be measured: {'; '.join(left_out)}")
+    return entries, left_out
 
 
 def _load(scene: Scene, loading: dict[str, Any]) -> Entry:
