@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,13 @@ def test_against_transformers() -> None:
     code, said = run("--dtype", "float32", "--against", "transformers")
     assert code == 0, said
     assert "transformers, cpu, float32" in said
+
+
+def test_a_rival_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    code, said = run("--dtype", "float32", "--against", "transformers")
+    assert code == 0, said
+    assert "left out: vitpose-tiny, transformers: the package 'transformers' is needed to be measured" in said
 
 
 def test_an_unknown_rival() -> None:

@@ -105,7 +105,7 @@ def test_onnx_needs_no_torch(exported: Export, tmp_path: Path) -> None:
     vitpose.save_image(tmp_path / "a.jpg", np.full((60, 50, 3), 90, np.uint8))
     code = f"""
 import sys
-for name in ("torch", "torchao", "transformers", "onnx", "onnxscript"):
+for name in ("torch", "torchao", "transformers", "onnx", "onnxscript", "huggingface_hub", "safetensors"):
     sys.modules[name] = None
 import vitpose
 for engine in ("onnxruntime", "openvino"):
@@ -381,17 +381,19 @@ class TestMetadata:
 
 
 @pytest.mark.parametrize(
-    ("to", "engine", "package", "extra"),
-    [("onnx", "auto", "onnxruntime", "onnx"), ("openvino", "auto", "openvino", "openvino")],
+    ("to", "engine", "package", "install"),
+    [
+        ("onnx", "auto", "onnxruntime", r"'vitpose\[onnx\]'"),
+        ("openvino", "auto", "openvino", r"'vitpose\[openvino\]'"),
+        ("torch-export", "auto", "torch", "vitpose$"),
+    ],
 )
 def test_a_missing_package_is_named(
-    to: str, engine: str, package: str, extra: str, exported: Export, monkeypatch: pytest.MonkeyPatch
+    to: str, engine: str, package: str, install: str, exported: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = exported(to)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(
-        MissingDependencyError, match=rf"'{package}' is needed .*pip install 'vitpose\[{extra}\]'"
-    ):
+    with pytest.raises(MissingDependencyError, match=rf"'{package}' is needed .*pip install {install}"):
         open_engine(path, engine)
 
 
@@ -428,12 +430,17 @@ class TestBeforeACheckpointIsConverted:
             vitpose.load("nowhere", None, engine=engine, **options)
 
 
-def test_tensorrt_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
+@pytest.mark.parametrize(
+    ("package", "install"), [("tensorrt", r"'vitpose\[tensorrt\]'"), ("torch", "vitpose$")]
+)
+def test_what_tensorrt_needs_is_named(
+    package: str, install: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     path = tmp_path / "x.engine"
     path.write_bytes(pack(TestMetadata().sheet(), b"plan"))
     with pytest.raises(
-        MissingDependencyError, match=r"'tensorrt' is needed to run .*pip install 'vitpose\[tensorrt\]'"
+        MissingDependencyError, match=rf"'{package}' is needed to run .*pip install {install}"
     ):
         open_engine(path)
 

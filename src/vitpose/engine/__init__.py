@@ -110,9 +110,11 @@ def open_engine(
 
             return OpenVinoEngine(path, device, dtype)
         case "tensorrt":
+            require("torch", None, f"to run {path}")
             from .tensorrt import TensorRtEngine
 
             return TensorRtEngine(path, device, dtype)
+    require("torch", None, f"to run {path}")
     from .program import ProgramEngine
 
     return ProgramEngine(path, device, dtype)
