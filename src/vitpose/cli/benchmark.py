@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError, MissingDependencyError, UnknownNameError
+from ..errors import InputError, MissingDependencyError, UnknownNameError, WorkerError
 from ..hub import DEFAULT_MODEL
 from .options import MODEL_PANEL, BatchSize, Dataset, Device, read_dataset
 
@@ -29,12 +32,18 @@ class Entry:
     Attributes:
         name: The model and what runs it.
         run: One lap.
-        peak_bytes: The most memory of the process while it was loaded and first run.
+        peak_bytes: The most memory of a process that does nothing but load it and run it once.
     """
 
     name: str
     run: Callable[[], Lap]
     peak_bytes: int
+
+
+_Loaded = tuple[str, Callable[[], "Lap"]]
+"""The name of a line, and one lap."""
+_Loader = Callable[[], _Loaded]
+"""What can be sent to another process: no lambda."""
 
 
 def benchmark(
@@ -103,7 +112,7 @@ def benchmark(
         "compile": compile,
     }
     models = model or [DEFAULT_MODEL]
-    wanted: list[tuple[str, Callable[[], Entry]]] = []
+    wanted: list[tuple[str, _Loader]] = []
     for name, runner, kind in itertools.product(models, engine or ["auto"], dtype or ["auto"]):
         loading = {"model": name, "engine": runner, "dtype": kind, **options}
         wanted.append((f"{name}, engine {runner}, dtype {kind}", partial(_load, scene, loading)))
@@ -124,7 +133,7 @@ def benchmark(
         typer.echo(f"left out: {' '.join(reason.split())}")
 
 
-def _load_all(wanted: list[tuple[str, Callable[[], Entry]]]) -> tuple[list[Entry], list[str]]:
+def _load_all(wanted: list[tuple[str, _Loader]]) -> tuple[list[Entry], list[str]]:
     """Returns the lines of the table, and why the others cannot be.
 
     Raises:
@@ -133,30 +142,52 @@ def _load_all(wanted: list[tuple[str, Callable[[], Entry]]]) -> tuple[list[Entry
     from .job import say_while
 
     entries, left_out = [], []
-    for label, load_entry in wanted:
+    for label, loader in wanted:
         try:
             with say_while(f"loading {label}"):
-                entries.append(load_entry())
-        except (InputError, MissingDependencyError) as error:
+                entries.append(Entry(*loader(), _peak_alone(loader)))
+        except (InputError, MissingDependencyError, WorkerError) as error:
             left_out.append(f"{label}: {error}")
     if not entries:
         raise InputError(f"nothing of this can be measured: {'; '.join(left_out)}")
     return entries, left_out
 
 
-def _load(scene: Scene, loading: dict[str, Any]) -> Entry:
-    from ..benchmark import MemoryWatch, run_vitpose
-    from ..loading import load
+def _peak_alone(loader: _Loader) -> int:
+    """Returns the most memory that a way needs in a process of its own, where nothing else lies about.
+
+    Raises:
+        WorkerError: That process was killed.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+        try:
+            return alone.submit(_peak_here, loader).result()
+        except BrokenProcessPool as error:
+            raise WorkerError(
+                "the process that measures its memory was killed; there may be too little of it: measure this one "
+                "alone, or with fewer --people"
+            ) from error
+
+
+def _peak_here(loader: _Loader) -> int:
+    from ..benchmark import MemoryWatch
 
     with MemoryWatch() as memory:
-        pipe = load(detector=None, **loading)
-        run_vitpose(pipe, scene)
-    name = f"{loading['model']}\n{pipe.estimator.runs_on}"
-    return Entry(name, lambda: run_vitpose(pipe, scene), memory.peak_bytes)
+        _, run = loader()
+        run()
+    return memory.peak_bytes
 
 
-def _load_rival(scene: Scene, model: str, device: str, dataset: str | int | None) -> Entry:
-    from ..benchmark import MemoryWatch, TransformersWay
+def _load(scene: Scene, loading: dict[str, Any]) -> _Loaded:
+    from ..benchmark import run_vitpose
+    from ..loading import load
+
+    pipe = load(detector=None, **loading)
+    return f"{loading['model']}\n{pipe.estimator.runs_on}", lambda: run_vitpose(pipe, scene)
+
+
+def _load_rival(scene: Scene, model: str, device: str, dataset: str | int | None) -> _Loaded:
+    from ..benchmark import TransformersWay
     from ..device import choose_device
     from ..engine import is_exported
     from ..loading import load_network, load_processor
@@ -164,11 +195,9 @@ def _load_rival(scene: Scene, model: str, device: str, dataset: str | int | None
     if is_exported(model):
         raise InputError(f"transformers does not run {model}; give the checkpoint that it was exported from")
     place = choose_device(device)
-    with MemoryWatch() as memory:
-        network = load_network(model, "float32", "cpu", dataset)
-        way = TransformersWay(network, load_processor(model, network), place)
-        way.run(scene)
-    return Entry(f"{model}\ntransformers, {place}, float32", lambda: way.run(scene), memory.peak_bytes)
+    network = load_network(model, "float32", "cpu", dataset)
+    way = TransformersWay(network, load_processor(model, network), place)
+    return f"{model}\ntransformers, {place}, float32", lambda: way.run(scene)
 
 
 def _print_table(entries: list[Entry], laps: list[list[Lap]], people: int, title: str) -> None:
@@ -204,7 +233,7 @@ def _print_table(entries: list[Entry], laps: list[list[Lap]], people: int, title
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        "spread: the middle half of the rounds; peak: the whole process while that one was loaded and run"
+        "spread: the middle half of the rounds; peak: a process of its own that loads that one and runs it once"
     )
 
 
