@@ -64,6 +64,12 @@ def test_a_missing_package_says_how_to_install_it(module: str) -> None:
         require(module, "tables", "for tables")
 
 
+def test_a_missing_package_of_the_plain_installation() -> None:
+    wanted = "'no_such_package' is needed to run; install it with: pip install vitpose$"
+    with pytest.raises(MissingDependencyError, match=wanted):
+        require("no_such_package", None, "to run")
+
+
 def test_a_broken_package_is_not_called_missing(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that is there but lacks one of its own needs must say so itself."""
     (tmp_path / "needy_package.py").write_text("import a_need_of_the_needy_package")  # type: ignore[operator]

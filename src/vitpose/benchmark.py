@@ -24,7 +24,7 @@ from .boxes import Size, xywh_from_xyxy
 from .crop import crop_all
 from .detect.protocol import Detections
 from .engine.protocol import PictureEngine
-from .errors import InputError
+from .errors import InputError, require
 from .heatmap import TRANSFORMERS_DECODING, decode
 from .image import read_image
 from .pipeline import Pipeline
@@ -150,8 +150,8 @@ class TransformersWay:
         dtype: Any = None,
         compiled: bool = False,
     ) -> None:
+        transformers = require("transformers", None, "to be measured against")
         import torch
-        import transformers
 
         with tempfile.TemporaryDirectory() as folder, _quiet(transformers):
             network.save_pretrained(folder)

@@ -86,12 +86,12 @@ class MissingDependencyError(VitPoseError, ImportError):
     """An optional package is needed and not installed."""
 
 
-def require(module: str, extra: str, purpose: str) -> ModuleType:
-    """Imports an optional package, or says how to install it.
+def require(module: str, extra: str | None, purpose: str) -> ModuleType:
+    """Imports a package that may not be there, or says how to install it.
 
     Args:
         module: Name of the module to import.
-        extra: The extra of vitpose that brings it.
+        extra: The extra of vitpose that brings it; None is vitpose itself, installed without all it depends on.
         purpose: What it is needed for, as it should read after "is needed".
 
     Raises:
@@ -102,6 +102,7 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or module.split(".")[0] != error.name.split(".")[0]:
             raise
+        what = "vitpose" if extra is None else f"'vitpose[{extra}]'"
         raise MissingDependencyError(
-            f"the package {module!r} is needed {purpose}; install it with: pip install 'vitpose[{extra}]'"
+            f"the package {module!r} is needed {purpose}; install it with: pip install {what}"
         ) from error

@@ -13,9 +13,9 @@ from .conventions import Conventions
 from .detect import load_detector
 from .detect.labels import Labels
 from .device import choose_device
-from .engine import check_engine, is_exported, open_engine
+from .engine import check_conversion, check_engine, is_exported, open_engine
 from .engine.metadata import Metadata
-from .errors import CheckpointError, InputError
+from .errors import CheckpointError, InputError, require
 from .estimator import Estimator, MixedEstimator
 from .hub import DEFAULT_MODEL
 from .pipeline import Pipeline
@@ -135,6 +135,7 @@ def _load_checkpoint(
     **hub: Any,
 ) -> list[Found]:
     """Returns what runs each of the data sets."""
+    _require_torch(model)
     from .engine.device import DeviceEngine
     from .engine.torch import TorchEngine, choose_dtype
     from .model.pose import VitPoseForPoseEstimation
@@ -142,6 +143,7 @@ def _load_checkpoint(
 
     if runtime != "torch":
         _refuse_of_torch(runtime, quantization_config, compiled)
+        check_conversion(model, runtime, device, dtype)
         return [
             _convert(part, model, runtime, device, dtype, hub) for part in _read_parts(model, dataset, hub)
         ]
@@ -157,6 +159,10 @@ def _load_checkpoint(
         engine = kind(network, *processor.scale_and_offset, compiled)
         found.append((engine, processor, network.config.heads[0]))
     return found
+
+
+def _require_torch(model: str | Path) -> None:
+    require("torch", None, f"to load the checkpoint {model}, not to run .onnx and .xml files")
 
 
 def _refuse_of_torch(runtime: str, quantization_config: Any, compiled: bool) -> None:
@@ -214,6 +220,7 @@ def load_network(
     model: str | Path, dtype: str, device: Any, dataset: str | int | None, **hub: Any
 ) -> VitPoseForPoseEstimation:
     """Returns the dense network of a data set; of the first one without a name."""
+    _require_torch(model)
     from .model.pose import VitPoseForPoseEstimation
 
     (part,) = _read_parts(model, dataset, hub)
@@ -253,11 +260,12 @@ def export(
         MissingDependencyError: What writes the format is not installed.
         OutputError: The file cannot be written.
     """
+    if is_exported(model):
+        raise InputError(f"{model} is exported already; give the checkpoint that it was made of")
+    _require_torch(model)
     from .deploy.calibration import read_crops
     from .deploy.export import Plan
 
-    if is_exported(model):
-        raise InputError(f"{model} is exported already; give the checkpoint that it was made of")
     plan = Plan.make(to, out, str(model), calibrate is not None, force, dataset)
     network = load_network(model, "float32", "cpu" if to != "tensorrt" else "cuda", dataset, **hub)
     processor = load_processor(model, network, **hub)

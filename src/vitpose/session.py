@@ -23,11 +23,12 @@ def open_session(path: str | Path, device: str) -> Any:
         InputError: The device is none, or ONNX Runtime does not have it.
         MissingDependencyError: onnxruntime is not installed.
     """
-    onnxruntime = require("onnxruntime", "onnx", f"to run {path}")
+    providers = find_providers(path, device)
     path = Path(path).expanduser()
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}; give the path of an .onnx file")
-    providers = choose_providers(device, onnxruntime.get_available_providers())
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = thread_limit()
     # Its threads would spin while they wait, and take the time of those who cut crops and of other programs. Measured
@@ -43,6 +44,21 @@ def open_session(path: str | Path, device: str) -> Any:
             "loaded, as it says above; mend that, or take device 'cpu'"
         )
     return session
+
+
+def find_providers(what: str | Path, device: str) -> list[Any]:
+    """Returns the providers for a device of the ONNX Runtime that is installed.
+
+    Args:
+        what: What shall be run, for the message.
+        device: As in `open_session`.
+
+    Raises:
+        InputError: The device is none, or ONNX Runtime does not have it.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    onnxruntime = require("onnxruntime", "onnx", f"to run {what}")
+    return choose_providers(device, onnxruntime.get_available_providers())
 
 
 def choose_providers(device: str, available: Sequence[str]) -> list[Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -41,6 +43,40 @@ def test_what_needs_no_network_imports_none(arguments: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stderr == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "purpose"),
+    [
+        (
+            ["predict", "a.png", "--out", "out"],
+            "to load the checkpoint vitpose-tiny, not to run .onnx and .xml",
+        ),
+        (["export", "vitpose-tiny", "--out", "out.onnx"], "to load the checkpoint vitpose-tiny"),
+        (["convert", "vitpose-tiny", "out"], "to convert checkpoints"),
+    ],
+)
+def test_without_torch(
+    arguments: list[str], purpose: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    vitpose.save_image(tmp_path / "a.png", np.zeros((9, 9, 3), np.uint8))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert f"error: the package 'torch' is needed {purpose}" in result.stderr
+    assert result.stderr.endswith("install it with: pip install vitpose\n")
+
+
+@pytest.mark.parametrize(("package", "install"), [("torch", "vitpose"), ("lightning", "'vitpose[train]'")])
+def test_training_without_its_packages(package: str, install: str) -> None:
+    code = (
+        f"import sys\nsys.modules[{package!r}] = None\n"
+        "from vitpose.cli import app\napp(['train', 'recipe.toml'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"is needed for training; install it with: pip install {install}\n")
 
 
 def test_an_unknown_command_is_misuse() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from vitpose.boxes import iou, xyxy_from_xywh
 from vitpose.detect import Detector, RtDetrDetector
-from vitpose.errors import CheckpointError, UnknownNameError
+from vitpose.errors import CheckpointError, MissingDependencyError, UnknownNameError
 from vitpose.image import read_image
 
 NAMES = {0: "person", 1: "dog", 2: "traffic light"}
@@ -173,3 +174,11 @@ def test_the_real_weights_find_people(shared_data: Path):
         boxes = xyxy_from_xywh(np.array(people, np.float32))
         big = boxes[(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) > 64 * 64]
         assert (iou(big, detections.boxes).max(axis=1, initial=0) >= 0.5).all()
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers"])
+def test_without_its_packages(package: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    wanted = f"'{package}' is needed for the detector rtdetr, not for onnx:FILE, boxes:FILE and whole-picture"
+    with pytest.raises(MissingDependencyError, match=wanted):
+        RtDetrDetector(folder)

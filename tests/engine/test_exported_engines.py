@@ -123,7 +123,7 @@ def test_onnx_needs_no_torch(exported: Export, tmp_path: Path) -> None:
     vitpose.save_image(tmp_path / "a.jpg", np.full((60, 50, 3), 90, np.uint8))
     code = f"""
 import sys
-for name in ("torch", "torchao", "transformers", "onnx", "onnxscript"):
+for name in ("torch", "torchao", "transformers", "onnx", "onnxscript", "huggingface_hub", "safetensors"):
     sys.modules[name] = None
 import vitpose
 for engine in ("onnxruntime", "openvino"):
@@ -399,26 +399,66 @@ class TestMetadata:
 
 
 @pytest.mark.parametrize(
-    ("to", "engine", "package", "extra"),
-    [("onnx", "auto", "onnxruntime", "onnx"), ("openvino", "auto", "openvino", "openvino")],
+    ("to", "engine", "package", "install"),
+    [
+        ("onnx", "auto", "onnxruntime", r"'vitpose\[onnx\]'"),
+        ("openvino", "auto", "openvino", r"'vitpose\[openvino\]'"),
+        ("torch-export", "auto", "torch", "vitpose$"),
+    ],
 )
 def test_a_missing_package_is_named(
-    to: str, engine: str, package: str, extra: str, exported: Export, monkeypatch: pytest.MonkeyPatch
+    to: str, engine: str, package: str, install: str, exported: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = exported(to)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(
-        MissingDependencyError, match=rf"'{package}' is needed .*pip install 'vitpose\[{extra}\]'"
-    ):
+    with pytest.raises(MissingDependencyError, match=rf"'{package}' is needed .*pip install {install}"):
         open_engine(path, engine)
 
 
-def test_tensorrt_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
+class TestBeforeACheckpointIsConverted:
+    """What cannot be is said at once, and of the model: nobody knows the file that would be made of it."""
+
+    @pytest.mark.parametrize(
+        ("engine", "package", "message"),
+        [
+            ("onnxruntime", "onnx", "'onnx' is needed to convert nowhere for engine 'onnxruntime'"),
+            ("openvino", "onnxscript", "'onnxscript' is needed to convert nowhere for engine 'openvino'"),
+            ("onnxruntime", "onnxruntime", "'onnxruntime' is needed to run nowhere"),
+            ("openvino", "openvino", "'openvino' is needed to run nowhere with engine 'openvino'"),
+        ],
+    )
+    def test_a_missing_package(
+        self, engine: str, package: str, message: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(MissingDependencyError, match=message):
+            vitpose.load("nowhere", None, engine=engine)
+
+    @pytest.mark.parametrize(
+        ("engine", "options", "message"),
+        [
+            ("onnxruntime", {"dtype": "bfloat16"}, "nowhere runs in float32, not in bfloat16"),
+            ("onnxruntime", {"device": "tpu"}, "device 'tpu' is not understood"),
+            ("openvino", {"dtype": "float64"}, "unknown dtype of OpenVINO 'float64'"),
+            ("openvino", {"device": "cuda"}, "device 'cuda' cannot be used by OpenVINO here"),
+        ],
+    )
+    def test_type_and_device(self, engine: str, options: dict[str, str], message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            vitpose.load("nowhere", None, engine=engine, **options)
+
+
+@pytest.mark.parametrize(
+    ("package", "install"), [("tensorrt", r"'vitpose\[tensorrt\]'"), ("torch", "vitpose$")]
+)
+def test_what_tensorrt_needs_is_named(
+    package: str, install: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     path = tmp_path / "x.engine"
     path.write_bytes(pack(TestMetadata().sheet(), b"plan"))
     with pytest.raises(
-        MissingDependencyError, match=r"'tensorrt' is needed to run .*pip install 'vitpose\[tensorrt\]'"
+        MissingDependencyError, match=rf"'{package}' is needed to run .*pip install {install}"
     ):
         open_engine(path)
 

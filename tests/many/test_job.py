@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,16 @@ def test_workers_share_the_cores(engine: str, checkpoint: Path, monkeypatch: pyt
         assert runner._session.get_session_options().intra_op_num_threads == 1
     else:
         assert runner._compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def test_workers_for_exported_files_need_no_torch(
+    exported: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = exported("onnx")
+    monkeypatch.setattr("vitpose.threads._limit", 0)  # put back afterwards
+    monkeypatch.setitem(sys.modules, "torch", None)
+    worker = Worker.load({**LOADING, "model": path}, {}, workers=2)
+    assert worker._pipe.estimator.engine.description.startswith("ONNX Runtime")
 
 
 def finish(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

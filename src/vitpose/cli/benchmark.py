@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError, UnknownNameError
+from ..errors import InputError, MissingDependencyError, UnknownNameError, WorkerError
 from ..hub import DEFAULT_MODEL
 from .options import MODEL_PANEL, BatchSize, Dataset, Device, read_dataset
 
@@ -28,12 +32,18 @@ class Entry:
     Attributes:
         name: The model and what runs it.
         run: One lap.
-        peak_bytes: The most memory of the process while it was loaded and first run.
+        peak_bytes: The most memory of a process that does nothing but load it and run it once.
     """
 
     name: str
     run: Callable[[], Lap]
     peak_bytes: int
+
+
+_Loaded = tuple[str, Callable[[], "Lap"]]
+"""The name of a line, and one lap."""
+_Loader = Callable[[], _Loaded]
+"""What can be sent to another process: no lambda."""
 
 
 def benchmark(
@@ -85,7 +95,8 @@ def benchmark(
 ) -> None:
     """Measure models, engines and types on this machine.
 
-    Each is run once a round, in turn, so that all meet the same machine.
+    Each is run once a round, in turn, so that all meet the same machine. What does not go together is left out, and
+    the reason said.
     """
     from ..benchmark import Scene, take_turns
     from ..boxes import Size
@@ -100,14 +111,15 @@ def benchmark(
         "batch_size": batch_size,
         "compile": compile,
     }
-    entries = []
-    choices = list(itertools.product(model or [DEFAULT_MODEL], engine or ["auto"], dtype or ["auto"]))
-    for name, runner, kind in choices:
-        with say_while(f"loading {name}"):
-            entries.append(_load(scene, {"model": name, "engine": runner, "dtype": kind, **options}))
-    for name in dict.fromkeys(name for name, _, _ in choices if against is not None):
-        with say_while(f"loading {name} with transformers"):
-            entries.append(_load_rival(scene, name, device, read_dataset(dataset)))
+    models = model or [DEFAULT_MODEL]
+    wanted: list[tuple[str, _Loader]] = []
+    for name, runner, kind in itertools.product(models, engine or ["auto"], dtype or ["auto"]):
+        loading = {"model": name, "engine": runner, "dtype": kind, **options}
+        wanted.append((f"{name}, engine {runner}, dtype {kind}", partial(_load, scene, loading)))
+    for name in dict.fromkeys(models if against is not None else []):
+        rival = partial(_load_rival, scene, name, device, read_dataset(dataset))
+        wanted.append((f"{name}, transformers", rival))
+    entries, left_out = _load_all(wanted)
     with say_while(f"{rounds} rounds"):
         laps = take_turns({str(row): entry.run for row, entry in enumerate(entries)}, rounds, warm_up=1)
     size = f"{scene.image.shape[1]}x{scene.image.shape[0]}"
@@ -117,21 +129,65 @@ def benchmark(
         people,
         f"{people} people in a picture of {size}, medians of {rounds} rounds",
     )
+    for reason in left_out:
+        typer.echo(f"left out: {' '.join(reason.split())}")
 
 
-def _load(scene: Scene, loading: dict[str, Any]) -> Entry:
-    from ..benchmark import MemoryWatch, run_vitpose
-    from ..loading import load
+def _load_all(wanted: list[tuple[str, _Loader]]) -> tuple[list[Entry], list[str]]:
+    """Returns the lines of the table, and why the others cannot be.
+
+    Raises:
+        InputError: There would be no line at all.
+    """
+    from .job import say_while
+
+    entries, left_out = [], []
+    for label, loader in wanted:
+        try:
+            with say_while(f"loading {label}"):
+                entries.append(Entry(*loader(), _peak_alone(loader)))
+        except (InputError, MissingDependencyError, WorkerError) as error:
+            left_out.append(f"{label}: {error}")
+    if not entries:
+        raise InputError(f"nothing of this can be measured: {'; '.join(left_out)}")
+    return entries, left_out
+
+
+def _peak_alone(loader: _Loader) -> int:
+    """Returns the most memory that a way needs in a process of its own, where nothing else lies about.
+
+    Raises:
+        WorkerError: That process was killed.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+        try:
+            return alone.submit(_peak_here, loader).result()
+        except BrokenProcessPool as error:
+            raise WorkerError(
+                "the process that measures its memory was killed; there may be too little of it: measure this one "
+                "alone, or with fewer --people"
+            ) from error
+
+
+def _peak_here(loader: _Loader) -> int:
+    from ..benchmark import MemoryWatch
 
     with MemoryWatch() as memory:
-        pipe = load(detector=None, **loading)
-        run_vitpose(pipe, scene)
-    name = f"{loading['model']}\n{pipe.estimator.runs_on}"
-    return Entry(name, lambda: run_vitpose(pipe, scene), memory.peak_bytes)
+        _, run = loader()
+        run()
+    return memory.peak_bytes
 
 
-def _load_rival(scene: Scene, model: str, device: str, dataset: str | int | None) -> Entry:
-    from ..benchmark import MemoryWatch, TransformersWay
+def _load(scene: Scene, loading: dict[str, Any]) -> _Loaded:
+    from ..benchmark import run_vitpose
+    from ..loading import load
+
+    pipe = load(detector=None, **loading)
+    return f"{loading['model']}\n{pipe.estimator.runs_on}", lambda: run_vitpose(pipe, scene)
+
+
+def _load_rival(scene: Scene, model: str, device: str, dataset: str | int | None) -> _Loaded:
+    from ..benchmark import TransformersWay
     from ..device import choose_device
     from ..engine import is_exported
     from ..loading import load_network, load_processor
@@ -139,11 +195,9 @@ def _load_rival(scene: Scene, model: str, device: str, dataset: str | int | None
     if is_exported(model):
         raise InputError(f"transformers does not run {model}; give the checkpoint that it was exported from")
     place = choose_device(device)
-    with MemoryWatch() as memory:
-        network = load_network(model, "float32", "cpu", dataset)
-        way = TransformersWay(network, load_processor(model, network), place)
-        way.run(scene)
-    return Entry(f"{model}\ntransformers, {place}, float32", lambda: way.run(scene), memory.peak_bytes)
+    network = load_network(model, "float32", "cpu", dataset)
+    way = TransformersWay(network, load_processor(model, network), place)
+    return f"{model}\ntransformers, {place}, float32", lambda: way.run(scene)
 
 
 def _print_table(entries: list[Entry], laps: list[list[Lap]], people: int, title: str) -> None:
@@ -179,7 +233,7 @@ def _print_table(entries: list[Entry], laps: list[list[Lap]], people: int, title
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        "spread: the middle half of the rounds; peak: the whole process while that one was loaded and run"
+        "spread: the middle half of the rounds; peak: a process of its own that loads that one and runs it once"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, require
 from .options import read_dataset
 
 
@@ -52,6 +52,7 @@ def convert(
             f"the folder {folder} is not empty; choose another, or replace its files with --force"
         )
 
+    require("torch", None, "to convert checkpoints")
     from ..loading import load_processor
     from ..model.pose import VitPoseForPoseEstimation
 

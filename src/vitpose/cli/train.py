@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, require
 from .interruption import INTERRUPTED, stop_when_asked
 
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -48,8 +48,8 @@ def train(
     Every key of the recipe is a flag by its dotted name, after it: --loop.epochs 10 --optimizer.lr 1e-4.
     The folder gets checkpoints that vitpose and transformers read, named by their step.
     """
-    from lightning.pytorch.utilities import rank_zero_only
-
+    require("torch", None, "for training")
+    rank_zero_only = require("lightning.pytorch.utilities", "train", "for training").rank_zero_only
     from ..training.loop import train as run
     from ..training.recipe import read_recipe
 

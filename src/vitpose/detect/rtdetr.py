@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from ..boxes import Size
 from ..device import choose_device
-from ..errors import CheckpointError
+from ..errors import CheckpointError, require
 from .labels import Labels, choose_labels
 from .protocol import Detections
 
@@ -39,6 +39,7 @@ class RtDetrDetector:
     Raises:
         CheckpointError: The weights cannot be had, or are not RT-DETR's.
         UnknownNameError: A label is none of the model's classes, or there is no such device.
+        MissingDependencyError: torch or transformers is not installed.
     """
 
     settles = False
@@ -89,6 +90,8 @@ def _load(name: str, origin: dict[str, Any]) -> tuple[Any, Any]:
 
     The PIL form of the processor is asked for by name: the other one needs torchvision.
     """
+    for package in ("torch", "transformers"):
+        require(package, None, "for the detector rtdetr, not for onnx:FILE, boxes:FILE and whole-picture")
     import torch
     from transformers import AutoConfig, RTDetrForObjectDetection, RTDetrImageProcessorPil
 

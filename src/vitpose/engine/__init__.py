@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import InputError, UnknownNameError
+from ..errors import InputError, UnknownNameError, require
 from .metadata import ExportedEngine
 
 ENGINES = ("torch", "onnxruntime", "openvino", "tensorrt")
@@ -57,6 +57,33 @@ def check_engine(name: str, path: str | Path | None = None) -> str:
     return name
 
 
+def check_conversion(model: str | Path, engine: str, device: str, dtype: str) -> None:
+    """Refuses what would fail only after a checkpoint has been converted for an engine.
+
+    Args:
+        model: Name of the checkpoint, for the messages.
+        engine: "onnxruntime" or "openvino".
+        device: As in `open_engine`.
+        dtype: As in `open_engine`.
+
+    Raises:
+        InputError: The engine has no such device or type.
+        MissingDependencyError: What converts or runs it is not installed.
+    """
+    for package in ("onnx", "onnxscript"):
+        require(package, "export", f"to convert {model} for engine {engine!r}")
+    if engine == "openvino":
+        from .openvino import choose_place
+
+        choose_place(model, device, dtype)
+    else:
+        from ..session import find_providers
+        from .onnx import check_dtype
+
+        find_providers(model, device)
+        check_dtype(model, dtype, "float32")
+
+
 def open_engine(
     path: str | Path, engine: str = "auto", *, device: str = "auto", dtype: str = "auto"
 ) -> ExportedEngine:
@@ -83,9 +110,11 @@ def open_engine(
 
             return OpenVinoEngine(path, device, dtype)
         case "tensorrt":
+            require("torch", None, f"to run {path}")
             from .tensorrt import TensorRtEngine
 
             return TensorRtEngine(path, device, dtype)
+    require("torch", None, f"to run {path}")
     from .program import ProgramEngine
 
     return ProgramEngine(path, device, dtype)

@@ -30,11 +30,7 @@ class OnnxEngine:
     def __init__(self, path: str | Path, device: str = "auto", dtype: str = "auto") -> None:
         self._session = open_session(path, device)
         self.metadata = Metadata.from_json(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
-        if dtype not in ("auto", self.metadata.precision):
-            raise InputError(
-                f"{path} runs in {self.metadata.precision}, not in {dtype}; leave dtype at 'auto', or take a device "
-                "and engine that choose the type (OpenVINO, torch)"
-            )
+        check_dtype(path, dtype, self.metadata.precision)
         self._shape = self.metadata.check_shapes(
             [(one.name, one.shape) for one in self._session.get_inputs()],
             [(one.name, one.shape) for one in self._session.get_outputs()],
@@ -49,3 +45,21 @@ class OnnxEngine:
             return no_maps(self._shape)
         pixels = normalise(crops, *self.metadata.processor.scale_and_offset)
         return self._session.run(None, {INPUT: pixels})[0]
+
+
+def check_dtype(what: str | Path, dtype: str, precision: str) -> None:
+    """Refuses another type than that of the file, which is what ONNX Runtime computes in.
+
+    Args:
+        what: What shall be run, for the message.
+        dtype: "auto" or the name of a type.
+        precision: The file's.
+
+    Raises:
+        InputError: They differ.
+    """
+    if dtype not in ("auto", precision):
+        raise InputError(
+            f"with engine 'onnxruntime' {what} runs in {precision}, not in {dtype}; leave dtype at 'auto', or take a "
+            "device and engine that choose the type (OpenVINO, torch)"
+        )

@@ -37,10 +37,9 @@ class OpenVinoEngine:
     """
 
     def __init__(self, path: str | Path, device: str = "auto", dtype: str = "auto") -> None:
-        require_unreported("openvino", "openvino", f"to run {path} with engine 'openvino'")
+        place, precision = choose_place(path, device, dtype)
         core = shared_core()
-        place = _choose_device(device, core.available_devices)
-        options = {"PERFORMANCE_HINT": "LATENCY", **_precision(dtype)}
+        options = {"PERFORMANCE_HINT": "LATENCY", **precision}
         if thread_limit():
             options["INFERENCE_NUM_THREADS"] = str(thread_limit())
         network = _read(core, Path(path).expanduser())
@@ -95,6 +94,22 @@ def shared_core() -> Any:
     core.set_property({"ENABLE_MMAP": False})
     core.get_property("CPU", "FULL_DEVICE_NAME")  # the plugin is there from now on, before anybody else's
     return core
+
+
+def choose_place(what: str | Path, device: str, dtype: str) -> tuple[str, dict[str, str]]:
+    """Returns OpenVINO's name of a device, and its option that sets the type.
+
+    Args:
+        what: What shall be run, for the message.
+        device: As in `OpenVinoEngine`.
+        dtype: As in `OpenVinoEngine`.
+
+    Raises:
+        InputError: There is no such device or type.
+        MissingDependencyError: openvino is not installed.
+    """
+    require_unreported("openvino", "openvino", f"to run {what} with engine 'openvino'")
+    return _choose_device(device, shared_core().available_devices), _precision(dtype)
 
 
 def _choose_device(device: str, available: list[str]) -> str:

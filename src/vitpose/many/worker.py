@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,14 +61,15 @@ class Worker:
             running: Arguments of `Pipeline.each`.
             workers: How many there are.
         """
-        import torch
-
         from ..loading import load
 
         if workers > 1:
             share = max(1, (os.cpu_count() or 1) // workers)
             limit_threads(share)
-            torch.set_num_threads(min(torch.get_num_threads(), share))
+            with suppress(ModuleNotFoundError):  # not all files need torch
+                import torch
+
+                torch.set_num_threads(min(torch.get_num_threads(), share))
         return cls(load(**loading), running)
 
     def run(self, shard: Shard) -> ShardResult:
