@@ -43,6 +43,9 @@ logger = logging.getLogger(__name__)
 _WHITENED_SPREAD = 0.5
 """Standard deviation of a whitened token's entries; about that of random filters on photographs."""
 
+_NOT_OF_A_TRUNK = re.compile(r"cls_token|mask_token|decoder_|head|fc_norm|pre_logits")
+"""What files of MAE and ImageNet ViTs hold besides: the class token, MAE's decoder, and what classifies."""
+
 
 def make_network(recipe: ModelRecipe, datasets: Sequence[Conventions] = ()) -> VitPoseForPoseEstimation:
     """Returns the network that a training begins with; what was made anew is logged.
@@ -234,10 +237,6 @@ def _resized(backbone: Any, recipe: ModelRecipe) -> Any:
         out_features=None,
         out_indices=[layers],
     )
-
-
-_NOT_OF_A_TRUNK = re.compile(r"cls_token|mask_token|decoder_|head|fc_norm|pre_logits")
-"""What files of MAE and ImageNet ViTs hold besides: the class token, MAE's decoder, and what classifies."""
 
 
 def _plain_vit(start: str) -> dict[str, Tensor] | None:
