@@ -26,7 +26,7 @@ def run(*arguments: str) -> tuple[int, str]:
 def test_every_choice_has_a_line() -> None:
     code, said = run("--dtype", "float32", "--dtype", "bfloat16")
     assert code == 0, said
-    assert "2 people in a picture of 1280x720, medians of 1 rounds" in said
+    assert "2 people in a picture of 1280x720, medians of 1 round" in said
     assert said.count("vitpose-tiny") == 2
     for words in ("torch, cpu, float32", "torch, cpu, bfloat16", "crop", "network", "decode", "people"):
         assert words in said

@@ -100,7 +100,7 @@ def benchmark(
     """
     from ..benchmark import Scene, take_turns
     from ..boxes import Size
-    from .job import say_while
+    from .job import counted, say_while
 
     if against not in (None, *RIVALS):
         raise UnknownNameError("library to run against", against, RIVALS)
@@ -120,14 +120,14 @@ def benchmark(
         rival = partial(_load_rival, scene, name, device, read_dataset(dataset))
         wanted.append((f"{name}, transformers", rival))
     entries, left_out = _load_all(wanted)
-    with say_while(f"{rounds} rounds"):
+    with say_while(counted(rounds, "round")):
         laps = take_turns({str(row): entry.run for row, entry in enumerate(entries)}, rounds, warm_up=1)
     size = f"{scene.image.shape[1]}x{scene.image.shape[0]}"
     _print_table(
         entries,
         list(laps.values()),
         people,
-        f"{people} people in a picture of {size}, medians of {rounds} rounds",
+        f"{counted(people, 'person', 'people')} in a picture of {size}, medians of {counted(rounds, 'round')}",
     )
     for reason in left_out:
         typer.echo(f"left out: {' '.join(reason.split())}")
