@@ -99,9 +99,10 @@ def as_xyxy(boxes: Any) -> Float[np.ndarray, "n 4"]:
     return array
 
 
-def are_outside(boxes: Float[np.ndarray, "n 4"], size: Size) -> Bool[np.ndarray, " n"]:
-    """Tells which boxes (xyxy, px) do not touch a picture of that size."""
-    return (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, 0] >= size.width) | (boxes[:, 1] >= size.height)
+def are_outside(boxes: Float[np.ndarray, "n 4"], size: Size | None) -> Bool[np.ndarray, " n"]:
+    """Tells which boxes (xyxy, px) do not touch a picture of that size; of an unknown one without it."""
+    width, height = (np.inf, np.inf) if size is None else (size.width, size.height)
+    return (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, 0] >= width) | (boxes[:, 1] >= height)
 
 
 def refuse_outside(boxes: Float[np.ndarray, "n 4"], size: Size) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..annotation_file import Picture, find_picture, read_id, read_json
-from ..boxes import Size, xyxy_from_xywh
+from ..boxes import Size, are_outside, xyxy_from_xywh
 from ..detect.given import BoxRow, read_boxes
 from ..detect.protocol import Detections
 from ..errors import InputError
@@ -259,11 +259,9 @@ def _inside(
 
 
 def _flaw(xywh: Quad, size: Size | None) -> str:
-    left, top, width, height = xywh
-    if min(width, height) <= 0:
+    if min(xywh[2:]) <= 0:
         return "boxes without area"
-    outside = size is not None and (left >= size.width or top >= size.height)
-    return "boxes wholly outside their picture" if outside or min(left + width, top + height) <= 0 else ""
+    return "boxes wholly outside their picture" if are_outside(xyxy_from_xywh([xywh]), size).any() else ""
 
 
 def _detections(places: Sequence[_Box]) -> Detections:
