@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 
 from vitpose.data.annotations import read_annotations
 from vitpose.data.pack import write_pack
-from vitpose.errors import InputError
-from vitpose.training.checkpoints import find_checkpoints, hold_folder, step_of
+from vitpose.errors import InputError, OutputError
+from vitpose.training.checkpoints import RECIPE_FILE, find_checkpoints, hold_folder, step_of
 from vitpose.training.loop import train
 from vitpose.training.recipe import Recipe, Source, Stage
 
@@ -160,6 +160,13 @@ def test_two_trainings_in_one_folder_are_refused(recipe: Recipe, tmp_path: Path)
         pytest.raises(InputError, match=f"another training runs in {tmp_path}; wait for its end, or choose"),
     ):
         train(recipe, tmp_path)
+    assert not (tmp_path / RECIPE_FILE).exists(), "the one that runs has lost its note of the recipe"
+
+
+def test_a_folder_that_cannot_be_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file cannot be written to: .*exists.*; choose another folder"):
+        train(recipe, tmp_path / "file")
 
 
 def test_weights_that_are_no_numbers_are_not_kept(recipe: Recipe, tmp_path: Path) -> None:

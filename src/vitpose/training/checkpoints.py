@@ -81,7 +81,7 @@ class Keeper(L.Callback):
         norm = get_total_norm(module.parameters())
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if not norm.isfinite():
-            last = next(reversed(find_checkpoints(self.folder)), "none")
+            last = find_last(self.folder) or "none"
             raise InputError(
                 f"the weights are {float(norm)} after step {step}: the training has diverged; the last good checkpoint "
                 f"is {last}. Begin in another folder with a smaller optimizer.lr, or more optimizer.warmup_steps"
@@ -111,6 +111,11 @@ class Keeper(L.Callback):
 def find_checkpoints(folder: Path) -> list[Path]:
     """Returns the whole checkpoints of a training, the oldest first."""
     return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", path.name))
+
+
+def find_last(folder: Path) -> Path | None:
+    """Returns the newest whole checkpoint of a training; None where there is none."""
+    return next(reversed(find_checkpoints(folder)), None)
 
 
 def step_of(checkpoint: Path | None) -> int:
@@ -155,14 +160,21 @@ def hold_folder(out: Path) -> Iterator[None]:
 
     Raises:
         InputError: Another one runs there.
+        OutputError: It cannot be written to.
     """
+    lock = FileLock(out / ".lock", blocking=False)
     try:
-        with FileLock(out / ".lock", blocking=False):
-            yield
+        lock.acquire()
     except Timeout:
         raise InputError(
             f"another training runs in {out}; wait for its end, or choose another folder"
         ) from None
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written to: {error}; choose another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ..errors import require
 from ..model.checkpoint import write_checkpoint
 from ..model.pose import VitPoseForPoseEstimation
 from ..processing import VitPoseImageProcessor
-from .checkpoints import STATE_FILE, Keeper, claim_folder, find_checkpoints, hold_folder, step_of
+from .checkpoints import STATE_FILE, Keeper, claim_folder, find_last, hold_folder, step_of
 from .optimizer import freeze_parts, make_optimizer, rate_factor
 from .progress import ProgressLine, ProgressLog
 from .recipe import Recipe, read_recipe
@@ -150,7 +150,6 @@ def train(recipe: Recipe | str | Path, out: str | Path, stop: Callable[[], bool]
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     out = Path(out).expanduser()
-    claim_folder(out, recipe, count_devices(recipe) * recipe.loop.nodes)
     deadline = time.monotonic() + (recipe.loop.minutes * 60 or math.inf)
 
     def is_over() -> bool:
@@ -159,6 +158,7 @@ def train(recipe: Recipe | str | Path, out: str | Path, stop: Callable[[], bool]
     # The first process of the first machine holds the folder; machines cannot tell each other's locks apart.
     alone = getattr(rank_zero_only, "rank", 0) == 0 and recipe.loop.nodes == 1
     with hold_folder(out) if alone else nullcontext():
+        claim_folder(out, recipe, count_devices(recipe) * recipe.loop.nodes)
         return _train_stages(recipe, out, Samples(recipe), is_over)
 
 
@@ -186,7 +186,7 @@ def train_stage(recipe: Recipe, folder: Path, samples: Samples, is_over: Callabl
         is_over: Tells, after every step, whether it shall stop there, with a checkpoint.
     """
     steps, devices = count_steps(recipe, len(samples)), count_devices(recipe)
-    last = next(reversed(find_checkpoints(folder)), None)
+    last = find_last(folder)
     done = step_of(last)
     logger.info("%s: %d people, %d steps, %d done", folder, len(samples), steps, done)
     loggers = make_loggers(folder, done)
@@ -205,7 +205,7 @@ def train_stage(recipe: Recipe, folder: Path, samples: Samples, is_over: Callabl
         module = PoseModule(network, recipe, steps, make_processor(recipe))
         state = None if last is None else last / STATE_FILE
         trainer.fit(module, batches, ckpt_path=state, weights_only=True)
-    return find_checkpoints(folder)[-1]
+    return cast("Path", find_last(folder))
 
 
 def count_devices(recipe: Recipe) -> int:
