@@ -240,6 +240,13 @@ def test_file_of_something_else_is_refused(table: dict[str, Any], message: str, 
         VitPoseConfig.from_pretrained(tmp_path)
 
 
+def test_what_a_forward_pass_returns_is_kept_in_the_file(tmp_path: Path) -> None:
+    config = VitPoseConfig(output_attentions=True, output_hidden_states=True, return_dict=False)
+    config.save_pretrained(tmp_path)
+    assert VitPoseConfig.from_pretrained(tmp_path) == config
+    assert not {"output_attentions", "output_hidden_states", "return_dict"} & VitPoseConfig().to_dict().keys()
+
+
 def test_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):

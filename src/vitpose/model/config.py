@@ -52,6 +52,9 @@ _SIZES: dict[str, dict[str, Any]] = {
     },
 }
 
+# What a forward pass returns is written only where it differs from these.
+_RETURNED = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}
+
 # `transformers` leaves the names of its own default, two, out of the file.
 _UNWRITTEN_LABELS = 2
 
@@ -87,6 +90,9 @@ class VitPoseBackboneConfig:
         out_features: Names of the stages whose feature maps are returned ("stem", "stage1", …).
         out_indices: The same as indices, 0 being the stem; the last stage unless given.
         drop_path_rate: Stochastic depth of the last block, growing linearly from 0, in training.
+        output_attentions: Return each block's attention unless the call says otherwise.
+        output_hidden_states: Return the tokens before and after each block unless the call says otherwise.
+        return_dict: False returns a tuple unless the call says otherwise.
 
     Raises:
         InputError: A value is impossible; the message names it.
@@ -110,6 +116,9 @@ class VitPoseBackboneConfig:
     out_features: list[str] | None = None
     out_indices: list[int] | None = None
     drop_path_rate: int | float = 0.0
+    output_attentions: bool = False
+    output_hidden_states: bool = False
+    return_dict: bool = True
 
     model_type = "vitpose_backbone"
 
@@ -191,13 +200,14 @@ class VitPoseBackboneConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the plain dictionary that `transformers` stores under `backbone_config`."""
-        return {
+        table = {
             "model_type": self.model_type,
             **asdict(self),
             "image_size": list(self.image_size),
             "patch_size": list(self.patch_size),
             "stage_names": self.stage_names,
         }
+        return _without_defaults(table)
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> VitPoseBackboneConfig:
@@ -227,6 +237,9 @@ class VitPoseConfig:
         datasets: The conventions of each head, in the order of the experts; also as names or tables. The first
             one's keypoints are those of `id2label`. Empty where nothing is declared: one head, and
             `transformers` knows no other.
+        output_attentions: Return each block's attention unless the call says otherwise.
+        output_hidden_states: Return the tokens before and after each block unless the call says otherwise.
+        return_dict: False returns a tuple unless the call says otherwise.
 
     Raises:
         InputError: The values contradict each other.
@@ -245,6 +258,9 @@ class VitPoseConfig:
     edges: list[list[int]] | None = None
     num_labels: int | None = None
     datasets: list[Any] = field(default_factory=list)
+    output_attentions: bool = False
+    output_hidden_states: bool = False
+    return_dict: bool = True
 
     model_type = "vitpose"
 
@@ -464,7 +480,8 @@ class VitPoseConfig:
         if backbone is not None:
             table["backbone_config"] = backbone.to_dict() if hasattr(backbone, "to_dict") else dict(backbone)
         table["id2label"] = {str(index): name for index, name in self.id2label.items()}
-        return {"architectures": ["VitPoseForPoseEstimation"], "model_type": self.model_type, **table}
+        table = {"architectures": ["VitPoseForPoseEstimation"], "model_type": self.model_type, **table}
+        return _without_defaults(table)
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> VitPoseConfig:
@@ -508,3 +525,7 @@ class VitPoseConfig:
 def _own_keys(cls: type, table: Mapping[str, Any]) -> dict[str, Any]:
     # Files carry keys of every version of `transformers` (dtype, torchscript, …); only ours matter here.
     return {f.name: table[f.name] for f in fields(cls) if f.name in table}
+
+
+def _without_defaults(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key not in _RETURNED or value != _RETURNED[key]}
