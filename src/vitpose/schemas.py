@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import reprlib
 import tomllib
-from collections.abc import Callable, Iterable
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -94,7 +96,8 @@ def check(schema: Any, data: Any, source: object, error: type[VitPoseError] = In
     """Returns parsed data as an instance of a schema.
 
     Args:
-        schema: A class of pydantic, or any type that it understands.
+        schema: A class of pydantic, or any type that it understands. A dataclass is as strict as `Schema` where it
+            has `__pydantic_config__ = Schema.model_config`.
         data: What was parsed, or handed in.
         source: How messages name the file or argument.
         error: The exception to raise.
@@ -102,35 +105,68 @@ def check(schema: Any, data: Any, source: object, error: type[VitPoseError] = In
     Raises:
         VitPoseError: `error`: the data does not fit; the message names every wrong key (five at most).
     """
+    adapter = TypeAdapter(schema)
     try:
-        return TypeAdapter(schema).validate_python(data)
+        if is_dataclass(schema):  # which strict mode makes of JSON only
+            return adapter.validate_json(json.dumps(data, default=str))
+        return adapter.validate_python(data)
     except ValidationError as invalid:
-        known = sorted(schema.model_fields) if hasattr(schema, "model_fields") else []
         # Without the cause: it repeats the whole input.
-        raise error(f"{source}: {describe_invalid(invalid, known)}") from None
+        raise error(f"{source}: {describe_invalid(invalid, schema)}") from None
+    except (OverflowError, ValueError) as cause:  # integers that no float and no JSON can hold
+        raise error(f"{source} has a number that is too large: {cause}") from cause
 
 
-def describe_invalid(invalid: ValidationError, known: Iterable[str] = ()) -> str:
+def describe_invalid(invalid: ValidationError, schema: Any = None) -> str:
     """Returns pydantic's findings as one sentence.
 
     Args:
         invalid: What pydantic raised.
-        known: The keys of the outermost table, of which the nearest is offered for an unknown one.
+        schema: What was validated against; for an unknown key the nearest of its keys at that path is offered.
     """
     found = invalid.errors(include_url=False)
-    lines = [_describe_one(entry, list(known)) for entry in found[:5]]
+    lines = [_describe_one(entry, schema) for entry in found[:5]]
     return "; ".join(lines + [f"and {len(found) - 5} more"] * (len(found) > 5))
 
 
-def _describe_one(entry: Any, known: list[str]) -> str:
+def _describe_one(entry: Any, schema: Any) -> str:
     path = ".".join(str(part) for part in entry["loc"])
     if entry["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return str(UnknownNameError("key", path, known if len(entry["loc"]) == 1 else ()))
+        return str(UnknownNameError("key", path, _paths_beside(schema, entry["loc"])))
     if entry["type"] in ("missing", "missing_keyword_only_argument"):
         return f"{path} is missing"
     message = entry["msg"].removeprefix("Value error, ")
     if entry["type"] == "value_error":  # of a validator of ours, which names the value itself
         return f"{path}: {message}" if path else message
     message = message[0].lower() + message[1:]
-    value = reprlib.repr(entry["input"])
+    value = _shown(entry["input"])
     return f"{path} is {value}; {message}" if path else f"{value}: {message}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "an integer of thousands of digits"
+
+
+def _paths_beside(schema: Any, path: tuple[Any, ...]) -> list[str]:
+    """Returns the known keys of the table that a path leads into, as paths."""
+    tables = list(_tables_of(schema))
+    for part in path[:-1]:
+        inner = [keys[part] for keys in tables if part in keys]
+        if inner:  # else it is an index, the key of a mapping, or a member of a union: the same tables
+            tables = [table for kind in inner for table in _tables_of(kind)]
+    before = "".join(f"{part}." for part in path[:-1])
+    return [before + key for key in dict.fromkeys(key for keys in tables for key in keys)]
+
+
+def _tables_of(kind: Any) -> Iterator[dict[str, Any]]:
+    """Yields the keys, with their types, of the tables that a type is made of, unions and lists included."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield {name: field.annotation for name, field in kind.model_fields.items()}
+    elif isinstance(kind, type) and is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        yield {field.name: hints[field.name] for field in fields(kind)}
+    for part in typing.get_args(kind):
+        yield from _tables_of(part)
