@@ -16,6 +16,7 @@ from jaxtyping import Bool
 
 from ..conventions import Conventions, EvaluationRules
 from ..errors import InputError, UnknownNameError
+from ..oks import MAX_OKS
 from ..pipeline import Pipeline
 from ..skeleton import Skeleton, plain_name
 from .annotations import Annotations, Person, read_annotations, with_areas_of_boxes
@@ -23,7 +24,6 @@ from .coco import Numbers, Selection, coco_numbers, numbers_by_keypoint
 from .correspondence import Correspondence, match_keypoints
 from .crowdpose import crowdpose_numbers
 from .distances import auc, by_keypoint, mean_distance, pck, relative_distances
-from .oks import MAX_OKS
 from .pairing import HEAD, Pairs, has_head_boxes, has_torso, measure_lengths, pair
 from .report import Report
 from .results import Result, predict, read_results

@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float
 
 from ..boxes import xyxy_from_xywh
 from ..errors import InputError, UnknownNameError
+from ..oks import mean_similarities, point_similarities, sigmas_of
 from ..skeleton import Skeleton, plain_name
 from .annotations import Annotations, Person
 from .correspondence import Correspondence, match_boxes
 from .distances import head_lengths, point_distances
-from .oks import mean_similarities, point_similarities
 from .results import Result
 
 TORSO = ("left_shoulder", "right_hip")
@@ -25,9 +25,6 @@ HEAD = ("head_top", "upper_neck")
 """The ends of MPII's head, whose distance stands for the box where a file has none, as MPII's json."""
 
 LENGTHS = ("torso", "box", "head")
-
-_SIGMA = 0.1
-"""For the order of the worst cases, where a skeleton has no sigmas."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +58,7 @@ def pair(annotations: Annotations, results: Sequence[Result], shared: Correspond
     xy = np.array(found).reshape(-1, c, 3)[:, :, :2]
     labelled = truth[:, :, 2] > 0
     areas = np.array([one.area for one in wanted], np.float64)
-    sigmas = np.array(annotations.skeleton.sigmas or (_SIGMA,) * len(annotations.skeleton))[shared.annotated]
+    sigmas = sigmas_of(annotations.skeleton)[shared.annotated]
     alike = point_similarities(xy, truth[:, :, :2], areas, sigmas)
     distances = point_distances(xy, truth[:, :, :2])
     return Pairs(tuple(wanted), pairs, distances, labelled, mean_similarities(alike, labelled))

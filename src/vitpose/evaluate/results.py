@@ -18,11 +18,11 @@ from ..boxes import Size, are_outside, xyxy_from_xywh
 from ..detect.given import BoxRow, read_boxes
 from ..detect.protocol import Detections
 from ..errors import InputError
+from ..oks import suppress_repeated
 from ..pipeline import Pipeline
 from ..pipeline import Prediction as PicturePrediction
 from ..poses import Poses
 from .annotations import Annotations
-from .oks import suppress_repeated
 from .problems import Problems
 
 Quad = tuple[float, float, float, float]

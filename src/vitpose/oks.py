@@ -1,7 +1,7 @@
 """Object keypoint similarity (OKS), and the removal of poses that repeat a better one.
 
-The similarity is COCO's (https://cocodataset.org/#keypoints-eval): a point at distance d counts
-exp(-d² / (2 area (2 sigma)²)). Knows no file and no average precision.
+The similarity is COCO's (https://cocodataset.org/#keypoints-eval): a keypoint at distance d counts
+exp(-d² / (2 area (2 sigma)²)). Pipelines, tracking and evaluation share it. Knows no file and no average precision.
 """
 
 from __future__ import annotations
@@ -11,10 +11,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..boxes import keep_best
+from .boxes import keep_best
+from .skeleton import Skeleton
 
 MAX_OKS = 0.9
 """Poses more alike than this are one person found twice; the value of the original's test configurations."""
+
+FALLBACK_SIGMA = 0.067
+"""Sigma of every keypoint of a skeleton that declares none: the mean of COCO's 17."""
+
+
+def sigmas_of(skeleton: Skeleton) -> Float[np.ndarray, " k"]:
+    """Returns the sigmas of a skeleton's keypoints, `FALLBACK_SIGMA` for each where it declares none."""
+    return np.array(skeleton.sigmas or (FALLBACK_SIGMA,) * len(skeleton), np.float64)
 
 
 def point_similarities(

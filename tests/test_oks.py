@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitpose.evaluate.oks import mean_similarities, point_similarities, suppress_repeated
+from vitpose.oks import FALLBACK_SIGMA, mean_similarities, point_similarities, sigmas_of, suppress_repeated
+from vitpose.skeleton import Skeleton
 
 
 def similarity(a: np.ndarray, b: np.ndarray, area: float, sigmas: np.ndarray) -> float:
@@ -51,3 +52,10 @@ def test_suppression_against_brute_force(seed: int, n: int, max_oks: float) -> N
     found = suppress_repeated(xy, scores, areas, sigmas, max_oks)
     assert sum(1 << int(i) for i in found) == expected
     assert (np.diff(scores[found]) <= 0).all()
+
+
+def test_a_skeleton_without_sigmas_gets_the_mean_of_cocos() -> None:
+    coco = Skeleton.load("coco")
+    assert sigmas_of(coco).tolist() == list(coco.sigmas)
+    assert sigmas_of(Skeleton("two", ("a", "b"))).tolist() == [FALLBACK_SIGMA] * 2
+    assert pytest.approx(np.mean(coco.sigmas), abs=1e-3) == FALLBACK_SIGMA
