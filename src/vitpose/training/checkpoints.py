@@ -53,12 +53,6 @@ class Keeper(L.Callback):
     def __init__(self, folder: Path, every: int, validator: Validator, is_over: Callable[[], bool]) -> None:
         self.folder, self.every, self.validator, self.is_over = folder, every, validator, is_over
 
-    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        """Clears away what a killed process left half done."""
-        if trainer.is_global_zero:
-            for rest in (*self.folder.glob("*.part"), *self.folder.glob("*.old")):
-                shutil.rmtree(rest, ignore_errors=True)
-
     def on_train_batch_end(
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -23,6 +23,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import require
+from ..files import recover_folders
 from ..model.checkpoint import write_checkpoint
 from ..model.pose import VitPoseForPoseEstimation
 from ..processing import VitPoseImageProcessor
@@ -186,6 +187,8 @@ def train_stage(recipe: Recipe, folder: Path, samples: Samples, is_over: Callabl
         is_over: Tells, after every step, whether it shall stop there, with a checkpoint.
     """
     steps, devices = count_steps(recipe, len(samples)), count_devices(recipe)
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        recover_folders(folder)
     last = find_last(folder)
     done = step_of(last)
     logger.info("%s: %d people, %d steps, %d done", folder, len(samples), steps, done)
