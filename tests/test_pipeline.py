@@ -17,7 +17,7 @@ from vitpose.detect.protocol import Detections
 from vitpose.device import choose_device
 from vitpose.engine.fake import FakeEngine
 from vitpose.engine.protocol import Engine
-from vitpose.engine.torch import TorchEngine, choose_dtype
+from vitpose.engine.torch import TorchEngine, choose_dtype, has_bf16_units
 from vitpose.errors import BoxError, CheckpointError, ImageError, InputError, UnknownNameError
 from vitpose.estimator import Estimator
 from vitpose.heatmap import decode
@@ -342,7 +342,7 @@ def test_whole_picture_settles_on_the_person() -> None:
 
 @pytest.fixture(scope="module")
 def shipped() -> Pipeline:
-    return vitpose.load("vitpose-tiny", detector="whole-picture", device="cpu")
+    return vitpose.load("vitpose-tiny", detector="whole-picture", device="cpu", dtype="float32")
 
 
 def test_the_shipped_model_runs(shipped: Pipeline) -> None:
@@ -409,7 +409,7 @@ def test_an_expert_and_an_original_file_are_loaded(tmp_path: Path) -> None:
     network = vitpose.VitPoseForPoseEstimation(config).eval()
     network.save_pretrained(tmp_path)
     vitpose.VitPoseImageProcessor().save_pretrained(tmp_path)
-    pipe = vitpose.load(tmp_path, detector=None, dataset=2, device="cpu")
+    pipe = vitpose.load(tmp_path, detector=None, dataset=2, device="cpu", dtype="float32")
     crops = np.random.default_rng(0).integers(0, 256, (2, 256, 192, 3), dtype=np.uint8)
     chosen = TorchEngine(network.fold_expert(2), *pipe.estimator.processor.scale_and_offset)
     np.testing.assert_allclose(pipe.estimator.heatmaps(crops), chosen.heatmaps(crops), atol=1e-6)
@@ -418,7 +418,7 @@ def test_an_expert_and_an_original_file_are_loaded(tmp_path: Path) -> None:
         for name, value in network.fold_expert(2).state_dict().items()
     }
     torch.save({"state_dict": state}, tmp_path / "original.pth")
-    original = vitpose.load(tmp_path / "original.pth", detector=None, device="cpu")
+    original = vitpose.load(tmp_path / "original.pth", detector=None, device="cpu", dtype="float32")
     assert original.estimator.processor.size == Size(width=192, height=256)
     np.testing.assert_allclose(original.estimator.heatmaps(crops), chosen.heatmaps(crops), atol=1e-6)
 
@@ -438,7 +438,7 @@ def test_where_the_hub_is_asked_is_passed_on(tmp_path: Path) -> None:
 def test_automatic_choices() -> None:
     expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     assert choose_device("auto").type == expected
-    assert choose_dtype("auto", torch.device("cpu")) == "float32"
+    assert choose_dtype("auto", torch.device("cpu")) == ("bfloat16" if has_bf16_units() else "float32")
     assert choose_dtype("bfloat16", torch.device("cpu")) == "bfloat16"
 
 

@@ -66,7 +66,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", PLUS_DATASETS)
 def test_a_data_set_by_name(name: str, original: Path) -> None:
     own, network = Conventions.load(name), network_of(list(PLUS_DATASETS))
-    pipe = vitpose.load(original, detector=None, dataset=name, device="cpu")
+    pipe = vitpose.load(original, detector=None, dataset=name, device="cpu", dtype="float32")
     estimator = pipe.estimator
     assert (estimator.skeleton, estimator.conventions) == (own.skeleton, own)
     processor = estimator.processor
@@ -78,7 +78,9 @@ def test_a_data_set_by_name(name: str, original: Path) -> None:
     np.testing.assert_allclose(estimator.heatmaps(crops), wanted, atol=1e-5)
     poses = pipe(picture(), boxes=BOXES, flip_test=True)
     assert poses.xy.shape == (2, len(own.skeleton), 2)
-    again = vitpose.load(original, detector=None, dataset=PLUS_DATASETS.index(name), device="cpu")
+    again = vitpose.load(
+        original, detector=None, dataset=PLUS_DATASETS.index(name), device="cpu", dtype="float32"
+    )
     np.testing.assert_array_equal(again(picture(), boxes=BOXES, flip_test=True).xy, poses.xy)
 
 
@@ -142,7 +144,7 @@ class Peaks:
 @pytest.mark.parametrize("name", PLUS_DATASETS)
 def test_decoding_against_an_independent_computation(name: str, flip_test: bool, original: Path) -> None:
     own = Conventions.load(name)
-    estimator = vitpose.load(original, detector=None, dataset=name, device="cpu").estimator
+    estimator = vitpose.load(original, detector=None, dataset=name, device="cpu", dtype="float32").estimator
     peaks = Peaks(own.skeleton, len(BOXES))
     maps = peaks.maps[0]
     if flip_test:
@@ -160,19 +162,21 @@ def test_decoding_against_an_independent_computation(name: str, flip_test: bool,
 
 
 def test_people_and_animals_in_one_call(original: Path) -> None:
-    pipe = vitpose.load(original, detector=None, dataset=["coco", "ap10k"], device="cpu")
+    pipe = vitpose.load(original, detector=None, dataset=["coco", "ap10k"], device="cpu", dtype="float32")
     assert isinstance(pipe.estimator, MixedEstimator)
     found = vitpose.Detections(np.array(BOXES, np.float32), np.ones(2, np.float32), ("cat", "person"))
     mixed = pipe(picture(), boxes=found)
     assert mixed.datasets == ("ap10k", "coco")
     for name, row in (("ap10k", 0), ("coco", 1)):
-        alone = vitpose.load(original, detector=None, dataset=name, device="cpu")
+        alone = vitpose.load(original, detector=None, dataset=name, device="cpu", dtype="float32")
         np.testing.assert_allclose(mixed[name].xy, alone(picture(), boxes=[BOXES[row]]).xy, atol=1e-4)
     whole, shared = read_checkpoint(original), "backbone.blocks.0.attn.qkv.weight"
     parts = [VitPoseForPoseEstimation.from_checkpoint(whole.for_dataset(name)) for name in mixed.groups]
     assert len({part.state_dict()[shared].data_ptr() for part in parts}) == 1
     with pytest.raises(InputError, match="the skeleton 'coco' was given for several data sets"):
-        vitpose.load(original, detector=None, dataset=["coco", "ap10k"], skeleton="coco", device="cpu")
+        vitpose.load(
+            original, detector=None, dataset=["coco", "ap10k"], skeleton="coco", device="cpu", dtype="float32"
+        )
 
 
 def test_a_saved_folder_keeps_all_heads(original: Path, tmp_path: Path) -> None:
@@ -182,12 +186,12 @@ def test_a_saved_folder_keeps_all_heads(original: Path, tmp_path: Path) -> None:
         "config.json", "model.safetensors", "heads.safetensors",
     }  # fmt: skip
     for name in PLUS_DATASETS:
-        here = vitpose.load(tmp_path, detector=None, dataset=name, device="cpu")
-        there = vitpose.load(original, detector=None, dataset=name, device="cpu")
+        here = vitpose.load(tmp_path, detector=None, dataset=name, device="cpu", dtype="float32")
+        there = vitpose.load(original, detector=None, dataset=name, device="cpu", dtype="float32")
         np.testing.assert_array_equal(here(picture(), boxes=BOXES).xy, there(picture(), boxes=BOXES).xy)
     (tmp_path / "heads.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"has no heads.safetensors"):
-        vitpose.load(tmp_path, detector=None, dataset="ap10k", device="cpu")
+        vitpose.load(tmp_path, detector=None, dataset="ap10k", device="cpu", dtype="float32")
 
 
 def test_a_head_that_the_file_lacks(tmp_path: Path) -> None:
@@ -195,34 +199,41 @@ def test_a_head_that_the_file_lacks(tmp_path: Path) -> None:
     backbone = network_of(["coco"]).config.backbone_config
     network = vitpose.VitPoseForPoseEstimation(vitpose.VitPoseConfig(backbone_config=backbone))
     network.save_pretrained(tmp_path)
-    assert vitpose.load(tmp_path, detector=None, device="cpu").estimator.skeleton.name == "coco"
-    assert vitpose.load(tmp_path, detector=None, dataset="coco", device="cpu")
+    assert (
+        vitpose.load(tmp_path, detector=None, device="cpu", dtype="float32").estimator.skeleton.name == "coco"
+    )
+    assert vitpose.load(tmp_path, detector=None, dataset="coco", device="cpu", dtype="float32")
     for asked in ("ap10k", 3):
         with pytest.raises(CheckpointError) as caught:
-            vitpose.load(tmp_path, detector=None, dataset=asked, device="cpu")
+            vitpose.load(tmp_path, detector=None, dataset=asked, device="cpu", dtype="float32")
         assert str(caught.value) == (
             "this checkpoint has no head for 'ap10k', only for coco: the hub's files of ViTPose++ have COCO's alone. "
             "All six heads are in the original .pth files (docs/plus-plus.md says where they are): "
             "vitpose.load('vitpose+_base.pth', dataset='ap10k')"
         )
     with pytest.raises(UnknownNameError, match="unknown data set of this network 'ap10'; did you mean ap10k"):
-        vitpose.load(tmp_path, detector=None, dataset="ap10", device="cpu")
+        vitpose.load(tmp_path, detector=None, dataset="ap10", device="cpu", dtype="float32")
     with pytest.raises(InputError, match="expert 6 does not exist; the network has 6, 0 to 5"):
-        vitpose.load(tmp_path, detector=None, dataset=6, device="cpu")
+        vitpose.load(tmp_path, detector=None, dataset=6, device="cpu", dtype="float32")
 
 
 def test_a_file_with_one_head_is_what_it_is_said_to_be(tmp_path: Path) -> None:
     network = network_of(["ap10k"], experts=1)
     state = {name.replace("head.", "keypoint_head.", 1): own for name, own in network.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "animals.pth")
-    assert vitpose.load(tmp_path / "animals.pth", None, device="cpu").estimator.skeleton.name == "coco"
-    estimator = vitpose.load(tmp_path / "animals.pth", None, dataset="apt36k", device="cpu").estimator
+    assert (
+        vitpose.load(tmp_path / "animals.pth", None, device="cpu", dtype="float32").estimator.skeleton.name
+        == "coco"
+    )
+    estimator = vitpose.load(
+        tmp_path / "animals.pth", None, dataset="apt36k", device="cpu", dtype="float32"
+    ).estimator
     assert isinstance(estimator, Estimator)
     assert (estimator.skeleton.name, estimator.processor.warp) == ("apt36k", "plain")
     with pytest.raises(
         InputError, match=r"the network's 17 keypoints .* are not the 14 of the data set 'aic'"
     ):
-        vitpose.load(tmp_path / "animals.pth", None, dataset="aic", device="cpu")
+        vitpose.load(tmp_path / "animals.pth", None, dataset="aic", device="cpu", dtype="float32")
 
 
 def test_heads_in_an_order_that_is_not_released(tmp_path: Path) -> None:
@@ -237,7 +248,7 @@ def test_heads_in_an_order_that_is_not_released(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"odd.pth has heads of \[17, 16\] keypoints; the released files have"
     ):
-        vitpose.load(tmp_path / "odd.pth", None, device="cpu")
+        vitpose.load(tmp_path / "odd.pth", None, device="cpu", dtype="float32")
     named = vitpose.VitPoseForPoseEstimation.from_pretrained(
         tmp_path / "odd.pth", config=network.config, dataset="mpii"
     )
@@ -248,13 +259,13 @@ def test_two_files_of_a_folder_that_contradict_each_other(tmp_path: Path) -> Non
     network_of(["ap10k"], experts=1).save_pretrained(tmp_path)
     processor = vitpose.VitPoseImageProcessor(size=vitpose.Size(width=96, height=128))
     processor.with_conventions(Conventions.load("ap10k")).save_pretrained(tmp_path)
-    assert vitpose.load(tmp_path, None, device="cpu").estimator.processor.decode == "quarter"
+    assert vitpose.load(tmp_path, None, device="cpu", dtype="float32").estimator.processor.decode == "quarter"
     table = json.loads((tmp_path / "preprocessor_config.json").read_text())
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(table | {"warp": "udp"}))
     with pytest.raises(
         CheckpointError, match=r"has warp 'udp', .* and its data set 'ap10k' has 'plain'.*correct one"
     ):
-        vitpose.load(tmp_path, None, device="cpu")
+        vitpose.load(tmp_path, None, device="cpu", dtype="float32")
 
 
 def test_configurations_that_cannot_be() -> None:
@@ -283,7 +294,10 @@ def test_several_heads_without_experts(tmp_path: Path) -> None:
             assert not mixed[row, k:].any()
         torch.testing.assert_close(network.fold_expert("aic")(pixels).heatmaps, network(pixels, 1).heatmaps)
     network.save_pretrained(tmp_path)
-    assert vitpose.load(tmp_path, None, dataset="aic", device="cpu").estimator.skeleton.name == "aic"
+    assert (
+        vitpose.load(tmp_path, None, dataset="aic", device="cpu", dtype="float32").estimator.skeleton.name
+        == "aic"
+    )
     with pytest.raises(InputError, match="this network has 3 heads, so dataset_index is required: 0 to 2"):
         network(pixels)
     with pytest.raises(InputError, match="dataset_index 3 is not a head of this network; it has 3, 0 to 2"):
@@ -336,15 +350,19 @@ def test_convert_writes_all_heads_or_one(original: Path, tmp_path: Path) -> None
     assert (tmp_path / "all" / "heads.safetensors").is_file()
     assert "14 keypoints" in convert(tmp_path / "all", tmp_path / "aic", "--dataset", "aic")
     assert not (tmp_path / "aic" / "heads.safetensors").exists()
-    split = vitpose.load(tmp_path / "aic", None, device="cpu")
+    split = vitpose.load(tmp_path / "aic", None, device="cpu", dtype="float32")
     assert split.estimator.conventions == Conventions.load("aic")
-    wanted = vitpose.load(original, None, dataset="aic", device="cpu")(picture(), boxes=BOXES)
+    wanted = vitpose.load(original, None, dataset="aic", device="cpu", dtype="float32")(
+        picture(), boxes=BOXES
+    )
     np.testing.assert_array_equal(split(picture(), boxes=BOXES).xy, wanted.xy)
     assert "unknown data set of this network 'lsp'" in convert(original, tmp_path / "lsp", "--dataset", "lsp")
     # A dense model over one with heads: the old heads must not lie beside it.
     convert(original, tmp_path / "all", "--dataset", "mpii", "--force")
     assert not (tmp_path / "all" / "heads.safetensors").exists()
-    assert vitpose.load(tmp_path / "all", None, device="cpu").estimator.skeleton.name == "mpii"
+    assert (
+        vitpose.load(tmp_path / "all", None, device="cpu", dtype="float32").estimator.skeleton.name == "mpii"
+    )
 
 
 def test_the_command_line_finds_people_and_animals(
@@ -356,7 +374,7 @@ def test_the_command_line_finds_people_and_animals(
         app,
         ["predict", *[str(shared_data / "samples" / name) for name in pictures], "--model", str(original),
          "--dataset", "coco,ap10k", "--detector", f"onnx:{shared_data / 'detectors' / 'yolox_nano.onnx'}",
-         "--device", "cpu", "--save", "pictures,json,coco,csv"],
+         "--device", "cpu", "--dtype", "float32", "--save", "pictures,json,coco,csv"],
         env={"COLUMNS": "250"}, catch_exceptions=False,
     )  # fmt: skip
     assert result.exit_code == 0

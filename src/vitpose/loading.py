@@ -68,8 +68,9 @@ def load(
         engine: What runs the network: "torch", "onnxruntime", "openvino", "tensorrt"; "auto" is what an exported
             file is made for, and torch for a checkpoint, which is converted for the others.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps"; with OpenVINO "cpu", "gpu", "npu".
-        dtype: "auto" (bfloat16 on a GPU that has it, and on a CPU that has it and is measured to be faster with it,
-            else float32) or the name of a type. What was chosen is in the engine's description.
+        dtype: "auto" (bfloat16 on a GPU or CPU that has units for it, else float32; the same machine always takes the
+            same) or the name of a type. Heatmaps are float32 in any case. What was chosen is in the engine's
+            description.
         skeleton: Names and limbs of the keypoints, where the checkpoint's own are not wanted.
         labels: Classes of the detector to take, by COCO's names; "own" takes those of the data set ("person"
             where it names none), None all.

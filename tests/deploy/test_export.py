@@ -92,7 +92,7 @@ def test_the_classic_decoder(to: str, checkpoint: Path, tmp_path: Path) -> None:
     folder = changed(checkpoint, tmp_path / "classic", settle, use_simple_decoder=False)
     path = tmp_path / ("a.onnx" if to == "onnx" else "a.xml")
     vitpose.export(folder, to, path)
-    found, wanted = open_engine(path, device="cpu").heatmaps(crops(3)), maps_of(folder, 3)
+    found, wanted = open_engine(path, device="cpu", dtype="float32").heatmaps(crops(3)), maps_of(folder, 3)
     np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,12 +19,15 @@ from vitpose.detect.protocol import Detections
 from vitpose.engine import torch as engine_torch
 from vitpose.engine.device import DeviceEngine, GraphedNetwork, sample
 from vitpose.engine.protocol import Engine, PictureEngine
-from vitpose.engine.torch import TorchEngine, choose_dtype, filled_up
+from vitpose.engine.torch import TorchEngine, choose_dtype, filled_up, has_bf16_units
 from vitpose.errors import InputError
 from vitpose.estimator import Estimator
 from vitpose.image import read_image
+from vitpose.model.fold import InferenceNetwork
 from vitpose.model.pose import VitPoseForPoseEstimation
 from vitpose.processing import VitPoseImageProcessor
+
+from .conftest import Precision
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 CPU = torch.device("cpu")
@@ -35,8 +39,20 @@ def processor() -> VitPoseImageProcessor:
 
 
 @pytest.fixture(scope="module")
-def model() -> VitPoseForPoseEstimation:
-    return VitPoseForPoseEstimation.from_pretrained("vitpose-tiny", dtype="float32")
+def model(precision: Precision) -> VitPoseForPoseEstimation:
+    return VitPoseForPoseEstimation.from_pretrained("vitpose-tiny", dtype=precision.dtype)
+
+
+def small_network(simple: bool) -> VitPoseForPoseEstimation:
+    backbone = vitpose.VitPoseBackboneConfig(
+        image_size=(64, 48), hidden_size=32, num_hidden_layers=2, num_attention_heads=4
+    )
+    config = vitpose.VitPoseConfig.for_skeleton(vitpose.Skeleton.load("coco"), backbone_config=backbone)
+    network = VitPoseForPoseEstimation(replace(config, use_simple_decoder=simple)).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(std=0.1)
+    return network
 
 
 @pytest.fixture
@@ -50,19 +66,28 @@ BOXES = np.array(
 
 
 def test_maps_are_those_of_the_network_on_normalised_crops(
-    model: VitPoseForPoseEstimation, processor: VitPoseImageProcessor, image: np.ndarray
+    model: VitPoseForPoseEstimation,
+    processor: VitPoseImageProcessor,
+    image: np.ndarray,
+    precision: Precision,
 ) -> None:
     crops = processor.warp_boxes(BOXES).crop(image)
     engine = TorchEngine(model, *processor.scale_and_offset)
     assert isinstance(engine, Engine)
     assert not isinstance(engine, PictureEngine)
+    pixels = torch.from_numpy(normalise(crops, *processor.scale_and_offset))
+    exact = VitPoseForPoseEstimation.from_pretrained("vitpose-tiny", dtype="float32")
     with torch.inference_mode():
-        plain = model(torch.from_numpy(normalise(crops, *processor.scale_and_offset))).heatmaps.numpy()
-    np.testing.assert_allclose(engine.heatmaps(crops), plain, atol=1e-5)
+        plain = model(pixels.to(model.dtype)).heatmaps.numpy()
+        wanted = exact(pixels).heatmaps.numpy()
+    found = engine.heatmaps(crops)
+    assert found.dtype == plain.dtype == np.float32
+    np.testing.assert_allclose(found, plain, atol=precision.same)
+    np.testing.assert_allclose(found, wanted, atol=precision.exact)
     assert engine.heatmaps(crops[:0]).shape == (0, *plain.shape[1:])
     mirrored = crops[:, :, ::-1]  # as a flip test hands them in, with a negative stride
     np.testing.assert_allclose(engine.heatmaps(mirrored), engine.heatmaps(mirrored.copy()), atol=1e-6)
-    assert engine.description == "torch, cpu, float32"
+    assert engine.description == f"torch, cpu, {precision.dtype}"
 
 
 CHOICES = [
@@ -82,6 +107,7 @@ def test_poses_found_on_the_device_are_those_found_around_it(
     image: np.ndarray,
     choices: dict,
     flip_test: bool,
+    precision: Precision,
 ) -> None:
     """The same photographs, of two sizes, in batches that cut through them."""
     processor = replace(processor, **choices)
@@ -96,13 +122,13 @@ def test_poses_found_on_the_device_are_those_found_around_it(
     )
     for a, b in zip(around, there, strict=True):
         assert len(a) == len(b) > 0
-        np.testing.assert_allclose(a.scores, b.scores, atol=0.01)
+        np.testing.assert_allclose(a.scores, b.scores, atol=max(0.01, precision.same))
         # The device does not round its crops to whole levels: two peaks of about the same height may change
         # places, and a quarter of a cell (5 px here) its side.
         sure = a.scores > 0.2
         distance = np.linalg.norm(a.xy - b.xy, axis=2)[sure]
         assert sure.sum() > 5
-        assert np.median(distance) < 0.1
+        assert np.median(distance) < precision.points_px
         assert np.mean(distance < 2) > 0.9
 
 
@@ -154,7 +180,7 @@ def test_crops_on_the_device_are_within_a_level(image: np.ndarray, convention: s
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
 def test_batches_of_compiled_networks_are_filled_up(
-    model: VitPoseForPoseEstimation, processor: VitPoseImageProcessor, count: int
+    model: VitPoseForPoseEstimation, processor: VitPoseImageProcessor, count: int, precision: Precision
 ) -> None:
     """Whatever comes out for the crops that were added is cut off again."""
     engine = TorchEngine(model, *processor.scale_and_offset)
@@ -166,7 +192,7 @@ def test_batches_of_compiled_networks_are_filled_up(
         return network(pixels)
 
     engine.network = noting
-    np.testing.assert_allclose(engine.heatmaps(crops), plain, atol=1e-5)
+    np.testing.assert_allclose(engine.heatmaps(crops), plain, atol=precision.same)
     assert sizes == [filled_up(count)]
 
 
@@ -205,29 +231,73 @@ def test_fault_loading_imports_no_compiler() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
 
 
-def test_the_type_is_float32_without_units_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_torch, "has_bf16_units", lambda: False)
-    assert choose_dtype("auto", CPU) == "float32"
-    assert choose_dtype("bfloat16", CPU) == "bfloat16"
-
-
-@pytest.mark.parametrize(("faster", "chosen"), [(True, "bfloat16"), (False, "float32")])
-def test_units_must_be_faster_too(monkeypatch: pytest.MonkeyPatch, faster: bool, chosen: str) -> None:
-    monkeypatch.setattr(engine_torch, "has_bf16_units", lambda: True)
-    monkeypatch.setattr(engine_torch, "_is_faster_in_bf16", lambda: faster)
+@pytest.mark.parametrize(("units", "chosen"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_is_decided_by_the_processors_units(
+    monkeypatch: pytest.MonkeyPatch, units: bool, chosen: str
+) -> None:
+    monkeypatch.setattr(engine_torch, "has_bf16_units", lambda: units)
     assert choose_dtype("auto", CPU) == chosen
+    assert choose_dtype("float32", CPU) == "float32"
+    assert choose_dtype("bfloat16", CPU) == "bfloat16"
+    pipe = vitpose.load("vitpose-tiny", detector=None, device="cpu")
+    assert pipe.estimator.engine.description == f"torch, cpu, {chosen}"
+    assert f"torch, cpu, {chosen}" in repr(pipe)
 
 
-def test_trying_bf16_out_gives_an_answer() -> None:
-    assert engine_torch._is_faster_in_bf16() in (True, False)
-    if not engine_torch.has_bf16_units():
-        assert choose_dtype("auto", CPU) == "float32"
+@pytest.mark.parametrize(
+    ("reported", "units"),
+    [
+        ({"avx512_f": True, "avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({"neon": True, "bf16": True}, True),
+        ({"avx512_f": True, "avx512_bf16": False}, False),
+        ({}, False),
+    ],
+)
+def test_units_as_torch_reports_them(
+    monkeypatch: pytest.MonkeyPatch, reported: dict[str, bool], units: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: reported, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert has_bf16_units() is units
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not has_bf16_units()
 
 
-def test_what_was_chosen_is_told() -> None:
-    pipe = vitpose.load("vitpose-tiny", detector=None, device="cpu", dtype="bfloat16")
-    assert pipe.estimator.engine.description == "torch, cpu, bfloat16"
-    assert "torch, cpu, bfloat16" in repr(pipe)
+@pytest.mark.parametrize(
+    ("flags", "units"),
+    [
+        ("fpu avx512f avx512_bf16 clzero", True),
+        ("fp asimd bf16 i8mm", True),
+        ("fpu avx512f", False),
+        (None, False),
+    ],
+)
+def test_units_as_linux_reports_them_to_older_torch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str | None, units: bool
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
+    monkeypatch.setattr(engine_torch, "Path", lambda _: tmp_path / "cpuinfo")
+    assert has_bf16_units() is units
+
+
+@pytest.mark.parametrize("simple", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_maps_are_not_rounded_to_half_precision(simple: bool, dtype: torch.dtype) -> None:
+    """Beside a peak, cells of half precision would be equal, and the step within the cell would be lost."""
+    torch.manual_seed(1)
+    network = small_network(simple).to(dtype)
+    pixels = torch.randn(2, 3, 64, 48, dtype=dtype)
+    with torch.inference_mode():
+        plain, folded = network(pixels).heatmaps, InferenceNetwork(network)(pixels)
+    for maps in (plain, folded):
+        assert maps.dtype is torch.float32
+        assert (maps != maps.to(dtype)).float().mean() > 0.9
+    torch.testing.assert_close(plain, folded, rtol=0, atol=0.05 * plain.abs().max().item())
+    assert network.double()(pixels.double()).heatmaps.dtype is torch.float64
 
 
 @needs_cuda

@@ -49,7 +49,7 @@ Device = Annotated[
 Dtype = Annotated[
     str,
     typer.Option(
-        help="auto (bfloat16 where the device has it and is faster with it), float32, float16, bfloat16.",
+        help="auto (bfloat16 where the device has units for it), float32, float16, bfloat16.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]

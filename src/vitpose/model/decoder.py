@@ -1,6 +1,9 @@
 """The two light decoders: tokens on their grid in, heat maps out (paper, section 3.1).
 
 Parameter names are those of the original checkpoints. Knows no backbone and no files.
+
+Heatmaps are computed and returned in float32 at least: around a peak neighbouring cells differ by less than the spacing
+of bfloat16 numbers, and the step within a cell is read from that difference.
 """
 
 from __future__ import annotations
@@ -14,6 +17,11 @@ from torch import Tensor, nn
 
 CLASSIC_WIDTH = 256
 """Channels of the classic decoder's deconvolutions, in every released checkpoint."""
+
+
+def widened(numbers: Tensor) -> Tensor:
+    """Returns half-precision numbers (float16, bfloat16) as float32, all others as they are."""
+    return numbers.float() if numbers.element_size() < 4 else numbers
 
 
 class SimpleDecoder(nn.Module):
@@ -33,13 +41,13 @@ class SimpleDecoder(nn.Module):
     def forward(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b k hm wm"]:
         """Returns one map a keypoint, `scale` times as large as the grid of tokens."""
         height, width = features.shape[2:]
-        weight, bias = self.final_layer.weight, cast("Tensor", self.final_layer.bias)
+        weight, bias = widened(self.final_layer.weight), widened(cast("Tensor", self.final_layer.bias))
         projection = weight.permute(0, 2, 3, 1).flatten(0, 2)  # 9k d
-        taps = F.linear(F.relu(features).permute(0, 2, 3, 1), projection)  # b h w 9k
+        taps = F.linear(widened(F.relu(features)).permute(0, 2, 3, 1), projection)  # b h w 9k
         taps = taps.unflatten(-1, (weight.shape[0], 3, 3)).permute(0, 3, 4, 1, 5, 2)  # b k y h x w
         across = taps.flatten(4) @ _spread(width, self.scale, taps).T  # b k y h wm
         maps = _spread(height, self.scale, taps) @ across.flatten(2, 3)  # b k hm wm
-        return maps + bias[:, None, None]
+        return widened(maps) + bias[:, None, None]
 
 
 def _spread(count: int, scale: int, like: Tensor) -> Float[Tensor, "to three_count"]:
@@ -68,4 +76,5 @@ class ClassicDecoder(nn.Module):
 
     def forward(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b k hm wm"]:
         """Returns one map a keypoint, four times as large as the grid of tokens."""
-        return self.final_layer(self.deconv_layers(features))
+        enlarged, layer = widened(self.deconv_layers(features)), self.final_layer
+        return widened(F.conv2d(enlarged, widened(layer.weight), widened(cast("Tensor", layer.bias))))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .backbone import Block, VitPoseBackbone
-from .decoder import ClassicDecoder
+from .decoder import ClassicDecoder, widened
 from .experts import Mlp
 from .pose import VitPoseForPoseEstimation
 
@@ -60,18 +60,20 @@ class InferenceNetwork(nn.Module):
 
 def fold_decoder(head: nn.Module) -> nn.Module:
     """Returns a decoder with the same output for no more work; its weights are new."""
-    if isinstance(head, ClassicDecoder):
-        return _without_batch_norm(head)
-    return copy.deepcopy(head)
+    folded: Any = _without_batch_norm(head) if isinstance(head, ClassicDecoder) else copy.deepcopy(head)
+    for parameter in folded.final_layer.parameters():
+        parameter.data = widened(parameter.data)  # once, in place of at every call
+    return folded
 
 
-def _without_batch_norm(head: ClassicDecoder) -> nn.Sequential:
+def _without_batch_norm(head: ClassicDecoder) -> ClassicDecoder:
     """Folds each BatchNorm into the deconvolution before it; channels last, which CPUs and GPUs do faster."""
     steps: list[Any] = list(head.deconv_layers)
     layers: list[nn.Module] = []
     for deconvolution, norm in zip(steps[::3], steps[1::3], strict=True):
         layers += [fuse_conv_bn_eval(deconvolution, norm, transpose=True), nn.ReLU(inplace=True)]  # copies
-    folded = nn.Sequential(*layers, copy.deepcopy(head.final_layer))
+    folded = copy.deepcopy(head)
+    folded.deconv_layers = nn.Sequential(*layers)
     for parameter in folded.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

@@ -38,8 +38,9 @@ class VitPoseEstimatorOutput:
     """What the network returns; also read by position, as a tuple without what was not asked for.
 
     Attributes:
-        heatmaps: One map a keypoint, a quarter of the input's size. Where the samples meet heads of different
-            numbers of keypoints, as many as the largest of these has; what is beyond a sample's own is 0.
+        heatmaps: One map a keypoint, a quarter of the input's size, in float32 also where the network computes in
+            half precision. Where the samples meet heads of different numbers of keypoints, as many as the largest
+            of these has; what is beyond a sample's own is 0.
         loss: The loss, if labels were given.
         hidden_states: Tokens before and after each block (b t d), if asked for.
         attentions: Attention of each block (b heads t t), if asked for.
