@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import vitpose
-from vitpose.conventions import PLUS_DATASETS, Conventions
+from vitpose.conventions import PLUS_DATASETS, Conventions, EvaluationRules
+from vitpose.crop import ASPECTS, WARPS
 from vitpose.errors import InputError, SkeletonError, UnknownNameError
+from vitpose.heatmap import REFINEMENTS
+from vitpose.skeleton import Skeleton
 
 # idx, keypoints, unbiased warp, half body: the original's configurations, by hand.
 PUBLISHED = {
@@ -27,6 +32,9 @@ def test_published_conventions(name: str) -> None:
     wanted = ("udp", "udp", "dark", False) if unbiased else ("plain", "msra", "quarter", True)
     assert (own.warp, own.target, own.decode, own.shift_heatmap) == wanted
     assert bool(own.half_body) == half
+    squared = name == "mpii"
+    assert (own.aspect, own.shift_centre) == ("stretch" if squared else "keep", not squared)
+    assert own.evaluation.max_oks == (0.9 if name in ("aic", "ap10k", "apt36k", "ochuman") else 1.0)
     if half:
         assert own.skeleton.upper_body
         assert own.skeleton.lower_body
@@ -75,27 +83,81 @@ def test_ones_own_declaration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"plain"', '"plane"', "unknown warp of the data set 'scissors' 'plane'; did you mean plain?"),
-        ('warp = "plain"', 'target = "mrsa"', "unknown target of the data set 'scissors' 'mrsa'; did you mean msra"),
-        ('warp = "plain"', 'decode = "drak"', "unknown decoding of the data set 'scissors' 'drak'"),
-        ("metrics", "metric", r"unknown key of .*mine.toml, \[evaluation\] 'metric'; did you mean metrics"),
-        ("[evaluation]", '[evaluation]\nboxes = "found"', "unknown kind of boxes of the data set"),
-        ("[evaluation]", '[evaluation]\narea = "found"', "unknown kind of area of the data set"),
+        ('"plain"', '"plane"', "mine.toml: unknown value of warp 'plane'; did you mean plain?"),
+        ('warp = "plain"', 'target = "mrsa"', "mine.toml: unknown value of target 'mrsa'; did you mean msra"),
+        ('warp = "plain"', 'decode = "drak"', "mine.toml: unknown value of decode 'drak'; did you mean dark"),
+        ('warp = "plain"', 'aspect = "stretched"', "unknown value of aspect 'stretched'; did you mean stretch"),
+        ("metrics", "metric", r"mine.toml: unknown key 'evaluation.metric'; did you mean evaluation.metrics"),
+        ("[evaluation]", '[evaluation]\nboxes = "found"', "unknown value of evaluation.boxes 'found'"),
+        ("[evaluation]", '[evaluation]\narea = "found"', "unknown value of evaluation.area 'found'"),
+        ("[evaluation]", "[evaluation]\nmax_oks = nan", "evaluation.max_oks is nan; input should be a finite"),
+        ("[evaluation]", "[evaluation]\nmax_oks = 2", "evaluation.max_oks is 2; .* less than or equal to 1"),
         ("[evaluation]", '[evaluation]\nuncounted = ["pivo"]', "unknown keypoint of the skeleton 'scissors' 'pivo'"),
-        ("warp", "wrap", "unknown key of .*mine.toml 'wrap'; did you mean warp?"),
-        ('name = "scissors"', "", "mine.toml has no 'name', which a data set needs"),
-        ("half_body = 3", "half_body = true", "mine.toml: half_body must be of the type int, not True"),
-        ('["scissors"]', '"scissors"', "classes must be a list of texts, not 'scissors'"),
+        ("warp", "wrap", "mine.toml: unknown key 'wrap'; did you mean warp?"),
+        ('name = "scissors"', "", "mine.toml: name is missing"),
+        ('name = "scissors"', 'name = ""', "mine.toml: name is ''; .* at least 1 character"),
+        ("half_body = 3", "half_body = true", "mine.toml: half_body is True; input should be a valid integer"),
+        ("half_body = 3", "half_body = 1e9", "mine.toml: half_body is 1000000000.0; input should be a valid int"),
+        ("half_body = 3", f"half_body = {10**30}", "mine.toml: half_body is 1.*; .* less than or equal to 10000"),
+        ('["scissors"]', '"scissors"', "mine.toml: classes is 'scissors'; input should be a valid tuple"),
+        ('["scissors"]', "[1]", "mine.toml: classes.0 is 1; input should be a valid string"),
         ('"bones.toml"', "3", "skeleton must be a name, a file or a table, not 3"),
         ('"bones.toml"', '"bone.toml"', "there is no file .*bone.toml"),
-        ("[evaluation]", "[[evaluation]]", r"\[evaluation\] must be a table, not \["),
+        ("[evaluation]", "[[evaluation]]", r"evaluation is \[.*\]; it must be a table"),
         ('name = "scissors"', "name =", "mine.toml is not valid TOML: "),
+        ('name = "scissors"', "x = " + "[" * 5000, "mine.toml is not valid TOML: "),
     ],
 )  # fmt: skip
 def test_what_cannot_be_declared(old: str, new: str, message: str, tmp_path: Path) -> None:
     assert old in MINE
     with pytest.raises(InputError, match=message):
         Conventions.load(write_mine(tmp_path, MINE.replace(old, new, 1)))
+
+
+def test_what_cannot_be_declared_in_python() -> None:
+    skeleton = Skeleton.load("coco")
+    with pytest.raises(InputError, match=r"^the dataset 'x': unknown value of warp 'upd'; did you mean udp"):
+        Conventions(name="x", skeleton=skeleton, warp="upd")
+    with pytest.raises(
+        InputError, match=r"^the dataset 'x': evaluation.max_oks is -1.0; .* greater than or eq"
+    ):
+        Conventions(name="x", skeleton=skeleton, evaluation=EvaluationRules(max_oks=-1.0))
+
+
+def test_every_choice_of_the_code_can_be_declared() -> None:
+    own = Conventions.load("coco")
+    for key, choices in (("warp", WARPS), ("aspect", ASPECTS), ("decode", REFINEMENTS)):
+        for choice in choices:
+            assert getattr(replace(own, **{key: choice}), key) == choice
+
+
+@pytest.mark.parametrize("value", [5, True, 1.5, float("nan"), "coco", {"name": "coco"}])
+def test_datasets_of_a_configuration_that_are_no_list(value: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"^datasets is .*; it must be a list of datasets, as names or tables"
+    ):
+        Conventions.load_all(value, "datasets")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (
+            5,
+            "a dataset must be a name, a .toml file or a vitpose.Conventions, not 5; shipped names: aic, ap10k",
+        ),
+        (None, "a dataset must be a name, .* not None"),
+        ({"name": "x"}, r"datasets of the configuration\[1\]: skeleton is missing"),
+        ({"name": 5, "skeleton": "coco"}, r"datasets of the configuration\[1\]: name is 5"),
+        ({"name": "x", "skeleton": "coco", "wrap": 1}, r"\[1\]: unknown key 'wrap'; did you mean warp"),
+        ({1: 2}, r"datasets of the configuration\[1\]: "),
+        ("x" * 5000, "unknown dataset 'xxx"),
+        ("a\0b", "unknown dataset"),
+    ],
+)
+def test_entries_of_a_configuration_that_are_no_datasets(entry: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        vitpose.VitPoseConfig(datasets=["coco", entry])
 
 
 def test_a_bad_skeleton_inside_is_named() -> None:
@@ -106,7 +168,7 @@ def test_a_bad_skeleton_inside_is_named() -> None:
 
 def test_a_name_that_is_not_there() -> None:
     with pytest.raises(
-        UnknownNameError, match=r"unknown data set 'ap10'; did you mean ap10k.*\.toml file works too"
+        UnknownNameError, match=r"unknown dataset 'ap10'; did you mean ap10k.*\.toml file works too"
     ):
         Conventions.load("ap10")
 
@@ -114,3 +176,14 @@ def test_a_name_that_is_not_there() -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no file .*none.toml; give .* shipped name: aic, ap10k"):
         Conventions.load(tmp_path / "none.toml")
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    path = write_mine(tmp_path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(
+        InputError, match=r"mine.toml is not valid TOML: 'utf-8' codec can't decode byte 0xff"
+    ):
+        Conventions.load(path)
+    with pytest.raises(InputError, match=r"/proc/self/mem cannot be read \(.*\); give a readable .toml file"):
+        Conventions.load("/proc/self/mem")

@@ -100,6 +100,25 @@ def test_pictures_longer_than_opencv_addresses() -> None:
     assert (crop[128, 30:160] == 200).all()
 
 
+@pytest.mark.parametrize("convention", ["udp", "plain"])
+@pytest.mark.parametrize("sides", [(100_000, 8), (8, 100_000)])
+@pytest.mark.parametrize("angle", [0.0, 30.0])
+def test_fault_a_box_longer_than_opencv_addresses(
+    sides: tuple[int, int], convention: str, angle: float
+) -> None:
+    """The crop of the whole of a long and thin image, against the definition of sampling."""
+    width, height = sides
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    extents = np.array([[width, height]], float)
+    warp = Warp(extents / 2, extents, SIZE, convention, np.array([angle]))
+    cells = np.stack(np.meshgrid(np.arange(SIZE.width), np.arange(SIZE.height)), axis=-1).reshape(1, -1, 2)
+    places = warp.to_picture(cells.astype(float), SIZE)[0].reshape(SIZE.height, SIZE.width, 2)
+    # OpenCV rounds places to a 32nd of a pixel; noise changes by up to 255 levels a pixel.
+    difference = np.abs(warp.crop(image)[0] - bilinear(image, places[..., 0], places[..., 1]))
+    assert difference.max() <= 255 / 16 + 1
+    assert angle or warp.crop(image).any()
+
+
 def test_boxes_far_outside_give_black() -> None:
     image = np.full((30, 30, 3), 255, np.uint8)
     for box in ([500, 500, 600, 600], [-600, -600, -500, -500]):
@@ -109,6 +128,18 @@ def test_boxes_far_outside_give_black() -> None:
 def test_unknown_convention_offers_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="unknown warp 'upd'; did you mean udp"):
         Warp.from_boxes(np.zeros((0, 4), np.float32), SIZE, "upd")
+
+
+@pytest.mark.parametrize("box", [[0, 0, 40, 40], [0, 0, 40, 20], [10, 5, 30, 45]])
+def test_a_stretched_crop_covers_the_square_of_the_longer_side(box: list[float]) -> None:
+    warp = Warp.from_boxes(np.array([box], np.float32), SIZE, aspect="stretch")
+    np.testing.assert_allclose(warp.extents, [[50, 50]])
+    np.testing.assert_allclose(warp.centres, [[(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]])
+
+
+def test_unknown_aspect_offers_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="unknown aspect 'stretched'; did you mean stretch"):
+        Warp.from_boxes(np.zeros((0, 4), np.float32), SIZE, aspect="stretched")
 
 
 def test_normalise_is_a_scale_and_an_offset_by_channel() -> None:

@@ -6,9 +6,11 @@ The published data sets' are TOML files in `datasets/`, a user's own has the sam
     name = "scissors"
     skeleton = "scissors.toml"      # a shipped name, a file (beside this one), or a table [skeleton]
     warp = "udp"                    # or "plain": how crops are cut
+    aspect = "keep"                 # or "stretch": how a box fills its crop
     target = "udp"                  # or "msra": how the maps it learns from are made
     decode = "dark"                 # or "quarter", "argmax": how a point is read from its map
     shift_heatmap = false           # of a flip test; the plain warp needs it
+    shift_centre = true             # training may move the middle of a crop
     half_body = 8                   # training may look at one half alone where more points have labels; 0: never
     classes = ["scissors"]          # what detectors call these things
 
@@ -17,6 +19,7 @@ The published data sets' are TOML files in `datasets/`, a user's own has the sam
     metrics = ["coco"]
     area = "annotated"              # or "box": OKS takes 0.53 x the box
     uncounted = []                  # keypoints that no measure counts
+    max_oks = 1.0                   # of two poses more alike the worse is left out, in given boxes too
 
 Only `name` and `skeleton` are needed; the others default to the values above, but `half_body` to 0 and `classes`
 and `metrics` to none.
@@ -25,23 +28,19 @@ Knows no network.
 
 from __future__ import annotations
 
-import tomllib
-import typing
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from .crop import WARPS
+from pydantic import Field
+
 from .errors import InputError, UnknownNameError
-from .heatmap import REFINEMENTS
+from .schemas import Row, Schema, check, parse_toml
 from .skeleton import Skeleton
-
-TARGETS = ("udp", "msra")
-BOXES = ("given", "detections")
-AREAS = ("annotated", "box")
 
 PLUS_DATASETS = ("coco", "aic", "mpii", "ap10k", "apt36k", "coco-wholebody")
 """The data sets of the released ViTPose++, in the order of their experts and heads."""
@@ -56,12 +55,42 @@ class EvaluationRules:
         metrics: Of `vitpose.evaluate.METRICS`; empty takes what fits the file.
         area: "annotated", or "box" where OKS takes 0.53 x the box, whatever the file says.
         uncounted: Keypoints that no measure counts.
+        max_oks: Of two poses more alike than this the worse is left out, in whatever boxes; 1 keeps all. In a
+            detector's boxes the limit is `vitpose.evaluate`'s own where this is 1.
     """
 
     boxes: str = "given"
     metrics: tuple[str, ...] = ()
     area: str = "annotated"
     uncounted: tuple[str, ...] = ()
+    max_oks: float = 1.0
+
+
+class _EvaluationForm(Schema):
+    """The table [evaluation] of a declaration's file."""
+
+    boxes: Literal["given", "detections"] = "given"
+    metrics: Row[str] = ()
+    area: Literal["annotated", "box"] = "annotated"
+    uncounted: Row[str] = ()
+    max_oks: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class _Form(Schema):
+    """A declaration's file; what its skeleton is, `Skeleton` judges."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    skeleton: Any
+    title: str = ""
+    warp: Literal["udp", "plain"] = "udp"
+    aspect: Literal["keep", "stretch"] = "keep"
+    target: Literal["udp", "msra"] = "udp"
+    decode: Literal["dark", "quarter", "argmax"] = "dark"
+    shift_heatmap: bool = False
+    shift_centre: bool = True
+    half_body: Annotated[int, Field(ge=0, le=10_000)] = 0
+    classes: Row[str] = ()
+    evaluation: _EvaluationForm = _EvaluationForm()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,40 +102,37 @@ class Conventions:
         skeleton: What the keypoints are, with sigmas and halves of the body.
         title: One line for people.
         warp: How crops are cut: "udp" or "plain"; see `vitpose.crop.Warp`.
+        aspect: How a box fills its crop: "keep" or "stretch"; see `vitpose.crop.Warp.from_boxes`.
         target: How target maps are made: "udp" (centred on the point) or "msra" (centred on its cell).
         decode: How maps are read: "dark", "quarter" or "argmax"; see `vitpose.heatmap.Decoding`.
         shift_heatmap: Shift the mirrored maps of a flip test by one cell.
+        shift_centre: Training may move the middle of a crop.
         half_body: Training may look at the upper or the lower half alone where more than so many points have
             a label; 0 is never.
         classes: What detectors call the things that have these keypoints, in COCO's class names.
         evaluation: How published figures are measured.
 
     Raises:
-        UnknownNameError: A value is none of the choices.
+        InputError: A value has another type, or is none of the choices.
+        UnknownNameError: A keypoint that is not counted is none of the skeleton's.
     """
 
     name: str
     skeleton: Skeleton
     title: str = ""
     warp: str = "udp"
+    aspect: str = "keep"
     target: str = "udp"
     decode: str = "dark"
     shift_heatmap: bool = False
+    shift_centre: bool = True
     half_body: int = 0
     classes: tuple[str, ...] = ()
     evaluation: EvaluationRules = field(default_factory=EvaluationRules)
 
     def __post_init__(self) -> None:
-        choices = [
-            ("warp", self.warp, WARPS),
-            ("target", self.target, TARGETS),
-            ("decoding", self.decode, REFINEMENTS),
-            ("kind of boxes", self.evaluation.boxes, BOXES),
-            ("kind of area", self.evaluation.area, AREAS),
-        ]
-        for kind, value, known in choices:
-            if value not in known:
-                raise UnknownNameError(f"{kind} of the data set {self.name!r}", value, known)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        check(_Form, values | {"evaluation": asdict(self.evaluation)}, f"the dataset {self.name!r}")
         for name in self.evaluation.uncounted:
             self.skeleton.index(name)
 
@@ -122,32 +148,55 @@ class Conventions:
 
         Raises:
             UnknownNameError: The name is neither shipped nor an existing file.
-            InputError: There is no such `.toml` file, or it does not hold together.
+            InputError: There is no such `.toml` file, it cannot be read, or it does not hold together.
         """
         if isinstance(name, Conventions):
             return name
+        if not isinstance(name, str | Path):
+            raise InputError(
+                f"a dataset must be a name, a .toml file or a vitpose.Conventions, not {name!r:.80}; shipped names: "
+                f"{', '.join(cls.available())}"
+            )
         if str(name) in cls.available():
             return _load_shipped(str(name))
         path = Path(name).expanduser()
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for a name that no file can have
             if path.suffix == ".toml":
                 raise InputError(
                     f"there is no file {path.absolute()}; give the path of a declaration's .toml file, or a shipped "
                     f"name: {', '.join(cls.available())}"
                 )
             hint = "A path to a declaration's .toml file works too."
-            raise UnknownNameError("data set", str(name), cls.available(), hint)
+            raise UnknownNameError("dataset", str(name), cls.available(), hint)
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            content = path.read_bytes()
+        except OSError as error:
             raise InputError(
-                f"{path} is not valid TOML: {error}; see docs/plus-plus.md for the form"
+                f"{path} cannot be read ({error.strerror}); give a readable .toml file"
             ) from error
-        return cls.from_dict(table, str(path), path.parent)
+        return cls.from_dict(parse_toml(content, path), str(path), path.parent)
+
+    @classmethod
+    def load_all(cls, given: Any, source: str) -> list[Conventions]:
+        """Returns the declarations of a list of names, tables and declarations.
+
+        Args:
+            given: The list, as a configuration holds it.
+            source: How messages call it.
+
+        Raises:
+            InputError: It is not such a list, or an entry is wrong.
+        """
+        if not isinstance(given, list | tuple):
+            raise InputError(f"{source} is {given!r:.80}; it must be a list of datasets, as names or tables")
+        return [
+            cls.from_dict(entry, f"{source}[{number}]") if isinstance(entry, Mapping) else cls.load(entry)
+            for number, entry in enumerate(given)
+        ]
 
     @classmethod
     def from_dict(
-        cls, table: Mapping[str, Any], source: str = "data set", folder: Path | None = None
+        cls, table: Mapping[Any, Any], source: str = "dataset", folder: Path | None = None
     ) -> Conventions:
         """Reads a declaration from a table of the files' form.
 
@@ -157,16 +206,12 @@ class Conventions:
             folder: Where a skeleton's file is looked for.
 
         Raises:
-            InputError: A key is missing, unknown, or has a value of another type.
+            InputError: A key is missing, unknown, or has a value that cannot be.
         """
-        values = _checked(cls, table, source)
-        for key in ("name", "skeleton"):
-            if not values.get(key):
-                raise InputError(f"{source} has no {key!r}, which a data set needs")
-        values["skeleton"] = _read_skeleton(values["skeleton"], source, folder)
-        if "evaluation" in values:
-            rules = _checked(EvaluationRules, values["evaluation"], f"{source}, [evaluation]")
-            values["evaluation"] = EvaluationRules(**rules)
+        form = check(_Form, table, source)
+        values = {name: getattr(form, name) for name in _Form.model_fields}
+        values["skeleton"] = _read_skeleton(form.skeleton, source, folder)
+        values["evaluation"] = EvaluationRules(**form.evaluation.model_dump())
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -181,32 +226,13 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _checked(kind: type, table: Any, source: str) -> dict[str, Any]:
-    """Returns the values of a table for a dataclass, lists as tuples."""
-    if not isinstance(table, Mapping):
-        raise InputError(f"{source} must be a table, not {table!r}")
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for key, value in table.items():
-        if key not in hints:
-            raise UnknownNameError(f"key of {source}", key, hints)
-        if hints[key] in (str, bool, int) and type(value) is not hints[key]:
-            raise InputError(f"{source}: {key} must be of the type {hints[key].__name__}, not {value!r}")
-        if hints[key] == tuple[str, ...]:
-            if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
-                raise InputError(f"{source}: {key} must be a list of texts, not {value!r}")
-            value = tuple(value)
-        values[key] = value
-    return values
-
-
 def _read_skeleton(given: Any, source: str, folder: Path | None) -> Skeleton:
     if isinstance(given, Skeleton):
         return given
     if isinstance(given, Mapping):
         return Skeleton.from_dict(given, f"{source}, [skeleton]")
     if not isinstance(given, str):
-        raise InputError(f"{source}: skeleton must be a name, a file or a table, not {given!r}")
+        raise InputError(f"{source}: skeleton must be a name, a file or a table, not {given!r:.80}")
     beside = None if folder is None else folder / given
     return Skeleton.load(beside if beside is not None and beside.is_file() else given)
 
@@ -217,5 +243,5 @@ def _shipped() -> Any:
 
 @cache
 def _load_shipped(name: str) -> Conventions:
-    text = (_shipped() / f"{name}.toml").read_text(encoding="utf-8")
-    return Conventions.from_dict(tomllib.loads(text), f"{name}.toml")
+    table = parse_toml((_shipped() / f"{name}.toml").read_bytes(), f"{name}.toml")
+    return Conventions.from_dict(table, f"{name}.toml")

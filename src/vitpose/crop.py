@@ -19,9 +19,10 @@ BOX_PADDING = 1.25
 """The crop is this much larger than the box, in the original and in every released checkpoint."""
 
 WARPS = ("udp", "plain")
+ASPECTS = ("keep", "stretch")
 
-_LONGEST_SIDE = 32_767
-"""Pixels of a picture's side that OpenCV's warp can address."""
+_LONGEST_SIDE = 32_766
+"""Longest side of an image, px, whose cells OpenCV's warp can address (it counts them in 16 bits with sign)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +62,27 @@ class Warp:
         size: Size,
         convention: str = "udp",
         padding: float = BOX_PADDING,
+        aspect: str = "keep",
     ) -> Warp:
-        """Returns the crops for boxes: grown on the short side to the crop's aspect, then padded.
+        """Returns the crops for boxes: grown on the short side about their centre, then padded.
+
+        A crop that keeps the aspect ("keep") covers a rectangle of its own aspect, so that nothing is distorted. A crop
+        that stretches covers a square, whatever its own aspect, so that in a crop of 192x256 people are 1.335 times
+        as tall. The original treats MPII so, whose annotations give a square as large as the person is tall; any other
+        box, such as a detector's, becomes the square of its longer side.
 
         Args:
-            boxes: xyxy, px of the picture.
+            boxes: xyxy, px of the image.
             size: Size of the crops, px.
             convention: "udp" or "plain".
             padding: How much larger than the box the crop is.
+            aspect: "keep" or "stretch".
+
+        Raises:
+            UnknownNameError: The convention or the aspect is none of these.
         """
         boxes = boxes.astype(np.float64)
-        sides = boxes[:, 2:] - boxes[:, :2]
-        aspect = size.width / size.height
-        width = np.maximum(sides[:, 0], sides[:, 1] * aspect)
-        extents = np.stack([width, width / aspect], axis=1) * padding
+        extents = grow(boxes[:, 2:] - boxes[:, :2], size, aspect) * padding
         return cls((boxes[:, :2] + boxes[:, 2:]) / 2, extents, size, convention)
 
     def __len__(self) -> int:
@@ -107,11 +115,7 @@ class Warp:
         """
         crops = np.empty((len(self), self.size.height, self.size.width, 3), np.uint8) if out is None else out
         for crop, matrix in zip(crops, self.matrices(self.size), strict=True):
-            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            part = image
-            if max(image.shape) > _LONGEST_SIDE:
-                part, matrix = _covered_part(image, matrix, self.size)
-            cv2.warpAffine(part, matrix, (self.size.width, self.size.height), dst=crop, flags=flags)
+            _sample(image, matrix, crop)
         return crops
 
     def to_picture(self, points: Float[np.ndarray, "n k 2"], grid: Size) -> Float[np.ndarray, "n k 2"]:
@@ -146,10 +150,43 @@ def _transform(matrices: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.einsum("nij,nkj->nki", matrices[:, :, :2], points) + matrices[:, None, :, 2]
 
 
-def _covered_part(image: np.ndarray, matrix: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts out the part of a picture under a crop."""
-    corners = np.array([[[0, 0], [size.width, 0], [0, size.height], [size.width, size.height]]], np.float64)
-    reached = np.clip(_transform(matrix[None], corners)[0], -1e9, 1e9)  # beyond any picture, within integers
+def grow(sides: Float[np.ndarray, "n 2"], size: Size, aspect: str = "keep") -> Float[np.ndarray, "n 2"]:
+    """Returns the sides (width, height) of boxes, the shorter one grown as `Warp.from_boxes` says.
+
+    Raises:
+        UnknownNameError: The aspect is neither "keep" nor "stretch".
+    """
+    if aspect not in ASPECTS:
+        raise UnknownNameError("aspect", aspect, ASPECTS)
+    ratio = size.width / size.height if aspect == "keep" else 1.0
+    width = np.maximum(sides[:, 0], sides[:, 1] * ratio)
+    return np.stack([width, width / ratio], axis=1)
+
+
+def _sample(
+    image: UInt8[np.ndarray, "h w 3"], matrix: Float[np.ndarray, "2 3"], crop: UInt8[np.ndarray, "hc wc 3"]
+) -> None:
+    """Fills a crop, in halves where it covers more pixels of the image than OpenCV can address."""
+    height, width = crop.shape[:2]
+    if max(image.shape) > _LONGEST_SIDE:
+        image, matrix = _covered_part(image, matrix, Size(width=width, height=height))
+    if max(image.shape) <= _LONGEST_SIDE:  # as it is for a crop of one pixel at the latest
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        crop[...] = cv2.warpAffine(image, matrix, (width, height), flags=flags)
+        return
+    x, y = (width // 2, 0) if width >= height else (0, height // 2)
+    first, second = (crop[:, :x], crop[:, x:]) if x else (crop[:y], crop[y:])
+    _sample(image, matrix, first)
+    _sample(image, np.column_stack([matrix[:, :2], matrix @ [x, y, 1]]), second)
+
+
+def _covered_part(
+    image: UInt8[np.ndarray, "h w 3"], matrix: Float[np.ndarray, "2 3"], size: Size
+) -> tuple[UInt8[np.ndarray, "hp wp 3"], Float[np.ndarray, "2 3"]]:
+    """Cuts out the part of an image under a crop."""
+    last = size.width - 1, size.height - 1
+    corners = np.array([[[0, 0], [last[0], 0], [0, last[1]], last]], np.float64)
+    reached = np.clip(_transform(matrix[None], corners)[0], -1e9, 1e9)  # beyond any image, within integers
     low = np.clip(np.floor(reached.min(axis=0)).astype(int) - 1, 0, [image.shape[1] - 1, image.shape[0] - 1])
     high = np.ceil(reached.max(axis=0)).astype(int) + 2
     shifted = matrix.copy()

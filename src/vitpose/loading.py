@@ -33,6 +33,9 @@ OWN_LABELS = "own"
 
 _PEOPLE = ("person",)
 
+_OF_THE_DATASET = ("warp", "aspect", "decode", "shift_heatmap")
+"""What a processor takes from the declaration of its dataset."""
+
 Found = tuple["Engine", VitPoseImageProcessor, Conventions]
 """What runs a network, how it wants its crops, and what it was trained on."""
 
@@ -306,9 +309,13 @@ def load_processor(model: str | Path, network: VitPoseForPoseEstimation, **hub: 
         processor = VitPoseImageProcessor.from_pretrained(model, **hub)
         first = VitPoseConfig.from_pretrained(model, **hub).datasets[:1]
         if first and processor != processor.with_conventions(first[0]):
+            wanted = processor.with_conventions(first[0])
+            keys = [key for key in _OF_THE_DATASET if getattr(processor, key) != getattr(wanted, key)]
+            differing = ", ".join(
+                f"{key} {getattr(processor, key)!r}, not {getattr(wanted, key)!r}" for key in keys
+            )
             raise CheckpointError(
-                f"{PROCESSOR_FILE} of {str(model)!r} has warp {processor.warp!r}, decode {processor.decode!r} and "
-                f"shift_heatmap {processor.shift_heatmap}, and its data set {first[0].name!r} has {first[0].warp!r}, "
-                f"{first[0].decode!r} and {first[0].shift_heatmap}; correct one of the two files"
+                f"{PROCESSOR_FILE} of {str(model)!r} has {differing} as the dataset {first[0].name!r} that "
+                "config.json declares; correct one of the two files"
             )
     return processor.with_conventions(declared[0]) if declared else processor

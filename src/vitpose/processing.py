@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PROCESSOR_FILE = "preprocessor_config.json"
 _OF_THE_DECODING = ("decode", "blur_sigma", "border", "max_step", "shift_heatmap")
-_OWN_KEYS = ("warp", *_OF_THE_DECODING)  # what `transformers` does not know
+_OWN_KEYS = ("warp", "aspect", *_OF_THE_DECODING)  # what `transformers` does not know
 INPUT_SIZE = Size(width=192, height=256)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -66,6 +66,7 @@ class VitPoseImageProcessor:
         image_mean: Three means, of rescaled pixels.
         image_std: Three standard deviations, of rescaled pixels.
         warp: "udp" or "plain"; see `vitpose.crop.Warp`.
+        aspect: "keep" or "stretch"; see `vitpose.crop.Warp.from_boxes`.
         decode: "dark", "quarter" or "argmax"; see `vitpose.heatmap.Decoding`.
         blur_sigma: DARK's blur, cells; the original's without it (2.0).
         border: What DARK's blur sees outside the map: "zero", "mirror" or "reflect".
@@ -81,6 +82,7 @@ class VitPoseImageProcessor:
     image_mean: Sequence[float] = IMAGENET_MEAN
     image_std: Sequence[float] = IMAGENET_STD
     warp: str = "udp"
+    aspect: str = "keep"
     decode: str = "dark"
     blur_sigma: float | None = None
     border: str = "zero"
@@ -97,7 +99,7 @@ class VitPoseImageProcessor:
         if not all(self.image_std):
             raise InputError(f"image_std {self.image_std} has a zero; every channel is divided by its own")
         self.decoding()  # an impossible choice is refused here and not at the first picture
-        Warp(np.zeros((0, 2)), np.zeros((0, 2)), self.size, self.warp)
+        self.warp_boxes(np.zeros((0, 4)))
 
     def decoding(self, kernel_size: int = 11) -> Decoding:
         """Returns how maps are read, with a blur of that many cells."""
@@ -112,17 +114,18 @@ class VitPoseImageProcessor:
         return (rescale / std).astype(np.float32), (-mean / std).astype(np.float32)
 
     def with_conventions(self, conventions: Conventions) -> VitPoseImageProcessor:
-        """Returns this processor with the warp, decoding and flip shift of a data set."""
+        """Returns this processor with the warp, aspect, decoding and flip shift of a dataset."""
         return replace(
             self,
             warp=conventions.warp,
+            aspect=conventions.aspect,
             decode=conventions.decode,
             shift_heatmap=conventions.shift_heatmap,
         )
 
     def warp_boxes(self, boxes: Float[np.ndarray, "n 4"]) -> Warp:
         """Returns where the crops of xyxy boxes lie."""
-        return Warp.from_boxes(boxes, self.size, self.warp)
+        return Warp.from_boxes(boxes, self.size, self.warp, aspect=self.aspect)
 
     def __call__(self, images: Any, boxes: Any = None, **options: Any) -> BatchFeature:
         """Does the same as `preprocess`."""

@@ -7,6 +7,7 @@ the key, its value, and for an unknown key the nearest known one. Knows no file 
 from __future__ import annotations
 
 import json
+import re
 import reprlib
 import tomllib
 import typing
@@ -22,6 +23,9 @@ T = TypeVar("T")
 
 MAX_TEXT_BYTES = 64 * 2**20
 """Largest text that is parsed unless the caller allows more; configurations have a few kilobytes."""
+
+_QUOTED = re.compile("'([^']*)'")
+"""Pydantic lists the choices of a `Literal` in quotes."""
 
 Row = Annotated[tuple[T, ...], Field(strict=False)]
 """A JSON or TOML array as a tuple."""
@@ -135,6 +139,13 @@ def _describe_one(entry: Any, schema: Any) -> str:
         return str(UnknownNameError("key", path, _paths_beside(schema, entry["loc"])))
     if entry["type"] in ("missing", "missing_keyword_only_argument"):
         return f"{path} is missing"
+    if entry["type"] == "literal_error" and isinstance(entry["input"], str):
+        return str(
+            UnknownNameError(f"value of {path}", entry["input"], _QUOTED.findall(entry["ctx"]["expected"]))
+        )
+    if entry["type"] in ("model_type", "dataclass_type"):
+        table = f"{_shown(entry['input'])}; it must be a table"
+        return f"{path} is {table}" if path else table
     message = entry["msg"].removeprefix("Value error, ")
     if entry["type"] == "value_error":  # of a validator of ours, which names the value itself
         return f"{path}: {message}" if path else message

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -97,10 +98,14 @@ def test_the_published_recipe(people: Annotations) -> None:
     assert 0.19 < np.abs(moved).max() <= 0.2
 
 
-def test_half_bodies(people: Annotations) -> None:
+@pytest.mark.parametrize(
+    ("changes", "upper_share"), [({}, NormalDist().cdf(0.5)), ({"half_body_upper": 0.2}, 0.2)]
+)
+def test_half_bodies(people: Annotations, changes: dict[str, float], upper_share: float) -> None:
+    """Without a change the upper half has the share of the original, which draws randn() < 0.5."""
     crowd = many(replace(people, visibility=np.full((10, 17), 2, np.uint8)), 2000)
     full = View.plain(crowd.boxes, SIZE).warp
-    view = replace(NOTHING, half_body=0.3).draw(crowd, SIZE, "udp", rng())
+    view = replace(NOTHING, half_body=0.3, **changes).draw(crowd, SIZE, "udp", rng())
     upper, lower = (
         crowd.xy[0, list(part)] for part in (crowd.skeleton.upper_body, crowd.skeleton.lower_body)
     )
@@ -111,7 +116,7 @@ def test_half_bodies(people: Annotations) -> None:
         width, height = np.ptp(half, axis=0)
         wide = max(width, height * 0.75) * 1.5
         np.testing.assert_allclose(view.warp.extents[here], [[wide, wide / 0.75]] * here.sum(), rtol=1e-5)
-    assert found == pytest.approx([0.15, 0.15], abs=0.03)
+    assert found == pytest.approx([0.3 * upper_share, 0.3 * (1 - upper_share)], abs=0.03)
     whole = (view.warp.centres == full.centres).all(axis=1)
     assert whole.mean() + sum(found) == pytest.approx(1)
 
@@ -130,12 +135,13 @@ def test_half_bodies_need_more_than_eight_points_and_a_half(people: Annotations)
     np.testing.assert_array_equal(none.warp.centres, full)
 
 
-def test_views_stay_within_reach(people: Annotations) -> None:
+@pytest.mark.parametrize("aspect", ["keep", "stretch"])
+def test_views_stay_within_reach(people: Annotations, aspect: str) -> None:
     recipe = Augmentation()
-    box = recipe.reach(people, SIZE)
+    box = recipe.reach(people, SIZE, aspect)
     corners = np.array([[0, 0], [47, 0], [0, 63], [47, 63]], float)
     for seed in range(200):
-        view = recipe.draw(people, SIZE, "udp", np.random.default_rng(seed))
+        view = recipe.draw(people, SIZE, "udp", np.random.default_rng(seed), aspect)
         places = view.warp.to_picture(np.repeat(corners[None], len(people), axis=0), SIZE)
         assert (places >= box[:, None, :2] - 1e-6).all()
         assert (places <= box[:, None, 2:] + 1e-6).all()

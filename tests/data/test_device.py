@@ -69,7 +69,7 @@ def test_targets_are_those_of_numpy(device: str, unbiased: bool, sigma: float) -
 
 
 def test_batches_go_on_where_they_stopped(packed: Packed) -> None:
-    frames, size = Frames(packed, "cpu"), VitPoseImageProcessor(size=Size(32, 32))
+    frames, size = Frames(packed, "cpu"), VitPoseImageProcessor(size=Size(24, 32))
     sampler = MixSampler([10], seed=5)
     loader = DeviceLoader(packed, sampler, 3, size, RECIPE, seed=5, frames=frames)
     batches = list(loader)
@@ -83,7 +83,7 @@ def test_batches_go_on_where_they_stopped(packed: Packed) -> None:
 
 def test_a_batch_depends_on_who_is_in_it_alone(packed: Packed) -> None:
     """So that it is the same wherever a training begins to count."""
-    frames, size = Frames(packed, "cpu"), VitPoseImageProcessor(size=Size(32, 32))
+    frames, size = Frames(packed, "cpu"), VitPoseImageProcessor(size=Size(24, 32))
     keys = [(0, 3), (0, 4), (1, 3), (1, 4)]
     whole = DeviceLoader(packed, keys, 2, size, RECIPE, frames=frames)
     late = DeviceLoader(packed, keys[2:], 2, size, RECIPE, frames=frames)

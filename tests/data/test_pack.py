@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import resource
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from vitpose.boxes import Size
 from vitpose.data.annotations import Annotations, read_annotations
 from vitpose.data.augment import Augmentation
 from vitpose.data.dataset import PoseDataset
+from vitpose.data.device import DeviceLoader
 from vitpose.data.pack import cut_out, join_packs, read_pack, write_pack
 from vitpose.errors import ImageError, InputError, OutputError
+from vitpose.processing import VitPoseImageProcessor
 from vitpose.skeleton import Skeleton
 
 RECIPE = Augmentation(brightness=0.2, occlusion=0.5)
@@ -166,7 +170,10 @@ def test_half_a_pack_is_none(people: Annotations, tmp_path: Path) -> None:
     index = tmp_path / "pack.json"
     table = json.loads(index.read_text())
     index.write_text(json.dumps(table | {"version": 9}))
-    with pytest.raises(InputError, match="is a pack of version 9, and this is read: 1; pack it again"):
+    with pytest.raises(InputError, match="is a pack of version 9, and this is read: 2; pack it again"):
+        read_pack(tmp_path)
+    index.write_text(json.dumps(table | {"version": 1}))
+    with pytest.raises(InputError, match="of version 1, which does not say how far its crops reach; pack it"):
         read_pack(tmp_path)
     table["parts"][0]["people"] = 11
     index.write_text(json.dumps(table))
@@ -175,6 +182,83 @@ def test_half_a_pack_is_none(people: Annotations, tmp_path: Path) -> None:
     (tmp_path / "part-0000.safetensors").write_bytes(b"short")
     with pytest.raises(InputError, match=r"part-0000.safetensors cannot be read: .*; pack the set again"):
         read_pack(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": "2"}, "version is '2'; input should be a valid integer"),
+        ({"parts": [{"file": "../x", "people": 1}]}, "parts.0.file is '../x'; string should match pattern"),
+        ({"sides": 5}, "unknown key 'sides'; did you mean side"),
+        ({"margin": 5}, "margin is 5; it must be a table"),
+        ({"margin": {"augmentation": {}, "size": {}, "aspect": "kept"}}, "unknown value of margin.aspect 'kept'"),
+        ({"margin": {"augmentation": {"flop": 1}, "size": {"height": 4, "width": 3}, "aspect": "keep"}},
+         r"pack.json, margin.augmentation: unknown key 'flop'; did you mean flip"),
+        ({"margin": {"augmentation": {"scale_limit": 2}, "size": {"height": 4, "width": 3}, "aspect": "keep"}},
+         r"pack.json, margin.augmentation: .*scale_limit 2.* must be below 1"),
+        ({"skeleton": {"name": 5}}, r"pack.json, skeleton"),
+    ],
+)  # fmt: skip
+def test_an_index_that_cannot_be(
+    people: Annotations, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    write_pack([people], tmp_path)
+    index = tmp_path / "pack.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | change))
+    with pytest.raises(InputError, match=message):
+        read_pack(tmp_path)
+
+
+def test_an_index_that_is_no_json(tmp_path: Path) -> None:
+    for text, message in (("{", "pack.json is not valid JSON"), ("5", "pack.json: 5; it must be a table")):
+        (tmp_path / "pack.json").write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_pack(tmp_path)
+
+
+SMALL = Augmentation(scale_limit=0.1, rotation_probability=0.0, shift=0.0, half_body=0.0)
+
+
+@pytest.mark.parametrize("samples", [PoseDataset, lambda *given: DeviceLoader(given[0], [], 1, *given[1:])])
+def test_fault_a_pack_that_ends_too_near_is_refused(
+    people: Annotations, tmp_path: Path, samples: Callable[..., Any]
+) -> None:
+    """What was packed for little variation, or for another aspect, is not used for more with black pixels."""
+    small, stretched = VitPoseImageProcessor(), VitPoseImageProcessor(aspect="stretch")
+    write_pack([people], tmp_path / "pack", augmentation=SMALL)
+    packed = read_pack(tmp_path / "pack")
+    samples(packed, small, SMALL)
+    samples(packed, small, replace(SMALL, scale_limit=0.05, brightness=0.5, flip=0.1))
+    samples(packed, small, None)
+    message = (
+        r"the pack .*pack ends too near \d+ of 10 people for this training run \(.*scale_limit 0.1 in the "
+        r"pack, 0.5 here.*\); pack it again, with 'vitpose data pack --dataset'"
+    )
+    with pytest.raises(InputError, match=message):
+        samples(packed, small, Augmentation())
+    with pytest.raises(InputError, match="aspect keep in the pack, stretch here"):
+        samples(packed, stretched, SMALL)
+    with pytest.raises(InputError, match="size 192x256 in the pack, 256x192 here"):
+        samples(packed, VitPoseImageProcessor(size=Size(256, 192)), SMALL)
+    write_pack([people], tmp_path / "stretched", augmentation=SMALL, aspect="stretch")
+    samples(read_pack(tmp_path / "stretched"), stretched, SMALL)
+    with pytest.raises(InputError, match="ends too near"):
+        samples(join_packs([read_pack(tmp_path / "stretched"), packed]), stretched, SMALL)
+
+
+def test_a_pack_of_whole_images_reaches_far_enough_for_everything(
+    people: Annotations, tmp_path: Path
+) -> None:
+    whole = replace(people, boxes=np.tile(np.array([[0, 0, 240, 200]], np.float32), (10, 1)))
+    write_pack([whole], tmp_path / "pack", augmentation=SMALL)
+    packed = read_pack(tmp_path / "pack")
+    assert (packed.sizes == [240, 200]).all()
+    PoseDataset(packed, VitPoseImageProcessor(aspect="stretch"), Augmentation())
+
+
+def test_reduced_packs_reach_as_far_as_others(people: Annotations, tmp_path: Path) -> None:
+    write_pack([people], tmp_path / "pack", side=40)
+    PoseDataset(read_pack(tmp_path / "pack"), augmentation=Augmentation())
 
 
 def test_damaged_crops(people: Annotations, tmp_path: Path) -> None:

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from vitpose.conventions import Conventions
 from vitpose.data.annotations import read_annotations
 from vitpose.data.dataset import MixSampler
-from vitpose.data.pack import write_pack
+from vitpose.data.pack import STILL, write_pack
 from vitpose.errors import InputError
-from vitpose.training.recipe import LoopRecipe, ModelRecipe, Recipe, Source
+from vitpose.training.recipe import LoopRecipe, ModelRecipe, Recipe, Source, Stage
 from vitpose.training.samples import Samples, Stream
 
 
@@ -37,14 +38,34 @@ def test_a_pack_on_a_device_follows_its_data_set(arrows: Path, tmp_path: Path, d
     table = json.loads((arrows / "arrows.json").read_text())
     table["categories"][0]["keypoints"] = ["left_elbow", "right_elbow", "left_knee", "right_knee", "left_hip"]
     (tmp_path / "limbs.json").write_text(json.dumps(table))
-    write_pack([read_annotations(tmp_path / "limbs.json", arrows)], tmp_path / "pack")
+    people = read_annotations(tmp_path / "limbs.json", arrows)
+    write_pack([people], tmp_path / "pack", aspect=Conventions.load(dataset).aspect)
     source = Source(pack=str(tmp_path / "pack"), dataset=dataset)
     plain = Recipe(name="one", sources=(source,), model=ModelRecipe(size="tiny", height=64, width=48))
     living = replace(plain, loop=LoopRecipe(on_device=True))
     part = Samples(plain).dataset(plain).parts[0]
     loader = Samples(living).batches(living, 0, 0, 1, torch.device("cpu"))
     assert loader.augmentation == part.augmentation
-    assert (loader.unbiased, loader.processor.warp) == (part.unbiased, part.processor.warp)
+    assert (loader.unbiased, loader.processor) == (part.unbiased, part.processor)
+    squared = dataset == "mpii"
+    assert part.processor.aspect == ("stretch" if squared else "keep")
+    assert (part.augmentation.shift_probability, part.augmentation.half_body) == (
+        (0.0, 0.0) if squared else (0.3, 0.3)
+    )
+
+
+def test_a_pack_that_a_later_stage_looks_beyond_is_refused_before_the_first(
+    recipe: Recipe, arrows: Path, tmp_path: Path
+) -> None:
+    write_pack([read_annotations(arrows / "arrows.json", arrows)], tmp_path / "pack", augmentation=STILL)
+    still = {key: 0.0 for key, value in asdict(STILL).items() if value == 0.0}
+    stages = (Stage(augmentation=still), Stage())
+    packed = replace(recipe, sources=(Source(pack=str(tmp_path / "pack")),))
+    Samples(replace(packed, stages=stages[:1]))
+    with pytest.raises(
+        InputError, match=r"pack ends too near \d+ of 40 people .*scale_sigma 0.0 in the pack, 0.5"
+    ):
+        Samples(replace(packed, stages=stages))
 
 
 def test_a_source_may_be_cut_short(recipe: Recipe) -> None:

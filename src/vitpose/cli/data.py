@@ -64,6 +64,13 @@ def pack(
     sources: _Sources,
     out: Annotated[Path, typer.Option(metavar="DIR", show_default=False, help="Folder of the pack.")],
     skeleton: _Skeleton = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Dataset (shipped name or .toml file) by whose declaration will be trained: how its boxes fill their "
+            "crops. Default: they keep their aspect.",
+        ),
+    ] = None,
     side: Annotated[
         int | None,
         typer.Option(min=16, show_default="384", help="Longest side of a packed crop, px."),
@@ -79,6 +86,7 @@ def pack(
     """
     if lossless and quality is not None:
         raise InputError(f"both --lossless and --quality {quality} are given; give one")
+    from ..conventions import Conventions
     from ..data.pack import QUALITY, SIDE_PX, read_pack, write_pack
     from .job import show_progress
     from .output import refuse_unwritable
@@ -90,6 +98,7 @@ def pack(
         reports = write_pack(
             people,
             out,
+            aspect="keep" if dataset is None else Conventions.load(dataset).aspect,
             side=SIDE_PX if side is None else side,
             quality=None if lossless else QUALITY if quality is None else quality,
             advance=advance,

@@ -14,15 +14,23 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from ..boxes import Size
-from ..crop import Warp
+from ..crop import Warp, grow
 from ..errors import InputError
+from ..schemas import Schema
 from .annotations import Annotations
 
 GREY = 127.5
 LUMA = (0.299, 0.587, 0.114)
 """How bright red, green and blue look (ITU-R BT.601)."""
 
-_PROBABILITIES = ("flip", "half_body", "rotation_probability", "shift_probability", "occlusion")
+_PROBABILITIES = (
+    "flip",
+    "half_body",
+    "half_body_upper",
+    "rotation_probability",
+    "shift_probability",
+    "occlusion",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +50,14 @@ class View:
     covers: Float[np.ndarray, "n 3"]
 
     @classmethod
-    def plain(cls, boxes: Float[np.ndarray, "n 4"], size: Size, convention: str = "udp") -> View:
-        """Returns people as they are seen when nothing is varied, in testing."""
+    def plain(
+        cls, boxes: Float[np.ndarray, "n 4"], size: Size, convention: str = "udp", aspect: str = "keep"
+    ) -> View:
+        """Returns people as they are seen when nothing is varied, in testing; see `Warp.from_boxes`."""
         n = len(boxes)
         colours = np.repeat(np.eye(3, 4)[None], n, axis=0)
-        return cls(Warp.from_boxes(boxes, size, convention), colours, np.zeros((n, 4)), np.zeros((n, 3)))
+        warp = Warp.from_boxes(boxes, size, convention, aspect=aspect)
+        return cls(warp, colours, np.zeros((n, 4)), np.zeros((n, 3)))
 
     @property
     def mirrored(self) -> Bool[np.ndarray, " n"]:
@@ -97,6 +108,8 @@ class Augmentation:
     Attributes:
         flip: Probability of mirroring.
         half_body: Probability of looking at the upper or the lower half alone.
+        half_body_upper: Probability that it is the upper half, where both halves have enough keypoints. The default is
+            that of the released code, which compares a normal random number, not a uniform one, with 0.5.
         half_body_joints: Only where more than so many points have a label.
         half_body_padding: The crop is this much larger than the half's points.
         scale_sigma: The size of the crop is multiplied by N(1, sigma), cut to 1 ± `scale_limit`.
@@ -116,8 +129,11 @@ class Augmentation:
         InputError: A value is out of its range.
     """
 
+    __pydantic_config__ = Schema.model_config
+
     flip: float = 0.5
     half_body: float = 0.3
+    half_body_upper: float = 0.6915
     half_body_joints: int = 8
     half_body_padding: float = 1.5
     scale_sigma: float = 0.5
@@ -144,7 +160,14 @@ class Augmentation:
         if self.scale_limit >= 1:
             raise InputError(f"scale_limit {self.scale_limit} must be below 1, or a crop could vanish")
 
-    def draw(self, people: Annotations, size: Size, convention: str, rng: np.random.Generator) -> View:
+    def draw(
+        self,
+        people: Annotations,
+        size: Size,
+        convention: str,
+        rng: np.random.Generator,
+        aspect: str = "keep",
+    ) -> View:
         """Draws one view of each person.
 
         Args:
@@ -152,17 +175,19 @@ class Augmentation:
             size: Size of the crops.
             convention: "udp" or "plain"; see `Warp`.
             rng: Where all random numbers come from; how many are taken depends on len(people) alone.
+            aspect: "keep" or "stretch"; see `Warp.from_boxes`.
         """
         n = len(people)
         chance, normal = rng.random((n, 6)), rng.standard_normal((n, 2))
         around, colour, hidden = rng.uniform(-1, 1, (n, 2)), rng.uniform(-1, 1, (n, 3)), rng.random((n, 7))
-        full = View.plain(people.boxes, size, convention).warp
+        full = View.plain(people.boxes, size, convention, aspect).warp
         moved = (chance[:, :1] < self.shift_probability) * self.shift * around
         centres = full.centres + moved * (people.boxes[:, 2:] - people.boxes[:, :2])
         extents = full.extents
-        upper, lower = self._halves(people, size)
+        upper, lower = self._halves(people, size, aspect)
         halved = (chance[:, 1] < self.half_body) & (people.labelled.sum(axis=1) > self.half_body_joints)
-        centres, extents = _replace_by_half(centres, extents, upper, lower, halved, chance[:, 2] < 0.5)
+        is_upper = chance[:, 2] < self.half_body_upper
+        centres, extents = _replace_by_half(centres, extents, upper, lower, halved, is_upper)
         scales = 1 + np.clip(normal[:, :1] * self.scale_sigma, -self.scale_limit, self.scale_limit)
         limit = self.rotation_limit_deg
         angles = np.clip(normal[:, 1] * self.rotation_sigma_deg, -limit, limit)
@@ -174,20 +199,20 @@ class Augmentation:
             warp, self._colours(colour), self._rectangles(hidden[:, :4]) * shown[:, None], hidden[:, 4:] * 255
         )
 
-    def reach(self, people: Annotations, size: Size) -> Float[np.ndarray, "n 4"]:
+    def reach(self, people: Annotations, size: Size, aspect: str = "keep") -> Float[np.ndarray, "n 4"]:
         """Returns boxes (xyxy, px) that no view of a person can look beyond.
 
         Args:
             people: The people.
             size: Size of the crops, for their aspect.
+            aspect: "keep" or "stretch"; see `Warp.from_boxes`.
         """
-        full = View.plain(people.boxes, size).warp
+        full = View.plain(people.boxes, size, aspect=aspect).warp
         shift = (self.shift_probability > 0) * self.shift * (people.boxes[:, 2:] - people.boxes[:, :2])
         parts = [(full.centres, full.extents, shift)]
         if self.half_body:
-            parts += [
-                (centres, extents, np.zeros_like(shift)) for centres, extents in self._halves(people, size)
-            ]
+            halves = self._halves(people, size, aspect)
+            parts += [(centres, extents, np.zeros_like(shift)) for centres, extents in halves]
         grown = 1 + (self.scale_sigma > 0) * self.scale_limit
         low, high = np.full((len(people), 2), np.inf), np.full((len(people), 2), -np.inf)
         for centres, extents, moved in parts:
@@ -196,9 +221,9 @@ class Augmentation:
             low, high = np.fmin(low, centres - radius), np.fmax(high, centres + radius)
         return np.concatenate([low, high], axis=1)
 
-    def _halves(self, people: Annotations, size: Size) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _halves(self, people: Annotations, size: Size, aspect: str) -> list[tuple[np.ndarray, np.ndarray]]:
         """Returns centres and extents of the upper and of the lower halves, NaN where there is none."""
-        aspect, halves = size.width / size.height, []
+        halves = []
         for part in (people.skeleton.upper_body, people.skeleton.lower_body):
             labelled = people.labelled[:, list(part)]
             xy, count = people.xy[:, list(part)].astype(np.float64), labelled.sum(axis=1)[:, None]
@@ -206,10 +231,9 @@ class Augmentation:
             centres = (xy * used).sum(axis=1) / np.maximum(count, 1)
             low = np.where(used, xy, np.inf).min(axis=1, initial=np.inf)
             sides = np.where(used, xy, -np.inf).max(axis=1, initial=-np.inf) - low
-            width = np.maximum(sides[:, 0], sides[:, 1] * aspect)
+            extents = grow(sides, size, aspect) * self.half_body_padding
             # The original takes a half with at least three labelled points, if it has an extent at all.
-            known = (count[:, 0] > 2) & (width > 0)
-            extents = np.stack([width, width / aspect], axis=1) * self.half_body_padding
+            known = (count[:, 0] > 2) & (extents[:, 0] > 0)
             usable = known[:, None]
             halves.append((np.where(usable, centres, np.nan), np.where(usable, extents, np.nan)))
         return halves

@@ -23,6 +23,7 @@ from ..heatmap import encode
 from ..processing import VitPoseImageProcessor
 from .annotations import Annotations, shared_skeleton
 from .augment import Augmentation, View
+from .pack import refuse_short_margin
 
 STRIDE = 4
 """Heat maps are a quarter of the crop."""
@@ -43,8 +44,8 @@ class PoseDataset(Dataset[dict[str, Any]]):
 
     Args:
         sources: Annotations, packed or not, all of one skeleton (see `Annotations.map_to`).
-        processor: Size of the crops, the convention of warp and targets (UDP, or the plain warp with the targets
-            of MSRA), and the normalisation.
+        processor: Size and aspect of the crops, the convention of warp and targets (UDP, or the plain warp with the
+            targets of MSRA), and the normalisation.
         augmentation: What is varied; nothing without one.
         seed: Of all random numbers.
         sigma: Standard deviation of the targets, cells.
@@ -53,7 +54,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
         joint_weights: Multiply the weights by the skeleton's; the original leaves them out.
 
     Raises:
-        InputError: There is no source, or their skeletons differ.
+        InputError: There is no source, their skeletons differ, or a pack's crops end too near its people.
     """
 
     def __init__(
@@ -75,6 +76,8 @@ class PoseDataset(Dataset[dict[str, Any]]):
         self.normalised, self.joint_weights = normalised, joint_weights
         self.unbiased = self.processor.warp == "udp" if unbiased is None else unbiased
         self._starts = np.cumsum([0, *map(len, self.sources)])
+        for source in self.sources:
+            refuse_short_margin(source, augmentation, self.processor)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -106,10 +109,11 @@ class PoseDataset(Dataset[dict[str, Any]]):
 
     def look_at(self, person: Annotations, turn: int, index: int) -> View:
         """Returns how a person is seen in a pass."""
+        own = self.processor
         if self.augmentation is None:
-            return View.plain(person.boxes, self.size, self.processor.warp)
+            return View.plain(person.boxes, own.size, own.warp, own.aspect)
         rng = np.random.default_rng([self.seed, turn, index])
-        return self.augmentation.draw(person, self.size, self.processor.warp, rng)
+        return self.augmentation.draw(person, own.size, own.warp, rng, own.aspect)
 
     def _finished(self, pixels: np.ndarray) -> np.ndarray:
         return normalise(pixels[None], *self.processor.scale_and_offset)[0] if self.normalised else pixels

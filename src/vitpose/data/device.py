@@ -23,7 +23,7 @@ from ..device import choose_device
 from ..processing import VitPoseImageProcessor
 from .augment import Augmentation, View
 from .dataset import MixSampler, map_size
-from .pack import Packed
+from .pack import Packed, refuse_short_margin
 
 _DECODERS = 8
 
@@ -118,7 +118,7 @@ class DeviceLoader:
         sampler: Whom to take, as (pass, index) of a `MixSampler`; may be endless. Its lengths are those of the pack, or
             of `people.by_source()` where that has put the people of a source together.
         batch_size: People a batch; the rest that fills no batch is left out.
-        processor: Size, convention and normalisation.
+        processor: Size, aspect, convention and normalisation.
         augmentation: What is varied; nothing without one.
         seed: Of all random numbers.
         sigma: Standard deviation of the targets, cells.
@@ -126,6 +126,9 @@ class DeviceLoader:
         unbiased: UDP's targets, or MSRA's; as the warp is without it.
         frames: The pack's pixels, where they are already on a device.
         device: Where to put them otherwise.
+
+    Raises:
+        InputError: The pack's crops end too near its people.
     """
 
     def __init__(
@@ -147,6 +150,7 @@ class DeviceLoader:
         self.processor, self.augmentation = processor or VitPoseImageProcessor(), augmentation
         self.seed, self.sigma = seed, sigma
         self.unbiased = self.processor.warp == "udp" if unbiased is None else unbiased
+        refuse_short_margin(people, augmentation, self.processor)
         self.frames = frames or Frames(people, device)
         factors = people.skeleton.weights if joint_weights else (1.0,) * len(people.skeleton)
         self._joint_weights = torch.tensor(factors, device=self.frames.device)
@@ -167,11 +171,11 @@ class DeviceLoader:
 
     def make(self, rows: Int[np.ndarray, " b"], rng: np.random.Generator) -> dict[str, Any]:
         """Makes a batch of these people, with random numbers from the generator."""
-        people, size = self.people.select(rows), self.processor.size
+        people, own = self.people.select(rows), self.processor
         if self.augmentation is None:
-            view = View.plain(people.boxes, size, self.processor.warp)
+            view = View.plain(people.boxes, own.size, own.warp, own.aspect)
         else:
-            view = self.augmentation.draw(people, size, self.processor.warp, rng)
+            view = self.augmentation.draw(people, own.size, own.warp, rng, own.aspect)
         return self.look(rows, view)
 
     def look(self, rows: Int[np.ndarray, " b"], view: View) -> dict[str, Any]:

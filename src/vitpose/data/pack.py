@@ -3,7 +3,8 @@
 A pack is a folder of parts (safetensors files) and `pack.json`, which is written last: a folder without it is
 no pack. Each part holds encoded crops end to end and the annotations of its people in pixels of their
 crops. A crop reaches as far as the augmentation can look and is cut off at the borders of its picture, beyond
-which everything is black anyway. It keeps the picture's own pixels unless it would be larger than
+which everything is black anyway. `pack.json` says how far that was (`Margin`), and a training run that could look
+further is refused. It keeps the picture's own pixels unless it would be larger than
 `side`; then it is reduced, by the same factor both ways, so that a view of the picture is a view of the crop.
 """
 
@@ -11,27 +12,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..boxes import Size
 from ..errors import ImageError, InputError
 from ..files import replace_file
-from ..processing import INPUT_SIZE
+from ..processing import INPUT_SIZE, VitPoseImageProcessor
+from ..schemas import Row, Schema, check, parse_json
 from ..skeleton import Skeleton
 from .annotations import Annotations, Report, shared_skeleton
 from .augment import Augmentation
 
 INDEX_FILE = "pack.json"
-VERSION = 1
+VERSION = 2
 MAX_PART_BYTES = 50_000_000
 SIDE_PX = 384
 """Longest side of a packed crop. A crop reaches some 2.8 times as far as its person is tall, so people up to 140 px
@@ -40,7 +43,90 @@ is 205 px tall."""
 QUALITY = 95
 """Of JPEG, without chroma subsampling (measured: benchmarks/loading.py)."""
 
+STILL = Augmentation(
+    flip=0.0, half_body=0.0, scale_sigma=0.0, rotation_probability=0.0, shift_probability=0.0
+)
+"""Varies nothing."""
+
+_OF_THE_REACH = (
+    "half_body",
+    "half_body_padding",
+    "scale_sigma",
+    "scale_limit",
+    "shift_probability",
+    "shift",
+)
 _COLUMNS = ("boxes", "xy", "visibility", "areas", "ids", "sources", "sizes", "origins", "factors")
+
+
+class _MarginForm(Schema):
+    augmentation: dict[str, Any]
+    size: dict[Literal["height", "width"], Annotated[int, Field(ge=1, le=100_000)]]
+    aspect: Literal["keep", "stretch"]
+
+
+class _SourceForm(Schema):
+    file: str
+    people: int
+    problems: dict[str, Row[str]]
+
+
+class _PartForm(Schema):
+    file: Annotated[str, Field(pattern=r"^part-\d{4,}\.safetensors$")]
+    people: int
+
+
+class _Index(Schema):
+    """What `pack.json` holds."""
+
+    version: int
+    skeleton: dict[str, Any]
+    sources: Row[_SourceForm]
+    margin: _MarginForm
+    side: int
+    quality: int | None
+    parts: Row[_PartForm]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Margin:
+    """How far the crops of a pack reach around their people.
+
+    Attributes:
+        augmentation: As far as this can look.
+        size: In crops of this aspect.
+        aspect: "keep" or "stretch"; see `vitpose.crop.Warp.from_boxes`.
+    """
+
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    size: Size = INPUT_SIZE
+    aspect: str = "keep"
+
+    def reach(self, people: Annotations) -> Float[np.ndarray, "n 4"]:
+        """Returns boxes (xyxy, px) that no view of a person looks beyond."""
+        return self.augmentation.reach(people, self.size, self.aspect)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values, all of them."""
+        size = {"height": self.size.height, "width": self.size.width}
+        return {"augmentation": asdict(self.augmentation), "size": size, "aspect": self.aspect}
+
+    @classmethod
+    def from_form(cls, form: _MarginForm, source: str) -> Margin:
+        """Returns the margin that a pack's index tells."""
+        augmentation = check(Augmentation, form.augmentation, f"{source}, margin.augmentation")
+        return cls(augmentation=augmentation, size=Size(**form.size), aspect=form.aspect)
+
+    def differences(self, other: Margin) -> str:
+        """Returns what differs, as far as it changes the reach, for messages."""
+        own, theirs = self._flat(), other._flat()
+        return ", ".join(
+            f"{key} {own[key]} in the pack, {theirs[key]} here" for key in own if own[key] != theirs[key]
+        )
+
+    def _flat(self) -> dict[str, Any]:
+        varied = {key: getattr(self.augmentation, key) for key in _OF_THE_REACH}
+        return {**varied, "size": str(self.size), "aspect": self.aspect}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +143,7 @@ class Packed(Annotations):
         origins: Left top corner of each crop in its picture, px.
         factors: Pixels of the picture a pixel of the crop, 1 where it was not reduced.
         source_names: The files that were packed.
+        margins: How far the crops of each of them reach.
     """
 
     rows: Int[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -66,6 +153,7 @@ class Packed(Annotations):
     origins: Int[np.ndarray, "n 2"] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     factors: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
     source_names: tuple[str, ...] = ()
+    margins: tuple[Margin, ...] = ()
 
     columns: ClassVar[tuple[str, ...]] = (
         *Annotations.columns,
@@ -116,6 +204,7 @@ def write_pack(
     *,
     augmentation: Augmentation | None = None,
     size: Size = INPUT_SIZE,
+    aspect: str = "keep",
     side: int = SIDE_PX,
     quality: int | None = QUALITY,
     max_part_bytes: int = MAX_PART_BYTES,
@@ -127,7 +216,8 @@ def write_pack(
         sources: Whom to pack.
         folder: Where to; made if need be, and must hold no pack.
         augmentation: What a training on it may do at most; the published recipe without one.
-        size: Aspect of the crops of such a training.
+        size: Size of the crops of such a training run; what counts is their aspect.
+        aspect: How its boxes fill them, "keep" or "stretch"; see `vitpose.crop.Warp.from_boxes`.
         side: Longest side of a packed crop, px.
         quality: Of JPEG, 1 to 100; None packs PNG, without any loss and four times as large.
         max_part_bytes: Largest part.
@@ -145,11 +235,11 @@ def write_pack(
     if (folder / INDEX_FILE).exists():
         raise InputError(f"{folder} holds a pack already; choose another folder, or delete that one")
     folder.mkdir(parents=True, exist_ok=True)
-    augmentation = augmentation or Augmentation()
+    margin = Margin(augmentation=augmentation or Augmentation(), size=size, aspect=aspect)
     writer = _Writer(folder, max_part_bytes)
     final, done, total = [], 0, sum(map(len, sources))
     for number, people in enumerate(sources):
-        cuts, failed = augmentation.reach(people, size), []
+        cuts, failed = margin.reach(people), []
         for row in _by_picture(people):
             try:
                 crop, origin, factor = cut_out(people.read_picture(row), cuts[row], side)
@@ -172,8 +262,9 @@ def write_pack(
         raise InputError("nobody could be packed: " + "; ".join(map(str, final)))
     table = {
         "version": VERSION,
-        "skeleton": _skeleton_table(skeleton),
+        "skeleton": skeleton.to_dict(),
         "sources": [{"file": r.source, "people": r.people, "problems": dict(r.problems)} for r in final],
+        "margin": margin.to_dict(),
         "side": side,
         "quality": quality,
         "parts": parts,
@@ -190,32 +281,78 @@ def read_pack(folder: str | Path) -> Packed:
         InputError: The folder holds no pack, or not all of it.
     """
     folder = Path(folder).expanduser()
-    try:
-        table = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
-        version = table["version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder} holds no whole pack ({error}); make one with: vitpose data pack"
-        ) from error
-    if version != VERSION:
-        raise InputError(
-            f"{folder} is a pack of version {version}, and this is read: {VERSION}; pack it again"
-        )
-    paths = tuple(folder / part["file"] for part in table["parts"])
-    columns = [_read_part(path, part["people"]) for path, part in zip(paths, table["parts"], strict=True)]
+    index = _read_index(folder)
+    paths = tuple(folder / part.file for part in index.parts)
+    columns = [_read_part(path, part.people) for path, part in zip(paths, index.parts, strict=True)]
     counts = [len(part["boxes"]) for part in columns]
     joined = {name: np.concatenate([part[name] for part in columns]) for name in _COLUMNS}
-    names = tuple(source["file"] for source in table["sources"])
+    source = f"{folder / INDEX_FILE}"
     return Packed(
         pictures=paths,
         picture_index=np.repeat(np.arange(len(paths)), counts),
         rows=np.concatenate([np.arange(count) for count in counts]),
         ends=tuple(part["ends"] for part in columns),
-        skeleton=_skeleton_from(table["skeleton"]),
+        skeleton=Skeleton.from_dict(index.skeleton, f"{source}, skeleton"),
         report=Report(str(folder), sum(counts), sum(counts)),
-        source_names=names,
+        source_names=tuple(one.file for one in index.sources),
+        margins=(Margin.from_form(index.margin, source),) * len(index.sources),
         **joined,
     )
+
+
+def _read_index(folder: Path) -> _Index:
+    path = folder / INDEX_FILE
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{folder} holds no whole pack ({error}); make one with: vitpose data pack"
+        ) from error
+    table = parse_json(content, path)
+    version = table.get("version") if isinstance(table, dict) else None
+    if version in range(1, VERSION):
+        raise InputError(
+            f"{folder} is a pack of version {version}, which does not say how far its crops reach; pack it again"
+        )
+    if isinstance(version, int) and version != VERSION:
+        raise InputError(
+            f"{folder} is a pack of version {version}, and this is read: {VERSION}; pack it again"
+        )
+    return check(_Index, table, path)
+
+
+def refuse_short_margin(
+    people: Annotations, augmentation: Augmentation | None, processor: VitPoseImageProcessor
+) -> None:
+    """Refuses a pack whose crops end where views of its people can go on.
+
+    Beyond the border of an image everything is black, whatever the margin.
+
+    Args:
+        people: The pack; other annotations have no margin.
+        augmentation: What is varied; nothing without one.
+        processor: Size and aspect of the crops.
+
+    Raises:
+        InputError: For some of the people pixels are missing.
+    """
+    if not isinstance(people, Packed):
+        return
+    wanted = Margin(augmentation=augmentation or STILL, size=processor.size, aspect=processor.aspect)
+    for source, margin in enumerate(people.margins):
+        own = people.select(people.sources == source)
+        low, high = np.split(margin.reach(own), 2, axis=1)
+        wanted_low, wanted_high = np.split(wanted.reach(own), 2, axis=1)
+        # A crop that does not begin at its reach was cut off at the border of its image; half a pixel is rounding.
+        before = (wanted_low < low - 0.5) & (low > -0.5)
+        behind = (wanted_high > high + 0.5) & (high < own.sizes - 0.5)
+        short = int((before | behind).any(axis=1).sum())
+        if short:
+            raise InputError(
+                f"the pack {people.report.source} ends too near {short} of {len(own)} people for this training run "
+                f"({margin.differences(wanted)}); pack it again, with 'vitpose data pack --dataset' for another "
+                "dataset or vitpose.data.pack.write_pack for another augmentation or size, or vary less"
+            )
 
 
 def join_packs(packs: Sequence[Packed]) -> Packed:
@@ -242,6 +379,7 @@ def join_packs(packs: Sequence[Packed]) -> Packed:
             ", ".join(one.report.source for one in packs), len(columns["boxes"]), len(columns["boxes"])
         ),
         source_names=names,
+        margins=tuple(margin for one in packs for margin in one.margins),
         **columns,
     )
 
@@ -348,13 +486,3 @@ def _read_part(path: Path, people: int) -> dict[str, np.ndarray]:
             f"{path} holds {len(columns['boxes'])} people instead of {people}; pack the set again"
         )
     return columns
-
-
-def _skeleton_table(skeleton: Skeleton) -> dict[str, Any]:
-    return {name: getattr(skeleton, name) for name in skeleton.__dataclass_fields__}
-
-
-def _skeleton_from(table: dict[str, Any]) -> Skeleton:
-    pairs = ("limbs", "flip_pairs")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
-    return Skeleton(**values | {name: tuple(map(tuple, values[name])) for name in pairs})

@@ -272,12 +272,7 @@ class VitPoseConfig:
                 "use_timm_backbone and use_pretrained_backbone need backbone='...', the name of what to build"
             )
         self._read_backbone()
-        self.datasets = [
-            Conventions.from_dict(own, "a data set of the configuration")
-            if isinstance(own, Mapping)
-            else Conventions.load(own)
-            for own in self.datasets
-        ]
+        self.datasets = Conventions.load_all(self.datasets, "datasets of the configuration")
         if self.datasets and not self.id2label:
             self.id2label = dict(enumerate(self.datasets[0].skeleton.keypoints))
             self.edges = self.edges or [list(limb) for limb in self.datasets[0].skeleton.limbs]

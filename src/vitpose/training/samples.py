@@ -39,7 +39,7 @@ class Samples:
         recipe: The training.
 
     Raises:
-        InputError: A source cannot be read, or has nobody.
+        InputError: A source cannot be read, has nobody, or is a pack that does not reach far enough.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -62,6 +62,8 @@ class Samples:
         weights = [source.weight for source in ordered if source.weight is not None]
         self.shares = weights or None
         self._living: tuple[Packed, Frames] | None = None
+        for stage in recipe.split():
+            self.dataset(stage)  # which refuses what a stage cannot use, before the first one runs
 
     def __len__(self) -> int:
         return sum(map(len, self.sources))
@@ -161,8 +163,11 @@ def _options(recipe: Recipe, own: Conventions | None = None) -> dict[str, Any]:
     }
     if own is None:
         return options
-    half = recipe.augmentation.half_body if own.half_body else 0.0
-    varied = replace(recipe.augmentation, half_body=half, half_body_joints=own.half_body)
+    varied = replace(recipe.augmentation, half_body_joints=own.half_body)
+    if not own.half_body:
+        varied = replace(varied, half_body=0.0)
+    if not own.shift_centre:
+        varied = replace(varied, shift_probability=0.0)
     special = {"processor": processor.with_conventions(own), "augmentation": varied}
     return options | special | {"unbiased": own.target == "udp"}
 

@@ -1,0 +1,140 @@
+"""MPII's crops beside the arithmetic of the original's dataset class and UDP warp, written out from their formulas."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vitpose
+from vitpose.boxes import Size
+from vitpose.conventions import Conventions
+from vitpose.crop import Warp
+from vitpose.data.annotations import read_annotations
+from vitpose.data.augment import Augmentation
+from vitpose.data.dataset import MixSampler, PoseDataset
+from vitpose.data.device import DeviceLoader
+from vitpose.data.pack import read_pack, write_pack
+from vitpose.detect.protocol import Detections
+from vitpose.engine.fake import FakeEngine
+from vitpose.engine.metadata import Metadata
+from vitpose.estimator import Estimator
+
+SIZE, MAPS = Size(width=192, height=256), Size(width=48, height=64)
+MPII = Conventions.load("mpii")
+PROCESSOR = vitpose.VitPoseImageProcessor(size=SIZE).with_conventions(MPII)
+
+
+def original_square(row: dict[str, Any]) -> tuple[np.ndarray, float]:
+    """The centre, px counted from 0, and the side of the crop's square, px, of a row of MPII's json."""
+    centre, scale = np.array(row["center"], float), float(row["scale"])
+    centre[1] += 15 * scale
+    return centre - 1, scale * 1.25 * 200
+
+
+def to_crop(points: np.ndarray, centre: np.ndarray, side: float, grid: Size) -> np.ndarray:
+    """UDP: the square's borders are the centres of the grid's first and last cells, along each axis by itself."""
+    factors = np.array([grid.width - 1, grid.height - 1]) / side
+    return (points - (centre - side / 2)) * factors
+
+
+@pytest.fixture
+def rows() -> list[dict[str, Any]]:
+    rng = np.random.default_rng(1)
+    rows = []
+    for scale in (0.4, 0.55, 0.7):
+        centre = rng.uniform(90, 120, 2)
+        joints = centre + rng.uniform(-70, 70, (16, 2)) * scale
+        rows.append({"image": "a.png", "center": centre.tolist(), "scale": scale, "joints": joints.tolist(),
+                     "joints_vis": [1] * 16})  # fmt: skip
+    return rows
+
+
+@pytest.fixture
+def file(rows: list[dict[str, Any]], tmp_path: Path) -> Path:
+    noise = np.random.default_rng(0).integers(0, 256, (11, 12, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((240, 220), Image.Resampling.BICUBIC).save(tmp_path / "a.png")
+    (tmp_path / "mpii.json").write_text(json.dumps(rows))
+    return tmp_path / "mpii.json"
+
+
+def test_fault_the_square_fills_the_crop(rows: list[dict[str, Any]], file: Path) -> None:
+    people = read_annotations(file)
+    warp = PROCESSOR.warp_boxes(people.boxes)
+    expected = [to_crop(np.array(row["joints"]) - 1, *original_square(row), SIZE) for row in rows]
+    np.testing.assert_allclose(warp.to_grid(people.xy.astype(float), SIZE), expected, atol=1e-3)
+    kept = Warp.from_boxes(people.boxes, SIZE)
+    np.testing.assert_allclose(
+        warp.extents[:, 0] / warp.extents[:, 1] * kept.extents[:, 1] / kept.extents[:, 0], 4 / 3
+    )
+    tall = np.diff(warp.to_grid(np.array([[[0.0, 0], [1, 1]]] * 3), SIZE), axis=1)[:, 0]
+    np.testing.assert_allclose(tall[:, 1] / tall[:, 0], 255 / 191)  # stretched by 1.335
+
+
+def test_estimates_go_back_by_the_same_square(rows: list[dict[str, Any]], file: Path) -> None:
+    people = read_annotations(file)
+    cells = np.random.default_rng(3).uniform(5, 40, (16, 2))
+    estimator = Estimator(FakeEngine(cells, MAPS), PROCESSOR, MPII.skeleton, conventions=MPII)
+    image = people.read_picture(0)
+    (poses,) = estimator.estimate([image], [Detections(people.boxes, np.ones(3, np.float32), ("",) * 3)])
+    for row, found in zip(rows, poses.xy, strict=True):
+        centre, side = original_square(row)
+        expected = cells * side / np.array([MAPS.width - 1, MAPS.height - 1]) + centre - side / 2
+        np.testing.assert_allclose(found, expected, atol=side / 48 * 0.05)
+
+
+@pytest.mark.parametrize("kind", ["host", "device"])
+def test_training_samples_are_of_the_square(
+    rows: list[dict[str, Any]], file: Path, tmp_path: Path, kind: str
+) -> None:
+    people = read_annotations(file)
+    if kind == "host":
+        targets = [PoseDataset(people, PROCESSOR)[index]["targets"] for index in range(3)]
+    else:
+        write_pack([people], tmp_path / "pack", aspect=MPII.aspect)
+        packed = read_pack(tmp_path / "pack")
+        (batch,) = DeviceLoader(packed, MixSampler([3]), 3, PROCESSOR, device="cpu")
+        targets = batch["targets"][torch.from_numpy(batch["meta"]["index"]).argsort()]
+    for row, own in zip(rows, targets, strict=True):
+        wanted = to_crop(np.array(row["joints"]) - 1, *original_square(row), MAPS)
+        peaks = np.array([np.unravel_index(one.argmax(), one.shape)[::-1] for one in np.asarray(own)])
+        assert np.abs(peaks - wanted).max() <= 0.51
+
+
+def test_turned_and_scaled_views_are_the_original_s(rows: list[dict[str, Any]], file: Path) -> None:
+    """Its UDP warp turns the square in the image, and then scales each axis by itself."""
+    people = read_annotations(file)
+    varied = Augmentation(shift_probability=0.0, half_body=0.0)
+    view = varied.draw(people, SIZE, "udp", np.random.default_rng(5), "stretch")
+    assert (view.warp.angles != 0).any()
+    assert view.mirrored.any()
+    for row, (warp, points) in enumerate(zip(view.warp.angles, people.xy, strict=True)):
+        centre, side = original_square(rows[row])
+        side = np.abs(view.warp.extents[row, 1])
+        assert 0.5 <= side / original_square(rows[row])[1] <= 1.5
+        angle = np.deg2rad(-warp)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        turned = (points - centre) @ turn.T
+        expected = (turned / side + 0.5) * [SIZE.width - 1, SIZE.height - 1]
+        if view.mirrored[row]:
+            expected[:, 0] = SIZE.width - 1 - expected[:, 0]
+        found = view.warp[row : row + 1].to_grid(points[None].astype(float), SIZE)[0]
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_an_exported_file_carries_the_declaration() -> None:
+    read = Metadata.from_json(Metadata("m", "float32", PROCESSOR, MPII.skeleton, MPII).to_json(), "a file")
+    assert read.processor.aspect == "stretch"
+    assert read.processor == PROCESSOR
+    assert read.dataset == MPII
+
+
+def test_the_processor_s_file_carries_the_aspect(tmp_path: Path) -> None:
+    PROCESSOR.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "preprocessor_config.json").read_text())["aspect"] == "stretch"
+    assert vitpose.VitPoseImageProcessor.from_pretrained(tmp_path) == PROCESSOR
