@@ -21,9 +21,9 @@ from vitpose.errors import InputError, UnknownNameError
 from vitpose.evaluate import evaluate_model, evaluate_predictions
 from vitpose.model.experts import fold_state, unfold_state
 from vitpose.processing import VitPoseImageProcessor
-from vitpose.training.loop import train
+from vitpose.training.loop import PoseModule, train
 from vitpose.training.recipe import ModelRecipe, Recipe, build, read_recipe
-from vitpose.training.samples import Samples
+from vitpose.training.samples import Samples, make_processor
 from vitpose.training.start import make_network
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's hints; ours are tested elsewhere
@@ -217,7 +217,30 @@ def test_the_shipped_recipes_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     plus = read_recipe("recipes/vitpose-plus-base.toml")
     assert [own.name for own in plus.datasets] == ["coco", "aic", "mpii", "ap10k", "apt36k", "coco-wholebody"]
-    assert [own.name for own in read_recipe("recipes/cotraining.toml").datasets] == ["coco", "lsp", "lspet"]
+    assert plus.target.loss_average == "batch"
+    small = read_recipe("recipes/cotraining.toml")
+    assert [own.name for own in small.datasets] == ["coco", "lsp", "lspet"]
+    assert small.target.loss_average == "dataset"
+
+
+@pytest.mark.parametrize("average", ["batch", "dataset"])
+def test_a_step_takes_the_average_of_its_recipe(two_sets: dict, average: str) -> None:
+    two_sets["target"]["loss_average"] = average
+    recipe = recipe_of(two_sets)
+    network = make_network(recipe.model, recipe.datasets).eval()
+    module = PoseModule(network, recipe, 1, make_processor(recipe))
+    module.log_dict = lambda *numbers, **options: None  # type: ignore[method-assign]
+    batch = {
+        "pixels": torch.randn(4, 3, 64, 48),
+        "dataset": torch.tensor([0, 0, 1, 0]),
+        "targets": torch.rand(4, 5, 16, 12),
+        "weights": torch.ones(4, 5),
+    }
+    maps = network(batch["pixels"], batch["dataset"]).heatmaps
+    errors = (maps - batch["targets"]).square().mean(dim=(2, 3))
+    sums = errors[[0, 1, 3]].mean(dim=1).sum(), errors[2, :3].mean()
+    wanted = (sums[0] + sums[1]) / 4 if average == "batch" else sums[0] / 3 + sums[1]
+    torch.testing.assert_close(module.training_step(batch, 0), wanted)
 
 
 # ------------------------------------------------------------------ real people

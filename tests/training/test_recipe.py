@@ -41,6 +41,11 @@ def test_a_file_becomes_a_recipe_and_flags_change_it(table: dict, toml_of: Calla
             "model.height is 100; it must be a multiple of a patch's 16",
         ),
         ({"stages": [{"model": {"width": 50}}]}, InputError, "model.width is 50; it must be a multiple of"),
+        (
+            {"target": {"loss_average": "head"}},
+            UnknownNameError,
+            "unknown value of target.loss_average 'head'",
+        ),
         ({"loop": {"precision": "16"}}, UnknownNameError, "unknown value of loop.precision '16'"),
         ({"model": {"freeze": "mlp"}}, InputError, "model.freeze must be a list, not 'mlp'"),
         ({"model": {"freeze": ["mpl"]}}, UnknownNameError, "value of model.freeze 'mpl'; did you mean mlp"),

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..device import choose_device
-from ..errors import InputError
+from ..errors import InputError, UnknownNameError
 from ..hub import upload_folder
 from .backbone import VitPoseBackbone
 from .checkpoint import Checkpoint, choose_dtype, load_strictly, read_checkpoint, write_checkpoint
@@ -65,6 +65,10 @@ class VitPoseEstimatorOutput:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.to_tuple())
+
+
+LOSS_AVERAGES = ("batch", "dataset")
+"""What the loss of each of several heads is divided by; see `VitPoseForPoseEstimation.forward`."""
 
 
 def flip_back(maps: Float[Tensor, "b k hm wm"], flip_pairs: Any) -> Float[Tensor, "b k hm wm"]:
@@ -199,6 +203,7 @@ class VitPoseForPoseEstimation(nn.Module):
         return_dict: bool | None = None,
         *,
         label_weights: Float[Tensor, "b k"] | None = None,
+        loss_average: str = "batch",
     ) -> VitPoseEstimatorOutput | tuple[Any, ...]:
         """Returns the heat maps of a batch of crops.
 
@@ -207,12 +212,15 @@ class VitPoseForPoseEstimation(nn.Module):
             dataset_index: Which expert and head, one for all or one a sample; required with several of either.
             flip_pairs: If given, the crops are taken as mirrored, and the maps are returned as those of the
                 crops before mirroring. The pixels themselves are not touched: mirror them first.
-            labels: Target maps; the loss is returned too: the sum of the heads' losses, each over its own samples
-                and keypoints. Maps beyond a sample's keypoints are left aside.
+            labels: Target maps; the loss is returned too: the sum of the heads' losses, each of its own samples and
+                keypoints. Maps beyond a sample's keypoints are left aside.
             output_attentions: Return each block's attention.
             output_hidden_states: Return the tokens before and after each block.
             return_dict: False returns a tuple.
             label_weights: Weight of each keypoint in the loss.
+            loss_average: What a head's sum over its samples is divided by: the size of the whole "batch", as in the
+                released code of ViTPose++, so that a dataset counts by its share of the batch; or the number of its own
+                samples ("dataset"), so that all datasets of a batch count the same.
 
         Raises:
             InputError: An argument does not fit the network or another argument.
@@ -228,7 +236,7 @@ class VitPoseForPoseEstimation(nn.Module):
                     "flip_pairs are of one skeleton, and these samples meet several; mirror them here"
                 )
             heatmaps = flip_back(heatmaps, flip_pairs)
-        loss = None if labels is None else self._loss(heatmaps, labels, label_weights, routing)
+        loss = None if labels is None else self._loss(heatmaps, labels, label_weights, routing, loss_average)
         output = VitPoseEstimatorOutput(heatmaps, loss, features.hidden_states, features.attentions)
         return output.to_tuple() if return_dict is False else output
 
@@ -244,8 +252,10 @@ class VitPoseForPoseEstimation(nn.Module):
         return torch.cat(padded)[torch.cat(routing.rows).argsort()]
 
     def _loss(
-        self, heatmaps: Tensor, labels: Tensor, weights: Tensor | None, routing: Routing | None
+        self, heatmaps: Tensor, labels: Tensor, weights: Tensor | None, routing: Routing | None, average: str
     ) -> Float[Tensor, ""]:
+        if average not in LOSS_AVERAGES:
+            raise UnknownNameError("loss_average", average, LOSS_AVERAGES)
         if routing is None:
             return heatmap_loss(heatmaps, labels, weights)
         everyone = torch.arange(len(heatmaps), device=heatmaps.device)
@@ -253,7 +263,8 @@ class VitPoseForPoseEstimation(nn.Module):
         for own, rows in zip(routing.experts, routing.rows or (everyone,), strict=True):
             k = len(self.config.heads[own].skeleton)
             parts = None if weights is None else weights[rows, :k]
-            losses.append(heatmap_loss(heatmaps[rows, :k], labels[rows, :k], parts))
+            share = len(rows) / len(heatmaps) if average == "batch" else 1.0
+            losses.append(heatmap_loss(heatmaps[rows, :k], labels[rows, :k], parts) * share)
         return torch.stack(losses).sum()
 
     def _on_grid(self, tokens: Float[Tensor, "..."], pixels: Tensor) -> Float[Tensor, "b d h w"]:

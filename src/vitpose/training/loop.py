@@ -102,7 +102,11 @@ class PoseModule(L.LightningModule):
             )
             pixels = (pixels * scale + offset).permute(0, 3, 1, 2)
         output = self.network(
-            pixels, batch.get("dataset"), labels=batch["targets"], label_weights=batch["weights"]
+            pixels,
+            batch.get("dataset"),
+            labels=batch["targets"],
+            label_weights=batch["weights"],
+            loss_average=self.recipe.target.loss_average,
         )
         rate = self.recipe.optimizer.lr * rate_factor(self.global_step, self.steps, self.recipe.optimizer)
         self.log_dict({"loss": output.loss, "lr": rate}, batch_size=len(pixels))

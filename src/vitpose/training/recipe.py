@@ -229,11 +229,15 @@ class TargetRecipe:
         sigma: Of the Gaussians, cells.
         joint_weights: Multiply the points' weights by the skeleton's. They enter the loss squared; the original's COCO
             recipe leaves them out (`use_different_joint_weights` is off).
+        loss_average: Where the sources have datasets: "batch" divides the sum of a head's losses by the size of the
+            whole batch, as published, so that a dataset counts by its share of the batch; "dataset" by the number of
+            the dataset's own samples in it, so that all datasets count the same.
     """
 
     convention: str = "udp"
     sigma: float = 2.0
     joint_weights: bool = False
+    loss_average: str = "batch"
 
 
 _OF_ALL_STAGES = {
@@ -312,6 +316,7 @@ class Recipe:
             ("optimizer.kind", self.optimizer.kind, ("adamw", "muon")),
             ("optimizer.schedule", self.optimizer.schedule, ("step", "cosine", "trapezoid")),
             ("target.convention", self.target.convention, ("udp", "msra")),
+            ("target.loss_average", self.target.loss_average, ("batch", "dataset")),
             ("loop.precision", self.loop.precision, ("32", "bf16")),
             ("loop.strategy", self.loop.strategy, ("auto", "ddp", "fsdp")),
             *(("model.freeze", part, ("attention", "mlp", "embeddings")) for part in self.model.freeze),
