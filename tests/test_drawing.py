@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from vitpose.drawing import draw, draw_heatmaps
 from vitpose.errors import ImageError, InputError
-from vitpose.image import read_image
+from vitpose.images import read_image
 from vitpose.mixed_poses import MixedPoses
 from vitpose.poses import Poses
 from vitpose.skeleton import Skeleton

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
     from .evaluate import evaluate_model, evaluate_predictions
     from .hub import list_models
-    from .image import find_images, read_image, save_image
+    from .images import find_images, read_image, save_image
     from .loading import export, load
     from .mixed_poses import MixedPoses
     from .model.backbone import VitPoseBackbone
@@ -61,7 +61,7 @@ _HOMES = {
     ),
     "evaluate": ("evaluate_model", "evaluate_predictions"),
     "hub": ("list_models",),
-    "image": ("find_images", "read_image", "save_image"),
+    "images": ("find_images", "read_image", "save_image"),
     "loading": ("export", "load"),
     "mixed_poses": ("MixedPoses",),
     "model.backbone": ("VitPoseBackbone",),

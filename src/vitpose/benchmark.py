@@ -26,7 +26,7 @@ from .detect.protocol import Detections
 from .engine.protocol import PictureEngine
 from .errors import InputError, require
 from .heatmap import TRANSFORMERS_DECODING, decode
-from .image import read_image
+from .images import read_image
 from .pipeline import Pipeline
 from .processing import VitPoseImageProcessor
 

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from .boxes import Size
 from .errors import InputError
-from .image import read_image
+from .images import read_image
 from .mixed_poses import MixedPoses
 from .poses import Poses
 from .skeleton import Skeleton

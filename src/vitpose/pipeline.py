@@ -20,7 +20,7 @@ from .detect.given import detections_from
 from .detect.protocol import Detections, Detector
 from .errors import BoxError, InputError, VitPoseError
 from .estimator import Estimator, MixedEstimator
-from .image import MAX_PIXELS, read_image
+from .images import MAX_PIXELS, read_image
 from .mixed_poses import MixedPoses
 from .poses import Poses
 
@@ -90,7 +90,7 @@ class Pipeline:
 
         Args:
             images: A path, URL, bytes, PIL image or RGB array (h w 3), or a list of them; see
-                `vitpose.image.read_image`.
+                `vitpose.images.read_image`.
             boxes: The people's boxes in place of the detector: xyxy in pixels, `supervision.Detections`, or
                 an empty list for nobody; for a list of pictures a list with one of these each.
             flip_test: Average with the mirrored crops: more accurate, twice the work.

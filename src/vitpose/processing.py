@@ -22,7 +22,7 @@ from .errors import BoxError, CheckpointError, InputError, UnknownNameError
 from .files import write_json
 from .heatmap import Decoding, decode
 from .hub import read_json
-from .image import read_image
+from .images import read_image
 
 if TYPE_CHECKING:
     import torch
@@ -144,7 +144,7 @@ class VitPoseImageProcessor:
         """Cuts every box out of its picture and makes it the network's input.
 
         Args:
-            images: One picture or a list: whatever `vitpose.image.read_image` takes.
+            images: One picture or a list: whatever `vitpose.images.read_image` takes.
             boxes: One list of boxes a picture, each box (left, top, width, height) in pixels, COCO's
                 form. A picture with an empty list has no crops.
             return_tensors: "pt" for a torch tensor, "np" for a numpy array; a list of arrays without it.

@@ -12,7 +12,7 @@ from vitpose.boxes import Size, iou, xyxy_from_xywh
 from vitpose.detect import Detector, OnnxDetector
 from vitpose.detect.onnx import PAD_GREY, fit_inside, letterbox
 from vitpose.errors import CheckpointError, UnknownNameError
-from vitpose.image import read_image
+from vitpose.images import read_image
 
 pytest.importorskip("onnxruntime")
 

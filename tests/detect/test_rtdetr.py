@@ -11,7 +11,7 @@ import pytest
 from vitpose.boxes import iou, xyxy_from_xywh
 from vitpose.detect import Detector, RtDetrDetector
 from vitpose.errors import CheckpointError, MissingDependencyError, UnknownNameError
-from vitpose.image import read_image
+from vitpose.images import read_image
 
 NAMES = {0: "person", 1: "dog", 2: "traffic light"}
 

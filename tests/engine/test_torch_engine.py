@@ -22,7 +22,7 @@ from vitpose.engine.protocol import Engine, PictureEngine
 from vitpose.engine.torch import TorchEngine, choose_dtype, filled_up, has_bf16_units
 from vitpose.errors import InputError
 from vitpose.estimator import Estimator
-from vitpose.image import read_image
+from vitpose.images import read_image
 from vitpose.model.fold import InferenceNetwork
 from vitpose.model.pose import VitPoseForPoseEstimation
 from vitpose.processing import VitPoseImageProcessor

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from vitpose.conventions import PLUS_DATASETS, Conventions
-from vitpose.image import read_image
+from vitpose.images import read_image
 from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
 from vitpose.processing import VitPoseImageProcessor

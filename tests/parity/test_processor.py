@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from vitpose.boxes import Size, xyxy_from_xywh
-from vitpose.image import read_image
+from vitpose.images import read_image
 from vitpose.model.pose import VitPoseForPoseEstimation
 from vitpose.processing import VitPoseImageProcessor
 

@@ -206,7 +206,7 @@ def _run(
 
 def _write(report: Report, out: Path, images: Path | None, worst: int, with_predictions: bool) -> None:
     from ..evaluate import draw_worst
-    from ..image import save_image
+    from ..images import save_image
 
     names = ["report.json"]
     report.save(out / "report.json")

@@ -25,7 +25,7 @@ from ..annotation_file import (
 )
 from ..boxes import Size, are_outside, xyxy_from_xywh
 from ..errors import ImageError, InputError, SkeletonError
-from ..image import read_image, read_size
+from ..images import read_image, read_size
 from ..layout import place_name
 from ..skeleton import Skeleton
 

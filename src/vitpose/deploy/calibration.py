@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from ..boxes import Size
 from ..data.annotations import read_annotations, split_source
 from ..errors import ImageError, InputError
-from ..image import find_images, read_image
+from ..images import find_images, read_image
 from ..processing import VitPoseImageProcessor
 
 PEOPLE = 256

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from ..annotation_file import find_picture
 from ..drawing import draw
 from ..errors import InputError, VitPoseError
-from ..image import read_image
+from ..images import read_image
 from ..poses import Poses
 from ..skeleton import Skeleton
 from .annotations import Person

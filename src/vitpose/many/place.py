@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import ImageError, InputError, MissingDependencyError, OutputError
 from ..files import replace_file
-from ..image import find_images
+from ..images import find_images
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _PICTURES = frozenset(

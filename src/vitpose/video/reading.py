@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ..errors import InputError, VideoError, VitPoseError, require
-from ..image import find_images, read_image
+from ..images import find_images, read_image
 
 SUFFIXES = frozenset(
     [

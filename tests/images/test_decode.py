@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import http.server
 import io
 import os
 import sys
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import ExifTags, Image, ImageFile
 
-from vitpose import image as module
-from vitpose.errors import ImageError, UnknownNameError
-from vitpose.image import FORMATS, MAX_PIXELS, find_images, read_image, read_size, save_image
+from vitpose.errors import ImageError
+from vitpose.images import MAX_PIXELS, find_images, read_image, read_size
+from vitpose.images import decode as module
 
 
 def make_photo(height: int = 24, width: int = 33) -> np.ndarray:
@@ -128,8 +125,8 @@ def test_tensors_of_either_order() -> None:
 
 
 def test_this_module_brings_no_torch() -> None:
-    code = "import sys, vitpose.image; sys.exit('torch' in sys.modules)"
-    environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[1])}
+    code = "import sys, vitpose.images; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[2])}
     assert os.spawnve(os.P_WAIT, sys.executable, [sys.executable, "-c", code], environment) == 0
 
 
@@ -158,105 +155,6 @@ def test_a_tensor_that_numpy_cannot_hold_is_refused() -> None:
         ImageError, match=r"the Tensor cannot be read as an array: .*BFloat16; convert it to uint8"
     ):
         read_image(torch.zeros(3, 4, 5, dtype=torch.bfloat16))
-
-
-# ------------------------------------------------------------------ addresses
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        path = self.path
-        if path == "/silent.png":
-            time.sleep(1)
-            return
-        if path == "/moved.png":
-            self.send_response(302)
-            self.send_header("Location", "/photo.png")
-            self.end_headers()
-            return
-        if path not in (
-            "/photo.png",
-            "/a%20b.png",
-            "/%C3%A9.png?q=1",
-            "/page.png",
-            "/short.png",
-            "/endless.png",
-        ):
-            self.send_error(404)
-            return
-        body = b"<!doctype html><p>not a picture" if path == "/page.png" else encode(PHOTO, "PNG")
-        self.send_response(200)
-        if path != "/endless.png":
-            self.send_header("Content-Length", str(len(body) + 100 * (path == "/short.png")))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    serving = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{serving.server_address[1]}"
-    serving.shutdown()
-    serving.server_close()
-    thread.join()
-
-
-@pytest.mark.parametrize(
-    "path", ["photo.png", "moved.png", "a b.png", "a%20b.png", "é.png?q=1", "endless.png"]
-)
-def test_an_address(server: str, path: str) -> None:
-    np.testing.assert_array_equal(read_image(f"{server}/{path}"), PHOTO)
-    np.testing.assert_array_equal(read_image(f"{server}/{path}".replace("http", "HTTP")), PHOTO)
-
-
-def test_an_address_that_does_not_exist(server: str) -> None:
-    with pytest.raises(
-        ImageError, match=rf"{server}/none.png cannot be fetched: the server answers HTTP Error 404"
-    ) as caught:
-        read_image(f"{server}/none.png")
-    assert caught.value.__cause__.closed, "the connection is given back"
-
-
-def test_an_address_of_a_page(server: str) -> None:
-    with pytest.raises(
-        ImageError, match=rf"{server}/page.png is not a picture: it begins with b'<!doctype html"
-    ):
-        read_image(f"{server}/page.png")
-
-
-def test_a_download_that_breaks_off(server: str) -> None:
-    with pytest.raises(ImageError, match=r"short.png broke off after (\d+) of \d+ bytes; try again"):
-        read_image(f"{server}/short.png")
-
-
-@pytest.mark.parametrize("path", ["photo.png", "endless.png"])
-def test_a_download_that_is_too_large(server: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_DOWNLOAD_BYTES", 50)
-    with pytest.raises(
-        ImageError, match=r"is larger than the limit of 50 bytes for downloads; fetch it yourself"
-    ):
-        read_image(f"{server}/{path}")
-
-
-def test_a_server_that_says_nothing(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "URL_TIMEOUT_S", 0.1)
-    with pytest.raises(ImageError, match=r"silent.png cannot be fetched: timed out; check the address"):
-        read_image(f"{server}/silent.png")
-
-
-@pytest.mark.parametrize(
-    "address", ["http://", "http://[::1/x.png", "http://127.0.0.1:1/x.png", "https://a:b/c"]
-)
-def test_an_address_that_leads_nowhere(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "*")
-    with pytest.raises(ImageError, match=r"cannot be fetched: .+; check the address and the network"):
-        read_image(address)
 
 
 # ------------------------------------------------------------------ forms of picture files
@@ -740,243 +638,6 @@ def test_damaged_files_are_pictures_or_image_errors(kind: str, where: float, jun
     data[start : start + len(junk)] = junk
     read, error = outcome(read_image, bytes(data), max_pixels=10**6)
     assert read.dtype == np.uint8 if read is not None else "the bytes object of" in error
-
-
-# ------------------------------------------------------------------ finding pictures
-
-
-@pytest.fixture
-def album(tmp_path: Path) -> Path:
-    for name in (
-        "b.jpg",
-        "a.PNG",
-        "sub/c.webp",
-        "sub/deep/d.jpeg",
-        ".hidden.jpg",
-        ".cache/e.jpg",
-        "notes.txt",
-        "x.dat",
-    ):
-        path = tmp_path / "album" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return tmp_path / "album"
-
-
-def names(found: list[str | Path], folder: Path) -> list[str]:
-    return [Path(path).relative_to(folder).as_posix() for path in found]
-
-
-def test_a_folder_gives_all_pictures_under_it_in_order(album: Path) -> None:
-    assert names(find_images(album), album) == ["a.PNG", "b.jpg", "sub/c.webp", "sub/deep/d.jpeg"]
-    assert find_images([str(album)]) == find_images(album)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "wanted"),
-    [
-        ("*.jpg", ["b.jpg"]),
-        ("*", ["a.PNG", "b.jpg"]),
-        ("[ab].*", ["a.PNG", "b.jpg"]),
-        ("?.jpg", ["b.jpg"]),
-        ("*.dat", ["x.dat"]),
-        ("*/*", ["sub/c.webp"]),
-        ("**/*.jp*g", ["b.jpg", "sub/deep/d.jpeg"]),
-        ("**", ["a.PNG", "b.jpg", "sub/c.webp", "sub/deep/d.jpeg"]),
-        ("sub/**/*.webp", ["sub/c.webp"]),
-    ],
-)
-def test_globs(album: Path, pattern: str, wanted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert names(find_images([f"{album}/{pattern}"]), album) == wanted
-    monkeypatch.chdir(album)
-    assert find_images(pattern) == [Path(name) for name in wanted]
-
-
-def test_brackets_in_names_mean_themselves_where_they_exist(tmp_path: Path) -> None:
-    folder = tmp_path / "summer [2020]"
-    folder.mkdir()
-    (folder / "a[1].jpg").touch()
-    assert find_images(folder / "a[1].jpg") == [folder / "a[1].jpg"]
-    assert find_images(folder / "*.jpg") == [folder / "a[1].jpg"]
-
-
-def test_a_named_file_is_taken_whatever_its_suffix(album: Path) -> None:
-    assert find_images([album / "notes.txt", album / ".hidden.jpg"]) == [
-        album / "notes.txt",
-        album / ".hidden.jpg",
-    ]
-
-
-def test_order_stays_repeats_go_and_addresses_pass(album: Path) -> None:
-    address = "https://example.org/a.jpg"
-    sources = (source for source in [address, album / "sub/c.webp", album, address, f"{album}/sub/../b.jpg"])
-    found = find_images(sources)
-    assert found[0] == address
-    assert names(found[1:], album) == ["sub/c.webp", "a.PNG", "b.jpg", "sub/deep/d.jpeg"]
-    assert find_images([]) == []
-
-
-def test_the_suffixes_are_those_of_photographs(tmp_path: Path) -> None:
-    taken = {
-        "jpg",
-        "jpeg",
-        "jfif",
-        "png",
-        "webp",
-        "avif",
-        "tif",
-        "tiff",
-        "bmp",
-        "gif",
-        "ppm",
-        "pgm",
-        "jp2",
-        "mpo",
-    }
-    left = {"eps", "pdf", "ico", "svg", "mp4", "txt", "psd", "h5"}
-    for suffix in taken | left:
-        (tmp_path / f"a.{suffix}").touch()
-    assert {Path(path).suffix[1:] for path in find_images(tmp_path)} == taken
-    assert "EPS" not in FORMATS
-
-
-def test_a_missing_file_offers_the_nearest_names(album: Path) -> None:
-    (album / "IMG_0001.JPG").touch()
-    (album / "dsc_42.jpg").touch()
-    for look in (find_images, read_image):
-        with pytest.raises(ImageError, match=r"img_0001\.jpeg does not exist; did you mean IMG_0001\.JPG\?"):
-            look(album / "img_0001.jpeg")
-        with pytest.raises(ImageError, match=r"DSC_42\.JPEG does not exist; did you mean dsc_42\.jpg"):
-            look(album / "DSC_42.JPEG")
-        with pytest.raises(ImageError, match=r"qqqqqqqq does not exist; check the path"):
-            look(str(album / "qqqqqqqq"))
-        with pytest.raises(
-            ImageError, match=r"x\.jpg does not exist, nor does the folder .*nowhere; check the path"
-        ):
-            look(album / "nowhere" / "x.jpg")
-
-
-def test_a_link_to_nothing_does_not_offer_itself(tmp_path: Path) -> None:
-    (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
-    with pytest.raises(ImageError, match=r"link\.jpg does not exist; check the path"):
-        read_image(tmp_path / "link.jpg")
-
-
-def test_a_folder_without_pictures(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(
-        ImageError, match=r"the folder .* holds no pictures, nor do the folders in it; .*\.jpg "
-    ):
-        find_images(tmp_path)
-
-
-def test_a_glob_without_a_match(album: Path) -> None:
-    with pytest.raises(ImageError, match=r"no picture matches .*\*\.gif; check the pattern, in which \*\*"):
-        find_images([album / "*.gif"])
-    with pytest.raises(ImageError, match=r"no picture matches .*no\*; 1 other files do; check the pattern"):
-        find_images([album / "no*"])
-
-
-def test_names_that_the_system_refuses(tmp_path: Path) -> None:
-    for name in ("x" * 300, "*" * 300):
-        with pytest.raises(ImageError, match=r"cannot be looked up: .*File name too long"):
-            find_images(tmp_path / name)
-    with pytest.raises(ImageError, match=r"cannot be opened: .*File name too long"):
-        read_image(tmp_path / ("x" * 300))
-    with pytest.raises(ImageError, match="cannot be opened: embedded null byte"):
-        read_image("a\0b")
-
-
-def test_a_folder_that_cannot_be_listed(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Any) -> Any:
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(os, "scandir", refuse)  # permissions do not stop the superuser
-    with pytest.raises(
-        ImageError, match=r"album cannot be looked up: .*Permission denied.*check its name and perm"
-    ):
-        find_images(album)
-
-
-def test_a_folder_is_not_a_picture(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"is a folder; vitpose\.find_images lists the pictures in it"):
-        read_image(tmp_path)
-
-
-def test_what_is_no_path() -> None:
-    class Path8:
-        def __fspath__(self) -> bytes:
-            return b"x"
-
-    with pytest.raises(ImageError, match="the path is an empty text; name a file or a folder"):
-        find_images([""])
-    with pytest.raises(ImageError, match=r"'~nobody-here/x' cannot be a path: Could not determine home"):
-        find_images("~nobody-here/x")
-    with pytest.raises(ImageError, match=r"cannot be a path: .*bytes.*; pass a text or a pathlib.Path"):
-        find_images(Path8())
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.text(st.sampled_from("ab.*?[]!-~\0 é/"), max_size=12))
-def test_any_name_is_found_or_an_image_error(name: str, album: Path) -> None:
-    found, error = outcome(find_images, f"{album}/{name}")
-    assert found or str(album) in error
-
-
-# ------------------------------------------------------------------ writing
-
-
-@pytest.mark.parametrize("suffix", [".png", ".PNG", ".bmp", ".tif", ".tiff"])
-def test_written_pictures_come_back(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / "new" / "folder" / f"picture{suffix}"
-    save_image(path, PHOTO)
-    np.testing.assert_array_equal(read_image(path), PHOTO)
-    save_image(str(path), PHOTO[::-1])
-    np.testing.assert_array_equal(read_image(path), PHOTO[::-1])
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".webp"])
-def test_lossy_pictures_are_written_in_good_quality(tmp_path: Path, suffix: str) -> None:
-    save_image(tmp_path / f"a{suffix}", PHOTO)
-    assert np.abs(read_image(tmp_path / f"a{suffix}").astype(int) - PHOTO).mean() < 2.5
-
-
-def test_thin_coloured_lines_keep_their_colour(tmp_path: Path) -> None:
-    drawn = np.full((32, 32, 3), 90, np.uint8)
-    drawn[:, 11] = 255, 0, 0
-    save_image(tmp_path / "a.jpg", drawn)
-    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - drawn).max() < 40
-
-
-def test_an_unknown_suffix(tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown picture suffix '\.jpgg'; did you mean \.jpg"):
-        save_image(tmp_path / "new" / "a.jpgg", PHOTO)
-    with pytest.raises(UnknownNameError, match=r"unknown picture suffix ''; known: .*Give .*a one of these"):
-        save_image(tmp_path / "new" / "a", PHOTO)
-    assert not (tmp_path / "new").exists()
-
-
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for place in (tmp_path / "file" / "a.jpg", tmp_path / "file" / "sub" / "a.jpg"):
-        with pytest.raises(ImageError, match=r"a\.jpg cannot be written: .*; choose another place"):
-            save_image(place, PHOTO)
-    (tmp_path / "folder.jpg").mkdir()
-    with pytest.raises(ImageError, match=r"folder\.jpg cannot be written: .*directory"):
-        save_image(tmp_path / "folder.jpg", PHOTO)
-
-
-def test_a_picture_too_large_for_its_format_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(
-        ImageError, match=r"a\.webp cannot be written: .*another format if the picture of 17000x1 is too"
-    ):
-        save_image(tmp_path / "a.webp", np.zeros((1, 17_000, 3), np.uint8))
-    assert not (tmp_path / "a.webp").exists()
-
-
-def test_only_pictures_are_written(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="has four axes, like a batch"):
-        save_image(tmp_path / "a.png", np.zeros((2, 4, 4, 3), np.uint8))
 
 
 # ------------------------------------------------------------------ real photographs

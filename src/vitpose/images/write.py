@@ -1,0 +1,52 @@
+"""Arrays -> image files."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from PIL import Image
+
+from ..errors import ImageError, OutputError, UnknownNameError
+from ..files import replace_file
+from .decode import read_image
+from .find import path_from
+
+_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    # No chroma subsampling: it would smear the thin coloured lines of drawn poses.
+    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".png": {"format": "PNG"},
+    ".webp": {"format": "WEBP", "quality": 95},
+    ".bmp": {"format": "BMP"},
+    ".tif": {"format": "TIFF", "compression": "tiff_deflate"},
+    ".tiff": {"format": "TIFF", "compression": "tiff_deflate"},
+}
+
+
+def save_image(path: str | os.PathLike[str], image: Any) -> None:
+    """Writes a picture in the format of the path's suffix, and makes the folders that are missing.
+
+    Args:
+        path: Where to; .jpg, .jpeg (quality 95, full colour resolution), .png, .webp (quality 95),
+            .bmp, .tif or .tiff.
+        image: RGB uint8 (h w 3), or any other array that `read_image` takes.
+
+    Raises:
+        UnknownNameError: The suffix is not one of these.
+        ImageError: The array is no picture, or the file cannot be written.
+    """
+    path = path_from(path)
+    if path.suffix.lower() not in _SAVE_OPTIONS:
+        hint = f"Give {path} one of these to say in which format it shall be written."
+        raise UnknownNameError("picture suffix", path.suffix, _SAVE_OPTIONS, hint)
+    pixels = Image.fromarray(read_image(image))
+    try:
+        with replace_file(path) as partial:
+            pixels.save(partial, **_SAVE_OPTIONS[path.suffix.lower()])
+    except (OSError, ValueError) as error:
+        reason = error.__cause__ if isinstance(error, OutputError) else error
+        raise ImageError(
+            f"{path} cannot be written: {reason}; choose another place, or another format if the "
+            f"picture of {pixels.width}x{pixels.height} is too large for this one"
+        ) from error

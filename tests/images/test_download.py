@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import http.server
+import io
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitpose.errors import ImageError
+from vitpose.images import download as module
+from vitpose.images import read_image
+
+PHOTO = np.add.outer(np.arange(0, 96, 4), np.arange(0, 99, 3))[:, :, None] + np.array([9, 30, 59])
+PHOTO = PHOTO.astype(np.uint8)
+
+
+FILE = io.BytesIO()
+Image.fromarray(PHOTO).save(FILE, "PNG")
+PNG = FILE.getvalue()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        path = self.path
+        if path == "/silent.png":
+            time.sleep(1)
+            return
+        if path == "/moved.png":
+            self.send_response(302)
+            self.send_header("Location", "/photo.png")
+            self.end_headers()
+            return
+        if path not in (
+            "/photo.png",
+            "/a%20b.png",
+            "/%C3%A9.png?q=1",
+            "/page.png",
+            "/short.png",
+            "/endless.png",
+        ):
+            self.send_error(404)
+            return
+        body = b"<!doctype html><p>not a picture" if path == "/page.png" else PNG
+        self.send_response(200)
+        if path != "/endless.png":
+            self.send_header("Content-Length", str(len(body) + 100 * (path == "/short.png")))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    serving = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{serving.server_address[1]}"
+    serving.shutdown()
+    serving.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    "path", ["photo.png", "moved.png", "a b.png", "a%20b.png", "é.png?q=1", "endless.png"]
+)
+def test_an_address(server: str, path: str) -> None:
+    np.testing.assert_array_equal(read_image(f"{server}/{path}"), PHOTO)
+    np.testing.assert_array_equal(read_image(f"{server}/{path}".replace("http", "HTTP")), PHOTO)
+
+
+def test_an_address_that_does_not_exist(server: str) -> None:
+    with pytest.raises(
+        ImageError, match=rf"{server}/none.png cannot be fetched: the server answers HTTP Error 404"
+    ) as caught:
+        read_image(f"{server}/none.png")
+    assert caught.value.__cause__.closed, "the connection is given back"
+
+
+def test_an_address_of_a_page(server: str) -> None:
+    with pytest.raises(
+        ImageError, match=rf"{server}/page.png is not a picture: it begins with b'<!doctype html"
+    ):
+        read_image(f"{server}/page.png")
+
+
+def test_a_download_that_breaks_off(server: str) -> None:
+    with pytest.raises(ImageError, match=r"short.png broke off after (\d+) of \d+ bytes; try again"):
+        read_image(f"{server}/short.png")
+
+
+@pytest.mark.parametrize("path", ["photo.png", "endless.png"])
+def test_a_download_that_is_too_large(server: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_DOWNLOAD_BYTES", 50)
+    with pytest.raises(
+        ImageError, match=r"is larger than the limit of 50 bytes for downloads; fetch it yourself"
+    ):
+        read_image(f"{server}/{path}")
+
+
+def test_a_server_that_says_nothing(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "URL_TIMEOUT_S", 0.1)
+    with pytest.raises(ImageError, match=r"silent.png cannot be fetched: timed out; check the address"):
+        read_image(f"{server}/silent.png")
+
+
+@pytest.mark.parametrize(
+    "address", ["http://", "http://[::1/x.png", "http://127.0.0.1:1/x.png", "https://a:b/c"]
+)
+def test_an_address_that_leads_nowhere(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    with pytest.raises(ImageError, match=r"cannot be fetched: .+; check the address and the network"):
+        read_image(address)
