@@ -162,7 +162,7 @@ def test_entries_of_a_configuration_that_are_no_datasets(entry: Any, message: st
 
 def test_a_bad_skeleton_inside_is_named() -> None:
     table = {"name": "x", "skeleton": {"name": "x", "keypoints": ["a", "b"], "limbs": [["a", "c"]]}}
-    with pytest.raises(SkeletonError, match=r"my set, \[skeleton\]: in limbs: unknown keypoint 'c'"):
+    with pytest.raises(SkeletonError, match=r"my set, \[skeleton\]: limbs.0: unknown keypoint 'c'"):
         Conventions.from_dict(table, "my set")
 
 

@@ -13,23 +13,30 @@ of points plays no part. Names of places, middles and kinds are data, in `layout
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from .errors import SkeletonError
+from .schemas import Row, Schema, check, parse_toml
 from .skeleton import Skeleton, plain_name
+
+
+class _Rules(Schema):
+    """The file `layouts.toml`."""
+
+    same: dict[str, str]
+    middle: dict[str, Row[str]]
+    kinds: dict[str, Row[str]]
 
 
 def place_name(keypoint: str) -> str:
     """Returns the one name of a keypoint's place, however it is called and spelt."""
     plain = plain_name(keypoint)
-    return _rules()["same"].get(plain, plain)
+    return _rules().same.get(plain, plain)
 
 
 @dataclass(frozen=True)
@@ -89,15 +96,16 @@ class Layout:
 def _partners(place: str, places: dict[str, int]) -> tuple[int, ...]:
     if place in places:
         return (places[place],)
-    ends = _rules()["middle"].get(place, ())
+    ends = _rules().middle.get(place, ())
     return tuple(places[end] for end in ends) if ends and all(end in places for end in ends) else ()
 
 
 def _kind_of(skeleton: Skeleton) -> str | None:
-    kinds = _rules()["kinds"]
+    kinds = _rules().kinds
     return next((kind for kind, names in kinds.items() if skeleton.name in names), None)
 
 
 @cache
-def _rules() -> dict[str, Any]:
-    return tomllib.loads((resources.files("vitpose") / "layouts.toml").read_text(encoding="utf-8"))
+def _rules() -> _Rules:
+    name = "layouts.toml"
+    return check(_Rules, parse_toml((resources.files("vitpose") / name).read_bytes(), name), name)

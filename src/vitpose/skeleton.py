@@ -14,27 +14,63 @@ keypoint; a limb may carry its colour as a third entry. This module knows no pic
 
 from __future__ import annotations
 
-import math
+import os
 import re
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Int
+from pydantic import Field, StrictInt
 
 from .errors import SkeletonError, UnknownNameError
+from .schemas import Row, Schema, check, parse_toml
 
 LEFT_COLOUR, RIGHT_COLOUR, MIDDLE_COLOUR = "#00ff00", "#ff8000", "#3399ff"
-_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
-_KEYS = {
-    "name", "title", "keypoints", "limbs", "flip_pairs", "upper_body", "lower_body",
-    "sigmas", "weights", "colours",
-}  # fmt: skip
+_COLOUR = "^#[0-9a-fA-F]{6}$"
+
+Sigma = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Colour = Annotated[str, Field(pattern=_COLOUR)]
+Pair = Annotated[tuple[StrictInt, StrictInt], Field(strict=False)]
+Names = Annotated[tuple[str, str], Field(strict=False)]
+ColouredNames = Annotated[tuple[str, str, Colour], Field(strict=False)]
+
+
+class _Form(Schema):
+    """A skeleton's file."""
+
+    name: Annotated[str, Field(min_length=1)]
+    keypoints: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    title: str = ""
+    limbs: Row[Names | ColouredNames] = ()
+    flip_pairs: Row[Names] = ()
+    upper_body: Row[str] = ()
+    lower_body: Row[str] = ()
+    sigmas: dict[str, Sigma] = Field(default_factory=dict)
+    weights: dict[str, Weight] = Field(default_factory=dict)
+    colours: dict[str, Colour] = Field(default_factory=dict)
+
+
+class _Parts(Schema):
+    """The values of a `Skeleton`."""
+
+    name: str
+    keypoints: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    limbs: Row[Pair]
+    flip_pairs: Row[Pair]
+    title: str
+    sigmas: Row[Sigma]
+    weights: Row[Weight]
+    upper_body: Row[int]
+    lower_body: Row[int]
+    colours: Row[Colour]
+    limb_colours: Row[Annotated[str, Field(pattern=f"{_COLOUR}|^$")]]
 
 
 @dataclass(frozen=True)
@@ -56,8 +92,8 @@ class Skeleton:
         limb_colours: One "#rrggbb" a limb; an empty one is taken from the limb's ends.
 
     Raises:
-        SkeletonError: Names repeat, an index is out of range, a list has the wrong length, a sigma is
-            not above 0, or a colour is not of the form "#rrggbb".
+        SkeletonError: A value has another type, names repeat, an index is out of range, a list has the wrong length,
+            a sigma is not above 0, a weight is below 0, or a colour is not of the form "#rrggbb".
     """
 
     name: str
@@ -73,8 +109,11 @@ class Skeleton:
     limb_colours: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in check(_Parts, values, f"skeleton {self.name!r:.200}", SkeletonError):
+            object.__setattr__(self, name, value)
         self._check_indices()
-        self._check_entries()
+        self._check_counts()
         # Empty optional lists get their meaning here, so that readers never meet an empty one.
         if not self.weights:
             object.__setattr__(self, "weights", (1.0,) * len(self))
@@ -85,33 +124,26 @@ class Skeleton:
         object.__setattr__(self, "limb_colours", tuple(o or e for o, e in zip(own, ends, strict=True)))
 
     def _check_indices(self) -> None:
-        if not self.keypoints:
-            raise self._error("keypoints", "must hold at least one name")
-        for what in ("limbs", "flip_pairs", "upper_body", "lower_body"):
-            for index in np.ravel(getattr(self, what)).astype(int):
+        pairs = {"limbs": self.limbs, "flip_pairs": self.flip_pairs}
+        lists = {what: [index for pair in own for index in pair] for what, own in pairs.items()}
+        for what, indices in (lists | {"upper_body": self.upper_body, "lower_body": self.lower_body}).items():
+            for index in indices:
                 if not 0 <= index < len(self):
                     there = f"there are {len(self)} keypoints, 0 to {len(self) - 1}"
                     raise self._error(what, f"has the index {index}, but {there}")
-        paired = [self.keypoints[index] for pair in self.flip_pairs for index in pair]
-        for what, names in (("keypoints", list(self.keypoints)), ("flip_pairs", paired)):
-            repeated = sorted({name for name in names if names.count(name) > 1})
+        paired = [self.keypoints[index] for index in lists["flip_pairs"]]
+        for what, names in (("keypoints", self.keypoints), ("flip_pairs", paired)):
+            repeated = sorted(name for name, count in Counter(names).items() if count > 1)
             if repeated:
                 raise self._error(what, f"may have each name once, but has {', '.join(repeated)} more often")
 
-    def _check_entries(self) -> None:
+    def _check_counts(self) -> None:
         k = len(self)
         wanted = {"sigmas": k, "weights": k, "colours": k, "limb_colours": len(self.limbs)}
         for what, count in wanted.items():
             given = len(getattr(self, what))
             if given not in (0, count):
                 raise self._error(what, f"has {given} entries and needs {count}, or none")
-        for sigma in self.sigmas:
-            if not 0 < sigma < math.inf:
-                raise self._error("sigmas", f"must be finite and above 0, not {sigma}")
-        for what in ("colours", "limb_colours"):
-            for colour in getattr(self, what):
-                if not _COLOUR.fullmatch(colour) and (colour or what == "colours"):
-                    raise self._error(what, f'must look like "#rrggbb", not {colour!r}')
 
     def _error(self, what: str, why: str) -> SkeletonError:
         return SkeletonError(f"skeleton {self.name!r}: {what} {why}")
@@ -155,51 +187,56 @@ class Skeleton:
 
         Raises:
             UnknownNameError: The name is neither a shipped skeleton nor an existing file.
-            SkeletonError: There is no such `.toml` file, or it does not hold together; the message says in which line.
+            SkeletonError: There is no such `.toml` file, it cannot be read, or it does not hold together.
         """
         if isinstance(name, Skeleton):
             return name
+        if not isinstance(name, str | Path):
+            raise SkeletonError(
+                f"a skeleton must be a name, a .toml file or a vitpose.Skeleton, not {name!r:.80}; shipped names: "
+                f"{', '.join(cls.available())}"
+            )
         if str(name) in cls.available():
             return _load_shipped(str(name))
         path = Path(name)
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for a name that no file can have
             if path.suffix == ".toml":
                 raise SkeletonError(
-                    f"there is no file {path.absolute()}; give the path of a skeleton's .toml file, or a shipped name: "
+                    f"there is no file {path}; give the path of a skeleton's .toml file, or a shipped name: "
                     f"{', '.join(cls.available())}"
                 )
             raise UnknownNameError(
                 "skeleton", str(name), cls.available(), "A path to a skeleton's .toml file works too."
             )
         try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise SkeletonError(f"{path} is not a text file ({error}); a skeleton is a .toml file") from error
-        return cls.from_toml(text, source=str(path))
+            content = path.read_bytes()
+        except OSError as error:
+            raise SkeletonError(
+                f"{path} cannot be read ({error.strerror}); give a readable .toml file"
+            ) from error
+        return cls.from_toml(content, source=str(path))
 
     @classmethod
-    def from_toml(cls, text: str, source: str = "skeleton") -> Skeleton:
-        """Reads a skeleton from TOML text; `source` is how messages call it.
+    def from_toml(cls, text: str | bytes, source: str = "skeleton") -> Skeleton:
+        """Reads a skeleton from TOML; `source` is how messages call it.
 
         Raises:
-            SkeletonError: The text is not TOML or not a skeleton; the message says in which line.
+            SkeletonError: The text is not TOML or not a skeleton; the message names the wrong key.
         """
-        try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            line = re.search(r"at line (\d+)", str(error))
-            where = f"line {line[1]}" if line else "the last line"
-            raise SkeletonError(f"{source}, {where}: not valid TOML: {error}") from error
-        return _TomlReader(table, text, source).skeleton()
+        return cls.from_dict(parse_toml(text, source, SkeletonError), source)
 
     @classmethod
-    def from_dict(cls, table: Mapping[str, Any], source: str = "skeleton") -> Skeleton:
+    def from_dict(cls, table: Any, source: str = "skeleton") -> Skeleton:
         """Reads a skeleton from a table of the files' form; `source` is how messages call it.
 
         Raises:
-            SkeletonError: The table is not a skeleton.
+            SkeletonError: The table is not a skeleton; the message names the wrong key.
         """
-        return _TomlReader(dict(table), "", source).skeleton()
+        form = check(_Form, table, source, SkeletonError)
+        try:
+            return _skeleton_from(form)
+        except (SkeletonError, UnknownNameError) as error:
+            raise SkeletonError(f"{source}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the table of the files' form, complete, of plain values."""
@@ -218,26 +255,26 @@ class Skeleton:
         return table | {key: dict(zip(names, row, strict=True)) for key, row in rows.items() if row}
 
     @classmethod
-    def from_labels(
-        cls, labels: Mapping[int, str] | Sequence[str], edges: Sequence[Sequence[int]] | None
-    ) -> Skeleton:
+    def from_labels(cls, labels: Any, edges: Any) -> Skeleton:
         """Makes a skeleton of the `id2label` and `edges` of a model's configuration.
 
         A shipped skeleton is returned if its names are these names (spelling such as "L_Eye" is
         understood), with other limbs where the edges differ; otherwise one is made whose sides are read from the names.
 
+        Args:
+            labels: The names by their indices, or in order.
+            edges: Pairs of indices; None where nothing is known of them.
+
         Raises:
             SkeletonError: The labels or edges do not hold together.
         """
-        labels = labels if isinstance(labels, Mapping) else dict(enumerate(labels))
+        table = labels if isinstance(labels, Mapping) else dict(enumerate(labels))
+        labels = check(dict[int, str], table, "labels", SkeletonError)
         if sorted(labels) != list(range(len(labels))):
-            raise SkeletonError(f"labels must be numbered 0 to {len(labels) - 1}, not {list(labels)}")
+            raise SkeletonError(f"labels must be numbered 0 to {len(labels) - 1}, not {list(labels)!r:.200}")
         names = [labels[index] for index in range(len(labels))]
         plain = tuple(map(plain_name, names))
-        for edge in edges or ():
-            if len(edge) != 2:
-                raise SkeletonError(f"edges must be pairs of keypoints' indices, not {edge!r}")
-        limbs = tuple((int(a), int(b)) for a, b in edges or ())
+        limbs = check(Row[Pair], edges or (), "edges", SkeletonError)
         for known in map(_load_shipped, cls.available()):
             if tuple(map(plain_name, known.keypoints)) == plain:
                 same = edges is None or {frozenset(limb) for limb in limbs} == set(
@@ -286,111 +323,38 @@ def _limb_colour(first: str, second: str) -> str:
     return second if first == MIDDLE_COLOUR else MIDDLE_COLOUR
 
 
-class _TomlReader:
-    """Turns a parsed skeleton file into a Skeleton and finds the line of whatever is wrong."""
+def _skeleton_from(form: _Form) -> Skeleton:
+    """Returns a file's skeleton, with indices in place of names."""
+    order = {name: index for index, name in enumerate(form.keypoints)}
 
-    def __init__(self, table: dict[str, Any], text: str, source: str) -> None:
-        self.table, self.text, self.source = table, text, source
-        for key in table:
-            if key not in _KEYS:
-                raise self._error(key, str(UnknownNameError("key", key, _KEYS)))
-        self.names = self._names("keypoints")
+    def index(key: str, name: str) -> int:
+        if name not in order:
+            raise SkeletonError(f"{key}: {UnknownNameError('keypoint', name, form.keypoints)}")
+        return order[name]
 
-    def skeleton(self) -> Skeleton:
-        name = self._text("name")
-        if not name:
-            raise self._error("name", "name is missing; give the skeleton a short one")
-        limbs, limb_colours = self._limbs()
-        parts: dict[str, Any] = {
-            "name": name,
-            "title": self._text("title"),
-            "keypoints": self.names,
-            "limbs": limbs,
-            "flip_pairs": tuple(self._pair("flip_pairs", pair) for pair in self._list("flip_pairs")),
-            "sigmas": self._rows("sigmas", self._number),
-            "weights": self._rows("weights", self._number),
-            "upper_body": tuple(self._index("upper_body", part) for part in self._names("upper_body")),
-            "lower_body": tuple(self._index("lower_body", part) for part in self._names("lower_body")),
-            "colours": self._rows("colours", self._colour),
-            "limb_colours": limb_colours,
-        }
-        try:
-            return Skeleton(**parts)
-        except SkeletonError as error:
-            field = str(error).removeprefix(f"skeleton {name!r}: ").split()[0]
-            raise self._error(field, str(error)) from error
+    def pairs(key: str, rows: Sequence[Sequence[str]]) -> tuple[tuple[int, int], ...]:
+        return tuple((index(f"{key}.{i}", row[0]), index(f"{key}.{i}", row[1])) for i, row in enumerate(rows))
 
-    def _limbs(self) -> tuple[tuple[tuple[int, int], ...], tuple[str, ...]]:
-        limbs, colours = [], []
-        for entry in self._list("limbs"):
-            coloured = isinstance(entry, list) and len(entry) == 3
-            limbs.append(self._pair("limbs", entry[:2] if coloured else entry))
-            colours.append(self._colour("limbs", str(entry[2]), entry[2]) if coloured else "")
-        return tuple(limbs), tuple(colours)
-
-    def _text(self, key: str) -> str:
-        value = self.table.get(key, "")
-        if not isinstance(value, str):
-            raise self._error(key, f"{key} must be a text, not {value!r}")
-        return value
-
-    def _list(self, key: str) -> list[Any]:
-        value = self.table.get(key, [])
-        if not isinstance(value, list):
-            raise self._error(key, f"{key} must be a list, not {value!r}")
-        return value
-
-    def _names(self, key: str) -> tuple[str, ...]:
-        names = self._list(key)
-        for name in names:
-            if not isinstance(name, str):
-                raise self._error(key, f"{key} must hold names, not {name!r}", word=str(name))
-        return tuple(names)
-
-    def _pair(self, key: str, pair: Any) -> tuple[int, int]:
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise self._error(key, f"{key} must hold pairs of names, not {pair!r}")
-        return self._index(key, pair[0]), self._index(key, pair[1])
-
-    def _index(self, key: str, name: Any) -> int:
-        if name not in self.names:
-            message = f"in {key}: {UnknownNameError('keypoint', name, self.names)}"
-            raise self._error(key, message, word=str(name))
-        return self.names.index(name)
-
-    def _rows(self, key: str, read: Callable[[str, str, Any], Any]) -> tuple[Any, ...]:
-        """Reads one value a keypoint from a table such as [sigmas]."""
-        table = self.table.get(key, {})
-        if not isinstance(table, dict):
-            raise self._error(key, f"{key} must be a table with one row a keypoint, not {table!r}")
-        values = {self._index(key, name): read(key, name, value) for name, value in table.items()}
-        missing = [name for name in self.names if name not in table]
+    def column(key: str, table: Mapping[str, Any]) -> tuple[Any, ...]:
+        for name in table:
+            index(key, name)
+        missing = [name for name in form.keypoints if name not in table]
         if table and missing:
-            message = f"{key} has no row for {', '.join(missing)}; give every keypoint one, or none"
-            raise self._error(key, message)
-        return tuple(value for _, value in sorted(values.items()))
+            raise SkeletonError(
+                f"{key} has no row for {', '.join(missing)}; give every keypoint one, or none"
+            )
+        return tuple(table[name] for name in form.keypoints if table)
 
-    def _number(self, key: str, word: str, value: Any) -> float:
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise self._error(key, f"in {key}: {word!r} must be a number, not {value!r}", word)
-        return float(value)
-
-    def _colour(self, key: str, word: str, value: Any) -> str:
-        if not isinstance(value, str) or not _COLOUR.fullmatch(value):
-            raise self._error(key, f'in {key}: a colour must look like "#rrggbb", not {value!r}', word)
-        return value
-
-    def _error(self, key: str, message: str, word: str = "") -> SkeletonError:
-        """Names the line of a key, or the first one from there on that holds a word."""
-        line = self._find(rf"""\s*\[?\s*["']?{re.escape(key)}["']?\s*[].=]""", 0)
-        if word:
-            whole = rf"""(["']){re.escape(word)}\1|(?<![\w"'-]){re.escape(word)}(?![\w"'-])"""
-            line = self._find(rf".*?(?:{whole})", line or 0) or line
-        where = self.source if line is None else f"{self.source}, line {line + 1}"
-        return SkeletonError(f"{where}: {message}")
-
-    def _find(self, pattern: str, start: int) -> int | None:
-        """Returns the first line from `start` on that begins with the pattern and is no comment."""
-        lines = enumerate(self.text.splitlines())
-        found = (i for i, line in lines if i >= start and re.match(pattern, line) and line.lstrip()[0] != "#")
-        return next(found, None)
+    return Skeleton(
+        name=form.name,
+        keypoints=form.keypoints,
+        limbs=pairs("limbs", form.limbs),
+        flip_pairs=pairs("flip_pairs", form.flip_pairs),
+        title=form.title,
+        sigmas=column("sigmas", form.sigmas),
+        weights=column("weights", form.weights),
+        upper_body=tuple(index("upper_body", name) for name in form.upper_body),
+        lower_body=tuple(index("lower_body", name) for name in form.lower_body),
+        colours=column("colours", form.colours),
+        limb_colours=tuple(row[2] if len(row) == 3 else "" for row in form.limbs),
+    )
