@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+import multiprocessing
 import os
-from collections.abc import Callable
+import re
+import runpy
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import settings
+from jaxtyping import _import_hook
 
 # No deadlines: the machines are shared. In CI the same examples each time; elsewhere new ones are looked for.
 settings.register_profile("here", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -16,6 +26,21 @@ settings.load_profile("here")
 # Several workers share the cores: one thread each is fastest. It must be said before torch is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _run_module(loader: Any, module: ModuleType) -> None:
+    """Reads the code of a module of vitpose with its shapes to check, and runs it.
+
+    jaxtyping does both under the name that its compiled files have. What the module imports then has that name too, so
+    every library is compiled anew in every process: 15 s of torch, transformers and Lightning.
+    """
+    checked = partial(_import_hook._optimized_cache_from_source, loader._typechecker.get_hash())
+    with patch("importlib._bootstrap_external.cache_from_source", checked):
+        code = loader.get_code(module.__name__)
+    exec(code, vars(module))
+
+
+_import_hook._JaxtypingLoader.exec_module = _run_module
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -26,6 +51,14 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the real photographs are not at {SHARED_DATA}")
     return SHARED_DATA
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leaves out the files that have `transformers` for a judge where it is not installed."""
+    if collection_path.suffix != ".py" or importlib.util.find_spec("transformers") is not None:
+        return None
+    imports = r"^(import|from) transformers\b"
+    return bool(re.search(imports, collection_path.read_text(encoding="utf-8"), re.MULTILINE)) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -74,3 +107,68 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
         return done[to]
 
     return export
+
+
+class Program:
+    """`vitpose` with some words, in a process of its own that needs no time to start.
+
+    It is forked from one in which torch and Lightning are imported. Signals, exit codes and what is said are those of
+    any process; what importing does is tested elsewhere.
+    """
+
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(
+        ["vitpose.cli.train", "vitpose.training.loop", "vitpose.loading", "pyarrow.parquet"]
+    )
+
+    def __init__(self, words: list[str], folder: Path, said: Path, largest: int | None = None) -> None:
+        self._out, self._errors = said / "out.txt", said / "errors.txt"
+        for file in (self._out, self._errors):
+            file.touch()
+        options = {
+            "words": words,
+            "folder": str(folder),
+            "out": self._out,
+            "errors": self._errors,
+            "largest": largest,
+        }
+        path = Path(__file__).with_name("as_program.py")
+        self._process = self.forks.Process(target=runpy.run_path, args=(str(path), options, "__main__"))
+        self._process.start()
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Returns how it ended, or None if it has not within the time."""
+        self._process.join(timeout_s)
+        return self._process.exitcode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self._process.pid, number)
+
+    @property
+    def output(self) -> str:
+        return self._out.read_text()
+
+    @property
+    def errors(self) -> str:
+        return self._errors.read_text()
+
+
+@pytest.fixture
+def start_vitpose(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Program]]:
+    """Starts `vitpose` with some words in the test's folder; it is killed if the test ends before it."""
+    started = []
+
+    def start(words: list[str], **options: Any) -> Program:
+        started.append(Program(words, tmp_path, tmp_path_factory.mktemp("said"), **options))
+        return started[-1]
+
+    yield start
+    for program in started:
+        if program.poll() is None:
+            program.send_signal(signal.SIGKILL)
+            program.wait()

@@ -83,7 +83,7 @@ def table(arrows: Path) -> dict:
         "name": "arrows",
         "sources": [{"annotations": str(arrows / "arrows.json"), "images": str(arrows)}],
         "model": {
-            "size": "tiny", "decoder": "simple", "skeleton": str(arrows / "arrow.toml"),
+            "size": "tiny", "layers": 2, "decoder": "simple", "skeleton": str(arrows / "arrow.toml"),
             "height": 64, "width": 48, "drop_path": 0.1,
         },
         "optimizer": {"lr": 1e-3, "layer_decay": 0.9, "warmup_steps": 2, "schedule": "cosine"},

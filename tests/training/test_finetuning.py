@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,18 +22,29 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"^```{kind}[^\n]*\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
-def run(line: str) -> str:
-    """Runs a command of the page, in a process of its own as its reader does."""
-    program, *words = shlex.split(line)
-    assert program == "vitpose"
-    done = subprocess.run([sys.executable, "-m", program, *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+@pytest.fixture
+def run(start_vitpose: Callable) -> Callable[..., str]:
+    """Runs a command of the page, with changes, and returns what it says."""
+
+    def run_line(line: str, *changes: str) -> str:
+        program, *words = shlex.split(line)
+        assert program == "vitpose"
+        running = start_vitpose([*words, *changes])
+        assert running.wait() == 0, running.errors
+        return running.output + running.errors
+
+    return run_line
 
 
+@pytest.mark.parametrize("epochs", [6, pytest.param(30, marks=pytest.mark.slow)])
 def test_the_page_can_be_followed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_arrows: Callable[..., np.ndarray]
+    epochs: int,
+    run: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write_arrows: Callable[..., np.ndarray],
 ) -> None:
+    """With the page's 30 epochs, or with as many as it takes to find most points."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     labelled, _, unlabelled = (
@@ -45,10 +54,11 @@ def test_the_page_can_be_followed(
     Path("new.json").unlink()
     for text in blocks("toml"):
         Path(text.split()[1]).write_text(text)
-    said = "".join(map(run, "".join(blocks("sh")).splitlines()))
-    assert "32 people in 32 pictures" in said
-    assert "the last layer is made anew" in said
-    assert "PCK@0.1" in said
+    check, train, evaluate, predict = "".join(blocks("sh")).splitlines()
+    assert "32 people in 32 pictures" in run(check)
+    assert "the last layer is made anew" in run(train, "--loop.epochs", str(epochs))
+    assert "PCK@0.1" in run(evaluate)
+    run(predict)
     ours, mean = (
         np.linalg.norm(guess - unlabelled, axis=2)
         for guess in (predicted(Path("found/poses.json")), labelled.mean(axis=0))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -16,17 +15,24 @@ def test_items_keep_their_order() -> None:
 
 
 def test_it_runs_no_farther_ahead_than_told() -> None:
-    made = []
+    """Ahead of what was taken are the four that wait, one in hand, and one that is just being handed over."""
+    taken, lead = 0, []
+    far = threading.Event()
 
     def items() -> Iterator[int]:
         for index in range(100):
-            made.append(index)
+            lead.append(index + 1 - taken)
+            if index == 5:
+                far.set()
             yield index
 
     with RunAhead(items(), 4) as ahead:
-        assert next(ahead) == 0
-        time.sleep(0.1)
-        assert 5 <= len(made) <= 6  # one taken, four waiting, one in hand
+        for item in ahead:
+            taken += 1
+            if item == 0:
+                assert far.wait(60), "nothing was made ahead"
+    assert taken == 100
+    assert max(lead) <= 6
 
 
 def test_the_newest_are_kept() -> None:
@@ -71,12 +77,14 @@ def test_closing_ends_the_thread_and_the_generator() -> None:
 
 
 def test_two_stages_work_at_the_same_time() -> None:
-    def slowly(items: Iterator[int] | range) -> Iterator[int]:
+    """Each stage waits, in the midst of an item, for the two others to be in the midst of one of theirs."""
+    together = threading.Barrier(3, timeout=60)
+
+    def meeting(items: Iterator[int] | range, at: int) -> Iterator[int]:
         for item in items:
-            time.sleep(0.02)
+            if item == at:
+                together.wait()
             yield item
 
-    start = time.perf_counter()
-    with RunAhead(slowly(range(25)), 4) as first, RunAhead(slowly(first), 4) as second:
-        assert list(slowly(second)) == list(range(25))
-    assert time.perf_counter() - start < 0.02 * 25 * 2  # one after the other would be three times
+    with RunAhead(meeting(range(25), 2), 4) as first, RunAhead(meeting(first, 1), 4) as second:
+        assert list(meeting(second, 0)) == list(range(25))
