@@ -150,7 +150,7 @@ class TransformersWay:
         dtype: Any = None,
         compiled: bool = False,
     ) -> None:
-        transformers = require("transformers", None, "to be measured against")
+        transformers = require("transformers", "detect", "to be measured against")
         import torch
 
         with tempfile.TemporaryDirectory() as folder, _quiet(transformers):

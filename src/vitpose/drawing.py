@@ -53,6 +53,8 @@ RIM_FROM_WIDTH, LIGHT_RIM_FROM_WIDTH = 1.5, 2.0
 """A limb or point of at least this width, px, has a dark rim, and a point a light one inside it."""
 PICTURE_PER_TEXT, FONT_WEIGHT = 45, 500
 """So many times as long as text is high is the picture's short side; how bold text is, 100 to 1000."""
+HAS_FONTS = hasattr(cv2, "FontFace")
+"""OpenCV 5 writes any Unicode; OpenCV 4 has a stroke font of ASCII letters, with ? for all others."""
 HALO = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0))
 """Where dark copies of a name go, px, so that it can be read on any ground."""
 
@@ -310,16 +312,24 @@ def _text_height(canvas: UInt8[np.ndarray, "h w 3"]) -> int:
 
 
 def _text_width(words: str, height: int) -> int:
-    return int(cv2.getTextSize((0, 0), words, (0, 0), _font(), height, FONT_WEIGHT)[2])
+    if not HAS_FONTS:
+        return int(cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, _stroke_scale(height), 1)[0][0])
+    return int(cv2.getTextSize((0, 0), words, (0, 0), cv2.FontFace("sans"), height, FONT_WEIGHT)[2])
 
 
 def _write(canvas: UInt8[np.ndarray, "h w 3"], words: str, left: int, top: int, colour: Colour) -> None:
     height = _text_height(canvas)
-    cv2.putText(canvas, words, (left, top + round(0.85 * height)), colour, _font(), height, FONT_WEIGHT)
+    corner = left, top + round(0.85 * height)
+    if HAS_FONTS:
+        cv2.putText(canvas, words, corner, colour, cv2.FontFace("sans"), height, FONT_WEIGHT)
+    else:
+        font, scale = cv2.FONT_HERSHEY_SIMPLEX, _stroke_scale(height)
+        cv2.putText(canvas, words, corner, font, scale, colour, 1, cv2.LINE_AA)
 
 
-def _font() -> Any:
-    return cv2.FontFace("sans")
+def _stroke_scale(height: int) -> float:
+    """Returns the scale at which the stroke font of OpenCV 4 has letters of this height in pixels."""
+    return cv2.getFontScaleFromHeight(cv2.FONT_HERSHEY_SIMPLEX, round(0.7 * height), 1)
 
 
 def _fixed(xy: Float[np.ndarray, "p 2"]) -> list[Place]:

@@ -20,8 +20,8 @@ NAMES = {0: "person", 1: "dog", 2: "traffic light"}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small RT-DETR of random weights, saved as `transformers` saves."""
     import torch
-    import transformers
 
+    transformers = pytest.importorskip("transformers")
     backbone = transformers.RTDetrResNetConfig(
         embedding_size=8,
         hidden_sizes=[8, 8, 16, 16],
@@ -176,9 +176,13 @@ def test_the_real_weights_find_people(shared_data: Path):
         assert (iou(big, detections.boxes).max(axis=1, initial=0) >= 0.5).all()
 
 
-@pytest.mark.parametrize("package", ["torch", "transformers"])
-def test_without_its_packages(package: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("package", "install"), [("torch", "vitpose"), ("transformers", r"'vitpose\[detect\]'")]
+)
+def test_without_its_packages(
+    package: str, install: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     wanted = f"'{package}' is needed for the detector rtdetr, not for onnx:FILE, boxes:FILE and whole-picture"
-    with pytest.raises(MissingDependencyError, match=wanted):
-        RtDetrDetector(folder)
+    with pytest.raises(MissingDependencyError, match=f"{wanted}; install it with: pip install {install}$"):
+        RtDetrDetector(tmp_path)

@@ -182,10 +182,10 @@ class Packed(Annotations):
             code = _open_part(name).get_slice("crops")[start:end]
         except (OSError, SafetensorError) as error:
             raise ImageError(f"crop {place} of {name} cannot be read: {error}; pack the set again") from error
-        crop = cv2.imdecode(code, cv2.IMREAD_COLOR_RGB)
+        crop = cv2.imdecode(code, cv2.IMREAD_COLOR)
         if crop is None:
             raise ImageError(f"crop {place} of {name} is damaged; pack the set again")
-        return crop
+        return cv2.cvtColor(crop, cv2.COLOR_BGR2RGB, dst=crop)
 
 
 def _open_part(path: Path) -> Any:

@@ -90,8 +90,8 @@ def _load(name: str, origin: dict[str, Any]) -> tuple[Any, Any]:
 
     The PIL form of the processor is asked for by name: the other one needs torchvision.
     """
-    for package in ("torch", "transformers"):
-        require(package, None, "for the detector rtdetr, not for onnx:FILE, boxes:FILE and whole-picture")
+    for package, extra in (("torch", None), ("transformers", "detect")):
+        require(package, extra, "for the detector rtdetr, not for onnx:FILE, boxes:FILE and whole-picture")
     import torch
     from transformers import AutoConfig, RTDetrForObjectDetection, RTDetrImageProcessorPil
 

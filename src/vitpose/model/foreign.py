@@ -101,6 +101,7 @@ def _timm_backbone(config: VitPoseConfig) -> Any:
 
 
 def _transformers_backbone(config: VitPoseConfig) -> Any:
+    require("transformers", "detect", "for a backbone that is not ViTPose's")
     from transformers import AutoBackbone, AutoConfig
 
     if config.backbone is None:
