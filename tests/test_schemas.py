@@ -108,6 +108,10 @@ def test_what_fits_becomes_an_instance() -> None:
             {"nam": 1},
             r"unknown key 'nam'; did you mean name .* known: by_name, colour, name, others, sides\.",
         ),
+        (
+            {"shade": 1},
+            r"unknown key 'shade'; did you mean .* known: by_name.shade, colour.shade, others.shade\.",
+        ),
         ({"colour": {"rde": 1}}, r"unknown key 'colour.rde'; did you mean colour.red"),
         ({"others": [{}, {"shad": 1}]}, r"unknown key 'others.1.Colour.shad'; did you mean .*\.shade"),
         (

@@ -162,14 +162,23 @@ def _shown(value: Any) -> str:
 
 
 def _paths_beside(schema: Any, path: tuple[Any, ...]) -> list[str]:
-    """Returns the known keys of the table that a path leads into, as paths."""
+    """Returns the keys, as paths, that one which is not known could be meant for.
+
+    They are those of the table that the path leads into; or where one of its own tables has such a key, that one.
+    """
     tables = list(_tables_of(schema))
     for part in path[:-1]:
         inner = [keys[part] for keys in tables if part in keys]
         if inner:  # else it is an index, the key of a mapping, or a member of a union: the same tables
             tables = [table for kind in inner for table in _tables_of(kind)]
+    known = {key: kind for keys in tables for key, kind in keys.items()}
+    below = [
+        f"{key}.{path[-1]}"
+        for key, kind in known.items()
+        if any(path[-1] in keys for keys in _tables_of(kind))
+    ]
     before = "".join(f"{part}." for part in path[:-1])
-    return [before + key for key in dict.fromkeys(key for keys in tables for key in keys)]
+    return [before + key for key in below or known]
 
 
 def _tables_of(kind: Any) -> Iterator[dict[str, Any]]:

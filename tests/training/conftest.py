@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from vitpose.training.recipe import Recipe, build
+from vitpose.schemas import check
+from vitpose.training.recipe import Recipe
 
 POINTS = ("tip", "left_end", "right_end", "middle", "tail")
 
@@ -110,4 +111,4 @@ def _toml_of(table: dict) -> str:
 
 @pytest.fixture
 def recipe(table: dict) -> Recipe:
-    return build(Recipe, table, "the recipe")
+    return check(Recipe, table, "the recipe")

@@ -20,8 +20,9 @@ from vitpose.errors import InputError, UnknownNameError
 from vitpose.evaluate import evaluate_model, evaluate_predictions
 from vitpose.model.experts import fold_state, unfold_state
 from vitpose.processing import VitPoseImageProcessor
+from vitpose.schemas import check
 from vitpose.training.loop import PoseModule, train
-from vitpose.training.recipe import ModelRecipe, Recipe, build, read_recipe
+from vitpose.training.recipe import ModelRecipe, Recipe, read_recipe
 from vitpose.training.samples import Samples, make_processor
 from vitpose.training.start import make_network
 
@@ -46,7 +47,7 @@ def two_sets(table: dict, arrows: Path, tmp_path: Path) -> dict:
 
 
 def recipe_of(table: dict[str, Any]) -> Recipe:
-    return build(Recipe, table, "the recipe")
+    return check(Recipe, table, "the recipe")
 
 
 def test_a_training_of_two_data_sets(two_sets: dict, tmp_path: Path, arrows: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from vitpose.model.config import VitPoseConfig
+from vitpose.schemas import check
 from vitpose.training.optimizer import rate_factor
-from vitpose.training.recipe import Recipe, build, read_recipe
+from vitpose.training.recipe import Recipe, read_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
@@ -37,7 +38,7 @@ def test_what_the_docs_show_is_a_recipe() -> None:
     blocks = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     tables = [tomllib.loads(block) for block in blocks if re.search(r"^\[\[", block, re.MULTILINE)]
     recipes = [
-        build(Recipe, {"name": "shown", "sources": [{"pack": "pack"}], **table}, "the recipe")
+        check(Recipe, {"name": "shown", "sources": [{"pack": "pack"}], **table}, "the recipe")
         for table in tables
     ]
     assert {len(recipe.split()) for recipe in recipes} == {1, 2}

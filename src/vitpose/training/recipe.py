@@ -7,18 +7,26 @@ same names are the flags of `vitpose train`. Needs no torch.
 from __future__ import annotations
 
 import math
-import tomllib
-import types
-import typing
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from ..conventions import Conventions
 from ..data.augment import Augmentation
 from ..errors import InputError, UnknownNameError
+from ..schemas import Schema, check, parse_toml
 from ..skeleton import Skeleton
+
+
+def _text_of_number(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_text_of_number)]
+"""A string, which may be written as a number, as in precision = 32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +47,11 @@ class Source:
         InputError: It is neither or both, or takes nobody.
     """
 
-    annotations: str = ""
-    images: str = ""
-    skeleton: str | None = None
-    pack: str = ""
-    dataset: str = ""
+    annotations: Text = ""
+    images: Text = ""
+    skeleton: Text | None = None
+    pack: Text = ""
+    dataset: Text = ""
     weight: float | None = None
     limit: int | None = None
 
@@ -75,11 +83,11 @@ class Validation:
         dataset: Name of the data set whose head is measured, where there are several; the first without it.
     """
 
-    annotations: str
-    images: str
-    skeleton: str | None = None
-    name: str = ""
-    dataset: str = ""
+    annotations: Text
+    images: Text
+    skeleton: Text | None = None
+    name: Text = ""
+    dataset: Text = ""
 
     @property
     def title(self) -> str:
@@ -132,10 +140,10 @@ class ModelRecipe:
         gradient_checkpointing: Trade time for memory.
     """
 
-    start: str = ""
-    size: str = "base"
-    decoder: str = "classic"
-    skeleton: str = "coco"
+    start: Text = ""
+    size: Text = "base"
+    decoder: Text = "classic"
+    skeleton: Text = "coco"
     experts: bool = True
     height: int = 256
     width: int = 192
@@ -166,7 +174,7 @@ class OptimizerRecipe:
         cooldown: Share of the training, at its end, in which "trapezoid" falls.
     """
 
-    kind: str = "adamw"
+    kind: Text = "adamw"
     lr: float = 5e-4
     matrix_lr: float = 0.02
     betas: tuple[float, float] = (0.9, 0.999)
@@ -175,7 +183,7 @@ class OptimizerRecipe:
     clip: float = 1.0
     warmup_steps: int = 500
     warmup_start: float = 0.001
-    schedule: str = "step"
+    schedule: Text = "step"
     milestones: tuple[float, ...] = (170 / 210, 200 / 210)
     cooldown: float = 0.3
 
@@ -205,7 +213,7 @@ class LoopRecipe:
     epochs: float = 210
     batch_size: int = 64
     accumulate: int = 1
-    precision: str = "32"
+    precision: Text = "32"
     ema: float = 0.0
     seed: int = 0
     workers: int = 2
@@ -216,7 +224,7 @@ class LoopRecipe:
     on_device: bool = False
     devices: int = 1
     nodes: int = 1
-    strategy: str = "auto"
+    strategy: Text = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,10 +242,10 @@ class TargetRecipe:
             the dataset's own samples in it, so that all datasets count the same.
     """
 
-    convention: str = "udp"
+    convention: Text = "udp"
     sigma: float = 2.0
     joint_weights: bool = False
-    loss_average: str = "batch"
+    loss_average: Text = "batch"
 
 
 _OF_ALL_STAGES = {
@@ -289,7 +297,9 @@ class Recipe:
         InputError: There are no sources, or a value is impossible.
     """
 
-    name: str
+    __pydantic_config__ = Schema.model_config
+
+    name: Text
     sources: tuple[Source, ...]
     validation: tuple[Validation, ...] = ()
     model: ModelRecipe = field(default_factory=ModelRecipe)
@@ -392,15 +402,16 @@ class Recipe:
         return [self._changed(number, stage) for number, stage in enumerate(self.stages)] or [self]
 
     def _changed(self, number: int, stage: Stage) -> Recipe:
-        changes: dict[str, Any] = {"loop": {"seed": self.loop.seed + number}}
+        whole = asdict(self) | {"stages": ()}
+        whole["loop"]["seed"] += number
         for table, own in vars(stage).items():
-            where, current = f"stages[{number}].{table}", getattr(self, table)
             for key in own:
                 if key in _OF_ALL_STAGES.get(table, ()):
-                    raise InputError(f"{where}.{key} cannot differ between stages; give it in [{table}]")
-            merged = asdict(current) | changes.get(table, {}) | own
-            changes[table] = build(type(current), merged, where)
-        return replace(self, stages=(), **changes)
+                    raise InputError(
+                        f"stages.{number}.{table}.{key} cannot differ between stages; give it in [{table}]"
+                    )
+            whole[table] |= own
+        return check(Recipe, whole, f"stages.{number}")
 
 
 def read_recipe(path: str | Path, changes: Mapping[str, str] | None = None) -> Recipe:
@@ -411,19 +422,18 @@ def read_recipe(path: str | Path, changes: Mapping[str, str] | None = None) -> R
         changes: Keys that differ, by their dotted names ("loop.epochs"), as TOML values or bare texts.
 
     Raises:
-        InputError: The file is missing or not TOML, or a value has the wrong type.
-        UnknownNameError: A key is not known.
+        InputError: The file is missing or not TOML, a key is not known, or a value is impossible.
     """
     path = Path(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"the recipe {path} cannot be read ({error.strerror}); give a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"the recipe {path} is not valid TOML: {error}") from error
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # the latter for names that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"the recipe {path} cannot be read ({reason}); give a TOML file") from error
+    table = parse_toml(content, f"the recipe {path}")
     for name, text in (changes or {}).items():
         _change(table, name, _value(text))
-    return build(Recipe, {"name": path.stem, **table}, "the recipe")
+    return check(Recipe, {"name": path.stem, **table}, f"the recipe {path}")
 
 
 def _change(table: Any, name: str, value: Any) -> None:
@@ -441,58 +451,6 @@ def _change(table: Any, name: str, value: Any) -> None:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}", "the value")["value"]
+    except InputError:
         return text
-
-
-def build(kind: Any, table: Any, where: str) -> Any:
-    """Makes a value of a type from what TOML gives: dataclasses from tables, tuples from lists.
-
-    Raises:
-        UnknownNameError: A table has a key that the dataclass does not.
-        InputError: A value has another type, or a needed key is missing.
-    """
-    if is_dataclass(kind):
-        return _build_dataclass(kind, table, where)
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        if table is None:
-            return None
-        kind = next(option for option in inner if option is not type(None))
-        return build(kind, table, where)
-    if origin is tuple:
-        if not isinstance(table, list | tuple):
-            hint = f" (in TOML [[{where}]])" if is_dataclass(inner[0]) else ""
-            raise InputError(f"{where} must be a list{hint}, not {table!r}")
-        if inner[-1] is not Ellipsis and len(table) != len(inner):
-            raise InputError(f"{where} must be a list of {len(inner)}, not {table!r}")
-        return tuple(build(inner[0], value, f"{where}[{index}]") for index, value in enumerate(table))
-    wanted = dict if origin is dict else kind
-    if wanted is float and isinstance(table, int) and not isinstance(table, bool):
-        return float(table)
-    if wanted is str and isinstance(table, int | float) and not isinstance(table, bool):
-        return str(table)  # as in precision = 32
-    if not isinstance(table, wanted) or (isinstance(table, bool) and wanted is not bool):
-        raise InputError(f"{where} must be of the type {wanted.__name__}, not {table!r}")
-    return table
-
-
-def _build_dataclass(kind: Any, table: Any, where: str) -> Any:
-    if not isinstance(table, Mapping):
-        raise InputError(f"{where} must be a table, not {table!r}")
-    hints = typing.get_type_hints(kind)
-    for key in table:
-        if key not in hints:
-            owners = [f"{name}.{key}" for name, kind in hints.items() if key in _names(kind)]
-            raise UnknownNameError(f"key in {where}", key, owners or hints)
-    needed = [f.name for f in fields(kind) if f.default is f.default_factory]
-    for key in needed:
-        if key not in table:
-            raise InputError(f"{where} has no {key!r}, which is needed")
-    inside = "" if where == "the recipe" else f"{where}."
-    return kind(**{key: build(hints[key], value, f"{inside}{key}") for key, value in table.items()})
-
-
-def _names(kind: Any) -> set[str]:
-    return {own.name for own in fields(kind)} if is_dataclass(kind) else set()
