@@ -224,7 +224,7 @@ def test_rows_may_stand_in_any_order() -> None:
         ('flip_pairs = [["left_tip", "right_tip"]]', 'flip_pairs = "no"',
          "flip_pairs is 'no'; input should be a valid tuple"),
         ("title", 'upper_body = ["tip"]\ntitle', "upper_body: unknown keypoint 'tip'"),
-        ("title", "weights = 1.5\ntitle", "weights is 1.5; input should be a valid dictionary"),
+        ("title", "weights = 1.5\ntitle", "weights is 1.5; it must be a table"),
         ("title", "title = ", r"is not valid TOML: Invalid value \(at line 3"),
         ("pivot = 0.05", "pivot = 0.05\npivot = 0.06", r"is not valid TOML: Cannot overwrite a value \(at line 14"),
         ("pivot = 0.05", f"pivot = {'1' * 5000}", "is not valid TOML: Exceeds the limit"),

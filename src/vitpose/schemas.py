@@ -143,7 +143,7 @@ def _describe_one(entry: Any, schema: Any) -> str:
         return str(
             UnknownNameError(f"value of {path}", entry["input"], _QUOTED.findall(entry["ctx"]["expected"]))
         )
-    if entry["type"] in ("model_type", "dataclass_type"):
+    if entry["type"] in ("model_type", "dataclass_type", "dict_type"):
         table = f"{_shown(entry['input'])}; it must be a table"
         return f"{path} is {table}" if path else table
     message = entry["msg"].removeprefix("Value error, ")

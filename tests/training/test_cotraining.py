@@ -16,7 +16,7 @@ import vitpose
 from vitpose.conventions import Conventions
 from vitpose.data.annotations import read_annotations
 from vitpose.data.dataset import JointDataset, PoseDataset
-from vitpose.errors import InputError, UnknownNameError
+from vitpose.errors import InputError
 from vitpose.evaluate import evaluate_model, evaluate_predictions
 from vitpose.model.experts import fold_state, unfold_state
 from vitpose.processing import VitPoseImageProcessor
@@ -206,7 +206,7 @@ def test_recipes_that_cannot_be(two_sets: dict) -> None:
         recipe_of(two_sets | {"target": {"convention": "msra"}})
     validation = [{"annotations": "a.json", "images": "a", "dataset": "four"}]
     with pytest.raises(
-        UnknownNameError, match=r"unknown data set of the validation set .* 'four'; known: five, three"
+        InputError, match=r"unknown data set of the validation set .* 'four'; known: five, three"
     ):
         recipe_of(two_sets | {"validation": validation})
     packs = [{"pack": "p", "dataset": source["dataset"]} for source in two_sets["sources"]]

@@ -153,7 +153,10 @@ def test_shipped_recipes_are_read() -> None:
         (b"loop = " + b"[" * 100_000, "is not valid TOML: it is nested too deeply"),
         (b"loop.seed = " + b"1" * 5000, "is not valid TOML: Exceeds the limit"),
         (b"loop.seed = 0x" + b"f" * 5000, "has a number that is too large"),
-        (b"loop.seed = 1979-05-27", "loop.seed is '1979-05-27'; input should be a valid integer"),
+        (
+            b"loop.seed = 1979-05-27",
+            "sources is missing; loop.seed is '1979-05-27'; input should be a valid integer",
+        ),
     ],
 )
 def test_files_that_would_break_a_parser(content: bytes, message: str, tmp_path: Path) -> None:
