@@ -394,7 +394,9 @@ def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
         InputError, match=r"17 keypoints \(nose, .*\) are not the 17 of the data set 'ap10k' \(L_Eye"
     ):
         vitpose.load(detector=None, dataset="ap10k")
-    with pytest.raises(TypeError, match="devcie"):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown argument of vitpose\.load 'devcie'; did you mean device or engine"
+    ):
         vitpose.load(detector=None, devcie="cpu")
     with pytest.raises(
         CheckpointError, match="skeleton 'lsp' has 14 keypoints, the model 'vitpose-tiny' has 17"
@@ -462,3 +464,50 @@ def test_compile_is_torchs() -> None:
         vitpose.load("vitpose-tiny", detector=None, engine="onnxruntime", compile=True)
     with pytest.raises(InputError, match=r"compile is for checkpoints, and a\.onnx is an exported file"):
         vitpose.load("a.onnx", detector=None, compile=True)
+
+
+def test_unknown_keywords_are_refused_for_every_model(tmp_path: Path) -> None:
+    for model in ("m.onnx", "m.xml", "m.pt2", "m.engine", "vitpose-tiny", tmp_path):
+        with pytest.raises(
+            UnknownNameError, match=r"argument of vitpose\.load 'batchsize'; did you mean batch_size"
+        ):
+            vitpose.load(model, None, batchsize=8)
+    with pytest.raises(
+        UnknownNameError, match=r"argument of vitpose\.export 'calibration'; did you mean calibrate"
+    ):
+        vitpose.export("vitpose-tiny", calibration="x")
+    with pytest.raises(InputError, match=r"revision is for checkpoints, and m\.onnx is an exported file"):
+        vitpose.load("m.onnx", None, revision="v2")
+    with pytest.raises(
+        InputError, match=r"dataset 0 and token are for checkpoints, .* export the checkpoint again"
+    ):
+        vitpose.load("m.onnx", None, dataset=0, token="x")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "device", "expected"),
+    [
+        ("torch", "cuda:1", "cuda:1"),
+        ("onnxruntime", "cuda:1", "cuda:1"),
+        ("tensorrt", "cuda:1", "cuda:1"),
+        ("openvino", "cpu", "cpu"),
+        ("openvino", "gpu", "auto"),
+    ],
+)
+def test_the_detector_gets_the_device_of_the_network(
+    runtime: str, device: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are replaced: there is no second GPU here."""
+    asked = []
+
+    def detector(spec: str, device: str, **_: object) -> FixedDetector:
+        asked.append((spec, device))
+        return FixedDetector(BOXES)
+
+    known = vitpose.Conventions.load("coco")
+    part = (FakeEngine(np.zeros((17, 2)), GRID), VitPoseImageProcessor(), known)
+    monkeypatch.setattr("vitpose.loading.check_engine", lambda *_: runtime)
+    monkeypatch.setattr("vitpose.loading._load_checkpoint", lambda *_, **__: [part])
+    monkeypatch.setattr("vitpose.loading.load_detector", detector)
+    vitpose.load("vitpose-tiny", "rtdetr", device=device)
+    assert asked == [("rtdetr", expected)]

@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from vitpose.errors import InputError
-from vitpose.session import choose_providers, open_session
+from vitpose.session import choose_providers, nearest_device, open_session
 
 
 class TestProviders:
@@ -31,6 +31,26 @@ class TestProviders:
     def test_no_gpu(self):
         with pytest.raises(InputError, match="there is only CPUExecutionProvider; install onnxruntime-gpu"):
             choose_providers("cuda", self.BOTH[1:])
+
+    @pytest.mark.parametrize(
+        ("device", "with_cuda", "without"),
+        [
+            ("cpu", "cpu", "cpu"),
+            ("auto", "auto", "auto"),
+            ("mps", "auto", "auto"),
+            ("cuda", "cuda", "cpu"),
+            ("cuda:1", "cuda:1", "cpu"),
+            (1, "cuda:1", "cpu"),
+        ],
+    )
+    def test_the_same_gpu_as_the_network_beside_it(
+        self, device: str | int, with_cuda: str, without: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        library = ModuleType("onnxruntime")
+        monkeypatch.setitem(sys.modules, "onnxruntime", library)
+        for available, expected in ((self.BOTH, with_cuda), (self.BOTH[1:], without)):
+            library.get_available_providers = lambda own=available: own
+            assert nearest_device("a.onnx", device) == expected
 
     def test_a_gpu_that_onnx_runtime_silently_leaves_out(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,11 @@ from .conventions import Conventions
 from .detect import load_detector
 from .detect.labels import Labels
 from .device import choose_device
-from .engine import check_conversion, check_engine, is_exported, open_engine
+from .engine import check_conversion, check_engine, check_trust, is_exported, open_engine
 from .engine.metadata import Metadata
-from .errors import CheckpointError, InputError, require
+from .errors import CheckpointError, InputError, UnknownNameError, require
 from .estimator import Estimator, MixedEstimator
-from .hub import DEFAULT_MODEL
+from .hub import DEFAULT_MODEL, find_file
 from .pipeline import Pipeline
 from .processing import PROCESSOR_FILE, VitPoseImageProcessor
 from .skeleton import Skeleton
@@ -54,6 +55,7 @@ def load(
     batch_size: int = 32,
     compile: bool = False,
     quantization_config: Any = None,
+    trust: bool = False,
     **hub: Any,
 ) -> Pipeline:
     """Puts a model and a detector together.
@@ -81,6 +83,7 @@ def load(
         batch_size: At most this many crops at a time.
         compile: Compile the network: the first batch of each size takes a minute, later ones are faster.
         quantization_config: How torch's weights are quantised; see `VitPoseForPoseEstimation.from_pretrained`.
+        trust: Load a `.pt2` file, which runs any code that its maker put into it. All other files run none.
         **hub: revision, token, cache_dir, local_files_only, for the model.
 
     Raises:
@@ -89,22 +92,20 @@ def load(
         CheckpointError: Files are missing, damaged, or do not fit, or lack the data set's head.
         MissingDependencyError: What runs the network is not installed.
     """
+    _check_keywords(load, hub)
     bones = None if skeleton is None else Skeleton.load(skeleton)
     runtime = check_engine(engine, model if is_exported(model) else None)
     if is_exported(model):
-        refused = {
+        given = {
             f"dataset {dataset!r}": dataset is not None,
             "quantization_config": quantization_config is not None,
             "compile": compile,
         }
-        if given := [name for name, value in refused.items() if value]:
-            raise InputError(
-                f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for checkpoints, and {model} is an "
-                "exported file; export it so"
-            )
-        exported = open_engine(model, runtime, device=device, dtype=dtype)
+        _refuse_of_checkpoints(model, [*(name for name, is_given in given.items() if is_given), *hub])
+        exported = open_engine(model, runtime, device=device, dtype=dtype, trust=trust)
         parts: list[Found] = [(exported, exported.metadata.processor, exported.metadata.conventions)]
     else:
+        check_trust(model, trust)
         parts = _load_checkpoint(model, runtime, device, dtype, dataset, quantization_config, compile, **hub)
     if bones is not None and len(parts) > 1:
         raise InputError(f"the skeleton {bones.name!r} was given for several data sets; leave it out")
@@ -117,15 +118,41 @@ def load(
     if labels == OWN_LABELS:
         found = [label for own in estimators.values() if own.conventions for label in own.conventions.classes]
         labels = tuple(dict.fromkeys(found)) or _PEOPLE
-    # The detector last: it may be a download, and whatever is misspelt has been said by now. Names of devices are
-    # torch's, which another runtime's are not.
-    place = device if runtime == "torch" or device == "cpu" else "auto"
+    # The detector last: it may be a download, and whatever is misspelt has been said by now. It runs on the same
+    # device, except that OpenVINO has names of its own ("gpu", "npu") for others than the CPU.
+    place = "auto" if runtime == "openvino" and device != "cpu" else device
     finder = (
         None
         if detector is None
         else load_detector(detector, device=place, labels=labels, min_score=min_score)
     )
     return Pipeline(finder, estimator)
+
+
+def _check_keywords(function: Callable[..., Any], hub: dict[str, Any]) -> None:
+    """Refuses keywords that neither a function nor the hub takes."""
+    named = [
+        parameter.name
+        for parameter in signature(function).parameters.values()
+        if parameter.kind is not Parameter.VAR_KEYWORD
+    ]
+    hubs = [
+        parameter.name
+        for parameter in signature(find_file).parameters.values()
+        if parameter.kind is Parameter.KEYWORD_ONLY
+    ]
+    for name in hub:
+        if name not in hubs:
+            raise UnknownNameError(f"argument of vitpose.{function.__name__}", name, (*named, *hubs))
+
+
+def _refuse_of_checkpoints(model: str | Path, given: Sequence[str]) -> None:
+    """Refuses arguments that only a checkpoint has a use for."""
+    if given:
+        raise InputError(
+            f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for checkpoints, and {model} is an exported "
+            "file, which is as it was exported; leave that out, or export the checkpoint again"
+        )
 
 
 def _load_checkpoint(
@@ -264,6 +291,7 @@ def export(
         MissingDependencyError: What writes the format is not installed.
         OutputError: The file cannot be written.
     """
+    _check_keywords(export, hub)
     if is_exported(model):
         raise InputError(f"{model} is exported already; give the checkpoint that it was made of")
     _require_torch(model)

@@ -61,6 +61,26 @@ def find_providers(what: str | Path, device: str) -> list[Any]:
     return choose_providers(device, onnxruntime.get_available_providers())
 
 
+def nearest_device(what: str | Path, device: Any) -> str:
+    """Returns where ONNX Runtime runs beside a network of another runtime.
+
+    That is the same device; the CPU where ONNX Runtime has no CUDA, since the package without it is the usual one also
+    beside a torch with CUDA.
+
+    Args:
+        what: What shall be run, for the message.
+        device: As torch names it.
+
+    Raises:
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    onnxruntime = require("onnxruntime", "onnx", f"to run {what}")
+    name = f"cuda:{device}" if str(device).isdigit() else str(device)
+    if not name.startswith("cuda"):
+        return "cpu" if name == "cpu" else "auto"
+    return name if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "cpu"
+
+
 def choose_providers(device: str, available: Sequence[str]) -> list[Any]:
     """Returns ONNX Runtime's providers for a device.
 

@@ -141,7 +141,7 @@ def test_the_folder_one_is_in_has_its_name(checkpoint: Path, monkeypatch: pytest
     try:
         written = vitpose.export(".", "torch-export", dataset=0)
         assert written.path == Path("small-0.pt2")
-        assert open_engine(written.path, device="cpu").metadata.model == "small"
+        assert open_engine(written.path, device="cpu", trust=True).metadata.model == "small"
     finally:
         (checkpoint / "small-0.pt2").unlink(missing_ok=True)
 
@@ -183,7 +183,7 @@ def test_replacing_needs_force(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.pt2"
     path.write_text("old")
     vitpose.export(checkpoint, "torch-export", path, force=True)
-    assert open_engine(path, device="cpu").metadata.model == "small"
+    assert open_engine(path, device="cpu", trust=True).metadata.model == "small"
 
 
 def test_what_is_refused_before_any_work(checkpoint: Path, exported: Export, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_missing_package_is_named(
 def test_another_skeleton_goes_into_the_file(checkpoint: Path, tmp_path: Path) -> None:
     bones = replace(vitpose.Skeleton.load("coco"), name="mine", limbs=((0, 1),), limb_colours=())
     vitpose.export(checkpoint, "torch-export", tmp_path / "a.pt2", skeleton=bones)
-    assert vitpose.load(tmp_path / "a.pt2", None, device="cpu").estimator.skeleton == bones
+    assert vitpose.load(tmp_path / "a.pt2", None, device="cpu", trust=True).estimator.skeleton == bones
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])

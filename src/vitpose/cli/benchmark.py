@@ -16,7 +16,7 @@ import typer
 
 from ..errors import InputError, MissingDependencyError, UnknownNameError, WorkerError
 from ..hub import DEFAULT_MODEL
-from .options import MODEL_PANEL, BatchSize, Dataset, Device, read_dataset
+from .options import MODEL_PANEL, BatchSize, Dataset, Device, Trust, read_dataset
 
 if TYPE_CHECKING:
     from ..benchmark import Lap, Scene
@@ -75,6 +75,7 @@ def benchmark(
     dataset: Dataset = None,
     device: Device = "auto",
     batch_size: BatchSize = 32,
+    trust: Trust = False,
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the network first.", rich_help_panel=MODEL_PANEL)
     ] = False,
@@ -100,6 +101,7 @@ def benchmark(
     """
     from ..benchmark import Scene, take_turns
     from ..boxes import Size
+    from ..engine import runs_code
     from .job import counted, say_while
 
     if against not in (None, *RIVALS):
@@ -112,9 +114,18 @@ def benchmark(
         "compile": compile,
     }
     models = model or [DEFAULT_MODEL]
+    to_trust = [
+        name for name in models if runs_code(name)
+    ] or models  # refused where there is nothing to trust
     wanted: list[tuple[str, _Loader]] = []
     for name, runner, kind in itertools.product(models, engine or ["auto"], dtype or ["auto"]):
-        loading = {"model": name, "engine": runner, "dtype": kind, **options}
+        loading = {
+            "model": name,
+            "engine": runner,
+            "dtype": kind,
+            "trust": trust and name in to_trust,
+            **options,
+        }
         wanted.append((f"{name}, engine {runner}, dtype {kind}", partial(_load, scene, loading)))
     for name in dict.fromkeys(models if against is not None else []):
         rival = partial(_load_rival, scene, name, device, read_dataset(dataset))

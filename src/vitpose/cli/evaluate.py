@@ -10,7 +10,18 @@ import typer
 
 from ..errors import InputError
 from ..hub import DEFAULT_MODEL
-from .options import MODEL_PANEL, BatchSize, Dataset, Device, Dtype, Engine, FlipTest, Model, read_dataset
+from .options import (
+    MODEL_PANEL,
+    BatchSize,
+    Dataset,
+    Device,
+    Dtype,
+    Engine,
+    FlipTest,
+    Model,
+    Trust,
+    read_dataset,
+)
 
 if TYPE_CHECKING:
     from ..evaluate import Report
@@ -80,6 +91,7 @@ def evaluate(
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = 32,
+    trust: Trust = False,
     oks_nms: Annotated[
         float | None,
         typer.Option(
@@ -157,6 +169,7 @@ def evaluate(
             "dtype": dtype,
             "dataset": read_dataset(dataset),
             "batch_size": batch_size,
+            "trust": trust,
         }
         running = {"boxes": boxes, "flip_test": flip_test, "min_score": min_score, "max_oks": oks_nms}
         report = _run(model, loading, annotations, images, running | measures)

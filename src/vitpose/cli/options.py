@@ -53,6 +53,14 @@ Dtype = Annotated[
         rich_help_panel=MODEL_PANEL,
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Load a .pt2 file, which runs any code that its maker put into it; other files run none.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
 BatchSize = Annotated[
     int, typer.Option(min=1, help="At most this many people at a time.", rich_help_panel=MODEL_PANEL)
 ]

@@ -9,7 +9,18 @@ import typer
 
 from ..errors import InputError
 from ..hub import DEFAULT_MODEL
-from .options import MODEL_PANEL, BatchSize, Dataset, Device, Dtype, Engine, FlipTest, Model, read_dataset
+from .options import (
+    MODEL_PANEL,
+    BatchSize,
+    Dataset,
+    Device,
+    Dtype,
+    Engine,
+    FlipTest,
+    Model,
+    Trust,
+    read_dataset,
+)
 
 DEFAULT_DETECTOR = "rtdetr"
 _PEOPLE, _OUTPUT, _VIDEO, _MANY = "Finding people", "Output", "Videos", "Very many pictures"
@@ -39,6 +50,7 @@ def predict(
     device: Device = "auto",
     dtype: Dtype = "auto",
     batch_size: BatchSize = 32,
+    trust: Trust = False,
     detector: Annotated[
         str | None,
         typer.Option(
@@ -182,6 +194,7 @@ def predict(
         "labels": {"all": None, "own": "own"}.get(labels, [label.strip() for label in labels.split(",")]),
         "min_score": min_score,
         "batch_size": batch_size,
+        "trust": trust,
     }
     running = {"flip_test": flip_test} | ({} if max_pixels is None else {"max_pixels": max_pixels})
     if out.rstrip("/").endswith(".parquet"):

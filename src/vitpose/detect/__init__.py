@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, UnknownNameError
+from ..session import nearest_device
 from .given import CocoBoxes, WholePicture, detections_from
 from .labels import Labels, coco_labels
 from .onnx import OnnxDetector
@@ -78,8 +79,7 @@ def load_detector(
         case "rtdetr", name if name:
             return RtDetrDetector(name, device=device, **options)
         case "onnx", file if file:
-            # ONNX Runtime may be the CPU's where torch has a GPU: it takes what it has.
-            return OnnxDetector(file, device="cpu" if device == "cpu" else "auto", **options)
+            return OnnxDetector(file, device=nearest_device(file, device), **options)
         case "boxes", file if file:
             return CocoBoxes(file, **options)
     if spec.endswith((".onnx", ".json")):

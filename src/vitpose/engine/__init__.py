@@ -32,6 +32,33 @@ def is_exported(name: str | Path) -> bool:
     return Path(name).suffix in RUNS
 
 
+def runs_code(name: str | Path) -> bool:
+    """Tells whether loading a file runs whatever code its maker put in."""
+    return Path(name).suffix == ".pt2"
+
+
+def check_trust(name: str | Path, trust: bool) -> None:
+    """Refuses a file that runs code and is not trusted, and trust where there is nothing to trust.
+
+    Args:
+        name: The file or checkpoint.
+        trust: Whether the caller trusts who made it.
+
+    Raises:
+        InputError: It is refused.
+    """
+    if trust and not runs_code(name):
+        raise InputError(
+            f"trust=True is for .pt2 files, which run code when they are loaded, and {name} is none; leave it out"
+        )
+    if runs_code(name) and not trust:
+        raise InputError(
+            f"{name} is a program of torch.export, and loading one runs any code that its maker put into it; if you "
+            "trust them as you would to run their code, pass trust=True (--trust). ONNX files run no code: take one "
+            "instead, 'vitpose export MODEL --to onnx' writes it"
+        )
+
+
 def check_engine(name: str, path: str | Path | None = None) -> str:
     """Returns the engine of that name; "auto" is the one that a file is made for, and torch for a checkpoint.
 
@@ -85,7 +112,12 @@ def check_conversion(model: str | Path, engine: str, device: str, dtype: str) ->
 
 
 def open_engine(
-    path: str | Path, engine: str = "auto", *, device: str = "auto", dtype: str = "auto"
+    path: str | Path,
+    engine: str = "auto",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust: bool = False,
 ) -> ExportedEngine:
     """Opens an exported file.
 
@@ -94,13 +126,17 @@ def open_engine(
         engine: What runs it, of `ENGINES`; "auto" is what it is made for.
         device: Where; the names are those of each engine, "auto" and "cpu" are everybody's.
         dtype: "auto", or a type that the engine can be told.
+        trust: Open a `.pt2` file, which runs the code in it.
 
     Raises:
         CheckpointError: The file is missing, damaged, or not exported by vitpose.
-        InputError: The engine does not run the file, or has no such device or type.
+        InputError: The engine does not run the file, or has no such device or type; or the file runs code and is
+            not trusted, or is trusted and runs none.
         MissingDependencyError: What runs it is not installed.
     """
-    match check_engine(engine, path):
+    runtime = check_engine(engine, path)
+    check_trust(path, trust)
+    match runtime:
         case "onnxruntime":
             from .onnx import OnnxEngine
 

@@ -1,16 +1,12 @@
 """The engine that runs the programs of torch.export, `.pt2` files.
 
-torch's own loader would run code that a made-up file asks for, so a file is looked through first: only what
-`vitpose export` writes passes.
+torch's loader runs whatever code a file asks for: it unpickles, imports by name and evaluates what stands in it.
+Nothing here tries to tell good files from bad ones, which would need a second reader that agrees with torch's in
+every case; `open_engine` opens none without the caller's trust.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import re
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,53 +22,38 @@ from .metadata import KEY, OUTPUT, Metadata, no_maps
 ENTRY = f"{KEY}.json"
 """The extra file inside that holds the metadata."""
 
-_FILES = re.compile(
-    r"[^/]+/(?:\.data/\w+|\.format_version|archive_format|archive_version|version|byteorder|extra/vitpose\.json"
-    r"|models/model\.json|data/sample_inputs/model\.pt|data/(?:weights|constants)/(?:weight_\d+|tensor_\d+"
-    r"|model_(?:weights|constants)_config\.json))"
-)
-# torch looks up or evaluates what stands under these keys of the program, and under every name of a range.
-_OPERATION = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.getitem")
-_HARMLESS = {
-    "target": _OPERATION,
-    "as_operator": _OPERATION,
-    "expr_str": re.compile(r"[A-Za-z]\w*|-?\d+|Symbol\('\w+'(?:, \w+=\w+)*\)"),
-    "guards_code": re.compile(r"(?!)"),
-    "use_pickle": re.compile("False"),
-    "a name": re.compile(r"[\w.]*"),
-}
-_ANYTHING = re.compile(r"(?s:.*)")
-
 
 class ProgramEngine:
     """Runs an exported `.pt2` file with PyTorch.
 
     Args:
-        path: The file.
+        path: The file, of a maker who is trusted: loading it runs the code in it.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
         dtype: "auto"; the types in the file are what it runs in.
 
     Raises:
-        CheckpointError: The file is missing, damaged, not exported by vitpose, or could run foreign code.
+        CheckpointError: The file is missing, damaged, or not exported by vitpose.
         InputError: There is no such device, or another type is asked for than the file's.
     """
 
     def __init__(self, path: str | Path, device: str = "auto", dtype: str = "auto") -> None:
         file = Path(path).expanduser()
-        self.metadata = Metadata.from_json(_look_through(file), path)
-        if dtype not in ("auto", self.metadata.precision):
-            raise InputError(
-                f"{path} runs in {self.metadata.precision}, not in {dtype}; leave dtype at 'auto', or load the "
-                "checkpoint that it was exported from"
-            )
-        place = choose_device(device)
+        if not file.is_file():
+            raise CheckpointError(f"there is no file {file}; give the path of an exported .pt2 file")
+        place, texts = choose_device(device), {ENTRY: ""}
         try:
-            program = move_to_device_pass(torch.export.load(file), place)
+            program = move_to_device_pass(torch.export.load(file, extra_files=texts), place)
             self._network = program.module()
         except Exception as error:  # whatever is wrong with it, torch says so in its own ways
             raise CheckpointError(
                 f"{path} is not a whole program of torch.export: {error}; export it again"
             ) from error
+        self.metadata = Metadata.from_json(texts[ENTRY], path)
+        if dtype not in ("auto", self.metadata.precision):
+            raise InputError(
+                f"{path} runs in {self.metadata.precision}, not in {dtype}; leave dtype at 'auto', or load the "
+                "checkpoint that it was exported from"
+            )
         scale, offset = self.metadata.processor.scale_and_offset
         self._scale, self._offset = torch.from_numpy(scale).to(place), torch.from_numpy(offset).to(place)
         self._shape = self.metadata.check_shapes(*_shapes(program), path)
@@ -95,59 +76,3 @@ def _shapes(program: torch.export.ExportedProgram) -> tuple[list[tuple[str, Any]
     return [(str(name), shape) for name, shape in zip(inputs, found[0], strict=True)], [
         (OUTPUT, shape) for shape in found[1]
     ]
-
-
-def _look_through(path: Path) -> str | None:
-    """Returns the metadata of a file in which nothing would run but tensor operations.
-
-    Raises:
-        CheckpointError: The file is missing or damaged, or something else would.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}; give the path of an exported .pt2 file")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            foreign = _foreign(archive)
-            if foreign:
-                raise CheckpointError(
-                    f"{path} holds more than tensors and operations on them ({foreign}) and is refused, because "
-                    "loading it could run foreign code; export the model with 'vitpose export'"
-                )
-            entries = [name for name in archive.namelist() if name.endswith(f"/extra/{ENTRY}")]
-            return archive.read(entries[0]).decode() if entries else None
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(
-            f"{path} is not a whole program of torch.export: {error}; export it again"
-        ) from error
-
-
-def _foreign(archive: zipfile.ZipFile) -> str | None:
-    """Returns what in an archive is not written by `vitpose export`, or None."""
-    for name in archive.namelist():
-        if not _FILES.fullmatch(name):
-            return f"the file {name}"
-        if name.endswith("/model.pt"):
-            try:
-                torch.load(io.BytesIO(archive.read(name)), weights_only=True)
-            except Exception:
-                return f"a pickle in {name}"
-        if name.endswith(".json") and not name.endswith(ENTRY):
-            for key, value in _entries(json.loads(archive.read(name))):
-                if not _HARMLESS.get(key, _ANYTHING).fullmatch(str(value)):
-                    return f"{key} {value!r} in {name}"
-    return None
-
-
-def _entries(tree: Any, key: str = "top") -> Iterator[tuple[str, Any]]:
-    """Yields every plain value of a JSON file with the key that it, or the list that it is in, stands under."""
-    if isinstance(tree, dict):
-        for name, value in tree.items():
-            yield "a name", name
-            yield from _entries(value, name)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _entries(value, key)
-    else:
-        yield key, tree
