@@ -330,7 +330,7 @@ class TestMetadata:
             ),
             ({"skeleton": {"name": "a", "keypoints": []}}, "keypoints must hold at least one name"),
             ({"skeleton": {"name": "a"}}, "keypoints must hold at least one name"),
-            ({"dataset": {"name": "a"}}, "its data set has no 'skeleton', which a data set needs"),
+            ({"dataset": {"name": "a"}}, r"cannot be used: its data ?set.* skeleton"),
             ({"processor": {"warp": "upd"}}, "cannot be used: unknown warp 'upd'"),
             ({"processor": 3}, r"is damaged \(Type"),
         ],

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ..errors import CheckpointError, InputError, UnknownNameError, require
+from ..external_data import refuse_foreign_data
 from ..threads import thread_limit
 from .metadata import INPUT, KEY, OUTPUT, Metadata, no_maps
 
@@ -135,6 +136,8 @@ def _precision(dtype: str) -> dict[str, str]:
 def _read(core: Any, path: Path) -> Any:
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}; give the path of an exported .xml or .onnx file")
+    if path.suffix == ".onnx":
+        refuse_foreign_data(path)
     try:
         return core.read_model(path)
     except RuntimeError as error:
