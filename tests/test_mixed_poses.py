@@ -79,7 +79,7 @@ def test_printing_and_exports(mixed: MixedPoses) -> None:
     rows = mixed.to_coco(7)
     assert [row["category_id"] for row in rows] == [2, 1, 2]
     assert mixed.to_coco(7, {"coco": 1, "ap10k": 93})[2]["category_id"] == 93
-    assert rows[1]["bbox"] == [100, 20, 90, 60]
+    assert rows[1]["box_xywh"] == [100, 20, 90, 60]
     frame = mixed.to_pandas()
     assert frame.groupby("pose")["label"].first().tolist() == ["dog", "person", "zebra"]
     assert len(frame) == 3 * 17

@@ -168,7 +168,8 @@ def test_coco_results_are_as_cocos_tools_want_them() -> None:
     poses = poses_of(2)
     results = json.loads(json.dumps(poses.to_coco(image_id=42)))
     assert [(one["image_id"], one["category_id"]) for one in results] == [(42, 1), (42, 1)]
-    assert results[1]["bbox"] == [1, 2, 10, 20]
+    assert results[1]["box_xywh"] == [1, 2, 10, 20]
+    assert "bbox" not in results[0]  # whose area pycocotools would take for the pose's
     assert results[0]["keypoints"] == pytest.approx([10, 11, 0.9, 12, 13, 0.74, 14, 15, 0.58])
     assert [one["score"] for one in results] == pytest.approx(poses.pose_scores.tolist(), abs=1e-6)
     assert poses.to_coco(1, category_id=7)[0]["category_id"] == 7

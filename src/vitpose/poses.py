@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import supervision as sv
 
+BOX_KEY = "box_xywh"
+"""Where COCO results hold the box that a pose was looked for in."""
+
 RESCORE_THRESHOLD = 0.2
 """Keypoints above this count in COCO's result score; the value of the original's test config."""
 
@@ -172,7 +175,9 @@ class Poses:
     def to_coco(self, image_id: int | str, category_id: int = 1) -> list[dict[str, Any]]:
         """Returns COCO's keypoint results, rescored as the original does (see `pose_scores`).
 
-        A number that is not finite becomes 0, as COCO writes what is not there.
+        A number that is not finite becomes 0, as COCO writes what is not there. The box that a pose was looked for in
+        is `box_xywh` (left, top, width, height, px) and not `bbox`: pycocotools would take its area for the pose's,
+        which changes AP medium and AP large; the original's results have no `bbox` either.
 
         Args:
             image_id: The picture's id in the annotation file.
@@ -186,7 +191,7 @@ class Poses:
                 "category_id": category_id,
                 "keypoints": [_round(value, 4) or 0.0 for value in points[row].ravel()],
                 "score": _round(score, 6) or 0.0,
-                "bbox": [_round(value) or 0.0 for value in boxes[row]],
+                BOX_KEY: [_round(value) or 0.0 for value in boxes[row]],
             }
             for row, score in enumerate(self.pose_scores)
         ]

@@ -53,7 +53,7 @@ def test_exactly_what_is_asked_for_is_written(kinds: tuple[str, ...], tmp_path: 
     if "coco" in kinds:
         results = json.loads((out / "coco.json").read_text())
         assert [result["image_id"] for result in results] == [1, 1, 2, 2]
-        assert results[0]["bbox"] == [1, 2, 29, 38]
+        assert results[0]["box_xywh"] == [1, 2, 29, 38]
         images = json.loads((out / "coco_images.json").read_text())
         assert [(image["id"], image["file_name"]) for image in images] == [(1, "in/a.png"), (2, "in/b.png")]
     if "csv" in kinds:

@@ -192,6 +192,7 @@ def test_half_a_pack_is_none(people: Annotations, tmp_path: Path) -> None:
         ({"sides": 5}, "unknown key 'sides'; did you mean side"),
         ({"margin": 5}, "margin is 5; it must be a table"),
         ({"margin": {"augmentation": {}, "size": {}, "aspect": "kept"}}, "unknown value of margin.aspect 'kept'"),
+        ({"margin": {"augmentation": {}, "size": {"height": 4}, "aspect": "keep"}}, "margin.size.width is missing"),
         ({"margin": {"augmentation": {"flop": 1}, "size": {"height": 4, "width": 3}, "aspect": "keep"}},
          r"pack.json, margin.augmentation: unknown key 'flop'; did you mean flip"),
         ({"margin": {"augmentation": {"scale_limit": 2}, "size": {"height": 4, "width": 3}, "aspect": "keep"}},

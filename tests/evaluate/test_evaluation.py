@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 
 import vitpose
 from vitpose.boxes import Size
+from vitpose.conventions import Conventions
 from vitpose.engine.fake import FakeEngine
 from vitpose.errors import InputError, UnknownNameError
 from vitpose.estimator import Estimator
@@ -22,6 +24,9 @@ from vitpose.processing import VitPoseImageProcessor
 from vitpose.skeleton import Skeleton
 
 pytest.importorskip("pycocotools")
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
 BONES = Skeleton(
     "three", ("top", "left_end", "right_end"), ((0, 1), (0, 2)), ((1, 2),), sigmas=(0.1, 0.1, 0.1)
 )
@@ -89,6 +94,96 @@ def test_saved_predictions_give_the_same(
     report.save_results(tmp_path / "predictions.json")
     again = evaluate_predictions(tmp_path / "predictions.json", path, skeleton=BONES, metrics=["coco", "epe"])
     assert again.numbers == report.numbers
+
+
+def test_fault_a_pose_is_as_large_as_its_keypoints_and_not_as_its_box(
+    pipe: Pipeline, images: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    """As pycocotools takes results without `bbox`, which the original's are: nobody is found in a large box."""
+    content = annotated(0, 0)
+    content["annotations"][1]["area"] = 10_000.0
+    detections = [
+        {"image_id": image, "category_id": 1, "bbox": box, "score": score}
+        for image, box, score in ((1, BOX, 0.6), (2, BOX, 0.6), (1, [10, 10, 120, 160], 0.9))
+    ]
+    path, boxes = write(content), write(detections, "boxes.json")
+    report = evaluate_model(pipe, path, images, boxes=boxes, skeleton=BONES, metrics=["coco"])
+    report.save_results(tmp_path / "predictions.json")
+    rows = json.loads((tmp_path / "predictions.json").read_text())
+    assert not any("bbox" in row for row in rows)
+    assert rows[1]["box_xywh"] == [10, 10, 120, 160]
+    truth = COCO()
+    for person in content["annotations"]:
+        person["num_keypoints"] = 3
+    truth.dataset = content
+    truth.createIndex()
+    judge = COCOeval(truth, truth.loadRes(str(tmp_path / "predictions.json")), "keypoints")
+    judge.params.kpt_oks_sigmas = np.array(BONES.sigmas)
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    assert list(report.numbers["coco"].values()) == pytest.approx(list(judge.stats))
+    assert report.numbers["coco"]["AP large"] == pytest.approx(1)
+    assert report.numbers["coco"]["AP medium"] < 1
+
+
+@pytest.mark.parametrize("name", ["coco", "aic", None])
+def test_a_report_says_which_boxes_were_used(
+    name: str | None, pipe: Pipeline, images: Path, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    own = None
+    if name is not None:
+        rules = replace(Conventions.load(name).evaluation, metrics=("epe",))
+        own = Conventions(name=name, skeleton=BONES, evaluation=rules)
+    path = write(annotated(0, 8))
+    boxes = write([{"image_id": 1, "category_id": 1, "bbox": BOX, "score": 0.9}], "boxes.json")
+    options: dict[str, Any] = {"dataset": own, "metrics": ["epe"]}
+    in_truth = evaluate_model(pipe, path, images, **options)
+    in_file = evaluate_model(pipe, path, images, boxes=boxes, skeleton=BONES, **options)
+    in_truth.save_results(tmp_path / "predictions.json")
+    saved = evaluate_predictions(tmp_path / "predictions.json", path, **options)
+    assert [one.boxes.kind for one in (in_truth, in_file, saved)] == ["ground truth", "file", "predictions"]
+    found = [one.to_dict()["boxes"] for one in (in_truth, in_file, saved)]
+    published = {"coco": "a detector's boxes", "aic": "ground truth", None: None}[name]
+    assert {one["published"] for one in found} == {published}
+    expected = {"coco": [False, None, None], "aic": [True, False, None], None: [None, None, None]}[name]
+    assert [one["comparable_with_published"] for one in found] == expected
+    assert found[1]["path"] == str(boxes)
+    texts = {
+        "coco": "ground truth; the published figures of coco are in a detector's boxes, and not comparable",
+        "aic": "ground truth; the published figures of aic are in ground truth too",
+        None: "ground truth",
+    }
+    screen = io.StringIO()
+    in_truth.print(Console(file=screen, width=150))
+    assert f"boxes: {texts[name]}" in screen.getvalue()
+    assert str(in_file.boxes).startswith(f"boxes: {boxes}")
+    assert "as the predictions were made, which their file does not say" in str(saved.boxes)
+
+
+def test_repeated_poses_in_ground_truth_boxes_go_where_the_original_leaves_them_out(
+    pipe: Pipeline, images: Path, write: Callable[..., Path]
+) -> None:
+    """AIC and AP-10K; two boxes of one person give one pose there, and two elsewhere."""
+    content = annotated(0)
+    content["annotations"].append({**content["annotations"][0], "id": 7, "bbox": [50.5, 10, 60, 80]})
+    path, counts = write(content), {}
+    for name in ("aic", "ap10k", "apt36k", "ochuman", "coco", "mpii"):
+        rules = replace(Conventions.load(name).evaluation, uncounted=(), metrics=("coco",))
+        own = Conventions(name=name, skeleton=BONES, evaluation=rules)
+        report = evaluate_model(pipe, path, images, dataset=own, skeleton=BONES)
+        counts[name] = report.counts["predictions"]
+        assert report.settings["max_oks"] == (0.9 if counts[name] == 1 else 1.0)
+    assert counts == {"aic": 1, "ap10k": 1, "apt36k": 1, "ochuman": 1, "coco": 2, "mpii": 2}
+    kept = evaluate_model(pipe, path, images, dataset=own, skeleton=BONES, max_oks=1.0)
+    assert kept.counts["predictions"] == 2
+
+
+def test_keeping_all_poses_needs_no_sigmas(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
+    plain = Skeleton("plain", BONES.keypoints)
+    bare = Pipeline(None, Estimator(pipe.estimator.engine, pipe.estimator.processor, plain))
+    report = evaluate_model(bare, write(annotated(0)), images, max_oks=1.0, metrics=["epe"])
+    assert report.counts["predictions"] == 1
 
 
 def test_what_fails_is_named_and_counts_as_missed(
@@ -245,6 +340,16 @@ def test_refusals(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> N
         InputError, match=r"the skeleton 'plain' has no sigmas, so poses .* --oks-nms 1, or max_oks=1"
     ):
         evaluate_model(bare, path, images, max_oks=0.5)
+
+
+def test_fault_worst_cases_of_images_longer_than_opencv_addresses(
+    pipe: Pipeline, images: Path, write: Callable[..., Path]
+) -> None:
+    Image.new("RGB", (40_000, 100)).save(images / "a.png")
+    content = annotated(0)
+    content["images"][0]["width"] = 40_000
+    report = evaluate_model(pipe, write(content), images, metrics=["epe"])
+    assert draw_worst(report, images).shape == (262, 480, 3)
 
 
 def test_functions_are_not_hidden_by_the_package() -> None:

@@ -47,6 +47,21 @@ def test_rows_that_cannot_be_used_are_named(write: Callable[..., Path]) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("boxes", "key"),
+    [
+        ({"bbox": [1, 2, 3, 4]}, "bbox"),
+        ({"box_xywh": [1, 2, 3, 4]}, "box_xywh"),
+        ({"box_xywh": [5, 6, 7, 8], "bbox": [1, 2, 3, 4]}, "bbox"),
+        ({"box_xywh": [1, 2, 3, 4], "bbox": []}, "box_xywh"),
+    ],
+)
+def test_which_box_a_row_was_found_in(boxes: dict[str, Any], key: str, write: Callable[..., Path]) -> None:
+    (one,) = read_results([GOOD | boxes], read_annotations(write(FILE)), Problems())
+    assert (one.xywh, one.box_key) == ((1, 2, 3, 4), key)
+    assert one.to_row() == GOOD | {key: [1, 2, 3, 4]}
+
+
 def test_problems_are_in_the_report(write: Callable[..., Path]) -> None:
     report = evaluate_predictions([GOOD, {**GOOD, "image_id": 99}], write(FILE), metrics=["epe"])
     assert report.to_dict()["problems"]["predictions for an image that is not annotated"] == [

@@ -10,7 +10,8 @@ import torch
 from vitpose.conventions import Conventions
 from vitpose.data.annotations import read_annotations
 from vitpose.data.dataset import MixSampler
-from vitpose.data.pack import STILL, write_pack
+from vitpose.data.pack import write_pack
+from vitpose.data.pack_index import STILL
 from vitpose.errors import InputError
 from vitpose.training.recipe import LoopRecipe, ModelRecipe, Recipe, Source, Stage
 from vitpose.training.samples import Samples, Stream

@@ -97,7 +97,7 @@ def evaluate(
         typer.Option(
             min=0,
             max=1,
-            show_default="0.9 with --boxes, otherwise all stay",
+            show_default="the dataset's, or 0.9 with --boxes, otherwise all stay",
             help="Of two poses of a picture that are more alike than this, by OKS, keep the better.",
             rich_help_panel=MODEL_PANEL,
         ),

@@ -23,7 +23,7 @@ from ..heatmap import encode
 from ..processing import VitPoseImageProcessor
 from .annotations import Annotations, shared_skeleton
 from .augment import Augmentation, View
-from .pack import refuse_short_margin
+from .pack import Packed
 
 STRIDE = 4
 """Heat maps are a quarter of the crop."""
@@ -77,7 +77,8 @@ class PoseDataset(Dataset[dict[str, Any]]):
         self.unbiased = self.processor.warp == "udp" if unbiased is None else unbiased
         self._starts = np.cumsum([0, *map(len, self.sources)])
         for source in self.sources:
-            refuse_short_margin(source, augmentation, self.processor)
+            if isinstance(source, Packed):
+                source.refuse_short_margin(augmentation, self.processor)
 
     def __len__(self) -> int:
         return int(self._starts[-1])

@@ -23,7 +23,7 @@ from ..device import choose_device
 from ..processing import VitPoseImageProcessor
 from .augment import Augmentation, View
 from .dataset import MixSampler, map_size
-from .pack import Packed, refuse_short_margin
+from .pack import Packed
 
 _DECODERS = 8
 
@@ -150,7 +150,7 @@ class DeviceLoader:
         self.processor, self.augmentation = processor or VitPoseImageProcessor(), augmentation
         self.seed, self.sigma = seed, sigma
         self.unbiased = self.processor.warp == "udp" if unbiased is None else unbiased
-        refuse_short_margin(people, augmentation, self.processor)
+        people.refuse_short_margin(augmentation, self.processor)
         self.frames = frames or Frames(people, device)
         factors = people.skeleton.weights if joint_weights else (1.0,) * len(people.skeleton)
         self._joint_weights = torch.tensor(factors, device=self.frames.device)

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -28,13 +27,11 @@ from ..boxes import Size
 from ..errors import ImageError, InputError
 from ..files import replace_file
 from ..processing import INPUT_SIZE, VitPoseImageProcessor
-from ..schemas import Row, Schema, check, parse_json
 from ..skeleton import Skeleton
 from .annotations import Annotations, Report, shared_skeleton
 from .augment import Augmentation
+from .pack_index import INDEX_FILE, VERSION, Margin, read_index
 
-INDEX_FILE = "pack.json"
-VERSION = 2
 MAX_PART_BYTES = 50_000_000
 SIDE_PX = 384
 """Longest side of a packed crop. A crop reaches some 2.8 times as far as its person is tall, so people up to 140 px
@@ -43,90 +40,7 @@ is 205 px tall."""
 QUALITY = 95
 """Of JPEG, without chroma subsampling (measured: benchmarks/loading.py)."""
 
-STILL = Augmentation(
-    flip=0.0, half_body=0.0, scale_sigma=0.0, rotation_probability=0.0, shift_probability=0.0
-)
-"""Varies nothing."""
-
-_OF_THE_REACH = (
-    "half_body",
-    "half_body_padding",
-    "scale_sigma",
-    "scale_limit",
-    "shift_probability",
-    "shift",
-)
 _COLUMNS = ("boxes", "xy", "visibility", "areas", "ids", "sources", "sizes", "origins", "factors")
-
-
-class _MarginForm(Schema):
-    augmentation: dict[str, Any]
-    size: dict[Literal["height", "width"], Annotated[int, Field(ge=1, le=100_000)]]
-    aspect: Literal["keep", "stretch"]
-
-
-class _SourceForm(Schema):
-    file: str
-    people: int
-    problems: dict[str, Row[str]]
-
-
-class _PartForm(Schema):
-    file: Annotated[str, Field(pattern=r"^part-\d{4,}\.safetensors$")]
-    people: int
-
-
-class _Index(Schema):
-    """What `pack.json` holds."""
-
-    version: int
-    skeleton: dict[str, Any]
-    sources: Row[_SourceForm]
-    margin: _MarginForm
-    side: int
-    quality: int | None
-    parts: Row[_PartForm]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Margin:
-    """How far the crops of a pack reach around their people.
-
-    Attributes:
-        augmentation: As far as this can look.
-        size: In crops of this aspect.
-        aspect: "keep" or "stretch"; see `vitpose.crop.Warp.from_boxes`.
-    """
-
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    size: Size = INPUT_SIZE
-    aspect: str = "keep"
-
-    def reach(self, people: Annotations) -> Float[np.ndarray, "n 4"]:
-        """Returns boxes (xyxy, px) that no view of a person looks beyond."""
-        return self.augmentation.reach(people, self.size, self.aspect)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values, all of them."""
-        size = {"height": self.size.height, "width": self.size.width}
-        return {"augmentation": asdict(self.augmentation), "size": size, "aspect": self.aspect}
-
-    @classmethod
-    def from_form(cls, form: _MarginForm, source: str) -> Margin:
-        """Returns the margin that a pack's index tells."""
-        augmentation = check(Augmentation, form.augmentation, f"{source}, margin.augmentation")
-        return cls(augmentation=augmentation, size=Size(**form.size), aspect=form.aspect)
-
-    def differences(self, other: Margin) -> str:
-        """Returns what differs, as far as it changes the reach, for messages."""
-        own, theirs = self._flat(), other._flat()
-        return ", ".join(
-            f"{key} {own[key]} in the pack, {theirs[key]} here" for key in own if own[key] != theirs[key]
-        )
-
-    def _flat(self) -> dict[str, Any]:
-        varied = {key: getattr(self.augmentation, key) for key in _OF_THE_REACH}
-        return {**varied, "size": str(self.size), "aspect": self.aspect}
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +81,29 @@ class Packed(Annotations):
     def by_source(self) -> list[Packed]:
         """Returns the people of each source, to be mixed with weights."""
         return [self.select(self.sources == source) for source in range(len(self.source_names))]
+
+    def refuse_short_margin(
+        self, augmentation: Augmentation | None, processor: VitPoseImageProcessor
+    ) -> None:
+        """Refuses views that can look beyond the crops, where the image goes on.
+
+        Args:
+            augmentation: What is varied; nothing without one.
+            processor: Size and aspect of the crops.
+
+        Raises:
+            InputError: For some of the people pixels would be missing.
+        """
+        wanted = Margin.of(augmentation, processor)
+        for source, margin in enumerate(self.margins):
+            own = self.select(self.sources == source)
+            short = margin.count_short(own, own.sizes, wanted)
+            if short:
+                raise InputError(
+                    f"the pack {self.report.source} ends too near {short} of {len(own)} people for this training run "
+                    f"({margin.differences(wanted)}); pack it again, with 'vitpose data pack --dataset' for another "
+                    "dataset or vitpose.data.pack.write_pack for another augmentation or size, or vary less"
+                )
 
     def read_picture(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
         """Decodes the crop of a person.
@@ -281,7 +218,7 @@ def read_pack(folder: str | Path) -> Packed:
         InputError: The folder holds no pack, or not all of it.
     """
     folder = Path(folder).expanduser()
-    index = _read_index(folder)
+    index = read_index(folder)
     paths = tuple(folder / part.file for part in index.parts)
     columns = [_read_part(path, part.people) for path, part in zip(paths, index.parts, strict=True)]
     counts = [len(part["boxes"]) for part in columns]
@@ -298,61 +235,6 @@ def read_pack(folder: str | Path) -> Packed:
         margins=(Margin.from_form(index.margin, source),) * len(index.sources),
         **joined,
     )
-
-
-def _read_index(folder: Path) -> _Index:
-    path = folder / INDEX_FILE
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{folder} holds no whole pack ({error}); make one with: vitpose data pack"
-        ) from error
-    table = parse_json(content, path)
-    version = table.get("version") if isinstance(table, dict) else None
-    if version in range(1, VERSION):
-        raise InputError(
-            f"{folder} is a pack of version {version}, which does not say how far its crops reach; pack it again"
-        )
-    if isinstance(version, int) and version != VERSION:
-        raise InputError(
-            f"{folder} is a pack of version {version}, and this is read: {VERSION}; pack it again"
-        )
-    return check(_Index, table, path)
-
-
-def refuse_short_margin(
-    people: Annotations, augmentation: Augmentation | None, processor: VitPoseImageProcessor
-) -> None:
-    """Refuses a pack whose crops end where views of its people can go on.
-
-    Beyond the border of an image everything is black, whatever the margin.
-
-    Args:
-        people: The pack; other annotations have no margin.
-        augmentation: What is varied; nothing without one.
-        processor: Size and aspect of the crops.
-
-    Raises:
-        InputError: For some of the people pixels are missing.
-    """
-    if not isinstance(people, Packed):
-        return
-    wanted = Margin(augmentation=augmentation or STILL, size=processor.size, aspect=processor.aspect)
-    for source, margin in enumerate(people.margins):
-        own = people.select(people.sources == source)
-        low, high = np.split(margin.reach(own), 2, axis=1)
-        wanted_low, wanted_high = np.split(wanted.reach(own), 2, axis=1)
-        # A crop that does not begin at its reach was cut off at the border of its image; half a pixel is rounding.
-        before = (wanted_low < low - 0.5) & (low > -0.5)
-        behind = (wanted_high > high + 0.5) & (high < own.sizes - 0.5)
-        short = int((before | behind).any(axis=1).sum())
-        if short:
-            raise InputError(
-                f"the pack {people.report.source} ends too near {short} of {len(own)} people for this training run "
-                f"({margin.differences(wanted)}); pack it again, with 'vitpose data pack --dataset' for another "
-                "dataset or vitpose.data.pack.write_pack for another augmentation or size, or vary less"
-            )
 
 
 def join_packs(packs: Sequence[Packed]) -> Packed:

@@ -61,7 +61,7 @@ def coco_numbers(
         results: The predictions.
         selection: The points that are compared.
         images: Ids of the pictures that count.
-        extent: Of which predicted points the extent is the area of a prediction that came without a box. The area
+        extent: Of which predicted points the extent is the area of a prediction that came without `bbox`. The area
             decides whether a prediction that is nobody counts as medium or large. COCO takes all
             points, COCO-WholeBody those of the body.
 
@@ -135,7 +135,8 @@ def _person_row(number: int, person: Person, selection: Selection) -> dict[str, 
 
 
 def _result_row(number: int, result: Result, selection: Selection, extent: slice) -> dict[str, Any]:
-    width, height = result.xywh[2:] if result.boxed else np.ptp(result.points[extent, :2], axis=0).tolist()
+    sides = result.xywh[2:] if result.box_key == "bbox" else np.ptp(result.points[extent, :2], axis=0)
+    width, height = map(float, sides)
     return {
         "id": number,
         "image_id": result.image_id,

@@ -20,6 +20,7 @@ from ..oks import MAX_OKS
 from ..pipeline import Pipeline
 from ..skeleton import Skeleton, plain_name
 from .annotations import Annotations, Person, read_annotations, with_areas_of_boxes
+from .box_source import BoxSource
 from .coco import Numbers, Selection, coco_numbers, numbers_by_keypoint
 from .correspondence import Correspondence, match_keypoints
 from .crowdpose import crowdpose_numbers
@@ -69,8 +70,9 @@ def evaluate_model(
         skeleton: Names and sigmas of the annotated points, where the file's own are not wanted.
         head_boxes: MPII's `mpii_gt_val.mat`, whose boxes of heads PCKh needs and its json lacks.
         min_score: Detections that score less are left out.
-        max_oks: Of two poses more alike than this the worse is left out; 1 keeps all. None is 0.9 with detections, and
-            1 with the people's own boxes, which repeat nobody.
+        max_oks: Of two poses more alike than this the worse is left out; 1 keeps all. None is the dataset's own limit
+            where it declares one (0.9 for AIC and AP-10K, as in the original), otherwise 0.9 with detections and 1 with
+            ground-truth boxes.
         length: What PCK and NME divide by: "torso", "box", "head", two points ("left_eye:right_eye") or
             pixels; None is the torso if there is one, otherwise the box.
         thresholds: Of PCK, shares of that length.
@@ -83,7 +85,8 @@ def evaluate_model(
     truth = read_annotations(annotations, skeleton, head_boxes)
     rules = _rules_of(dataset, pipeline.estimator.conventions, truth.skeleton)
     plan = _Plan.make(truth, bones, metrics, length, thresholds, rules)
-    most_alike = max_oks if max_oks is not None else None if boxes is None else MAX_OKS
+    if max_oks is None:
+        max_oks = min(1.0 if boxes is None else MAX_OKS, plan.rules.max_oks)
     results = predict(
         pipeline,
         truth,
@@ -92,20 +95,20 @@ def evaluate_model(
         truth.problems,
         flip_test=flip_test,
         min_score=min_score,
-        max_oks=most_alike,
+        max_oks=max_oks,
         advance=advance,
     )
     settings = {
         "model": pipeline.estimator.runs_on,
         "annotations": str(annotations),
         "images": str(images),
-        "boxes": "given" if boxes is None else str(boxes),
         "flip_test": flip_test,
         "min_score": min_score,
-        "max_oks": most_alike,
+        "max_oks": max_oks,
         "rules": rules.name if rules is not None else "of the file",
     }
-    return plan.report(results, settings)
+    kind = "ground truth" if boxes is None else "file"
+    return plan.report(results, settings, BoxSource(kind, "" if boxes is None else str(boxes), rules))
 
 
 def evaluate_predictions(
@@ -149,7 +152,8 @@ def evaluate_predictions(
         )
     source = str(predictions) if isinstance(predictions, str | Path) else "a list"
     told = rules.name if rules is not None else "of the file"
-    return plan.report(results, {"predictions": source, "annotations": str(annotations), "rules": told})
+    settings = {"predictions": source, "annotations": str(annotations), "rules": told}
+    return plan.report(results, settings, BoxSource("predictions", dataset=rules))
 
 
 def _rules_of(
@@ -165,6 +169,15 @@ def _rules_of(
     return model if declared and names[0] == names[1] else None
 
 
+def _uncounted(rules: EvaluationRules, annotated: Skeleton) -> tuple[str, ...]:
+    """Returns the annotated keypoints that no measure counts: the rules', and MPII's pelvis and thorax always."""
+    mpii = Conventions.load("mpii")
+    names = set(map(plain_name, rules.uncounted))
+    if [*map(plain_name, annotated.keypoints)] == [*map(plain_name, mpii.skeleton.keypoints)]:
+        names |= set(map(plain_name, mpii.evaluation.uncounted))
+    return tuple(name for name in annotated.keypoints if plain_name(name) in names)
+
+
 @dataclass(frozen=True, eq=False)
 class _Plan:
     """What will be measured; made, and refused, before the network runs."""
@@ -176,6 +189,7 @@ class _Plan:
     length: str
     thresholds: tuple[float, ...]
     rules: EvaluationRules
+    uncounted: tuple[str, ...]
 
     @classmethod
     def make(
@@ -201,8 +215,9 @@ class _Plan:
                 "pass a skeleton's .toml file with [sigmas], or choose other metrics"
             )
         measure = length or ("torso" if has_torso(truth.skeleton) else "box")
-        shared = match_keypoints(truth.skeleton, bones).without(rules.uncounted)
-        plan = cls(truth, bones, shared, chosen, measure, tuple(thresholds), rules)
+        uncounted = _uncounted(rules, truth.skeleton)
+        shared = match_keypoints(truth.skeleton, bones).without(uncounted)
+        plan = cls(truth, bones, shared, chosen, measure, tuple(thresholds), rules, uncounted)
         for kind in plan._lengths():
             measure_lengths(kind, truth.people, truth.skeleton)
         return plan
@@ -212,7 +227,7 @@ class _Plan:
         needed = {self.length} if {"pck", "nme"} & set(self.metrics) else set()
         return needed | ({"head"} if "pckh" in self.metrics else set())
 
-    def report(self, results: Sequence[Result], settings: Mapping[str, Any]) -> Report:
+    def report(self, results: Sequence[Result], settings: Mapping[str, Any], boxes: BoxSource) -> Report:
         pairs = pair(self.truth, results, self.shared)
         work = _Work(self, results, pairs, {}, {}, {})
         for metric in self.metrics:
@@ -236,7 +251,8 @@ class _Plan:
             numbers=work.numbers,
             by_keypoint=work.by_keypoint,
             basis=work.basis,
-            uncounted=self.rules.uncounted,
+            uncounted=self.uncounted,
+            boxes=boxes,
             problems=self.truth.problems,
             results=tuple(results),
             pairs=pairs,
@@ -316,7 +332,7 @@ class _Work:
             shared.annotated,
             shared.predicted,
             np.array(skeleton.sigmas)[shared.annotated],
-            recount=bool(shared.unpredicted or self.plan.rules.uncounted),
+            recount=bool(shared.unpredicted or self.plan.uncounted),
         )
 
     def _measure_pck(self, metric: str, title: str, length: str, thresholds: Sequence[float]) -> None:

@@ -16,6 +16,7 @@ from rich.text import Text
 from ..files import replace_file
 from ..skeleton import Skeleton
 from .annotations import Annotations
+from .box_source import BoxSource
 from .coco import Numbers
 from .pairing import Pairs
 from .problems import Problems
@@ -39,6 +40,7 @@ class Report:
         numbers: By measure and name, such as `numbers["coco"]["AP"]`; None where there is nothing to measure.
         by_keypoint: By number and keypoint, such as `by_keypoint["PCK@0.2"]["left_wrist"]`.
         basis: What each measure rests on, in words.
+        boxes: Whose boxes the predictions were made in.
         problems: What could not be used.
         results: The predictions.
         pairs: The people beside their predictions.
@@ -55,6 +57,7 @@ class Report:
     numbers: Mapping[str, Numbers]
     by_keypoint: Mapping[str, Numbers]
     basis: Mapping[str, str]
+    boxes: BoxSource
     problems: Problems
     results: tuple[Result, ...] = field(repr=False)
     pairs: Pairs = field(repr=False)
@@ -65,6 +68,7 @@ class Report:
         """Returns plain lists and dictionaries, ready for JSON, without the predictions."""
         return {
             "settings": dict(self.settings),
+            "boxes": self.boxes.to_dict(),
             "counts": dict(self.counts),
             "keypoints": {
                 "compared": list(self.compared),
@@ -95,6 +99,7 @@ class Report:
 
     def _parts(self) -> Iterator[RenderableType]:
         yield Text(", ".join(f"{count} {what}" for what, count in self.counts.items()))
+        yield Text(str(self.boxes), style="yellow" if self.boxes.comparable is False else "dim")
         yield _table("measure", self.numbers, self.basis)
         if self.by_keypoint:
             columns = list(self.by_keypoint.items())

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..oks import suppress_repeated
 from ..pipeline import Pipeline
 from ..pipeline import Prediction as PicturePrediction
-from ..poses import Poses
+from ..poses import BOX_KEY, Poses
 from .annotations import Annotations
 from .problems import Problems
 
@@ -37,8 +37,10 @@ class Result:
         category_id: What it is.
         points: x, y (px) and score of each keypoint.
         score: Of the pose, which orders the results in COCO's measures.
-        xywh: The box it was looked for in, or that of its points: left, top, width, height, px.
-        boxed: Whether it is the former, whose area pycocotools then takes for the pose's.
+        xywh: The box it was looked for in, or the extent of its keypoints: left, top, width, height, px.
+        box_key: The key of its row that holds `xywh`: "bbox", whose area pycocotools then takes for the pose's, or
+            "box_xywh"; empty where no key does. Without "bbox" pycocotools takes the extent of the keypoints; the
+            original's rows have none, and so have ours.
     """
 
     image_id: Any
@@ -46,19 +48,16 @@ class Result:
     points: Float[np.ndarray, "k 3"]
     score: float
     xywh: Quad
-    boxed: bool
+    box_key: str
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], points: Float[np.ndarray, "k 3"]) -> Result:
         """Takes over an entry of COCO's results file, whose points are these."""
-        box: Any = row.get("bbox")
-        boxed = isinstance(box, list | tuple) and len(box) == 4 and all(map(_is_finite, box))
-        if not boxed:
-            low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
-            box = (*low, *(high - low))
-        left, top, width, height = map(float, box)
-        xywh = (left, top, width, height)
-        return cls(row["image_id"], row.get("category_id", 1), points, float(row["score"]), xywh, boxed)
+        boxes = {key: box for key in ("bbox", BOX_KEY) if (box := _box_of(row.get(key))) is not None}
+        key = next(iter(boxes), "")
+        score = float(row["score"])
+        box = boxes.get(key) or _extent(points)
+        return cls(row["image_id"], row.get("category_id", 1), points, score, box, key)
 
     def to_row(self) -> dict[str, Any]:
         """Returns the entry of COCO's results file."""
@@ -67,8 +66,20 @@ class Result:
             "category_id": self.category_id,
             "keypoints": self.points.ravel().tolist(),
             "score": self.score,
-            **({"bbox": list(self.xywh)} if self.boxed else {}),
+            **({self.box_key: list(self.xywh)} if self.box_key else {}),
         }
+
+
+def _box_of(box: Any) -> Quad | None:
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_finite, box)):
+        return None
+    left, top, width, height = map(float, box)
+    return left, top, width, height
+
+
+def _extent(points: Float[np.ndarray, "k 3"]) -> Quad:
+    (left, top), (right, bottom) = points[:, :2].min(axis=0).tolist(), points[:, :2].max(axis=0).tolist()
+    return left, top, right - left, bottom - top
 
 
 def read_results(
@@ -161,7 +172,7 @@ def predict(
     *,
     flip_test: bool = False,
     min_score: float = 0.0,
-    max_oks: float | None = None,
+    max_oks: float = 1.0,
     advance: Callable[[int, int], None] | None = None,
 ) -> list[Result]:
     """Finds the poses in the pictures of an annotation file.
@@ -174,7 +185,7 @@ def predict(
         problems: Takes what cannot be used.
         flip_test: Average with the mirrored crops.
         min_score: Detections that score less are left out.
-        max_oks: Of two poses that are more alike the worse is left out; None keeps all.
+        max_oks: Of two poses that are more alike the worse is left out; 1 keeps all.
         advance: Called after each picture with how many are done and how many there are.
 
     Raises:
@@ -275,7 +286,7 @@ def _kept(
     picture: Picture,
     places: Sequence[_Box],
     prediction: PicturePrediction,
-    max_oks: float | None,
+    max_oks: float,
     problems: Problems,
 ) -> Iterator[Result]:
     """Yields the results of one picture, less those that repeat a better one."""
@@ -288,7 +299,7 @@ def _kept(
             "pictures of another size than the file says", f"{picture}: {Size.of(image)}, not {picture.size}"
         )
     kinds = [box.category_id for box in places]
-    rows = range(len(poses)) if max_oks is None else sorted(_unrepeated(pipeline, poses, kinds, max_oks))
+    rows = range(len(poses)) if max_oks == 1 else sorted(_unrepeated(pipeline, poses, kinds, max_oks))
     for row, entry in enumerate(poses.to_coco(picture.id)):
         if row in rows:
             points = np.array(entry["keypoints"]).reshape(-1, 3)

@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ..annotation_file import find_picture
+from ..boxes import Size
+from ..crop import Warp
 from ..drawing import draw
 from ..errors import InputError, VitPoseError
 from ..images import read_image
@@ -104,9 +106,9 @@ class _Case:
         left, top, width, height = self.person.xywh
         side = max(width, height, 1) * (1 + 2 * _MARGIN)
         scale = CELL_PX / side
-        corner = np.array([left + width / 2 - side / 2, top + height / 2 - side / 2])
-        matrix = np.array([[scale, 0, -scale * corner[0]], [0, scale, -scale * corner[1]]])
-        view = cv2.warpAffine(image, matrix, (CELL_PX, CELL_PX), flags=cv2.INTER_LINEAR)
+        centre, size = np.array([left + width / 2, top + height / 2]), Size(width=CELL_PX, height=CELL_PX)
+        view = Warp(centre[None], np.full((1, 2), side), size, "plain").crop(image)[0]
+        corner = centre - side / 2
         points = ((xy - corner) * scale)[None].astype(np.float32)
         box = np.array([[0, 0, CELL_PX, CELL_PX]], np.float32)
         return draw(

@@ -18,7 +18,7 @@ import numpy as np
 from ..boxes import Size
 from ..errors import UnknownNameError, require
 from ..files import replace_file
-from ..poses import Poses
+from ..poses import BOX_KEY, Poses
 from ..skeleton import Skeleton
 from ..tables import PoseRows
 from .stream import PoseFrame
@@ -178,6 +178,7 @@ class _PoseTrack:
             points[:, 2] = 1
             self._count += 1
             entry["keypoints"] = points.ravel().tolist()
+            entry["bbox"] = entry.pop(BOX_KEY)  # these are annotations, which have one
             entry |= {"id": self._count, "scores": [round(float(score), 4) for score in scores]}
             self._lists["annotations"].add(entry if number is None else {**entry, "track_id": number})
 
