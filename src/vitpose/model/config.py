@@ -1,222 +1,64 @@
-"""The configurations of the network, in the form that `transformers` reads and writes.
+"""The configuration of the whole network, in the form that `transformers` reads and writes.
 
-Owns names, defaults, presets and checks of `config.json`. Knows no weights and imports no torch.
+Owns names, defaults and checks of `config.json`. Knows no weights and imports no torch.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from ..conventions import PLUS_DATASETS, Conventions
 from ..errors import CheckpointError, InputError, UnknownNameError
-from ..files import write_json
-from ..hub import read_json
+from ..limits import MAX_EXPERTS, MAX_KEYPOINTS, MAX_SCALE_FACTOR
+from ..settings import MutableSettings
 from ..skeleton import Skeleton, plain_name
+from .backbone_config import CONFIG_FILE, PATCH_PADDING, RETURNED, VitPoseBackboneConfig
+from .foreign_config import checked_backbone, checked_kwargs
+from .presets import backbone_of_size
 
-CONFIG_FILE = "config.json"
-
-PATCH_PADDING = 2
-"""The patch convolution pads by two pixels a side, in the original and so in every checkpoint."""
-
-# Width, layers, heads, expert width, drop path: facts of the paper (table 1) and of the released
-# configurations. G is the paper's plain ViT of about one billion parameters; it was never released.
-_SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"hidden_size": 192, "num_attention_heads": 3, "part_features": 48, "drop_path_rate": 0.0},
-    "small": {"hidden_size": 384, "num_attention_heads": 12, "part_features": 96, "drop_path_rate": 0.1},
-    "base": {"hidden_size": 768, "num_attention_heads": 12, "part_features": 192, "drop_path_rate": 0.3},
-    "large": {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "part_features": 256,
-        "drop_path_rate": 0.5,
-    },
-    "huge": {
-        "hidden_size": 1280,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 16,
-        "part_features": 320,
-        "drop_path_rate": 0.55,
-    },
-    "giant": {
-        "hidden_size": 1408,
-        "num_hidden_layers": 40,
-        "num_attention_heads": 16,
-        "part_features": 352,
-        "drop_path_rate": 0.55,
-        "image_size": (576, 432),
-    },
-}
-
-# What a forward pass returns is written only where it differs from these.
-_RETURNED = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}
+__all__ = ["CONFIG_FILE", "PATCH_PADDING", "VitPoseBackboneConfig", "VitPoseConfig"]
 
 # `transformers` leaves the names of its own default, two, out of the file.
 _UNWRITTEN_LABELS = 2
 
 
-def _pair(name: str, value: Any) -> tuple[int, int]:
-    try:
-        height, width = (value, value) if isinstance(value, int) else value
-        return int(height), int(width)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} is {value!r}; give one number, or height and width") from error
+def _number(value: Any) -> Any:
+    """Returns a number written as a string, which JSON makes of keys and `transformers` takes as values too."""
+    return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else value
+
+
+def _by_number(value: Any) -> Any:
+    return {_number(key): name for key, name in value.items()} if isinstance(value, Mapping) else value
+
+
+def _to_number(value: Any) -> Any:
+    return {name: _number(index) for name, index in value.items()} if isinstance(value, Mapping) else value
+
+
+def _lists(value: Any) -> Any:
+    rows = list(value) if isinstance(value, tuple) else value
+    return [list(row) if isinstance(row, tuple) else row for row in rows] if isinstance(rows, list) else rows
+
+
+def _of_a_dataset(value: Any) -> Any:
+    if not isinstance(value, str | Path | Mapping | Conventions):
+        raise ValueError(f"{str(value)[:80]!r} is no dataset; give a name, a file, a table or Conventions")
+    return value
+
+
+Name = Annotated[str, Field(max_length=1024)]
+Index = Annotated[int, Field(ge=0, lt=MAX_KEYPOINTS)]
+Edge = Annotated[list[Index], Field(min_length=2, max_length=2)]
 
 
 @dataclass(kw_only=True)
-class VitPoseBackboneConfig:
-    """The configuration of the plain vision transformer.
-
-    Attributes:
-        image_size: Height and width of the input in pixels, in this order, as the files have it.
-        patch_size: Height and width of a patch in pixels.
-        num_channels: Colour channels of the input.
-        hidden_size: Width d of the tokens.
-        num_hidden_layers: Number of blocks.
-        num_attention_heads: Heads of each attention; divides `hidden_size`.
-        mlp_ratio: Inner width of the feed-forward layers over `hidden_size`.
-        num_experts: Experts of each feed-forward layer (ViTPose++); 1 is a dense network.
-        part_features: The last rows of a feed-forward output that belong to the expert.
-        hidden_act: Activation: "gelu", "gelu_new", "relu" or "silu".
-        hidden_dropout_prob: Dropout after embeddings and projections, in training.
-        attention_probs_dropout_prob: Dropout of the attention, in training.
-        initializer_range: Standard deviation of fresh weights.
-        layer_norm_eps: 1e-12 as `transformers` has it; the original trained with 1e-6.
-        qkv_bias: Whether query, key and value have a bias.
-        out_features: Names of the stages whose feature maps are returned ("stem", "stage1", …).
-        out_indices: The same as indices, 0 being the stem; the last stage unless given.
-        drop_path_rate: Stochastic depth of the last block, growing linearly from 0, in training.
-        output_attentions: Return each block's attention unless the call says otherwise.
-        output_hidden_states: Return the tokens before and after each block unless the call says otherwise.
-        return_dict: False returns a tuple unless the call says otherwise.
-
-    Raises:
-        InputError: A value is impossible; the message names it.
-    """
-
-    image_size: Any = (256, 192)
-    patch_size: Any = (16, 16)
-    num_channels: int = 3
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    mlp_ratio: int | float = 4
-    num_experts: int = 1
-    part_features: int = 256
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: int | float = 0.0
-    attention_probs_dropout_prob: int | float = 0.0
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
-    qkv_bias: bool = True
-    out_features: list[str] | None = None
-    out_indices: list[int] | None = None
-    drop_path_rate: int | float = 0.0
-    output_attentions: bool = False
-    output_hidden_states: bool = False
-    return_dict: bool = True
-
-    model_type = "vitpose_backbone"
-
-    def __post_init__(self) -> None:
-        self.image_size = _pair("image_size", self.image_size)
-        self.patch_size = _pair("patch_size", self.patch_size)
-        self._check_numbers()
-        if self.mlp_ratio == int(self.mlp_ratio):
-            self.mlp_ratio = int(self.mlp_ratio)  # `transformers` reads no other
-        self._align_outputs()
-
-    def _check_numbers(self) -> None:
-        for name in ("num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; it must be a whole number from 1")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)!r}; it must be from 0 to below 1")
-        if self.hidden_size % self.num_attention_heads:
-            raise InputError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
-                f"{self.num_attention_heads}; change one of them"
-            )
-        if min(self.patch_size) <= 2 * PATCH_PADDING:
-            raise InputError(
-                f"patch_size is {self.patch_size}; its sides must be longer than {2 * PATCH_PADDING}, "
-                f"as the patch convolution pads by {PATCH_PADDING}"
-            )
-        for what, side, patch in zip(("height", "width"), self.image_size, self.patch_size, strict=True):
-            if side <= 0 or side % patch:
-                raise InputError(
-                    f"image_size has the {what} {side}, not a positive multiple of the patch's {patch}"
-                )
-        if self.num_experts < 1:
-            raise InputError(f"num_experts is {self.num_experts}; 1 is a dense network, ViTPose++ has 6")
-        if self.num_experts > 1 and not 0 < self.part_features < self.hidden_size:
-            raise InputError(
-                f"part_features is {self.part_features}; with {self.num_experts} experts it must lie "
-                f"between 0 and hidden_size {self.hidden_size}"
-            )
-
-    def _align_outputs(self) -> None:
-        """Makes `out_indices` and `out_features` say the same."""
-        names = self.stage_names
-        if self.out_indices is None:
-            for name in self.out_features or ():
-                if name not in names:
-                    raise UnknownNameError("stage in out_features", name, names)
-            self.out_indices = [names.index(name) for name in self.out_features or names[-1:]]
-        for index in self.out_indices:
-            if not -len(names) <= index < len(names):
-                raise InputError(
-                    f"out_indices has {index}, but the stages go from 0 (the stem) to "
-                    f"{self.num_hidden_layers}"
-                )
-        self.out_indices = [index % len(names) for index in self.out_indices]
-        # The decoder takes the last one, and `transformers` refuses any other order.
-        if not self.out_indices or self.out_indices != sorted(set(self.out_indices)):
-            raise InputError(
-                f"out_indices {self.out_indices} must name at least one stage, in ascending order, each once"
-            )
-        named = [names[index] for index in self.out_indices]
-        if self.out_features is not None and list(self.out_features) != named:
-            raise InputError(
-                f"out_features {self.out_features} and out_indices {self.out_indices} disagree; give one"
-            )
-        self.out_features = named
-
-    @property
-    def stage_names(self) -> list[str]:
-        """Names of all stages: the stem, then one a block."""
-        return ["stem", *(f"stage{index}" for index in range(1, self.num_hidden_layers + 1))]
-
-    @property
-    def grid_size(self) -> tuple[int, int]:
-        """Rows and columns of patches of an image of `image_size`."""
-        return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the plain dictionary that `transformers` stores under `backbone_config`."""
-        table = {
-            "model_type": self.model_type,
-            **asdict(self),
-            "image_size": list(self.image_size),
-            "patch_size": list(self.patch_size),
-            "stage_names": self.stage_names,
-        }
-        return _without_defaults(table)
-
-    @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> VitPoseBackboneConfig:
-        """Reads the dictionary of a file; keys that are not the network's are left aside."""
-        return cls(**_own_keys(cls, table))
-
-
-@dataclass(kw_only=True)
-class VitPoseConfig:
+class VitPoseConfig(MutableSettings):
     """The configuration of the whole network: backbone, decoder and keypoints.
 
     Used bare it is ViTPose-B with the simple decoder and COCO's 17 keypoints.
@@ -246,79 +88,106 @@ class VitPoseConfig:
     """
 
     backbone_config: Any = None
-    backbone: str | None = None
+    backbone: Name | None = None
     use_pretrained_backbone: bool = False
     use_timm_backbone: bool = False
     backbone_kwargs: dict[str, Any] | None = None
-    initializer_range: float = 0.02
-    scale_factor: int = 4
+    initializer_range: Annotated[float, Field(ge=0, le=1)] = 0.02
+    scale_factor: Annotated[int, Field(ge=1, le=MAX_SCALE_FACTOR)] = 4
     use_simple_decoder: bool = True
-    id2label: dict[int, str] = field(default_factory=dict)
-    label2id: dict[str, int] = field(default_factory=dict)
-    edges: list[list[int]] | None = None
-    num_labels: int | None = None
-    datasets: list[Any] = field(default_factory=list)
+    id2label: Annotated[dict[Index, Name], BeforeValidator(_by_number)] = field(default_factory=dict)
+    label2id: Annotated[dict[Name, Index], BeforeValidator(_to_number)] = field(default_factory=dict)
+    edges: Annotated[list[Edge], BeforeValidator(_lists), Field(max_length=MAX_KEYPOINTS)] | None = None
+    num_labels: Annotated[int, Field(ge=1, le=MAX_KEYPOINTS)] | None = None
+    datasets: Annotated[list[Annotated[Any, BeforeValidator(_of_a_dataset)]], BeforeValidator(_lists), Field(max_length=MAX_EXPERTS)] = field(
+        default_factory=list
+    )
     output_attentions: bool = False
     output_hidden_states: bool = False
     return_dict: bool = True
 
     model_type = "vitpose"
+    FILE = CONFIG_FILE
 
-    def __post_init__(self) -> None:
+    def _complete(self) -> None:
         if self.backbone is not None and self.backbone_config is not None:
             raise InputError(f"both backbone {self.backbone!r} and backbone_config are given; give one")
         if self.backbone is None and (self.use_timm_backbone or self.use_pretrained_backbone):
             raise InputError(
                 "use_timm_backbone and use_pretrained_backbone need backbone='...', the name of what to build"
             )
-        self._read_backbone()
-        self.datasets = Conventions.load_all(self.datasets, "datasets of the configuration")
-        if self.datasets and not self.id2label:
-            self.id2label = dict(enumerate(self.datasets[0].skeleton.keypoints))
-            self.edges = self.edges or [list(limb) for limb in self.datasets[0].skeleton.limbs]
+        vars(self)["backbone_config"] = self._read_backbone()
+        vars(self)["datasets"] = Conventions.load_all(self.datasets, "datasets")
+        if self.backbone_kwargs is not None:
+            vars(self)["backbone_kwargs"] = checked_kwargs(self.backbone_kwargs)
         self._name_keypoints()
+        self._check_edges()
         if self.datasets:
             self._check_datasets()
 
-    def _read_backbone(self) -> None:
-        """Turns what describes our own backbone into its configuration, and any other into a dictionary."""
+    def _reset_by(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        if "datasets" in changes:
+            return {"id2label": {}, "label2id": {}, "num_labels": None, "edges": None}
+        given = changes.get("id2label", self.id2label)
+        count = changes.get("num_labels", self.num_labels) if given == self.id2label else None
+        if given == self.id2label and count == self.num_labels:
+            return {}
+        reset: dict[str, Any] = {"id2label": {}, "label2id": {}, "num_labels": None, "datasets": []}
+        same_count = isinstance(given, Mapping) and count is None and len(given) == self.num_labels
+        return reset if same_count else {**reset, "edges": None}
+
+    def _read_backbone(self) -> VitPoseBackboneConfig | dict[str, Any] | None:
+        """Returns our own backbone's configuration, or the checked dictionary of any other."""
         given = self.backbone_config
         if given is None:
-            self.backbone_config = VitPoseBackboneConfig() if self.backbone is None else None
-            return
+            return VitPoseBackboneConfig() if self.backbone is None else None
         if isinstance(given, VitPoseBackboneConfig):
-            return
+            return given
         table = given.to_dict() if hasattr(given, "to_dict") else given
         if not isinstance(table, Mapping):
             raise InputError(
                 f"backbone_config is a {type(given).__name__}; give a VitPoseBackboneConfig or a dictionary"
             )
-        own = table.get("model_type", VitPoseBackboneConfig.model_type) == VitPoseBackboneConfig.model_type
-        self.backbone_config = VitPoseBackboneConfig.from_dict(table) if own else dict(table)
+        ours = table.get("model_type", VitPoseBackboneConfig.model_type) == VitPoseBackboneConfig.model_type
+        if not ours:
+            return checked_backbone(table)
+        try:
+            return VitPoseBackboneConfig(**VitPoseBackboneConfig._values_of(table))
+        except InputError as error:
+            raise InputError(f"backbone_config: {error}") from error
 
     def _name_keypoints(self) -> None:
-        if not self.id2label and self.num_labels is None:
-            coco = Skeleton.load("coco")
-            self.id2label = dict(enumerate(coco.keypoints))
-            self.edges = self.edges or [list(limb) for limb in coco.limbs]
-        elif not self.id2label:
-            self.id2label = {index: f"keypoint_{index}" for index in range(self.num_labels or 0)}
-        if sorted(self.id2label) != list(range(len(self.id2label))) or not self.id2label:
+        """Makes `id2label`, `label2id` and `num_labels` say the same."""
+        labels, edges = self.id2label, self.edges
+        if not labels and (self.datasets or self.num_labels is None):
+            skeleton = self.datasets[0].skeleton if self.datasets else Skeleton.load("coco")
+            labels = dict(enumerate(skeleton.keypoints))
+            edges = edges or [list(limb) for limb in skeleton.limbs]
+        labels = labels or {index: f"keypoint_{index}" for index in range(self.num_labels or 0)}
+        if sorted(labels) != list(range(len(labels))):
             raise InputError(
-                f"id2label must number the keypoints from 0 without gaps, not {sorted(self.id2label)}"
+                f"id2label must number the keypoints from 0 without gaps, not {sorted(labels)[:20]}"
             )
-        if self.num_labels not in (None, len(self.id2label)):
+        if self.num_labels not in (None, len(labels)):
+            raise InputError(f"num_labels is {self.num_labels}, but id2label names {len(labels)} keypoints")
+        numbers = {name: index for index, name in labels.items()}
+        if self.label2id not in ({}, numbers):
             raise InputError(
-                f"num_labels is {self.num_labels}, but id2label names {len(self.id2label)} keypoints"
+                f"label2id {_shortened(self.label2id)} and id2label {_shortened(labels)} disagree; give one"
             )
-        self.num_labels = len(self.id2label)
-        numbers = {name: index for index, name in self.id2label.items()}
-        if self.label2id and self.label2id != numbers:
-            raise InputError(f"label2id {self.label2id} and id2label {self.id2label} disagree; give one")
-        self.label2id = numbers
+        vars(self).update(id2label=labels, label2id=numbers, num_labels=len(labels), edges=edges)
+
+    def _check_edges(self) -> None:
+        for edge in self.edges or ():
+            if max(edge) >= len(self.id2label):
+                raise InputError(
+                    f"edges has {edge}, but the keypoints are numbered 0 to {len(self.id2label) - 1}; change the edge"
+                )
 
     def _check_datasets(self) -> None:
         names = [own.name for own in self.datasets]
+        if (total := sum(len(own.skeleton) for own in self.datasets)) > MAX_KEYPOINTS:
+            raise InputError(f"the datasets have {total} keypoints together; {MAX_KEYPOINTS} at most")
         if len(set(names)) < len(names):
             raise InputError(f"datasets {names} have a name twice; each head needs a name of its own")
         if 1 < self.num_experts < len(names):
@@ -440,18 +309,9 @@ class VitPoseConfig:
         Raises:
             UnknownNameError: There is no such size or decoder.
         """
-        names = {name: name for name in _SIZES} | {name[0]: name for name in _SIZES}
-        if size.lower() not in names:
-            raise UnknownNameError("size", size, _SIZES)
         if decoder not in ("classic", "simple"):
             raise UnknownNameError("decoder", decoder, ("classic", "simple"))
-        # The original's epsilon; `transformers`' default is another.
-        table = {
-            "layer_norm_eps": 1e-6,
-            **_SIZES[names[size.lower()]],
-            "num_experts": num_experts,
-            **backbone,
-        }
+        table = {**backbone_of_size(size), "num_experts": num_experts, **backbone}
         return cls.for_skeleton(
             Skeleton.load(skeleton),
             backbone_config=VitPoseBackboneConfig(**table),
@@ -461,66 +321,37 @@ class VitPoseConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the plain dictionary of a `config.json` that `transformers` reads."""
         table = {f.name: getattr(self, f.name) for f in fields(self)}
-        backbone = table.pop("backbone_config")
-        del table[
-            "num_labels"
-        ]  # follows from id2label, and `transformers` would overwrite one with the other
-        if not self.datasets:
-            del table["datasets"]
-        else:
-            table["datasets"] = [own.to_dict() for own in self.datasets]
+        left_out = {key for key, usual in RETURNED.items() if table[key] == usual}
+        # It follows from id2label, and `transformers` would overwrite one with the other.
+        left_out |= {"num_labels", "backbone_config"} | (set() if self.datasets else {"datasets"})
         if self.backbone is None:
-            for name in ("backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs"):
-                del table[name]
-        if backbone is not None:
-            table["backbone_config"] = backbone.to_dict() if hasattr(backbone, "to_dict") else dict(backbone)
+            left_out |= {"backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs"}
+        table["datasets"] = [own.to_dict() for own in self.datasets]
         table["id2label"] = {str(index): name for index, name in self.id2label.items()}
-        table = {"architectures": ["VitPoseForPoseEstimation"], "model_type": self.model_type, **table}
-        return _without_defaults(table)
+        kept = {key: value for key, value in table.items() if key not in left_out}
+        backbone = self.backbone_config
+        if backbone is not None:
+            kept["backbone_config"] = backbone.to_dict() if hasattr(backbone, "to_dict") else dict(backbone)
+        return {"architectures": ["VitPoseForPoseEstimation"], "model_type": self.model_type, **kept}
 
     @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> VitPoseConfig:
-        """Reads the dictionary of a file; keys that are not the network's are left aside.
-
-        Raises:
-            CheckpointError: It is the configuration of something else, or damaged.
-        """
+    def _values_of(cls, table: Mapping[str, Any]) -> dict[str, Any]:
         kind = table.get("model_type", cls.model_type)
         if kind != cls.model_type:
-            raise CheckpointError(
-                f"the configuration is of a {kind!r} model, not of {cls.model_type!r}; "
-                "give a ViTPose checkpoint"
+            raise InputError(
+                f"the configuration is of a {kind!r} model, not of {cls.model_type!r}; give a ViTPose checkpoint"
             )
-        own = _own_keys(cls, table)
-        if "id2label" not in own:
-            return cls(**{"num_labels": _UNWRITTEN_LABELS, **own})
-        own.pop("num_labels", None)  # follows from id2label
-        try:  # JSON has no numbers for keys
-            own["id2label"] = {int(index): name for index, name in own["id2label"].items()}
-        except (AttributeError, ValueError) as error:
-            raise CheckpointError(
-                f"id2label of the configuration does not map numbers to names: {error}"
-            ) from error
-        return cls(**own)
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes `config.json` into a folder, made if need be.
-
-        Raises:
-            OutputError: It cannot be written.
-        """
-        write_json(Path(folder) / CONFIG_FILE, self.to_dict())
-
-    @classmethod
-    def from_pretrained(cls, name: str | Path, **hub: Any) -> VitPoseConfig:
-        """Reads the `config.json` of a folder or hub repository; `hub` is what `find_file` takes."""
-        return cls.from_dict(read_json(name, CONFIG_FILE, **hub))
+        values = super()._values_of(table)
+        named = values.get("datasets")
+        for name in named if isinstance(named, list) else ():
+            if isinstance(name, str) and name not in Conventions.available():  # else any file would be read
+                raise UnknownNameError("dataset", name, Conventions.available())
+        if values.get("id2label") is None:
+            return {"num_labels": _UNWRITTEN_LABELS, **values}
+        values.pop("num_labels", None)  # follows from id2label
+        return values
 
 
-def _own_keys(cls: type, table: Mapping[str, Any]) -> dict[str, Any]:
-    # Files carry keys of every version of `transformers` (dtype, torchscript, …); only ours matter here.
-    return {f.name: table[f.name] for f in fields(cls) if f.name in table}
-
-
-def _without_defaults(table: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in table.items() if key not in _RETURNED or value != _RETURNED[key]}
+def _shortened(labels: Mapping[Any, Any]) -> str:
+    text = str(labels)
+    return text if len(text) <= 200 else f"{text[:200]}…"
