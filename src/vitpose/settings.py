@@ -152,7 +152,9 @@ class Settings:
         """Returns what differs from the defaults, and what the dictionary is of."""
         usual = type(self)().to_dict()
         kinds = ("model_type", "image_processor_type")
-        return {key: value for key, value in self.to_dict().items() if key in kinds or value != usual.get(key)}
+        return {
+            key: value for key, value in self.to_dict().items() if key in kinds or value != usual.get(key)
+        }
 
     def to_json_string(self) -> str:
         """Returns the text of the file."""

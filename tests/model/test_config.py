@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from vitpose.conventions import Conventions
 from vitpose.errors import CheckpointError, InputError, OutputError, UnknownNameError
 from vitpose.hub import list_models
 from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig
@@ -137,6 +138,97 @@ def test_backbone_may_be_a_dictionary_ours_or_that_of_transformers() -> None:
 def test_contradicting_configuration_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         VitPoseConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"edges": [None]}, "edges.0 is None; input should be a valid list"),
+        ({"edges": [[0, None]]}, "edges.0.1 is None; input should be a valid integer"),
+        ({"edges": [[0]]}, r"edges.0 is \[0\]; list should have at least 2 items"),
+        ({"edges": [[0, -1]]}, "edges.0.1 is -1; input should be greater than or equal to 0"),
+        ({"edges": [[0, 17]]}, r"edges has \[0, 17\], but the keypoints are numbered 0 to 16"),
+        ({"datasets": 5}, "datasets is 5; input should be a valid list"),
+        ({"datasets": [5]}, "datasets.0: '5' is no dataset; give a name, a file, a table or Conventions"),
+        ({"num_labels": 100_000_000}, "num_labels is 100000000; input should be less than or equal to 10000"),
+        ({"num_labels": 2.5}, "num_labels is 2.5; input should be a valid integer"),
+        ({"id2label": {"0": 7}}, "id2label.0 is 7; input should be a valid string"),
+        ({"id2label": 7}, "id2label is 7; input should be a valid dictionary"),
+        ({"label2id": {"nose": "x"}}, "label2id.nose is 'x'; input should be a valid integer"),
+        ({"label2id": {"nose": 3}}, "label2id {'nose': 3} and id2label .* disagree; give one"),
+        ({"scale_factor": 1000}, "scale_factor is 1000; input should be less than or equal to 32"),
+        ({"use_simple_decoder": "yes"}, "use_simple_decoder is 'yes'; input should be a valid boolean"),
+        ({"initializer_range": -1}, "initializer_range is -1; input should be greater than or equal to 0"),
+        ({"backbone_config": {"hidden_size": "x"}}, "backbone_config: .*hidden_size is 'x'; input should be"),
+        ({"backbone_config": 3}, "backbone_config is a int; give a VitPoseBackboneConfig or a dictionary"),
+        ({"backbone": 3}, "backbone is 3; input should be a valid string"),
+    ],
+)
+def test_wrong_types_and_sizes_are_refused_from_python_and_from_files(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        VitPoseConfig(**options)
+    labels = {"id2label": {str(index): f"keypoint_{index}" for index in range(17)}}
+    (tmp_path / "config.json").write_text(
+        json.dumps(options if "num_labels" in options else labels | options)
+    )
+    with pytest.raises(CheckpointError, match=rf"^config.json of '.*' cannot be used: .*{message}"):
+        VitPoseConfig.from_pretrained(tmp_path)
+
+
+def test_keypoints_of_all_heads_have_a_limit_together() -> None:
+    skeleton = Skeleton("long", tuple(f"k{index}" for index in range(6000)), ())
+    heads = [Conventions(name=name, skeleton=skeleton) for name in ("a", "b")]
+    with pytest.raises(InputError, match="the datasets have 12000 keypoints together; 10000 at most"):
+        VitPoseConfig(datasets=heads)
+
+
+def test_unknown_attributes_are_refused_with_the_nearest(tmp_path: Path) -> None:
+    message = "unknown argument of VitPoseConfig 'num_lables'; did you mean num_labels"
+    with pytest.raises(UnknownNameError, match=message):
+        VitPoseConfig(num_lables=3)
+    config = VitPoseConfig()
+    with pytest.raises(UnknownNameError, match=message):
+        config.num_lables = 3
+    config.save_pretrained(tmp_path)
+    with pytest.raises(UnknownNameError, match=message):
+        VitPoseConfig.from_pretrained(tmp_path, num_lables=3)
+    with pytest.raises(CheckpointError, match="unknown key 'num_lables'; did you mean num_labels"):
+        VitPoseConfig.from_dict({"num_lables": 3})
+    assert VitPoseConfig.from_dict({"torchscript": False, "dtype": "float16", "num_beams": 1}).num_labels == 2
+
+
+def test_number_of_keypoints_can_be_changed_and_is_saved(tmp_path: Path) -> None:
+    config = VitPoseConfig(datasets=["coco"])
+    config.num_labels = 3
+    assert config == VitPoseConfig(num_labels=3)
+    assert config.label2id == {"keypoint_0": 0, "keypoint_1": 1, "keypoint_2": 2}
+    config.save_pretrained(tmp_path)
+    assert VitPoseConfig.from_pretrained(tmp_path) == config
+    assert VitPoseConfig.from_pretrained(tmp_path, num_labels=5).num_labels == 5
+
+
+def test_names_of_keypoints_can_be_changed_and_what_follows_from_them_does() -> None:
+    config = VitPoseConfig(num_labels=2, edges=[[0, 1]])
+    config.id2label = {0: "head", 1: "tail"}
+    assert (config.label2id, config.num_labels, config.edges) == ({"head": 0, "tail": 1}, 2, [[0, 1]])
+    config.id2label = {0: "head"}
+    assert (config.label2id, config.num_labels, config.edges) == ({"head": 0}, 1, None)
+    changed = VitPoseConfig.from_dict(
+        VitPoseConfig().to_dict(), num_labels=1, id2label={"0": "head"}, label2id={"head": "0"}
+    )
+    assert changed == config
+    config.datasets = ["aic"]
+    assert (config.num_labels, config.skeleton.name) == (14, "aic")
+    config.id2label = dict(config.id2label)
+    assert [head.name for head in config.datasets] == ["aic"]
+
+
+def test_a_file_names_shipped_datasets_only(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"datasets": [str(tmp_path / "secret.toml")]}))
+    with pytest.raises(CheckpointError, match=r"cannot be used: unknown dataset '.*secret.toml'"):
+        VitPoseConfig.from_pretrained(tmp_path)
 
 
 def test_points_without_names_are_numbered() -> None:

@@ -99,9 +99,11 @@ class VitPoseConfig(MutableSettings):
     label2id: Annotated[dict[Name, Index], BeforeValidator(_to_number)] = field(default_factory=dict)
     edges: Annotated[list[Edge], BeforeValidator(_lists), Field(max_length=MAX_KEYPOINTS)] | None = None
     num_labels: Annotated[int, Field(ge=1, le=MAX_KEYPOINTS)] | None = None
-    datasets: Annotated[list[Annotated[Any, BeforeValidator(_of_a_dataset)]], BeforeValidator(_lists), Field(max_length=MAX_EXPERTS)] = field(
-        default_factory=list
-    )
+    datasets: Annotated[
+        list[Annotated[Any, BeforeValidator(_of_a_dataset)]],
+        BeforeValidator(_lists),
+        Field(max_length=MAX_EXPERTS),
+    ] = field(default_factory=list)
     output_attentions: bool = False
     output_hidden_states: bool = False
     return_dict: bool = True
