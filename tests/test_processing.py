@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from PIL import Image
 
 from vitpose.boxes import Size
-from vitpose.errors import BoxError, CheckpointError, InputError, UnknownNameError
+from vitpose.errors import BoxError, CheckpointError, ImageError, InputError, UnknownNameError
 from vitpose.model.pose import VitPoseEstimatorOutput
 from vitpose.processing import BatchFeature, VitPoseImageProcessor
 
@@ -67,7 +69,7 @@ def test_ready_made_crops(processor: VitPoseImageProcessor) -> None:
     crops = [np.zeros((256, 192, 3), np.uint8), np.full((256, 192, 3), 9, np.uint8)]
     pixels = processor(crops, do_affine_transform=False, do_normalize=False, return_tensors="np").pixel_values
     np.testing.assert_allclose(pixels[1], 9 / 255, rtol=1e-6)
-    with pytest.raises(InputError, match="every picture must be a crop of 192x256 px, not 50x40"):
+    with pytest.raises(InputError, match="every image must be a crop of 192x256 px, not 50x40"):
         processor(np.zeros((40, 50, 3), np.uint8), do_affine_transform=False)
 
 
@@ -92,13 +94,17 @@ def test_options_are_checked(processor: VitPoseImageProcessor, image: np.ndarray
         processor(image, [BOXES], return_tensors="tf")
     with pytest.raises(UnknownNameError, match="data format 'first'"):
         processor(image, [BOXES], input_data_format="first")
-    with pytest.raises(InputError, match="image_mean has 1 values and needs three"):
+    with pytest.raises(
+        InputError, match="image_mean: 1 values; give three, one a colour channel, or one for all"
+    ):
         VitPoseImageProcessor(image_mean=(0.5,))
-    with pytest.raises(InputError, match="has a zero"):
+    with pytest.raises(
+        InputError, match=r"image_std.1 is 0.0; input should be greater than or equal to 0.000001"
+    ):
         VitPoseImageProcessor(image_std=(0.2, 0.0, 0.2))
-    with pytest.raises(InputError, match="size must have 'height' and 'width'"):
+    with pytest.raises(InputError, match=r"size: .*'shortest_edge': 3.* is no size; give {'height'"):
         VitPoseImageProcessor(size={"shortest_edge": 3})
-    with pytest.raises(InputError, match="size must be Size"):
+    with pytest.raises(InputError, match=r"size: '\(256, 192\)' is no size; give {'height'"):
         VitPoseImageProcessor(size=(256, 192))
     with pytest.raises(UnknownNameError, match="warp 'upd'"):
         VitPoseImageProcessor(warp="upd")
@@ -106,16 +112,140 @@ def test_options_are_checked(processor: VitPoseImageProcessor, image: np.ndarray
         VitPoseImageProcessor(decode="drak")
 
 
-def test_floats_are_pictures_too(processor: VitPoseImageProcessor, image: np.ndarray) -> None:
-    floats = image.astype(np.float32) / 255
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_are_levels_as_in_transformers(
+    processor: VitPoseImageProcessor, image: np.ndarray, dtype: type
+) -> None:
     expected = processor(image, [BOXES], return_tensors="np").pixel_values
-    np.testing.assert_allclose(
-        processor(floats, [BOXES], return_tensors="np").pixel_values, expected, atol=1e-5
-    )
-    unrescaled = processor(floats, [BOXES], do_rescale=False, return_tensors="np").pixel_values
-    np.testing.assert_allclose(unrescaled, expected, atol=1e-5)
+    level = 1.01 / 255 / 0.224  # crops of bytes are rounded to whole levels
+    for floats in (
+        image.astype(dtype),
+        torch.from_numpy(image.astype(dtype)),
+        image.astype(dtype).transpose(2, 0, 1),
+    ):
+        found = processor(floats, [BOXES], return_tensors="np").pixel_values
+        np.testing.assert_allclose(found, expected, atol=level)
+    unit = processor(
+        image.astype(np.float32) / 255, [BOXES], do_rescale=False, return_tensors="np"
+    ).pixel_values
+    np.testing.assert_allclose(unit, expected, atol=level)
+    mixed = processor([image, image.astype(dtype)], [BOXES, BOXES], return_tensors="np").pixel_values
+    np.testing.assert_allclose(mixed[2:], mixed[:2], atol=1e-5)
+    grey = processor(
+        image.astype(dtype)[:, :, 0], [BOXES], return_tensors="np", do_normalize=False
+    ).pixel_values
+    np.testing.assert_array_equal(grey[:, 0], grey[:, 2])
+
+
+def test_floats_that_cannot_be_meant_are_refused(processor: VitPoseImageProcessor, image: np.ndarray) -> None:
+    unit = image.astype(np.float32) / 255
+    with pytest.raises(
+        ImageError, match=r"values up to 1, and floats are levels from 0 to 255 .* give do_rescale=Fal"
+    ):
+        processor(unit, [BOXES])
     with pytest.raises(InputError, match="all of floats or all of bytes"):
-        processor([image, floats], [BOXES, BOXES], do_rescale=False)
+        processor([image, unit], [BOXES, BOXES], do_rescale=False)
+    unit[3, 3] = np.nan
+    with pytest.raises(ImageError, match="has values that are not finite; correct its source"):
+        processor(unit, [BOXES], do_rescale=False)
+    for shape in ((5, 5, 2), (5, 5, 4), (0, 5, 3), (5,)):
+        with pytest.raises(ImageError, match="is no image; floats need the axes"):
+            processor([np.full(shape, 9.0)], [BOXES])
+
+
+def test_positional_arguments_are_in_the_order_of_transformers(image: np.ndarray) -> None:
+    given = (True, {"height": 64, "width": 48}, False, 1.0, True, 100.0, [50.0, 60.0, 70.0])
+    processor = VitPoseImageProcessor(*given)
+    assert processor == VitPoseImageProcessor(
+        size=Size(width=48, height=64),
+        do_rescale=False,
+        rescale_factor=1.0,
+        image_mean=100,
+        image_std=(50, 60, 70),
+    )
+    assert processor.image_mean == (100.0, 100.0, 100.0)
+    expected = processor(image, [BOXES], return_tensors="np").pixel_values
+    found = VitPoseImageProcessor().preprocess(image, [BOXES], *given, "np", "channels_last").pixel_values
+    np.testing.assert_array_equal(found.transpose(0, 3, 1, 2), expected)
+    np.testing.assert_array_equal(
+        VitPoseImageProcessor()(image, [BOXES], *given, "np").pixel_values, expected
+    )
+
+
+def test_none_stands_for_the_default(image: np.ndarray) -> None:
+    names = [f.name for f in fields(VitPoseImageProcessor) if f.name not in ("max_step", "blur_sigma")]
+    assert VitPoseImageProcessor(**dict.fromkeys(names)) == VitPoseImageProcessor()
+    assert VitPoseImageProcessor.from_dict(dict.fromkeys(names)) == VitPoseImageProcessor()
+    assert VitPoseImageProcessor(max_step=None).max_step is None
+    small = VitPoseImageProcessor(size=32)
+    assert small(image, [BOXES], size=None, do_convert_rgb=None, return_tensors="np").pixel_values.shape[
+        2:
+    ] == (32, 32)
+
+
+def test_size_is_read_as_attributes_and_as_a_dictionary() -> None:
+    size = VitPoseImageProcessor(size={"height": 64, "width": 48}).size
+    assert (size.height, size["height"], size.width, size["width"]) == (64, 64, 48, 48)
+    assert size == {"height": 64, "width": 48} == dict(size) == {**size}
+    assert size == Size(width=48, height=64) == size
+    assert size != {"height": 48, "width": 64}
+    assert hash(size) == hash(Size(width=48, height=64))
+    assert "height" in size
+    with pytest.raises(KeyError, match="shortest_edge"):
+        size["shortest_edge"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"size": {"height": 32_000, "width": 32_000}},
+            "size: a side of 32000 px; sides are whole numbers from 2 to",
+        ),
+        ({"size": {"height": 1, "width": 8}}, "size: a side of 1 px"),
+        ({"size": {"height": "256", "width": 192}}, "size: a side of 256 px; sides are whole numbers"),
+        ({"size": True}, "size: 'True' is no size"),
+        ({"image_mean": "x"}, "image_mean.0 is 'x'; input should be a valid number"),
+        ({"image_mean": [0.5, None, 0.5]}, "image_mean.1 is None; input should be a valid number"),
+        ({"image_mean": 1e30}, "image_mean.0 is 1e\\+30; input should be less than"),
+        ({"image_std": -1}, "image_std.0 is -1; input should be greater than"),
+        ({"image_std": 1e-40}, "image_std.0 is 1e-40; input should be greater than"),
+        ({"rescale_factor": 0}, "rescale_factor is 0; input should be greater than"),
+        ({"rescale_factor": "x"}, "rescale_factor is 'x'; input should be a valid number"),
+        ({"do_rescale": 1}, "do_rescale is 1; input should be a valid boolean"),
+        ({"max_step": "x"}, "max_step is 'x'; input should be a valid number"),
+        ({"max_step": -1}, "max_step is -1; input should be greater than or equal to 0"),
+        ({"blur_sigma": 0}, "blur_sigma is 0; input should be greater than 0"),
+        ({"warp": 3}, "warp is 3; input should be a valid string"),
+        (
+            {"normalize_factor": 100},
+            "normalize_factor: '100' is unsupported: it would move crops and keypoints apart",
+        ),
+        ({"warp": "upd"}, "unknown warp 'upd'; did you mean udp"),
+    ],
+)
+def test_wrong_types_and_sizes_are_refused_from_python_and_from_files(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        VitPoseImageProcessor(**options)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(options))
+    with pytest.raises(
+        CheckpointError, match=f"^preprocessor_config.json of '.*' cannot be used: .*{message}"
+    ):
+        VitPoseImageProcessor.from_pretrained(tmp_path)
+
+
+def test_unknown_keywords_are_refused(tmp_path: Path) -> None:
+    message = "unknown argument of VitPoseImageProcessor 'do_rescal'; did you mean do_rescale"
+    with pytest.raises(UnknownNameError, match=message):
+        VitPoseImageProcessor(do_rescal=True)
+    with pytest.raises(UnknownNameError, match=message):
+        VitPoseImageProcessor.from_dict({}, do_rescal=True)
+    VitPoseImageProcessor().save_pretrained(tmp_path)
+    with pytest.raises(UnknownNameError, match=message):
+        VitPoseImageProcessor.from_pretrained(tmp_path, do_rescal=True)
+    assert not VitPoseImageProcessor.from_pretrained(tmp_path, do_rescale=False).do_rescale
 
 
 def test_layouts_that_cannot_be_are_refused(processor: VitPoseImageProcessor, image: np.ndarray) -> None:
@@ -194,7 +324,7 @@ def test_fault_one_keypoint(processor: VitPoseImageProcessor) -> None:
 def test_fault_two_pictures_with_one_list_of_boxes(
     processor: VitPoseImageProcessor, image: np.ndarray
 ) -> None:
-    with pytest.raises(BoxError, match="there are 2 pictures and 1 lists of boxes"):
+    with pytest.raises(BoxError, match="there are 2 images and 1 lists of boxes"):
         processor([image, image], [BOXES])
     with pytest.raises(BoxError, match="there are 1 boxes and heat maps for 2"):
         processor.post_process_pose_estimation(outputs(2), [BOXES[:1]])
@@ -210,7 +340,7 @@ def test_fault_target_sizes_are_height_and_width(processor: VitPoseImageProcesso
         expected = processor.post_process_pose_estimation(maps, absolute)
         torch.testing.assert_close(found[1][0]["keypoints"], expected[1][0]["keypoints"])
         torch.testing.assert_close(found[0][0]["bbox"], torch.tensor([16.0, 24, 96, 84]))
-    with pytest.raises(InputError, match="there are 1 target_sizes for 2 pictures with 2 boxes"):
+    with pytest.raises(InputError, match="there are 1 target_sizes for 2 images with 2 boxes"):
         processor.post_process_pose_estimation(maps, relative, target_sizes=sizes[:1])
 
 
@@ -256,7 +386,7 @@ def test_own_choices_survive_the_file(tmp_path: Path) -> None:
 
 def test_a_slip_of_the_pen_in_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text('{"blur_sgma": 1.0, "do_resize": true}')
-    with pytest.raises(UnknownNameError, match="'blur_sgma'; did you mean blur_sigma"):
+    with pytest.raises(CheckpointError, match="unknown key 'blur_sgma'; did you mean blur_sigma"):
         VitPoseImageProcessor.from_pretrained(tmp_path)
 
 

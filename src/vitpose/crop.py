@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from .boxes import Size
 from .errors import UnknownNameError
+
+Pixels = UInt8[np.ndarray, "_ _ 3"] | Float32[np.ndarray, "_ _ 3"]
+"""An RGB image of bytes, or of floats of any range; all images of a batch are of one kind."""
 
 BOX_PADDING = 1.25
 """The crop is this much larger than the box, in the original and in every released checkpoint."""
@@ -105,15 +108,19 @@ class Warp:
         return np.concatenate([turn * scales[:, None, :], offsets[:, :, None]], axis=2)
 
     def crop(
-        self, image: UInt8[np.ndarray, "h w 3"], out: UInt8[np.ndarray, "n hc wc 3"] | None = None
-    ) -> UInt8[np.ndarray, "n hc wc 3"]:
+        self,
+        image: Pixels,
+        out: UInt8[np.ndarray, "n hc wc 3"] | Float32[np.ndarray, "n hc wc 3"] | None = None,
+    ) -> UInt8[np.ndarray, "n hc wc 3"] | Float32[np.ndarray, "n hc wc 3"]:
         """Samples every crop from the picture: bilinear, black outside it.
 
         Args:
             image: RGB picture.
             out: Where to put the crops; new memory without it.
         """
-        crops = np.empty((len(self), self.size.height, self.size.width, 3), np.uint8) if out is None else out
+        crops = (
+            np.empty((len(self), self.size.height, self.size.width, 3), image.dtype) if out is None else out
+        )
         for crop, matrix in zip(crops, self.matrices(self.size), strict=True):
             _sample(image, matrix, crop)
         return crops
@@ -130,8 +137,8 @@ class Warp:
 
 
 def crop_all(
-    images: Sequence[UInt8[np.ndarray, "_ _ 3"]], warps: Sequence[Warp], size: Size
-) -> UInt8[np.ndarray, "n hc wc 3"]:
+    images: Sequence[Pixels], warps: Sequence[Warp], size: Size
+) -> UInt8[np.ndarray, "n hc wc 3"] | Float32[np.ndarray, "n hc wc 3"]:
     """Samples the crops of several pictures into one batch.
 
     Args:
@@ -139,7 +146,8 @@ def crop_all(
         warps: The crops of each.
         size: Size of all crops, px.
     """
-    crops, start = np.empty((sum(map(len, warps)), size.height, size.width, 3), np.uint8), 0
+    kind = images[0].dtype if images else np.uint8
+    crops, start = np.empty((sum(map(len, warps)), size.height, size.width, 3), kind), 0
     for image, warp in zip(images, warps, strict=True):
         warp.crop(image, crops[start : start + len(warp)])
         start += len(warp)
@@ -163,9 +171,7 @@ def grow(sides: Float[np.ndarray, "n 2"], size: Size, aspect: str = "keep") -> F
     return np.stack([width, width / ratio], axis=1)
 
 
-def _sample(
-    image: UInt8[np.ndarray, "h w 3"], matrix: Float[np.ndarray, "2 3"], crop: UInt8[np.ndarray, "hc wc 3"]
-) -> None:
+def _sample(image: Pixels, matrix: Float[np.ndarray, "2 3"], crop: Pixels) -> None:
     """Fills a crop, in halves where it covers more pixels of the image than OpenCV can address."""
     height, width = crop.shape[:2]
     if max(image.shape) > _LONGEST_SIDE:
@@ -181,8 +187,8 @@ def _sample(
 
 
 def _covered_part(
-    image: UInt8[np.ndarray, "h w 3"], matrix: Float[np.ndarray, "2 3"], size: Size
-) -> tuple[UInt8[np.ndarray, "hp wp 3"], Float[np.ndarray, "2 3"]]:
+    image: Pixels, matrix: Float[np.ndarray, "2 3"], size: Size
+) -> tuple[Pixels, Float[np.ndarray, "2 3"]]:
     """Cuts out the part of an image under a crop."""
     last = size.width - 1, size.height - 1
     corners = np.array([[[0, 0], [last[0], 0], [0, last[1]], last]], np.float64)
@@ -195,7 +201,9 @@ def _covered_part(
 
 
 def normalise(
-    crops: UInt8[np.ndarray, "n hc wc 3"], scale: Float[np.ndarray, " 3"], offset: Float[np.ndarray, " 3"]
+    crops: UInt8[np.ndarray, "n hc wc 3"] | Float32[np.ndarray, "n hc wc 3"],
+    scale: Float[np.ndarray, " 3"],
+    offset: Float[np.ndarray, " 3"],
 ) -> Float[np.ndarray, "n 3 hc wc"]:
     """Turns crops into the network's input: pixel x scale + offset for each channel, channels first, float32."""
     pixels = np.ascontiguousarray(crops.transpose(0, 3, 1, 2)).astype(np.float32)

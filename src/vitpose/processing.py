@@ -6,99 +6,164 @@ outputs of the network. Built on `crop` and `heatmap`; knows no network.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, fields, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
+from pydantic import BeforeValidator, Field
 
-from .boxes import Size, as_rows, as_xyxy, refuse_outside, xyxy_from_xywh
+from .boxes import Size
 from .conventions import Conventions
 from .crop import Warp, crop_all, normalise
-from .errors import BoxError, CheckpointError, InputError, UnknownNameError
-from .files import write_json
+from .errors import BoxError, InputError, UnknownNameError
 from .heatmap import Decoding, decode
-from .hub import read_json
-from .images import read_image
+from .limits import MAX_INPUT_SIDE_PX
+from .pixel_values import (
+    BatchFeature,
+    pack,
+    read_boxes,
+    read_boxes_inside,
+    read_images,
+    scales_of_boxes,
+    stack_crops,
+)
+from .settings import Settings
 
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["PROCESSOR_FILE", "BatchFeature", "CropSize", "VitPoseImageProcessor"]
+
 PROCESSOR_FILE = "preprocessor_config.json"
 _OF_THE_DECODING = ("decode", "blur_sigma", "border", "max_step", "shift_heatmap")
-_OWN_KEYS = ("warp", "aspect", *_OF_THE_DECODING)  # what `transformers` does not know
-INPUT_SIZE = Size(width=192, height=256)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+NORMALIZE_FACTOR = 200.0
+"""What `transformers` divides and multiplies boxes by; other values would only move crops and keypoints apart."""
+
+_SMALLEST, _LARGEST = 1e-6, 1e6
 
 
-class BatchFeature(dict[str, Any]):
-    """The inputs of a network by name; also read as attributes."""
+class CropSize(Size):
+    """A size that can also be read and compared as the dictionary of `transformers`."""
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"the batch has no {name!r}; it has {list(self)}") from None
+    __slots__ = ()
 
-    def to(self, *args: Any, **kwargs: Any) -> BatchFeature:
-        """Moves every tensor, as `torch.Tensor.to` does; integers keep their type."""
-        for name, value in self.items():
-            if hasattr(value, "to"):
-                moved = value.to(*args, **kwargs)
-                self[name] = moved if value.is_floating_point() else value.to(moved.device)
-        return self
+    def __getitem__(self, key: str) -> int:
+        if key not in self.keys():
+            raise KeyError(key)
+        return int(getattr(self, key))
+
+    def keys(self) -> tuple[str, str]:
+        """Returns the names of the sides, so that `dict(size)` works."""
+        return ("height", "width")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Size):
+            return (self.width, self.height) == (other.width, other.height)
+        return dict(self) == other
+
+    __hash__ = Size.__hash__
 
 
-@dataclass(frozen=True, kw_only=True)
-class VitPoseImageProcessor:
+INPUT_SIZE = CropSize(width=192, height=256)
+
+
+def _crop_size(value: Any) -> CropSize:
+    if isinstance(value, int) and not isinstance(value, bool):
+        width = height = value
+    elif isinstance(value, Size):
+        width, height = value.width, value.height
+    elif isinstance(value, Mapping) and value.keys() == {"height", "width"}:
+        width, height = value["width"], value["height"]
+    else:
+        raise ValueError(
+            f"{str(value)[:80]!r} is no size; give {{'height': …, 'width': …}}, Size(width=…, height=…), or one number"
+        )
+    for side in (width, height):
+        if type(side) is not int or not 2 <= side <= MAX_INPUT_SIDE_PX:
+            raise ValueError(
+                f"a side of {str(side)[:20]} px; sides are whole numbers from 2 to {MAX_INPUT_SIDE_PX}"
+            )
+    return CropSize(width=width, height=height)
+
+
+def _per_channel(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        if len(value) != 3:
+            raise ValueError(f"{len(value)} values; give three, one a colour channel, or one for all of them")
+        return tuple(value)
+    return (value,) * 3
+
+
+def _only_200(value: Any) -> Any:
+    if value != NORMALIZE_FACTOR:
+        raise ValueError(
+            f"{str(value)[:20]!r} is unsupported: it would move crops and keypoints apart; leave it out"
+        )
+    return NORMALIZE_FACTOR
+
+
+Mean = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+Deviation = Annotated[float, Field(ge=_SMALLEST, le=_LARGEST)]
+
+
+@dataclass(frozen=True)
+class VitPoseImageProcessor(Settings):
     """How a model wants its crops, and how its heat maps are read.
 
+    None stands for the default of every attribute but `max_step` and `blur_sigma`.
+
     Attributes:
-        do_affine_transform: Cut each box out of its picture; False takes the pictures as crops.
-        size: Size of the crops; also a mapping {"height": …, "width": …}.
+        do_affine_transform: Cut each box out of its image; False takes the images as crops.
+        size: Size of the crops; also a mapping {"height": …, "width": …}, or one number for a square.
         do_rescale: Multiply the pixels by `rescale_factor`.
         rescale_factor: Usually 1/255.
         do_normalize: Subtract `image_mean` and divide by `image_std`, channel by channel.
-        image_mean: Three means, of rescaled pixels.
-        image_std: Three standard deviations, of rescaled pixels.
+        image_mean: Three means, of rescaled pixels, or one for all channels.
+        image_std: Three standard deviations, of rescaled pixels, or one for all channels.
+        normalize_factor: 200, which `transformers` divides and multiplies boxes by.
+        do_convert_rgb: Taken for `transformers`; every image is converted to RGB.
         warp: "udp" or "plain"; see `vitpose.crop.Warp`.
         aspect: "keep" or "stretch"; see `vitpose.crop.Warp.from_boxes`.
         decode: "dark", "quarter" or "argmax"; see `vitpose.heatmap.Decoding`.
-        blur_sigma: DARK's blur, cells; the original's without it (2.0).
-        border: What DARK's blur sees outside the map: "zero", "mirror" or "reflect".
+        blur_sigma: DARK's blur, cells; default: the original's (2.0).
+        border: What DARK's blur sees outside the heatmap: "zero", "mirror" or "reflect".
         max_step: Longest step of DARK, cells; None trusts it.
-        shift_heatmap: Shift the mirrored maps of a flip test by one cell (for the plain warp).
+        shift_heatmap: Shift the mirrored heatmaps of a flip test by one cell (for the plain warp).
+
+    Raises:
+        InputError: A value is impossible; the message names it.
+        UnknownNameError: There is no such attribute, or no such warp, decoding or border.
     """
 
     do_affine_transform: bool = True
-    size: Any = INPUT_SIZE
+    size: Annotated[Size, BeforeValidator(_crop_size)] = INPUT_SIZE
     do_rescale: bool = True
-    rescale_factor: float = 1 / 255
+    rescale_factor: Annotated[float, Field(ge=_SMALLEST, le=_LARGEST)] = 1 / 255
     do_normalize: bool = True
-    image_mean: Sequence[float] = IMAGENET_MEAN
-    image_std: Sequence[float] = IMAGENET_STD
+    image_mean: Annotated[tuple[Mean, Mean, Mean], BeforeValidator(_per_channel)] = IMAGENET_MEAN
+    image_std: Annotated[tuple[Deviation, Deviation, Deviation], BeforeValidator(_per_channel)] = IMAGENET_STD
+    _: KW_ONLY
+    normalize_factor: Annotated[float, BeforeValidator(_only_200)] = NORMALIZE_FACTOR
+    do_convert_rgb: bool = True
     warp: str = "udp"
     aspect: str = "keep"
     decode: str = "dark"
-    blur_sigma: float | None = None
+    blur_sigma: Annotated[float, Field(gt=0, le=_LARGEST)] | None = None
     border: str = "zero"
-    max_step: float | None = 1.0
+    max_step: Annotated[float, Field(ge=0, le=_LARGEST)] | None = 1.0
     shift_heatmap: bool = False
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "size", _size(self.size))
-        for name in ("image_mean", "image_std"):
-            values = tuple(float(value) for value in getattr(self, name))
-            if len(values) != 3:
-                raise InputError(f"{name} has {len(values)} values and needs three, one a colour channel")
-            object.__setattr__(self, name, values)
-        if not all(self.image_std):
-            raise InputError(f"image_std {self.image_std} has a zero; every channel is divided by its own")
-        self.decoding()  # an impossible choice is refused here and not at the first picture
+    FILE = PROCESSOR_FILE
+
+    def _complete(self) -> None:
+        self.decoding()  # an impossible choice is refused here and not at the first image
         self.warp_boxes(np.zeros((0, 4)))
 
     def decoding(self, kernel_size: int = 11) -> Decoding:
@@ -127,88 +192,81 @@ class VitPoseImageProcessor:
         """Returns where the crops of xyxy boxes lie."""
         return Warp.from_boxes(boxes, self.size, self.warp, aspect=self.aspect)
 
-    def __call__(self, images: Any, boxes: Any = None, **options: Any) -> BatchFeature:
+    def __call__(self, images: Any, boxes: Any = None, *options: Any, **named: Any) -> BatchFeature:
         """Does the same as `preprocess`."""
-        return self.preprocess(images, boxes, **options)
+        return self.preprocess(images, boxes, *options, **named)
 
     def preprocess(
         self,
         images: Any,
         boxes: Any = None,
-        *,
+        do_affine_transform: bool | None = None,
+        size: Any = None,
+        do_rescale: bool | None = None,
+        rescale_factor: float | None = None,
+        do_normalize: bool | None = None,
+        image_mean: Any = None,
+        image_std: Any = None,
         return_tensors: str | None = None,
-        data_format: str = "channels_first",
+        data_format: str | None = None,
         input_data_format: str | None = None,
-        **overrides: Any,
+        **others: Any,
     ) -> BatchFeature:
-        """Cuts every box out of its picture and makes it the network's input.
+        """Cuts every box out of its image and makes it the network's input.
 
         Args:
-            images: One picture or a list: whatever `vitpose.images.read_image` takes.
-            boxes: One list of boxes a picture, each box (left, top, width, height) in pixels, COCO's
-                form. A picture with an empty list has no crops.
-            return_tensors: "pt" for a torch tensor, "np" for a numpy array; a list of arrays without it.
-            data_format: "channels_first" or "channels_last", of the result.
-            input_data_format: The same of pictures given as arrays; read off their shape without it.
-            **overrides: Attributes of the processor that differ for this call; those of the decoding have
-                no meaning here.
+            images: One image or a list: whatever `vitpose.images.read_image` takes. Arrays of floats are levels from
+                0 to 255, as in `transformers`, or of any range with do_rescale=False.
+            boxes: One list of boxes an image, each box (left, top, width, height) in pixels, COCO's
+                form. An image with an empty list has no crops.
+            do_affine_transform: This and the next six are attributes that differ for this call.
+            size: Size of the crops.
+            do_rescale: Multiply by `rescale_factor`.
+            rescale_factor: Usually 1/255.
+            do_normalize: Subtract the mean and divide by the standard deviation.
+            image_mean: Means.
+            image_std: Standard deviations.
+            return_tensors: "pt" for a torch tensor, "np" for a NumPy array; default: a list of arrays.
+            data_format: "channels_first" (default) or "channels_last", of the result.
+            input_data_format: The same of images given as arrays; default: read off their shape.
+            **others: Further attributes that differ for this call; those of the decoding have no meaning here.
 
         Returns:
-            `pixel_values`: all crops, in the order of pictures and boxes, n 3 h w.
+            `pixel_values`: all crops, in the order of images and boxes, n 3 h w.
 
         Raises:
-            ImageError: A picture cannot be read.
-            BoxError: The boxes are no boxes, or there is not one list a picture.
-            InputError: Pictures taken as crops differ in size.
+            ImageError: An image cannot be read, or has floats from 0 to 1 that would be rescaled.
+            BoxError: The boxes are no boxes, or there is not one list an image.
+            InputError: A value is impossible, or images taken as crops differ in size.
             UnknownNameError: An option is not known.
         """
-        self._refuse_unknown(overrides)
-        if overrides:
-            options = {name: value for name, value in overrides.items() if value is not None}
-            return replace(self, **options).preprocess(
-                images,
-                boxes,
-                return_tensors=return_tensors,
-                data_format=data_format,
-                input_data_format=input_data_format,
-            )
-        given = [_channels_last(image, input_data_format) for image in _as_list(images)]
-        pictures = [read_image(image) for image in given]
-        crops = self._cut(pictures, boxes) if self.do_affine_transform else _stack(pictures, self.size)
-        pixels = normalise(crops, *self._unrescaled(given).scale_and_offset)
-        return BatchFeature(pixel_values=_packed(pixels, data_format, return_tensors))
+        changes = {
+            "do_affine_transform": do_affine_transform,
+            "size": size,
+            "do_rescale": do_rescale,
+            "rescale_factor": rescale_factor,
+            "do_normalize": do_normalize,
+            "image_mean": image_mean,
+            "image_std": image_std,
+            **self._for_a_call(others),
+        }
+        used = self.changed({name: value for name, value in changes.items() if value is not None})
+        pixels = used._crop(images, boxes, input_data_format)
+        return BatchFeature(pixel_values=pack(pixels, data_format or "channels_first", return_tensors))
 
-    def _unrescaled(self, given: list[Any]) -> VitPoseImageProcessor:
-        """Returns a processor that gives pictures of floats, 0 to 1, back as such: they are read as bytes."""
-        floats = ["float" in str(getattr(image, "dtype", "")) for image in given]  # of numpy and torch
-        if self.do_rescale or not any(floats):
-            return self
-        if not all(floats):
-            raise InputError("with do_rescale=False the pictures must be all of floats or all of bytes")
-        return replace(self, do_rescale=True, rescale_factor=1 / 255)
-
-    def _refuse_unknown(self, overrides: Mapping[str, Any]) -> None:
+    def _for_a_call(self, others: Mapping[str, Any]) -> Mapping[str, Any]:
         known = [f.name for f in fields(self) if f.name not in _OF_THE_DECODING]
-        for name in overrides:
+        for name in others:
             if name not in known:
                 raise UnknownNameError("option of the image processor", name, known)
+        return others
 
-    def _cut(self, pictures: list[np.ndarray], boxes: Any) -> np.ndarray:
-        if boxes is None:
-            raise BoxError(
-                "boxes are missing: give one list of (left, top, width, height) a picture, or do_affine_transform=False"
-            )
-        if len(boxes) != len(pictures):
-            raise BoxError(
-                f"there are {len(pictures)} pictures and {len(boxes)} lists of boxes; give one list of "
-                "(left, top, width, height) a picture, an empty one for a picture without people"
-            )
-        warps = []
-        for picture, own in zip(pictures, boxes, strict=True):
-            xyxy = _xyxy_of(own)
-            refuse_outside(xyxy, Size.of(picture))
-            warps.append(self.warp_boxes(xyxy))
-        return crop_all(pictures, warps, self.size)
+    def _crop(self, images: Any, boxes: Any, input_data_format: str | None) -> Float[np.ndarray, "n 3 hc wc"]:
+        read = read_images(images, input_data_format, self.do_rescale)
+        if not self.do_affine_transform:
+            return normalise(stack_crops(read, self.size), *self.scale_and_offset)
+        warps = [self.warp_boxes(xyxy) for xyxy in read_boxes_inside(boxes, read)]
+        return normalise(crop_all(read, warps, self.size), *self.scale_and_offset)
 
     def post_process_pose_estimation(
         self,
@@ -245,9 +303,9 @@ class VitPoseImageProcessor:
             raise BoxError(
                 f"there are {sum(counts)} boxes and heat maps for {len(maps)}; give the boxes of `preprocess`"
             )
-        xyxy = np.concatenate([np.zeros((0, 4), np.float32), *map(_xyxy_of, boxes)])
+        xyxy = np.concatenate([np.zeros((0, 4), np.float32), *map(read_boxes, boxes)])
         if target_sizes is not None:
-            xyxy = xyxy * _scales(target_sizes, counts)
+            xyxy = xyxy * scales_of_boxes(target_sizes, counts)
         points, scores = decode(maps, self.decoding(kernel_size))
         grid = Size(width=maps.shape[3], height=maps.shape[2])
         places = self.warp_boxes(xyxy).to_picture(points, grid).astype(np.float32)
@@ -275,136 +333,19 @@ class VitPoseImageProcessor:
             "do_rescale",
             "rescale_factor",
             "do_normalize",
-            "image_mean",
-            "image_std",
+            "normalize_factor",
         )
         table: dict[str, Any] = {name: getattr(self, name) for name in theirs}
+        table |= {"image_mean": list(self.image_mean), "image_std": list(self.image_std)}
+        table["size"] = {"height": self.size.height, "width": self.size.width}
         for f in fields(self):
-            if f.name not in theirs and f.name != "size" and getattr(self, f.name) != f.default:
+            if f.name not in table and getattr(self, f.name) != f.default:
                 table[f.name] = getattr(self, f.name)
-        size = {"height": self.size.height, "width": self.size.width}
-        # transformers' factor of 200 has no effect (it divides and multiplies) but its files carry it.
-        return {"image_processor_type": type(self).__name__, "normalize_factor": 200.0, "size": size, **table}
+        return {"image_processor_type": type(self).__name__, **table}
 
     @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> VitPoseImageProcessor:
-        """Reads the dictionary of a file; keys that are not the processor's are left aside.
-
-        Raises:
-            CheckpointError: It is the configuration of another processor.
-        """
+    def _values_of(cls, table: Mapping[str, Any]) -> dict[str, Any]:
         kind = table.get("image_processor_type", table.get("feature_extractor_type", cls.__name__))
-        if not str(kind).startswith(cls.__name__):
-            raise CheckpointError(
-                f"the file describes a {kind!r}, not a {cls.__name__}; give a ViTPose checkpoint"
-            )
-        for key in table:
-            # Files carry many keys of `transformers`; a near miss of one of ours is a slip of the pen.
-            if key not in _OWN_KEYS and difflib.get_close_matches(key, _OWN_KEYS, cutoff=0.8):
-                raise UnknownNameError("key in the image processor's file", key, _OWN_KEYS)
-        own = {f.name: table[f.name] for f in fields(cls) if f.name in table}
-        optional = {f.name for f in fields(cls) if f.default is None or f.name == "max_step"}
-        return cls(**{name: value for name, value in own.items() if value is not None or name in optional})
-
-    @classmethod
-    def from_pretrained(cls, name: str | Path, **hub: Any) -> VitPoseImageProcessor:
-        """Reads the processor of a model: a short name, a folder, or a hub repository.
-
-        Raises:
-            UnknownNameError: No such model.
-            CheckpointError: The file is missing or damaged.
-        """
-        return cls.from_dict(read_json(name, PROCESSOR_FILE, **hub))
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes `preprocessor_config.json` into a folder, made if need be.
-
-        Raises:
-            OutputError: It cannot be written.
-        """
-        write_json(Path(folder) / PROCESSOR_FILE, self.to_dict())
-
-
-def _size(size: Any) -> Size:
-    if isinstance(size, Mapping):
-        if not {"height", "width"} <= size.keys():
-            raise InputError(f"size must have 'height' and 'width', not {dict(size)}")
-        size = Size(width=int(size["width"]), height=int(size["height"]))
-    if not isinstance(size, Size) or size.width < 2 or size.height < 2:
-        raise InputError(
-            f"size must be Size(width=…, height=…) or {{'height': …, 'width': …}} of at least 2 px, not {size!r}"
-        )
-    return size
-
-
-def _as_list(images: Any) -> list[Any]:
-    if isinstance(images, list | tuple):
-        return list(images)
-    if getattr(images, "ndim", 0) == 4:
-        return list(images)
-    return [images]
-
-
-def _channels_last(image: Any, data_format: str | None) -> Any:
-    _refuse_format(data_format)
-    shape = tuple(getattr(image, "shape", ()))
-    if data_format is None or len(shape) != 3:
-        return image
-    channels = shape[0 if data_format == "channels_first" else 2]
-    if channels > 4:
-        raise InputError(
-            f"a picture of the shape {shape} is not {data_format}: it would have {channels} channels"
-        )
-    return np.moveaxis(np.asarray(image), 0, -1) if data_format == "channels_first" else image
-
-
-def _refuse_format(data_format: str | None) -> None:
-    if data_format not in (None, "channels_first", "channels_last"):
-        raise UnknownNameError("data format", data_format, ("channels_first", "channels_last"))
-
-
-def _stack(pictures: list[np.ndarray], size: Size) -> np.ndarray:
-    for picture in pictures:
-        if Size.of(picture) != size:
-            raise InputError(
-                f"with do_affine_transform=False every picture must be a crop of {size} px, not {Size.of(picture)}"
-            )
-    return np.stack(pictures) if pictures else np.zeros((0, size.height, size.width, 3), np.uint8)
-
-
-def _xyxy_of(boxes: Any) -> Float[np.ndarray, "n 4"]:
-    """Checks one picture's boxes (left, top, width, height) and turns them into xyxy."""
-    array = as_rows(boxes)
-    bad = (array[:, 2:] <= 0).any(axis=1)
-    if bad.any():
-        index = int(np.flatnonzero(bad)[0])
-        raise BoxError(
-            f"box {index}, {array[index].tolist()}, has no area: (left, top, width, height) needs both sides positive"
-        )
-    return as_xyxy(xyxy_from_xywh(array))
-
-
-def _scales(target_sizes: Any, counts: Sequence[int]) -> Float[np.ndarray, "n 4"]:
-    """Returns (width, height, width, height) for every box."""
-    sizes = np.asarray([[float(side) for side in pair] for pair in target_sizes]).reshape(-1, 2)
-    if len(sizes) == len(counts):
-        sizes = np.repeat(sizes, counts, axis=0)
-    if len(sizes) != sum(counts):
-        raise InputError(
-            f"there are {len(sizes)} target_sizes for {len(counts)} pictures with {sum(counts)} boxes; give one "
-            "(height, width) a picture, or one a box"
-        )
-    return sizes[:, [1, 0, 1, 0]].astype(np.float32)
-
-
-def _packed(pixels: np.ndarray, data_format: str, return_tensors: str | None) -> Any:
-    _refuse_format(data_format)
-    if data_format == "channels_last":
-        pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
-    if return_tensors == "pt":
-        import torch
-
-        return torch.from_numpy(pixels)
-    if return_tensors not in (None, "np"):
-        raise UnknownNameError("kind of tensors", return_tensors, ("pt", "np"))
-    return pixels if return_tensors == "np" else list(pixels)
+        if not str(kind).startswith(cls.__name__):  # or with a suffix: Fast, Pil
+            raise InputError(f"it describes a {kind!r}, not a {cls.__name__}; give a ViTPose checkpoint")
+        return super()._values_of(table)
