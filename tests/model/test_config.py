@@ -153,7 +153,7 @@ def test_contradicting_configuration_is_refused(options: dict[str, Any], message
         ({"num_labels": 100_000_000}, "num_labels is 100000000; input should be less than or equal to 10000"),
         ({"num_labels": 2.5}, "num_labels is 2.5; input should be a valid integer"),
         ({"id2label": {"0": 7}}, "id2label.0 is 7; input should be a valid string"),
-        ({"id2label": 7}, "id2label is 7; input should be a valid dictionary"),
+        ({"id2label": 7}, "id2label is 7; it must be a table"),
         ({"label2id": {"nose": "x"}}, "label2id.nose is 'x'; input should be a valid integer"),
         ({"label2id": {"nose": 3}}, "label2id {'nose': 3} and id2label .* disagree; give one"),
         ({"scale_factor": 1000}, "scale_factor is 1000; input should be less than or equal to 32"),
@@ -257,7 +257,7 @@ def test_whole_mlp_ratio_is_written_as_the_whole_number_that_transformers_needs(
     [
         ({"model_type": "vit"}, "the configuration is of a 'vit' model, not of 'vitpose'"),
         ({"id2label": {"nose": "0"}}, r"id2label.nose.\[key\] is 'nose'; input should be a valid integer"),
-        ({"id2label": ["nose"]}, r"id2label is \['nose'\]; input should be a valid dictionary"),
+        ({"id2label": ["nose"]}, r"id2label is \['nose'\]; it must be a table"),
     ],
 )
 def test_file_of_something_else_is_refused(table: dict[str, Any], message: str, tmp_path: Path) -> None:
