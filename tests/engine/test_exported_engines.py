@@ -321,18 +321,27 @@ class TestMetadata:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"format": 2}, "x has metadata of format 2, this vitpose reads 1; update"),
-            ({"skeleton": None}, "the entry 'vitpose' of x lacks skeleton; 'vitpose export' writes"),
-            ({"sceleton": {}}, "cannot be used: unknown part 'sceleton'; did you mean skeleton"),
+            ({"format": 2}, "'vitpose' of x cannot be used: it is of format 2, this vitpose reads 1; update"),
+            ({"format": True}, "cannot be used: it: format is True; input should be 1"),
+            ({"skeleton": None}, "cannot be used: it: skeleton is missing; 'vitpose export' writes"),
+            ({"sceleton": {}}, "cannot be used: it: unknown key 'sceleton'; did you mean skeleton"),
             (
                 {"skeleton": {"name": "a", "keypoints": ["b"], "limbz": []}},
                 "unknown key 'limbz'; did you mean limbs",
             ),
             ({"skeleton": {"name": "a", "keypoints": []}}, "keypoints must hold at least one name"),
-            ({"skeleton": {"name": "a"}}, "keypoints must hold at least one name"),
-            ({"dataset": {"name": "a"}}, r"cannot be used: its data ?set.* skeleton"),
+            ({"dataset": {"name": "a"}}, r"dataset\.skeleton is missing"),
+            ({"dataset": {"name": "a", "skeleton": "/etc/passwd"}}, r"dataset\.skeleton is '/etc/passwd'"),
+            ({"dataset": 5}, "dataset is 5; input should be"),
             ({"processor": {"warp": "upd"}}, "cannot be used: unknown warp 'upd'"),
-            ({"processor": 3}, r"is damaged \(Type"),
+            ({"processor": 3}, "processor is 3; input should be a valid dictionary"),
+            ({"processor": {"size": {"height": 32000, "width": 32000}}}, "32000"),
+            ({"processor": {"image_mean": 5}}, "image_mean"),
+            ({"processor": {"max_step": "x"}}, "max_step"),
+            ({"precision": "int4"}, "precision is 'int4'; input should be 'float32', 'float16', 'bfloat16' or"),
+            ({"precision": 32}, "precision is 32"),
+            ({"model": 7}, "model is 7; input should be a valid string"),
+            ({"model": "m" * 1001}, "string should have at most 1000 characters"),
         ],
     )
     def test_what_is_wrong_with_it(self, change: dict[str, object], message: str) -> None:
@@ -341,9 +350,41 @@ class TestMetadata:
         with pytest.raises(CheckpointError, match=message):
             Metadata.from_json(json.dumps(table), "x")
 
-    def test_no_json(self) -> None:
-        with pytest.raises(CheckpointError, match=r"the entry 'vitpose' of x is damaged \(JSONDecodeError"):
-            Metadata.from_json("{", "x")
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("{", "it is not valid JSON"),
+            ("[1]", r"it: \[1\]: input should be"),
+            ('{"format": NaN}', "NaN is not a JSON number"),
+            ("[" * 200_000, "it is nested too deeply"),
+            (f'{{"format": {"1" * 5000}}}', "it is not valid JSON: .*digits"),
+            (" " * 2**20 + "{}", "it has 1048578 bytes; a file of this kind may have 1048576 at most"),
+        ],
+    )
+    def test_what_is_no_table(self, text: str, message: str) -> None:
+        with pytest.raises(CheckpointError, match=rf"the entry 'vitpose' of x cannot be used: .*{message}"):
+            Metadata.from_json(text, "x")
+
+    @pytest.mark.parametrize(
+        ("taken", "given", "message"),
+        [
+            (["b", 3, 64, 48], ["b", 2, 16, 12], None),
+            ([-1, 3, 64, 48], [-1, 2, 16, 12], None),
+            ([1, 3, 64, 48], [1, 2, 16, 12], "takes pixel_values 1 x 3 x 64 x 48 .* any number of crops"),
+            (["b", 3, 64, 48], [10**9, 2, 16, 12], "any number of crops"),
+            (["b", 3, 64, 48], ["b", 2, "h", 12], "heatmaps of a fixed size, 48x64 at most"),
+            (["b", 3, 64, 48], ["b", 2, 65, 12], "heatmaps of a fixed size, 48x64 at most"),
+            (["b", 3, 64, 48], ["b", 3, 16, 12], "but its metadata promises"),
+            (["b", 3, 64, 48], ["b"], "but its metadata promises"),
+        ],
+    )
+    def test_shapes(self, taken: list[object], given: list[object], message: str | None) -> None:
+        shapes = [("pixel_values", taken)], [("heatmaps", given)]
+        if message is None:
+            assert self.sheet().check_shapes(*shapes, "x") == (2, 16, 12)
+        else:
+            with pytest.raises(CheckpointError, match=message):
+                self.sheet().check_shapes(*shapes, "x")
 
     def test_in_front_of_a_plan(self, tmp_path: Path) -> None:
         """Of TensorRT only this can be tested without a GPU."""

@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..conventions import Conventions
-from ..errors import CheckpointError, UnknownNameError, VitPoseError
+from ..errors import CheckpointError, InputError, VitPoseError
 from ..processing import VitPoseImageProcessor
+from ..schemas import Schema, check, parse_json
 from ..skeleton import Skeleton
 from .protocol import Engine
 
@@ -24,7 +26,27 @@ KEY = "vitpose"
 INPUT, OUTPUT = "pixel_values", "heatmaps"
 """What every exported network calls its input (b 3 hc wc, normalised) and its output (b k hm wm)."""
 FORMAT = 1
+_MOST_BYTES = 2**20
+"""Size of the largest metadata; those of 133 keypoints have some 20 kB."""
 _HINT = "'vitpose export' writes files that have them"
+
+
+class _Declaration(BaseModel):
+    """A dataset's declaration; `Conventions` knows the rest of it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    skeleton: dict[str, Any]  # in the file itself: it may not name a file of this machine
+
+
+class _Sheet(Schema):
+    """The form of the metadata; processor, skeleton and dataset have schemas of their own."""
+
+    format: Literal[1]
+    model: Annotated[str, Field(max_length=1000)]
+    precision: Literal["float32", "float16", "bfloat16", "int8"]
+    processor: dict[str, Any]
+    skeleton: dict[str, Any]
+    dataset: _Declaration | None = None
 
 
 @dataclass(frozen=True)
@@ -80,31 +102,24 @@ class Metadata:
                 f"the crops, mean and std, and the way the maps are read; {_HINT}"
             )
         try:
-            return cls._from_table(json.loads(text), source)
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
-            raise CheckpointError(f"the entry {KEY!r} of {source} is damaged ({error!r}); {_HINT}") from error
+            table = parse_json(text, "it", max_bytes=_MOST_BYTES)
+            number = table.get("format") if isinstance(table, dict) else None
+            if type(number) is int and number != FORMAT:
+                raise InputError(f"it is of format {number}, this vitpose reads {FORMAT}; update vitpose")
+            return cls._from_sheet(check(_Sheet, table, "it"))
+        except VitPoseError as error:
+            raise CheckpointError(f"the entry {KEY!r} of {source} cannot be used: {error}; {_HINT}") from error
 
     @classmethod
-    def _from_table(cls, table: dict[str, Any], source: object) -> Metadata:
-        if table["format"] != FORMAT:
-            raise CheckpointError(
-                f"{source} has metadata of format {table['format']!r}, this vitpose reads {FORMAT}; "
-                "update vitpose, or export the model again"
-            )
-        parts = ("format", "model", "precision", "processor", "skeleton")
-        missing = [part for part in parts if part not in table]
-        if missing:
-            raise CheckpointError(f"the entry {KEY!r} of {source} lacks {', '.join(missing)}; {_HINT}")
-        try:
-            for part in table:
-                if part not in (*parts, "dataset"):
-                    raise UnknownNameError("part", part, (*parts, "dataset"))
-            processor = VitPoseImageProcessor.from_dict(table["processor"])
-            skeleton = Skeleton.from_dict(table["skeleton"])
-            own = Conventions.from_dict(table["dataset"], "its data set") if "dataset" in table else None
-        except VitPoseError as error:
-            raise CheckpointError(f"the entry {KEY!r} of {source} cannot be used: {error}") from error
-        return cls(table["model"], table["precision"], processor, skeleton, own)
+    def _from_sheet(cls, sheet: _Sheet) -> Metadata:
+        declared = sheet.dataset
+        return cls(
+            sheet.model,
+            sheet.precision,
+            VitPoseImageProcessor.from_dict(sheet.processor),
+            Skeleton.from_dict(sheet.skeleton),
+            None if declared is None else Conventions.from_dict(declared.model_dump(), "its dataset"),
+        )
 
     def check_shapes(
         self, inputs: Sequence[tuple[str, Any]], outputs: Sequence[tuple[str, Any]], source: object
@@ -123,17 +138,28 @@ class Metadata:
             CheckpointError: It does not.
         """
         size, count = self.processor.size, len(self.skeleton)
-        wanted_in, wanted_out = [3, size.height, size.width], [count]
-        if [(name, list(shape)[1:]) for name, shape in inputs] != [(INPUT, wanted_in)] or [
-            (name, list(shape)[1:-2]) for name, shape in outputs
-        ] != [(OUTPUT, wanted_out)]:
+        taken = [(name, list(shape)[1:]) for name, shape in inputs]
+        given = [(name, list(shape)[1:-2]) for name, shape in outputs]
+        if taken != [(INPUT, [3, size.height, size.width])] or given != [(OUTPUT, [count])]:
             raise CheckpointError(
                 f"{source} takes {_described(inputs)} and gives {_described(outputs)}, but its metadata promises "
                 f"{INPUT} b x 3 x {size.height} x {size.width} and {OUTPUT} b x {count} x height x width; "
                 "export the model again"
             )
+        batches = [list(shape)[0] for _, shape in (*inputs, *outputs)]
         height, width = outputs[0][1][-2:]
+        if any(type(batch) is int and batch >= 0 for batch in batches) or not (
+            _is_side(height, size.height) and _is_side(width, size.width)
+        ):
+            raise CheckpointError(
+                f"{source} takes {_described(inputs)} and gives {_described(outputs)}; a network here takes any number of "
+                f"crops and gives heatmaps of a fixed size, {size} at most; export the model again"
+            )
         return count, int(height), int(width)
+
+
+def _is_side(side: Any, most: int) -> bool:
+    return type(side) is int and 1 <= side <= most
 
 
 def _described(arguments: Sequence[tuple[str, Any]]) -> str:
