@@ -168,6 +168,7 @@ def _load_checkpoint(
     """Returns what runs each of the data sets."""
     _require_torch(model)
     from .engine.device import DeviceEngine
+    from .engine.side_by_side import one_thread_if_forked
     from .engine.torch import TorchEngine, choose_dtype
     from .model.pose import VitPoseForPoseEstimation
     from .model.quantisation import quantise
@@ -182,13 +183,14 @@ def _load_checkpoint(
     wanted = choose_dtype(dtype, place)
     kind = TorchEngine if place.type == "cpu" else DeviceEngine
     found: list[Found] = []
-    for part in _read_parts(model, dataset, hub):
-        network = VitPoseForPoseEstimation.from_checkpoint(part, dtype=wanted, device=place)
-        processor = load_processor(model, network, **hub)
-        if quantization_config is not None:
-            quantise(network, quantization_config)
-        engine = kind(network, *processor.scale_and_offset, compiled)
-        found.append((engine, processor, network.config.heads[0]))
+    with one_thread_if_forked():  # conversions of weights are work for threads too
+        for part in _read_parts(model, dataset, hub):
+            network = VitPoseForPoseEstimation.from_checkpoint(part, dtype=wanted, device=place)
+            processor = load_processor(model, network, **hub)
+            if quantization_config is not None:
+                quantise(network, quantization_config)
+            engine = kind(network, *processor.scale_and_offset, compiled)
+            found.append((engine, processor, network.config.heads[0]))
     return found
 
 

@@ -101,28 +101,52 @@ def test_threads_that_cannot_begin_leave_nothing_behind(monkeypatch: pytest.Monk
     torch.testing.assert_close(network(pixels), pixels)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
-@pytest.mark.parametrize("count", [1, 7])
-def test_a_forked_process_goes_on(count: int) -> None:
-    """It has one thread, as the workers of torch's loaders do; a hang would end it by the alarm."""
-    code = f"""
-import os, signal, torch
-from vitpose.engine.side_by_side import SideBySide
+FORKED = """
+import os, signal, numpy, torch, vitpose
 torch.set_num_threads(3)
-network, pixels = SideBySide(torch.nn.Conv2d(3, 64, 3)), torch.ones({count}, 3, 128, 128)
-with torch.inference_mode():
-    wanted = network(pixels)
-    if child := os.fork():
-        print(os.waitpid(child, 0)[1], torch.get_num_threads())
-    else:
-        signal.alarm(30)
-        same = torch.allclose(network(pixels), wanted, atol=1e-5)
-        os._exit(0 if same and torch.get_num_threads() == 1 else 1)
+crops = numpy.random.default_rng(0).integers(0, 256, ({count}, 256, 192, 3), numpy.uint8)
+def load():
+    return vitpose.load("vitpose-tiny", None, device="cpu", dtype={dtype!r}).estimator.engine
+engine = load()
+wanted = engine.heatmaps(crops)
+if child := os.fork():
+    print(os.waitpid(child, 0)[1], torch.get_num_threads())
+else:
+    signal.alarm(60)
+    before = torch.get_num_threads()
+    found = [own.heatmaps(crops) for own in (engine, load())]
+    same = all(numpy.allclose(own, wanted, atol=0.03) for own in found)
+    os._exit(0 if same and before == torch.get_num_threads() == 3 else 1)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.parametrize(("count", "dtype"), [(1, "float32"), (7, "float32"), (7, "bfloat16")])
+def test_a_forked_process_goes_on(count: int, dtype: str) -> None:
+    """With its parent's engine and with one of its own; a hang would end it by the alarm."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED.format(count=count, dtype=dtype)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "0 3\n", done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_importing_changes_no_forked_process() -> None:
+    code = """
+import os, torch
+import vitpose.engine.device, vitpose.engine.program, vitpose.loading
+torch.set_num_threads(3)
+if child := os.fork():
+    print(os.waitpid(child, 0)[1])
+else:
+    os._exit(0 if torch.get_num_threads() == 3 else 1)
 """
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], capture_output=True, text=True
     )
-    assert done.stdout == "0 3\n", done.stderr
+    assert done.stdout == "0\n", done.stderr
 
 
 def test_an_error_in_a_thread_is_raised_here() -> None:

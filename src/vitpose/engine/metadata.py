@@ -41,7 +41,7 @@ class _Declaration(BaseModel):
 class _Sheet(Schema):
     """The form of the metadata; processor, skeleton and dataset have schemas of their own."""
 
-    format: Literal[1]
+    format: int
     model: Annotated[str, Field(max_length=1000)]
     precision: Literal["float32", "float16", "bfloat16", "int8"]
     processor: dict[str, Any]
@@ -108,7 +108,9 @@ class Metadata:
                 raise InputError(f"it is of format {number}, this vitpose reads {FORMAT}; update vitpose")
             return cls._from_sheet(check(_Sheet, table, "it"))
         except VitPoseError as error:
-            raise CheckpointError(f"the entry {KEY!r} of {source} cannot be used: {error}; {_HINT}") from error
+            raise CheckpointError(
+                f"the entry {KEY!r} of {source} cannot be used: {error}; {_HINT}"
+            ) from error
 
     @classmethod
     def _from_sheet(cls, sheet: _Sheet) -> Metadata:
@@ -146,14 +148,14 @@ class Metadata:
                 f"{INPUT} b x 3 x {size.height} x {size.width} and {OUTPUT} b x {count} x height x width; "
                 "export the model again"
             )
-        batches = [list(shape)[0] for _, shape in (*inputs, *outputs)]
+        batches = [next(iter(shape)) for _, shape in (*inputs, *outputs)]
         height, width = outputs[0][1][-2:]
         if any(type(batch) is int and batch >= 0 for batch in batches) or not (
             _is_side(height, size.height) and _is_side(width, size.width)
         ):
             raise CheckpointError(
-                f"{source} takes {_described(inputs)} and gives {_described(outputs)}; a network here takes any number of "
-                f"crops and gives heatmaps of a fixed size, {size} at most; export the model again"
+                f"{source} takes {_described(inputs)} and gives {_described(outputs)}; a network here takes any "
+                f"number of crops and gives heatmaps of a fixed size, {size} at most; export the model again"
             )
         return count, int(height), int(width)
 

@@ -18,6 +18,7 @@ from torch.export.passes import move_to_device_pass
 from ..device import choose_device
 from ..errors import CheckpointError, InputError
 from .metadata import KEY, OUTPUT, Metadata, no_maps
+from .side_by_side import one_thread_if_forked
 
 ENTRY = f"{KEY}.json"
 """The extra file inside that holds the metadata."""
@@ -59,6 +60,7 @@ class ProgramEngine:
         self._shape = self.metadata.check_shapes(*_shapes(program), path)
         self.description = f"torch.export, {place}, {self.metadata.precision}"
 
+    @one_thread_if_forked()
     @torch.inference_mode()
     def heatmaps(self, crops: UInt8[np.ndarray, "n hc wc 3"]) -> Float[np.ndarray, "n k hm wm"]:
         """Returns the maps of RGB crops."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import torch
@@ -21,16 +21,33 @@ CROPS_AT_ONCE = 2
 _beginning = threading.Lock()
 """Held while threads begin, since they change what torch tells every thread that begins meanwhile."""
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    # A forked process has none of its parent's threads, and torch would wait for them for ever.
-    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+_BORN = os.getpid()
+"""The process that imported this first; any other one that has it was forked from that."""
+
+
+@contextmanager
+def one_thread_if_forked() -> Iterator[None]:
+    """Lets torch compute with one thread in here, where this process was forked from another; does nothing elsewhere.
+
+    A forked process has none of its parent's threads, and torch would wait for them for ever. What it was told of
+    threads stands again afterwards.
+    """
+    if os.getpid() == _BORN:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class SideBySide:
     """A network for a CPU that deals its crops out to as many threads as torch may use.
 
-    What is left of a batch that cannot be dealt out evenly is run by all threads together. A forked process has one
-    thread.
+    What is left of a batch that cannot be dealt out evenly is run by all threads together. In a forked process it is
+    called within `one_thread_if_forked`.
 
     Args:
         network: Crops in, maps out; safe to run in several threads at a time.

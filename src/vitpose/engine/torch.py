@@ -18,7 +18,7 @@ from torch import Tensor
 from ..model.fold import InferenceNetwork
 from ..model.pose import VitPoseForPoseEstimation
 from ..model.quantisation import is_quantised
-from .side_by_side import SideBySide
+from .side_by_side import SideBySide, one_thread_if_forked
 
 _BF16_UNITS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Names of the units that multiply bfloat16: AMD's and Intel's, Intel's tiles, ARM's."""
@@ -92,6 +92,7 @@ class TorchEngine:
         words += ["quantised weights"] * is_quantised(model) + ["compiled"] * compiled
         self.description = ", ".join(words)
 
+    @one_thread_if_forked()
     @torch.inference_mode()
     def heatmaps(self, crops: UInt8[np.ndarray, "n hc wc 3"]) -> Float[np.ndarray, "n k hm wm"]:
         """Returns the maps of RGB crops; they go up as bytes and are normalised there."""
