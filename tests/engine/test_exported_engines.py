@@ -336,7 +336,7 @@ class TestMetadata:
             ({"processor": {"warp": "upd"}}, "cannot be used: unknown warp 'upd'"),
             ({"processor": 3}, "processor.* 3"),
             ({"processor": {"size": {"height": 32000, "width": 32000}}}, "32000"),
-            ({"processor": {"image_mean": 5}}, "image_mean"),
+            ({"processor": {"image_std": [0, 1, 1]}}, "image_std"),
             ({"processor": {"max_step": "x"}}, "max_step"),
             (
                 {"precision": "int4"},
