@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vitpose.annotation_file import Picture, find_picture, numbers, read_annotation_file, read_id, read_json
+from vitpose.annotation_file import (
+    ImageFinder,
+    Picture,
+    is_number,
+    numbers,
+    read_annotation_file,
+    read_id,
+    read_json,
+)
 from vitpose.boxes import Size
 from vitpose.errors import InputError, SkeletonError
 from vitpose.skeleton import Skeleton
@@ -127,7 +135,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none.json cannot be read \(No such file.*\); give a list"):
         read_json(tmp_path / "none.json", "a list")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"bytes.json is not JSON: .*; give a list"):
+    with pytest.raises(InputError, match=r"bytes.json is not valid JSON: .*; give a list"):
         read_json(tmp_path / "bytes.json", "a list")
 
 
@@ -136,11 +144,84 @@ def test_a_picture_is_found_as_named_or_by_its_base_name(tmp_path: Path) -> None
     for file in (first / "b.jpg", second / "a/b.jpg", second / "c.jpg"):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    picture = Picture(1, "a/b.jpg")
-    assert find_picture(picture, first) == first / "b.jpg"
-    assert find_picture(picture, first, second) == second / "a/b.jpg"
-    assert find_picture(Picture(2, "x/c.jpg"), first, second) == second / "c.jpg"
-    assert find_picture(Picture(3, "x/none.jpg"), first, second) == first / "x/none.jpg"
+    pictures = [Picture(1, "a/b.jpg"), Picture(2, "x/c.jpg"), Picture(3, "x/none.jpg")]
+    assert ImageFinder(pictures, first).find(pictures[0]) == first / "b.jpg"
+    finder = ImageFinder(pictures, first, second)
+    found = [finder.find(picture) for picture in pictures]
+    assert found == [second / "a/b.jpg", second / "c.jpg", first / "x/none.jpg"]
+
+
+def test_images_that_share_a_base_name_are_found_as_named_only(tmp_path: Path) -> None:
+    for name in ("c.jpg", "x/b.jpg", "b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    names = ("x/b.jpg", "y/b.jpg", "b.jpg", "z/c.jpg", "z/c.jpg")
+    pictures = [Picture(id, name) for id, name in enumerate(names)]
+    finder = ImageFinder(pictures, tmp_path)
+    found = [finder.find(picture).relative_to(tmp_path).as_posix() for picture in pictures]
+    assert found == ["x/b.jpg", "y/b.jpg", "b.jpg", "c.jpg", "c.jpg"]
+    assert [finder.shares_name(picture) for picture in pictures] == [True, True, True, False, False]
+
+
+def test_files_that_would_break_a_parser(tmp_path: Path) -> None:
+    file = tmp_path / "odd.json"
+    for content, message in (
+        (b"[" * 200_000, "it is nested too deeply"),
+        (b'{"images": ' * 50_000, "it is nested too deeply"),
+        (b"[" + b"1" * 5000 + b"]", "Exceeds the limit"),
+        (b'{"a": "\xe9"}', "'utf-8' codec can't decode byte 0xe9"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(
+            InputError, match=rf"odd\.json is not valid JSON: {message}.*; give an annotation file"
+        ):
+            read_annotation_file(file)
+    for name in ("x" * 5000, "a\0b"):
+        with pytest.raises(InputError, match=r"cannot be read \(.*; give an annotation file"):
+            read_annotation_file(name)
+
+
+def test_a_byte_order_mark_and_numbers_that_are_not_finite_are_read(tmp_path: Path) -> None:
+    table = coco(GOOD, GOOD | {"area": float("nan"), "bbox": [0, 0, float("inf"), 1]})
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(table).encode())
+    first, second = read_annotation_file(tmp_path / "a.json").rows
+    assert (first.area, second.area, second.xywh) == (500.5, None, None)
+
+
+def test_integers_that_no_float_can_hold_are_no_numbers(tmp_path: Path) -> None:
+    huge = 10**400
+    rows = coco(
+        GOOD | {"bbox": [huge, 0, 1, 1], "area": huge, "keypoints": [huge] * 9, "id": huge}, width=huge
+    )
+    file = read_annotation_file(write(tmp_path, rows))
+    (row,) = file.rows
+    assert (row.id, row.xywh, row.area, row.points, file.pictures[1].size) == (huge, None, None, None, None)
+    joints = {
+        "image": "a.jpg",
+        "center": [huge, 1],
+        "scale": 1,
+        "joints": [[huge, 1]] * 16,
+        "joints_vis": [1] * 16,
+    }
+    (row,) = read_annotation_file(write(tmp_path, [joints])).rows
+    assert (row.xywh, row.points) == (None, None)
+
+
+def test_keypoints_of_a_category_that_do_not_hold_together_name_the_file(tmp_path: Path) -> None:
+    table = coco(GOOD)
+    table["categories"][0]["keypoints"] = ["nose", "nose", "eye"]
+    message = (
+        r"file\.json, the keypoints of its categories: skeleton 'custom': keypoints may have each name once"
+    )
+    with pytest.raises(SkeletonError, match=message):
+        read_annotation_file(write(tmp_path, table))
+
+
+def test_finite_numbers() -> None:
+    assert [value for value in (1, 2.5, 10**400, float("nan"), "1", None, [1]) if is_number(value)] == [
+        1,
+        2.5,
+    ]
 
 
 def test_numbers() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -125,3 +126,16 @@ def test_suppression_keeps_the_best_first_and_drops_what_overlaps_it() -> None:
 def test_among_equal_scores_the_first_stays() -> None:
     boxes = boxes_of((0, 0, 10, 10), (0, 0, 10, 10))
     assert suppress_overlaps(boxes, np.ones(2, np.float32), 0.5).tolist() == [0]
+
+
+@pytest.mark.parametrize("convert", [xyxy_from_xywh, xywh_from_xyxy, xyxy_from_cxcywh])
+def test_what_float32_cannot_hold_is_not_finite_and_does_not_warn(
+    convert: Callable[[Any], np.ndarray],
+) -> None:
+    huge = convert([[3e38, -3e38, 3e38, 3e38], [1e300, 0, 1e300, 1], [-3e38, -3e38, 3e38, 3e38]])
+    assert not np.isfinite(huge).all()
+
+
+def test_integers_that_no_float_can_hold_are_no_boxes() -> None:
+    with pytest.raises(BoxError, match="boxes must be n rows of four numbers"):
+        as_xyxy([[0, 0, 1, 10**400]])

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import pickle
 import sys
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from vitpose.errors import InputError, MissingDependencyError
-from vitpose.poses import Poses
+from vitpose.poses import UNTRACKED, Poses
 from vitpose.skeleton import Skeleton
 
 TRIANGLE = Skeleton("triangle", ("top", "left", "right"), limbs=((0, 1), (0, 2)), flip_pairs=((1, 2),))
@@ -51,7 +51,7 @@ def test_arrays_that_do_not_fit_are_refused(changes: dict[str, Any], message: st
 
 def test_nothing_can_be_changed() -> None:
     poses = poses_of(2, ids=True)
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(FrozenInstanceError):
         poses.xy = np.zeros((2, 3, 2))  # type: ignore[misc]
     for name in ("xy", "scores", "boxes", "box_scores", "ids"):
         with pytest.raises(ValueError, match="read-only"):
@@ -282,3 +282,13 @@ def test_an_export_says_which_package_it_needs(
     wanted = rf"'{package}' is needed for {export}\(\); install it with: pip install 'vitpose\[{extra}\]'"
     with pytest.raises(MissingDependencyError, match=wanted):
         getattr(poses_of(1), export)()
+
+
+def test_untracked_instances_have_no_id_in_any_form() -> None:
+    poses = poses_of(2, ids=True)
+    poses = replace(poses, ids=np.array([7, UNTRACKED]))
+    assert poses.track_ids == [7, None]
+    assert poses_of(2).track_ids == [None, None]
+    assert [person.get("id") for person in poses.to_dict()["poses"]] == [7, None]
+    assert poses.to_pandas()["id"].isna().tolist() == [False] * 3 + [True] * 3
+    assert repr(poses).count("(id ") == 1

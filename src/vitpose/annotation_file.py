@@ -6,8 +6,8 @@ is None, and whoever reads says which rows that makes useless. Knows no pixels.
 
 from __future__ import annotations
 
-import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from .boxes import Size
 from .errors import InputError, SkeletonError
+from .schemas import parse_json
 from .skeleton import Skeleton, plain_name
 
 WHOLEBODY_FIELDS = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
@@ -25,6 +26,12 @@ WHOLEBODY_FIELDS = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "rig
 
 UNUSABLE_ID = "pictures whose id is neither a whole number nor a text"
 """What those who judge call `AnnotationFile.broken_pictures`."""
+
+MAX_FILE_BYTES = 4 * 2**30
+"""Largest annotation file that is read; those of COCO-WholeBody have some hundred megabytes."""
+
+_MOST_PX = 2**31
+"""No image has more pixels a side."""
 
 MPII_BOX_PX = 200.0
 """MPII's `scale` is the person's height over this many pixels (the data set's README)."""
@@ -142,11 +149,14 @@ def read_json(path: Path, wanted: str) -> Any:
         InputError: The file cannot be read or is not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); give {wanted}") from error
-    except ValueError as error:  # not JSON, or not even text
-        raise InputError(f"{path} is not JSON: {error}; give {wanted}") from error
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # the latter for names that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read ({reason}); give {wanted}") from error
+    try:
+        return parse_json(content, path, max_bytes=MAX_FILE_BYTES, allow_nan=True)
+    except InputError as error:
+        raise InputError(f"{error}; give {wanted}") from error
 
 
 def coco_tables(path: Path, content: Any) -> tuple[dict[Any, Picture], list[Any], tuple[str, ...]]:
@@ -174,25 +184,47 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for such a name
 
 
-def find_picture(picture: Picture, *folders: Path) -> Path:
-    """Returns where a picture lies: as the file names it, or under its base name, in the first folder that has it.
+class ImageFinder:
+    """Finds the files of the images that an annotation file lists.
 
-    A picture that is in none of them is looked for in vain where the path returned points to.
+    An image lies where the file says; or under its base name, if no other image of the file has the same one, or two
+    images could be taken for each other.
+
+    Args:
+        pictures: All images of the file.
+        folders: The directories to look in; the first that has an image counts.
     """
-    names = (picture.file_name, Path(picture.file_name).name)
-    paths = [folder / name for name in names for folder in folders]
-    return next((path for path in paths if is_file(path)), paths[0])
+
+    def __init__(self, pictures: Iterable[Picture], *folders: Path) -> None:
+        names = {picture.file_name for picture in pictures}
+        self._sharing = Counter(Path(name).name for name in names)
+        self._folders = folders
+
+    def find(self, picture: Picture) -> Path:
+        """Returns where an image lies; if it is nowhere, where it is looked for first."""
+        names = [picture.file_name, *([] if self.shares_name(picture) else [Path(picture.file_name).name])]
+        paths = [folder / name for name in names for folder in self._folders]
+        return next((path for path in paths if is_file(path)), paths[0])
+
+    def shares_name(self, picture: Picture) -> bool:
+        """Tells whether the base name of an image is that of another image, in another directory, too."""
+        return self._sharing[Path(picture.file_name).name] > 1
 
 
 def numbers(values: Any, count: int | None = None) -> Float[np.ndarray, " _"] | None:
     """Returns a list of numbers, or that many finite ones, as an array; None if these are none such."""
     try:
         array = np.array(values, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last for integers that no float can hold
         return None
     if array.ndim != 1 or (count is not None and not (len(array) == count and np.isfinite(array).all())):
         return None
     return array
+
+
+def is_number(value: Any) -> bool:
+    """Tells whether a value is a finite number that a float can hold."""
+    return isinstance(value, int | float) and numbers([value], 1) is not None
 
 
 def read_id(value: Any) -> int | str | None:
@@ -207,7 +239,7 @@ def _picture(row: Any) -> Picture | None:
     if id is None:
         return None
     name, width, height = row.get("file_name"), row.get("width"), row.get("height")
-    known = isinstance(width, int) and isinstance(height, int) and min(width, height) > 0
+    known = all(isinstance(side, int) and 0 < side < _MOST_PX for side in (width, height))
     index = numbers([row.get("crowdIndex")], 1)
     return Picture(
         id=id,
@@ -245,7 +277,10 @@ def _skeleton(
         raise SkeletonError(
             f"{path}: its categories {why}; give a skeleton: {', '.join(Skeleton.available())}, or a .toml file"
         )
-    return Skeleton.from_labels(list(kinds[0]), _limbs(named[0].get("skeleton"), len(kinds[0])))
+    try:
+        return Skeleton.from_labels(list(kinds[0]), _limbs(named[0].get("skeleton"), len(kinds[0])))
+    except SkeletonError as error:
+        raise SkeletonError(f"{path}, the keypoints of its categories: {error}") from error
 
 
 def _are_names(values: Any) -> bool:
@@ -260,7 +295,7 @@ def _limbs(edges: Any, k: int) -> list[list[int]]:
     if not isinstance(edges, list):
         return []
     pairs = [edge for edge in edges if isinstance(edge, list) and len(edge) == 2]
-    return [[a - 1, b - 1] for a, b in pairs if a in range(1, k + 1) and b in range(1, k + 1)]
+    return [[int(a) - 1, int(b) - 1] for a, b in pairs if a in range(1, k + 1) and b in range(1, k + 1)]
 
 
 def _checked(path: Path, skeleton: Skeleton, kinds: Iterable[Sequence[str]]) -> Skeleton:
@@ -339,7 +374,7 @@ def _mpii_points(row: Mapping[str, Any], k: int) -> Float[np.ndarray, "k 3"] | N
     seen = numbers(row.get("joints_vis"), k)
     try:
         joints = np.array(row.get("joints"), np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if seen is None or joints.shape != (k, 2):
         return None

@@ -33,22 +33,30 @@ class Size:
         return f"{self.width}x{self.height}"
 
 
+def _overflow_is_infinite() -> np.errstate:
+    """Lets what float32 cannot hold become infinite, or NaN, without a warning; checks refuse it."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 def xyxy_from_xywh(boxes: Any) -> Float[np.ndarray, "n 4"]:
     """Turns (left, top, width, height), the form of COCO files, into (left, top, right, bottom)."""
     boxes = as_rows(boxes)
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    with _overflow_is_infinite():
+        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 def xywh_from_xyxy(boxes: Any) -> Float[np.ndarray, "n 4"]:
     """Turns (left, top, right, bottom) into (left, top, width, height), the form of COCO files."""
     boxes = as_rows(boxes)
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    with _overflow_is_infinite():
+        return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
 def xyxy_from_cxcywh(boxes: Any) -> Float[np.ndarray, "n 4"]:
     """Turns (centre x, centre y, width, height) into (left, top, right, bottom)."""
     boxes = as_rows(boxes)
-    return np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
+    with _overflow_is_infinite():
+        return np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
 
 
 def as_rows(boxes: Any) -> Float[np.ndarray, "n 4"]:
@@ -58,9 +66,9 @@ def as_rows(boxes: Any) -> Float[np.ndarray, "n 4"]:
         BoxError: They are not n rows of four numbers.
     """
     try:
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        with _overflow_is_infinite():
             array = np.asarray(boxes, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:  # the last for integers that no float can hold
         raise BoxError(f"boxes must be n rows of four numbers, not {boxes!r:.200}; {error}") from error
     if array.size == 0:
         return np.zeros((0, 4), np.float32)

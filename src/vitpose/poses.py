@@ -30,6 +30,10 @@ RESCORE_THRESHOLD = 0.2
 """Keypoints above this count in COCO's result score; the value of the original's test config."""
 
 
+UNTRACKED = -1
+"""What stands in `Poses.ids` for an instance without a track."""
+
+
 @dataclass(frozen=True, eq=False)
 class Poses:
     """The keypoints of n people (or animals) in one picture. Never changes; always has k points each.
@@ -40,7 +44,7 @@ class Poses:
         boxes: The boxes the poses were looked for in, xyxy in pixels of the picture.
         box_scores: The detector's scores, 1 for given boxes.
         skeleton: Names and limbs of the k keypoints.
-        ids: Identities over time, where something tracked them.
+        ids: Identities over time, where something tracked them; `UNTRACKED` for an instance that has none.
 
     Raises:
         InputError: The arrays do not fit each other or the skeleton.
@@ -133,13 +137,20 @@ class Poses:
         total = np.where(counted, self.scores, 0).sum(axis=1)
         return (self.box_scores * total / np.maximum(counted.sum(axis=1), 1)).astype(np.float32)
 
+    @property
+    def track_ids(self) -> list[int | None]:
+        """The track ID of each instance, for files; None for untracked ones."""
+        if self.ids is None:
+            return [None] * len(self)
+        return [None if id == UNTRACKED else id for id in self.ids.tolist()]
+
     def __repr__(self) -> str:
         people = "nobody" if not len(self) else "1 pose" if len(self) == 1 else f"{len(self)} poses"
         lines = [f"Poses: {people}, {len(self.skeleton)} keypoints each ({self.skeleton.name})"]
         seen = self.visible().sum(axis=1)
         for row, score in enumerate(self.pose_scores[:10]):
             box = " ".join(f"{value:.0f}" for value in self.boxes[row])
-            name = f"{row}" if self.ids is None else f"{row} (id {self.ids[row]})"
+            name = f"{row}" if (id := self.track_ids[row]) is None else f"{row} (id {id})"
             points = f"{seen[row]} of {len(self.skeleton)} points score 0.3 or more"
             lines.append(f"  {name}: {points}, pose {score:.2f}, box [{box}]")
         if len(self) > 10:
@@ -149,10 +160,10 @@ class Poses:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain lists and dictionaries, ready for JSON: one entry a person, points by name.
 
-        A number that is not finite becomes None, since JSON has none such.
+        Untracked instances have no `id`. A number that is not finite becomes None, since JSON has none such.
         """
         people = []
-        for row in range(len(self)):
+        for row, id in enumerate(self.track_ids):
             rows = zip(self.skeleton.keypoints, self.xy[row], self.scores[row], strict=True)
             points = {
                 name: {"x": _round(x), "y": _round(y), "score": _round(score, 4)}
@@ -164,7 +175,7 @@ class Poses:
                 "score": _round(self.pose_scores[row], 4),
                 "keypoints": points,
             }
-            people.append(person if self.ids is None else {"id": int(self.ids[row]), **person})
+            people.append(person if id is None else {"id": id, **person})
         limbs = [[self.skeleton.keypoints[a], self.skeleton.keypoints[b]] for a, b in self.skeleton.limbs]
         return {"skeleton": self.skeleton.name, "limbs": limbs, "poses": people}
 
@@ -204,7 +215,8 @@ class Poses:
         """
         pandas = require("pandas", "tables", "for to_pandas()")
         n, k = self.scores.shape
-        ids = {} if self.ids is None else {"id": np.repeat(self.ids, k)}
+        tracked = [id for id in self.track_ids for _ in range(k)]
+        ids = {} if self.ids is None else {"id": pandas.array(tracked, dtype="Int64")}
         return pandas.DataFrame(
             {
                 "pose": np.repeat(np.arange(n), k),

@@ -42,14 +42,16 @@ def parse_json(
     source: object,
     error: type[VitPoseError] = InputError,
     max_bytes: int = MAX_TEXT_BYTES,
+    allow_nan: bool = False,
 ) -> Any:
     """Parses JSON.
 
     Args:
-        text: The text, or its bytes in UTF-8.
+        text: The text, or its bytes in UTF-8, with or without a byte order mark.
         source: How messages name the file.
         error: The exception to raise.
         max_bytes: The largest text that is accepted.
+        allow_nan: Accept NaN and Infinity, which some programs write into tables of numbers.
 
     Raises:
         VitPoseError: `error`, for text that is too large, not UTF-8, not JSON, nested too deeply, or with numbers
@@ -60,7 +62,7 @@ def parse_json(
         raise ValueError(f"{name} is not a JSON number")
 
     return _parse(
-        lambda decoded: json.loads(decoded, parse_constant=refuse_constant),
+        lambda decoded: json.loads(decoded, parse_constant=None if allow_nan else refuse_constant),
         text,
         "JSON",
         source,
@@ -89,7 +91,7 @@ def _parse(
     if len(text) > max_bytes:
         raise error(f"{source} has {len(text)} bytes; a file of this kind may have {max_bytes} at most")
     try:
-        return parse(text if isinstance(text, str) else text.decode())
+        return parse(text if isinstance(text, str) else text.decode("utf-8-sig"))
     except RecursionError as cause:
         raise error(f"{source} is not valid {form}: it is nested too deeply") from cause
     except ValueError as cause:  # the parsers' errors, UnicodeDecodeError, and integers of too many digits

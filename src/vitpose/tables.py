@@ -85,7 +85,7 @@ class PoseRows:
         scores = np.stack([poses.box_scores, poses.pose_scores], axis=1)
         self._numbers.append(np.concatenate([poses.boxes, scores, points], axis=1).astype(np.float32))
         self._about += [(*about, person) for person in range(n)]
-        self._ids += [None] * n if poses.ids is None else poses.ids.tolist()
+        self._ids += poses.track_ids
 
     def take(self) -> pa.Table:
         """Returns the rows that were added since the last time."""

@@ -173,7 +173,7 @@ def test_another_order_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not JSON"),
+        ("{", "is not valid JSON"),
         ('{"images": []}', r"holds the keys \['images'\]; COCO's form is \{images"),
         ("3", "holds 3; COCO's form is"),
         ('[{"joints": []}]', "is not of MPII's form, which is a list of rows"),
@@ -264,3 +264,31 @@ def test_lsp_and_coco_train_one_head(shared_data: Path) -> None:
     }
     joints = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
     assert names == {f"{side}_{joint}" for side in ("left", "right") for joint in joints}
+
+
+def test_two_images_of_one_base_name_are_not_paired_with_one_file(tmp_path: Path) -> None:
+    images = [{"id": 0, "file_name": "first/a.png"}, {"id": 1, "file_name": "second/a.png"}]
+    rows = [row(7), row(8, image_id=1)]
+    people = read_annotations(write(tmp_path, rows, images=images))
+    assert len(people) == 0
+    problem = "picture missing or unreadable, and not looked for under its base name, which others have too"
+    assert list(people.report.problems) == [problem]
+    assert [name.split(" (")[0] for name in people.report.problems[problem]] == [
+        "annotation 7",
+        "annotation 8",
+    ]
+    (tmp_path / "first").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "first" / "a.png")
+    assert read_annotations(tmp_path / "people.json").ids.tolist() == [7]
+
+
+def test_sizes_beyond_float_neither_warn_nor_train(tmp_path: Path) -> None:
+    rows = [
+        row(1, area=1e300, bbox=[0, 0, 1e160, 1e160]),
+        row(2, area=1e300),
+        row(3, bbox=[3e38, 0, 3e38, 1]),
+        row(4, area=10**400, keypoints=[10**400, 1, 2, 30, 20, 1, 0, 0, 0]),
+    ]
+    people = read_annotations(write(tmp_path, rows))
+    assert people.ids.tolist() == [2]
+    assert people.areas.tolist() == [1200]

@@ -177,7 +177,7 @@ class TestCocoBoxes:
     @pytest.mark.parametrize("content", [b"[{", b"\xff\xfe\x00\x01"])
     def test_not_json(self, tmp_path: Path, content: bytes):
         (tmp_path / "broken.json").write_bytes(content)
-        with pytest.raises(InputError, match=r"broken.json is not JSON: "):
+        with pytest.raises(InputError, match=r"broken.json is not valid JSON: "):
             CocoBoxes(tmp_path / "broken.json")
 
     @pytest.mark.parametrize(

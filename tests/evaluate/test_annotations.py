@@ -117,7 +117,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot be read \(No such file.*give an annotation file"):
         read_annotations(tmp_path / "none.json")
     (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(InputError, match=r"broken\.json is not JSON"):
+    with pytest.raises(InputError, match=r"broken\.json is not valid JSON"):
         read_annotations(tmp_path / "broken.json")
 
 

@@ -85,12 +85,34 @@ def test_refuses_rows_that_do_not_fit(rows: list[Any], message: str, write: Call
         evaluate_predictions(rows, write(FILE), metrics=["epe"])
 
 
+def test_numbers_that_no_float_can_hold_are_named(write: Callable[..., Path]) -> None:
+    rows = [
+        GOOD,
+        GOOD | {"score": 10**400},
+        GOOD | {"keypoints": [10**400] * 9},
+        GOOD | {"bbox": [10**400] * 4},
+    ]
+    report = evaluate_predictions(rows, write(FILE), metrics=["epe"])
+    assert report.problems.names["predictions without finite keypoints and score"] == ["row 1", "row 2"]
+
+
+def test_a_row_without_a_category_where_it_is_needed_is_named(write: Callable[..., Path]) -> None:
+    categories = [category | {"id": 5} for category in FILE["categories"]]
+    annotations = [row | {"category_id": 5} for row in FILE["annotations"]]
+    file = write(FILE | {"categories": categories, "annotations": annotations})
+    row = {key: value for key, value in GOOD.items() if key != "category_id"}
+    with pytest.raises(
+        InputError, match=r"none of its 1 rows can be used .*category that is not annotated: 1"
+    ):
+        evaluate_predictions([row], file, metrics=["epe"])
+
+
 def test_refuses_files_that_are_none(write: Callable[..., Path], tmp_path: Path) -> None:
     annotations = write(FILE)
     with pytest.raises(InputError, match=r"none\.json cannot be read .* give a file of COCO's results"):
         evaluate_predictions(tmp_path / "none.json", annotations)
     (tmp_path / "broken.json").write_text("[")
-    with pytest.raises(InputError, match=r"broken\.json is not JSON"):
+    with pytest.raises(InputError, match=r"broken\.json is not valid JSON"):
         evaluate_predictions(tmp_path / "broken.json", annotations)
     with pytest.raises(InputError, match="is no list; COCO's keypoint results are a list of"):
         evaluate_predictions(write({"a": 1}, "table.json"), annotations)

@@ -63,7 +63,12 @@ def test_json_lines(tmp_path: Path) -> None:
     assert [line["frame"] for line in lines] == [0, 1, 2, 3]
     assert [line["detected"] for line in lines] == [True, True, False, True]
     assert lines[3]["time_s"] == pytest.approx(0.1001)
-    assert [[person["id"] for person in line["poses"]] for line in lines] == IDS
+    assert [[person.get("id") for person in line["poses"]] for line in lines] == [
+        [1, 2],
+        [],
+        [2],
+        [None, 2, 3],
+    ]
     assert lines[0]["poses"] == frames()[0].poses.to_dict()["poses"]
 
 
@@ -72,6 +77,7 @@ def test_csv(tmp_path: Path) -> None:
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert len(rows) == 6 * 17
     assert rows[-1]["id"] == "3"
+    assert [row["id"] for row in rows[:: len(COCO)]] == ["1", "2", "2", "", "2", "3"]
     assert rows[0]["keypoint"] == "nose"
     assert float(rows[0]["x"]) == pytest.approx(frames()[0].poses.xy[0, 0, 0], abs=0.01)
 
@@ -93,7 +99,7 @@ def test_parquet_has_typed_columns(tmp_path: Path, tracked: bool) -> None:
     rows = table.to_pylist()
     assert [row["frame"] for row in rows] == [0, 0, 2, 3, 3, 3]
     assert [row["person"] for row in rows] == [0, 1, 0, 0, 1, 2]
-    assert [row["id"] for row in rows] == ([1, 2, 2, -1, 2, 3] if tracked else [None] * 6)
+    assert [row["id"] for row in rows] == ([1, 2, 2, None, 2, 3] if tracked else [None] * 6)
     assert rows[3]["nose_x"] == frames()[3].poses.xy[0, 0, 0]
 
 
@@ -110,9 +116,15 @@ def test_many_rows_are_several_groups(tmp_path: Path) -> None:
 def test_coco(tmp_path: Path) -> None:
     (path,) = record(tmp_path, ["coco"])
     results = json.loads(path.read_text())
-    assert [(entry["image_id"], entry["track_id"]) for entry in results] == [
-        (0, 1), (0, 2), (2, 2), (3, -1), (3, 2), (3, 3),
-    ]  # fmt: skip
+    assert [(entry["image_id"], entry.get("track_id")) for entry in results] == [
+        (0, 1),
+        (0, 2),
+        (2, 2),
+        (3, None),
+        (3, 2),
+        (3, 3),
+    ]
+    assert "track_id" not in results[3]  # fmt: skip
     assert len(results[0]["keypoints"]) == 51
 
 
@@ -125,6 +137,7 @@ def test_posetrack(tmp_path: Path) -> None:
     assert [one["id"] for one in annotations] == [1, 2, 3, 4, 5, 6]
     assert {one["image_id"] for one in annotations} <= {image["id"] for image in content["images"]}
     assert annotations[2]["track_id"] == 2
+    assert ["track_id" in one for one in annotations] == [True, True, True, False, True, True]
     assert len(annotations[0]["scores"]) == 17
     (category,) = content["categories"]
     assert category["keypoints"] == list(COCO.keypoints)

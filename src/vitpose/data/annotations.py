@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from ..annotation_file import (
     UNUSABLE_ID,
     AnnotationFile,
+    ImageFinder,
     Picture,
     Row,
-    find_picture,
     is_file,
     read_annotation_file,
 )
@@ -31,6 +31,9 @@ from ..skeleton import Skeleton
 
 if TYPE_CHECKING:
     from typing import Self
+
+_MOST_AREA_PX = 1e30
+"""px²; what is larger is no area of anybody, and no float32."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ def read_annotations(
     Args:
         path: The file; see `vitpose.annotation_file`.
         images: Folder of the pictures; without it the folder `images` beside the file, and the file's own. A picture
-            that is not where the file says is looked for under its base name.
+            that is not where the file says is looked for under its base name, unless
+            the file lists another one with that name.
         skeleton: What the keypoints of a COCO file are: a shipped name, a `.toml` file, a `Skeleton`. Without it the
             `keypoints` and `skeleton` of the file's category say so.
 
@@ -163,7 +167,8 @@ def read_annotations(
     """
     file = read_annotation_file(path, skeleton)
     own = file.path.parent
-    reader = _Reader(file, (own / "images", own) if images is None else (Path(images).expanduser(),))
+    folders = (own / "images", own) if images is None else (Path(images).expanduser(),)
+    reader = _Reader(file, ImageFinder(file.pictures.values(), *folders))
     for name in file.broken_pictures:
         reader.note(UNUSABLE_ID, name)
     for row in file.rows:
@@ -227,7 +232,7 @@ class _Reader:
     """Collects rows one by one and keeps the account of those that are broken."""
 
     file: AnnotationFile
-    folders: tuple[Path, ...]
+    finder: ImageFinder
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     problems: dict[str, list[str]] = field(default_factory=dict)
     places: dict[Any, tuple[Path, Size | None]] = field(default_factory=dict)
@@ -238,7 +243,7 @@ class _Reader:
     def look_up(self, picture: Picture) -> tuple[Path, Size | None]:
         """Returns where a picture lies and its size, None if there is no such picture."""
         if picture.id not in self.places:
-            path = find_picture(picture, *self.folders)
+            path = self.finder.find(picture)
             self.places[picture.id] = path, _size_of(path, picture)
         return self.places[picture.id]
 
@@ -251,7 +256,9 @@ class _Reader:
             return self.note("picture not listed in the file", row.name)
         path, size = self.look_up(picture)
         if size is None:
-            return self.note("picture missing or unreadable", f"{row.name} ({path})")
+            shared = self.finder.shares_name(picture) and not is_file(path)
+            why = ", and not looked for under its base name, which others have too" if shared else ""
+            return self.note(f"picture missing or unreadable{why}", f"{row.name} ({path})")
         if row.xywh is None or not _has_area(box := xyxy_from_xywh([row.xywh])):
             return self.note("box without area", row.name)
         if are_outside(box, size).any():
@@ -266,7 +273,7 @@ class _Reader:
         if not labelled.any():
             return self.note("no labelled points", row.name)
         points = np.where(labelled[:, None], row.points, 0)
-        area = row.area if row.area is not None and row.area > 0 else float(row.xywh[2:].prod())
+        area = row.area if row.area is not None and 0 < row.area < _MOST_AREA_PX else _area(row.xywh)
         number = row.id if isinstance(row.id, int) and abs(row.id) < 2**63 else -1
         self.rows.append((path, box[0], points, area, number))
         return None
@@ -298,6 +305,11 @@ def _size_of(path: Path, picture: Picture) -> Size | None:
         return picture.size or read_size(path)
     except ImageError:
         return None
+
+
+def _area(xywh: Float[np.ndarray, " 4"]) -> float:
+    with np.errstate(over="ignore"):
+        return float(xywh[2:].prod())
 
 
 def _has_area(box: Float[np.ndarray, "1 4"]) -> bool:

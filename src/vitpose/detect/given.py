@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from ..annotation_file import Picture, coco_tables, numbers, read_id, read_json
+from ..annotation_file import Picture, coco_tables, is_number, numbers, read_id, read_json
 from ..boxes import Size, as_xyxy, refuse_outside, xyxy_from_xywh
 from ..errors import BoxError, InputError
 from .labels import Labels, choose_labels, coco_labels
@@ -257,7 +257,7 @@ def _read_row(path: Path, number: int, row: Any, names: Mapping[int, str]) -> Bo
             "sizes not negative; mend or drop the row"
         )
     score = row.get("score", 1.0)
-    if not isinstance(score, (int, float)) or not np.isfinite(score):
+    if not is_number(score):
         raise InputError(f"{where}: score {score!r} must be a finite number; mend or drop the row")
     label = names.get(category, f"category {category}")
     return BoxRow(number, image_id, category, label, tuple(xywh.tolist()), float(score))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..annotation_file import Picture, find_picture, read_id, read_json
+from ..annotation_file import ImageFinder, Picture, is_number, read_id, read_json
 from ..boxes import Size, are_outside, xyxy_from_xywh
 from ..detect.given import BoxRow, read_boxes
 from ..detect.protocol import Detections
@@ -71,7 +71,7 @@ class Result:
 
 
 def _box_of(box: Any) -> Quad | None:
-    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_finite, box)):
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(is_number, box)):
         return None
     left, top, width, height = map(float, box)
     return left, top, width, height
@@ -133,23 +133,20 @@ def _result(index: int, row: Any, annotations: Annotations, problems: Problems) 
         problems.add("predictions for an image that is not annotated", f"{name}, image {image_id!r}")
     elif read_id(row.get("category_id", 1)) not in annotations.categories:
         problems.add(
-            "predictions of a category that is not annotated", f"{name}, category {row['category_id']!r}"
+            "predictions of a category that is not annotated",
+            f"{name}, category {row.get('category_id', 1)!r}",
         )
-    elif (points := _points(row.get("keypoints"))) is None or not _is_finite(row.get("score")):
+    elif (points := _points(row.get("keypoints"))) is None or not is_number(row.get("score")):
         problems.add("predictions without finite keypoints and score", name)
     else:
         return Result.from_row(row, points)
     return None
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and bool(np.isfinite(value))
-
-
 def _points(values: Any) -> Float[np.ndarray, "k 3"] | None:
     try:
         points = np.array(values, np.float64).reshape(-1, 3)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return points if len(points) and np.isfinite(points).all() else None
 
@@ -194,7 +191,8 @@ def predict(
     folder = picture_folder(images, annotations)
     places = _given(annotations) if boxes is None else _detected(boxes, annotations, min_score, problems)
     wanted = {id: own for id, own in _inside(places, annotations.pictures, problems).items() if own}
-    paths = [find_picture(annotations.pictures[id], folder) for id in wanted]
+    finder = ImageFinder(annotations.pictures.values(), folder)
+    paths = [finder.find(annotations.pictures[id]) for id in wanted]
     found: list[Result] = []
     predictions = pipeline.each(paths, [_detections(own) for own in wanted.values()], flip_test=flip_test)
     for done, (id, prediction) in enumerate(zip(wanted, predictions, strict=True), start=1):

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ..annotation_file import find_picture
+from ..annotation_file import ImageFinder
 from ..boxes import Size
 from ..crop import Warp
 from ..drawing import draw
@@ -62,8 +62,8 @@ def draw_worst(report: Report, images: str | Path, count: int = 24) -> UInt8[np.
         raise InputError(
             "nobody has a prediction, so there is no worst one to draw; see the report's problems"
         )
-    folder = picture_folder(images, report.annotations)
-    return _sheet([case.draw(folder) for case in found[:count]])
+    finder = ImageFinder(report.annotations.pictures.values(), picture_folder(images, report.annotations))
+    return _sheet([case.draw(finder) for case in found[:count]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +75,11 @@ class _Case:
     result: Result
     oks: float
 
-    def draw(self, folder: Path) -> UInt8[np.ndarray, "h w 3"]:
+    def draw(self, finder: ImageFinder) -> UInt8[np.ndarray, "h w 3"]:
         truth, predicted = self.report.annotations, self.report.predicted_skeleton
         picture = truth.pictures[self.person.image_id]
         try:
-            image = read_image(find_picture(picture, folder))
+            image = read_image(finder.find(picture))
         except VitPoseError as error:
             logger.warning("%s is drawn grey: %s", picture, error)
             image = np.full((CELL_PX, CELL_PX, 3), 128, np.uint8)

@@ -18,11 +18,10 @@ import numpy as np
 from ..boxes import Size
 from ..errors import UnknownNameError, require
 from ..files import replace_file
-from ..poses import BOX_KEY, Poses
+from ..poses import BOX_KEY
 from ..skeleton import Skeleton
 from ..tables import PoseRows
 from .stream import PoseFrame
-from .tracking import NOBODY
 
 _ROWS_AT_ONCE = 4096  # of a Parquet file: what waits in memory for the next row group
 
@@ -141,13 +140,13 @@ class _Parquet:
 
 
 class _Coco:
-    """COCO's results; `image_id` is the frame's number, and `track_id` the identity."""
+    """COCO's results; `image_id` is the frame's number, and `track_id` the track ID, if there is one."""
 
     def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
         self._list = _JsonList(path)
 
     def add(self, frame: PoseFrame) -> None:
-        for entry, number in zip(frame.poses.to_coco(frame.index), _ids(frame.poses), strict=True):
+        for entry, number in zip(frame.poses.to_coco(frame.index), frame.poses.track_ids, strict=True):
             self._list.add(entry if number is None else {**entry, "track_id": number})
 
     def close(self) -> None:
@@ -172,7 +171,7 @@ class _PoseTrack:
         about = {"vid_id": video, "is_labeled": True, "time_s": float(frame.time_s)}
         self._lists["images"].add({**image, **about, "width": size.width, "height": size.height})
         for entry, number, scores in zip(
-            frame.poses.to_coco(frame.index), _ids(frame.poses), frame.poses.scores, strict=True
+            frame.poses.to_coco(frame.index), frame.poses.track_ids, frame.poses.scores, strict=True
         ):
             points = np.array(entry["keypoints"]).reshape(-1, 3)
             points[:, 2] = 1
@@ -217,12 +216,12 @@ class _DeepLabCut:
 
     def add(self, frame: PoseFrame) -> None:
         poses = frame.poses
-        numbers = range(1, len(poses) + 1) if poses.ids is None else poses.ids.tolist()
+        numbers = range(1, len(poses) + 1) if poses.ids is None else poses.track_ids
         values = np.concatenate([poses.xy, poses.scores[:, :, None]], axis=2).reshape(
             len(poses), 3 * len(self._skeleton)
         )
         for number, row in zip(numbers, values.astype(np.float32), strict=True):
-            if number != NOBODY:
+            if number is not None:
                 places, rows = self._people.setdefault(number, ([], []))
                 places.append(len(self._frames))
                 rows.append(row)
@@ -271,10 +270,6 @@ class _JsonList:
     def close(self) -> None:
         self._file.write("\n]\n")
         self._file.close()
-
-
-def _ids(poses: Poses) -> list[int | None]:
-    return [None] * len(poses) if poses.ids is None else poses.ids.tolist()
 
 
 KINDS: dict[str, Any] = {

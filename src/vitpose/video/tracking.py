@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 
 from ..boxes import iou
 from ..errors import InputError, require
-from ..poses import Poses
+from ..poses import UNTRACKED, Poses
 
-NOBODY = -1
+NOBODY = UNTRACKED
 """The identity of a pose that nothing follows (yet)."""
 PATIENCE_S = 2.0
 """A track that was not seen for longer has ended."""
