@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from vitpose.errors import ImageError, InputError, MissingDependencyError, OutputError
 from vitpose.many.place import Place, find_pictures, is_remote, read_remote
@@ -108,3 +111,38 @@ def test_what_cannot_be_found_or_written(tmp_path: Path) -> None:
         OutputError, match=r"memory://bucket/a cannot be written: division by zero; check the address"
     ):
         place.write("a", b"")
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff", b"[" * 200_000, b"NaN"])
+def test_settings_that_are_damaged(place: Place, content: bytes) -> None:
+    place.write("_job.json", content)
+    with pytest.raises(InputError, match=r"out/_job\.json"):
+        begin_or_go_on(place, {})
+
+
+def other_table() -> bytes:
+    content = io.BytesIO()
+    parquet.write_table(pyarrow.table({"shard": ["a"], "pictures": [5]}), content)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and no more", b"PAR1" * 100, other_table()])
+def test_a_plan_that_is_damaged(place: Place, content: bytes) -> None:
+    place.write("_plan-000000.parquet", content)
+    with pytest.raises(InputError, match=r"out/_plan-000000\.parquet is damaged \(.*choose another --out"):
+        read_plan(place)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_names_that_no_directory_can_have(name: str, tmp_path: Path) -> None:
+    place = Place(str(tmp_path / name))
+    with pytest.raises((InputError, OutputError), match="cannot be (listed|written)"):
+        begin_or_go_on(place, {})
+    with pytest.raises(InputError, match="cannot be a directory: .*; give its whole path"):
+        Place("~nobody-here/x")
+
+
+def test_what_cannot_be_removed(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OutputError, match="a cannot be removed"):
+        Place(str(tmp_path)).remove("a")

@@ -9,6 +9,7 @@ import pytest
 from vitpose.errors import InputError
 from vitpose.training.checkpoints import RECIPE_FILE, claim_folder, find_checkpoints, step_of
 from vitpose.training.recipe import Recipe, Stage, Validation
+from vitpose.training.validation import NUMBERS_FILE, read_numbers
 
 
 def test_half_a_checkpoint_is_none(tmp_path: Path) -> None:
@@ -55,5 +56,17 @@ def test_another_number_of_devices_is_refused(recipe: Recipe, begun: Path) -> No
 
 def test_a_damaged_note_of_the_recipe_is_named(recipe: Recipe, begun: Path) -> None:
     (begun / RECIPE_FILE).write_text("{")
-    with pytest.raises(InputError, match=r"recipe.json is damaged .*choose another folder"):
+    with pytest.raises(InputError, match=r"recipe.json is not valid JSON: .*choose another folder"):
         claim_folder(begun, recipe, 2)
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b"{}", b'{"step": "1", "score": 0.5, "numbers": {}}', b"\xff"]
+)
+def test_numbers_that_are_damaged(content: bytes, tmp_path: Path) -> None:
+    assert read_numbers(tmp_path) == {}
+    (tmp_path / NUMBERS_FILE).write_bytes(b'{"step": 1, "score": 1, "numbers": {"AP": NaN}}')
+    assert read_numbers(tmp_path)["score"] == 1
+    (tmp_path / NUMBERS_FILE).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{NUMBERS_FILE}(: | is not valid JSON)"):
+        read_numbers(tmp_path)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import ImageError, InputError, MissingDependencyError, OutputError
-from ..files import replace_file
+from ..files import remove_file, replace_file
 from ..images import find_images
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
@@ -62,7 +62,10 @@ class Place:
         self._root = ""
         if is_remote(name):
             self._files, self._root = _file_system(name)
-        self._path = Path(name).expanduser()
+        try:
+            self._path = Path(name).expanduser()
+        except RuntimeError as error:  # ~nobody
+            raise InputError(f"{name} cannot be a directory: {error}; give its whole path") from error
 
     def names(self) -> list[str]:
         """Returns the names of the files in the folder; none where there is no folder."""
@@ -70,7 +73,7 @@ class Place:
             if self._files is None:
                 return [path.name for path in self._path.iterdir()] if self._path.exists() else []
             found = self._files.ls(self._root, detail=False) if self._files.exists(self._root) else []
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter for names that no file can have
             raise InputError(f"{self.name} cannot be listed: {error}; give a folder") from error
         return [PurePosixPath(one).name for one in found]
 
@@ -86,7 +89,7 @@ class Place:
                 if self._files is None
                 else self._files.cat_file(self._at(name))
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"{self.name}/{name} cannot be read: {error}") from error
 
     def write(self, name: str, content: bytes) -> None:
@@ -106,9 +109,13 @@ class Place:
             raise OutputError(f"{self.name}/{name} cannot be written: {error}; check the address") from error
 
     def remove(self, name: str) -> None:
-        """Removes a file if it is there."""
+        """Removes a file if it is there.
+
+        Raises:
+            OutputError: It cannot be removed.
+        """
         if self._files is None:
-            (self._path / name).unlink(missing_ok=True)
+            remove_file(self._path / name)
         elif self._files.exists(self._at(name)):
             self._files.rm_file(self._at(name))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import InputError, require
 from ..files import PARTIAL
+from ..schemas import check, parse_json
 from .place import Place
 
 _SETTINGS = "_job.json"
@@ -63,7 +64,8 @@ def begin_or_go_on(place: Place, settings: Mapping[str, Any]) -> None:
             )
         place.write(_SETTINGS, json.dumps(settings, indent=2, sort_keys=True).encode())
         return
-    before = json.loads(place.read(_SETTINGS))
+    source = f"{place.name}/{_SETTINGS}"
+    before = check(dict[str, Any], parse_json(place.read(_SETTINGS), source), source)
     now = json.loads(json.dumps(settings))
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if changed:
@@ -98,14 +100,32 @@ def plan_shards(place: Place, pictures: Sequence[str], size: int) -> list[Shard]
 
 
 def read_plan(place: Place) -> list[Shard]:
-    """Returns the shards planned so far."""
-    parquet = require("pyarrow.parquet", "tables", "for results in Parquet")
+    """Returns the shards planned so far.
+
+    Raises:
+        InputError: A file of the plan is damaged.
+    """
+    arrow = require("pyarrow", "tables", "for results in Parquet")
     shards = []
     for name in sorted(name for name in place.names() if _PLAN.fullmatch(name)):
-        table = parquet.read_table(io.BytesIO(place.read(name)))
-        for number, pictures in zip(table["shard"].to_pylist(), table["pictures"].to_pylist(), strict=True):
-            shards.append(Shard(number, tuple(os.fsdecode(picture) for picture in pictures)))
+        try:
+            shards += _read_shards(place.read(name))
+        except (arrow.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{place.name}/{name} is damaged ({reason}); choose another --out, or delete {place.name} and begin "
+                "again"
+            ) from error
     return shards
+
+
+def _read_shards(content: bytes) -> list[Shard]:
+    parquet = require("pyarrow.parquet", "tables", "for results in Parquet")
+    table = parquet.read_table(io.BytesIO(content))
+    return [
+        Shard(int(number), tuple(os.fsdecode(picture) for picture in pictures))
+        for number, pictures in zip(table["shard"].to_pylist(), table["pictures"].to_pylist(), strict=True)
+    ]
 
 
 def _write_plan(place: Place, shards: Sequence[Shard]) -> None:

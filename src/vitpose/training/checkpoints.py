@@ -20,6 +20,7 @@ from torch.nn.utils import get_total_norm
 
 from ..errors import InputError, OutputError, require
 from ..files import remove_folder, replace_folder, write_json
+from ..schemas import check, parse_json
 from .recipe import Recipe
 
 require("lightning", "train", "for training")
@@ -184,6 +185,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); choose another folder, or delete that one") from error
+        return check(dict[str, Any], parse_json(path.read_bytes(), path, allow_nan=True), path)
+    except InputError as error:
+        raise InputError(f"{error}; choose another folder, or delete that one") from error

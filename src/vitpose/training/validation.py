@@ -6,13 +6,14 @@ and nothing of the training itself is touched. Knows no trainer.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from ..errors import InputError, require
 from ..evaluate.annotations import read_annotations
@@ -20,6 +21,7 @@ from ..evaluate.correspondence import match_keypoints
 from ..evaluate.evaluation import evaluate_model
 from ..files import replace_folder, write_json
 from ..loading import load
+from ..schemas import Schema, check, parse_json
 from ..skeleton import Skeleton
 from .checkpoints import step_of
 from .recipe import Recipe, Validation
@@ -97,10 +99,24 @@ class Validator:
         return {name: value for name, value in wanted.items() if value is not None}
 
 
+class _Numbers(Schema):
+    """The file of a checkpoint's numbers; those of a measure that nothing fits may be NaN."""
+
+    step: int
+    score: Annotated[float, Field(allow_inf_nan=True)]
+    numbers: dict[str, Annotated[float, Field(allow_inf_nan=True)]]
+
+
 def read_numbers(checkpoint: Path) -> dict[str, Any]:
-    """Returns what a checkpoint was measured at: `step`, `score`, `numbers`; nothing if it was not."""
+    """Returns what a checkpoint was measured at: `step`, `score`, `numbers`; nothing if it was not.
+
+    Raises:
+        InputError: The file is damaged.
+    """
     path = checkpoint / NUMBERS_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    return check(_Numbers, parse_json(path.read_bytes(), path, allow_nan=True), path).model_dump()
 
 
 def _metrics(one: Validation, bones: Skeleton) -> list[str]:
