@@ -136,9 +136,9 @@ def test_a_plan_that_is_damaged(place: Place, content: bytes) -> None:
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
 def test_names_that_no_directory_can_have(name: str, tmp_path: Path) -> None:
     place = Place(str(tmp_path / name))
-    with pytest.raises((InputError, OutputError), match="cannot be (listed|written)"):
+    with pytest.raises((InputError, OutputError), match=r"cannot be (listed|written)"):
         begin_or_go_on(place, {})
-    with pytest.raises(InputError, match="cannot be a directory: .*; give its whole path"):
+    with pytest.raises(InputError, match=r"cannot be a directory: .*; give its whole path"):
         Place("~nobody-here/x")
 
 
