@@ -19,6 +19,8 @@ import pytest
 from hypothesis import settings
 from jaxtyping import _import_hook
 
+from .drawn_samples import draw_samples
+
 # No deadlines: the machines are shared. In CI the same examples each time; elsewhere new ones are looked for.
 settings.register_profile("here", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("here")
@@ -51,6 +53,13 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the real photographs are not at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of annotated images in the datasets' own forms: the published samples, or else drawn ones."""
+    published = SHARED_DATA / "samples"
+    return published if published.is_dir() else draw_samples(tmp_path_factory.mktemp("samples"))
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -78,8 +78,8 @@ def average_precision(rows: list[dict], alike: list[float]) -> float:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_average_precision_by_each_data_sets_rules(name: str, shared_data: Path) -> None:
-    path, own = shared_data / "samples" / FILES[name], Conventions.load(name)
+def test_average_precision_by_each_data_sets_rules(name: str, samples: Path) -> None:
+    path, own = samples / FILES[name], Conventions.load(name)
     sigmas = np.array(own.skeleton.sigmas)
     rows, predictions = displaced(path, len(sigmas))
     pairs = list(zip(rows, predictions, strict=True))
@@ -94,8 +94,8 @@ def test_average_precision_by_each_data_sets_rules(name: str, shared_data: Path)
     assert evaluate_predictions(exact, path, dataset=name).numbers[measure]["AP"] == pytest.approx(1.0)
 
 
-def test_the_rules_of_the_areas_matter(shared_data: Path) -> None:
-    path = shared_data / "samples" / FILES["ochuman"]
+def test_the_rules_of_the_areas_matter(samples: Path) -> None:
+    path = samples / FILES["ochuman"]
     _, predictions = displaced(path, 17)
     by_annotation = evaluate_predictions(predictions, path, dataset="ochuman").numbers["coco"]
     own = Conventions.load("ochuman")
@@ -104,8 +104,8 @@ def test_the_rules_of_the_areas_matter(shared_data: Path) -> None:
     assert by_box["AP"] < by_annotation["AP"]
 
 
-def test_points_that_do_not_count(shared_data: Path) -> None:
-    path = shared_data / "samples" / FILES["coco"]
+def test_points_that_do_not_count(samples: Path) -> None:
+    path = samples / FILES["coco"]
     _, predictions = displaced(path, 17)
     own = Conventions.load("coco")
     rules = replace(own.evaluation, metrics=("epe",), uncounted=("nose", "left_eye"))
@@ -119,8 +119,8 @@ def test_points_that_do_not_count(shared_data: Path) -> None:
         shared.without(own.skeleton.keypoints)
 
 
-def test_without_a_data_set_the_file_decides(shared_data: Path) -> None:
-    path = shared_data / "samples" / FILES["coco"]
+def test_without_a_data_set_the_file_decides(samples: Path) -> None:
+    path = samples / FILES["coco"]
     _, predictions = displaced(path, 17)
     report = evaluate_predictions(predictions, path)
     assert report.settings["rules"] == "of the file"
@@ -129,7 +129,7 @@ def test_without_a_data_set_the_file_decides(shared_data: Path) -> None:
 
 @pytest.mark.parametrize("name", ["coco", "aic", "mpii", "ap10k", "coco-wholebody"])
 def test_a_model_is_measured_by_the_rules_in_its_checkpoint(
-    name: str, shared_data: Path, tmp_path: Path
+    name: str, samples: Path, tmp_path: Path
 ) -> None:
     """Random weights: what is shown is which file is read, which measures are taken, and that all people are found."""
     own = Conventions.load(name)
@@ -139,7 +139,7 @@ def test_a_model_is_measured_by_the_rules_in_its_checkpoint(
     config = vitpose.VitPoseConfig(backbone_config=backbone, datasets=[own])
     vitpose.VitPoseForPoseEstimation(config).save_pretrained(tmp_path)
     pipe = vitpose.load(tmp_path, None, device="cpu")
-    path = shared_data / "samples" / (FILES | {"mpii": "mpii/test_mpii.json"})[name]
+    path = samples / (FILES | {"mpii": "mpii/test_mpii.json"})[name]
     report = vitpose.evaluate_model(pipe, path, path.parent, flip_test=True)
     assert report.settings["rules"] == name
     assert {measure.split()[0] for measure in report.numbers} == set(own.evaluation.metrics)
@@ -148,9 +148,9 @@ def test_a_model_is_measured_by_the_rules_in_its_checkpoint(
     assert report.uncounted == own.evaluation.uncounted
 
 
-def test_mpii_in_its_own_form(shared_data: Path) -> None:
+def test_mpii_in_its_own_form(samples: Path) -> None:
     """PCKh without pelvis and thorax, against distances worked out here."""
-    path = shared_data / "samples" / "mpii" / "test_mpii.json"
+    path = samples / "mpii" / "test_mpii.json"
     rows = json.loads(path.read_text())
     predictions, hits = [], []
     for number, row in enumerate(rows):

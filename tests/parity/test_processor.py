@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from vitpose.boxes import Size, xyxy_from_xywh
+import vitpose
+from vitpose.boxes import xyxy_from_xywh
 from vitpose.images import read_image
 from vitpose.model.pose import VitPoseForPoseEstimation
 from vitpose.processing import VitPoseImageProcessor
@@ -24,9 +25,9 @@ SAMPLES = ("coco/test_coco", "aic/test_aic", "ap10k/test_ap10k", "crowdpose/test
 
 
 @pytest.fixture(scope="module", params=SAMPLES)
-def samples(shared_data: Path, request: pytest.FixtureRequest) -> list[tuple[np.ndarray, list[list[float]]]]:
-    """Photographs with their people's (or animals') boxes, xywh."""
-    path = shared_data / "samples" / f"{request.param}.json"
+def photographs(samples: Path, request: pytest.FixtureRequest) -> list[tuple[np.ndarray, list[list[float]]]]:
+    """Images with their people's (or animals') boxes, xywh."""
+    path = samples / f"{request.param}.json"
     table = json.loads(path.read_text())
     found = []
     for image in table["images"]:
@@ -39,20 +40,26 @@ def samples(shared_data: Path, request: pytest.FixtureRequest) -> list[tuple[np.
 
 
 @pytest.fixture(scope="module")
-def theirs(shared_data: Path) -> Any:
-    module = pytest.importorskip("transformers.models.vitpose.image_processing_pil_vitpose")
-    return module.VitPoseImageProcessorPil.from_pretrained(shared_data / "reference")
+def reference() -> Path:
+    """The folder of a model with real peaks: the one that ships."""
+    return Path(vitpose.__file__).parent / "weights"
 
 
 @pytest.fixture(scope="module")
-def ours(shared_data: Path) -> VitPoseImageProcessor:
-    return VitPoseImageProcessor.from_pretrained(shared_data / "reference")
+def theirs(reference: Path) -> Any:
+    module = pytest.importorskip("transformers.models.vitpose.image_processing_pil_vitpose")
+    return module.VitPoseImageProcessorPil.from_pretrained(reference)
+
+
+@pytest.fixture(scope="module")
+def ours(reference: Path) -> VitPoseImageProcessor:
+    return VitPoseImageProcessor.from_pretrained(reference)
 
 
 def test_pixels_within_one_grey_level_of_transformers(
-    samples: Any, theirs: Any, ours: VitPoseImageProcessor
+    photographs: Any, theirs: Any, ours: VitPoseImageProcessor
 ) -> None:
-    for image, boxes in samples:
+    for image, boxes in photographs:
         a = theirs(image, boxes=[boxes], return_tensors="np")["pixel_values"]
         b = ours(image, boxes=[boxes], return_tensors="np")["pixel_values"]
         difference = np.abs(a - b).transpose(0, 2, 3, 1) * STD * 255
@@ -72,10 +79,10 @@ def test_pixels_within_one_grey_level_of_transformers(
         assert difference[inside].max() <= 1.01
 
 
-def test_pixels_within_one_grey_level_of_opencv(samples: Any, ours: VitPoseImageProcessor) -> None:
+def test_pixels_within_one_grey_level_of_opencv(photographs: Any, ours: VitPoseImageProcessor) -> None:
     """Against OpenCV's warp of the picture in floating point, with a matrix from three points."""
     width, height = ours.size.width, ours.size.height
-    for image, boxes in samples:
+    for image, boxes in photographs:
         crops = ours.warp_boxes(xyxy_from_xywh(np.array(boxes, np.float32))).crop(image)
         for (x, y, w, h), crop in zip(boxes, crops, strict=True):
             side = max(w, h * width / height) * 1.25
@@ -90,11 +97,11 @@ def test_pixels_within_one_grey_level_of_opencv(samples: Any, ours: VitPoseImage
 
 
 def test_keypoints_of_transformers_with_its_own_choices(
-    samples: Any, theirs: Any, ours: VitPoseImageProcessor, shared_data: Path
+    photographs: Any, theirs: Any, ours: VitPoseImageProcessor, reference: Path
 ) -> None:
-    model = VitPoseForPoseEstimation.from_pretrained(shared_data / "reference")
+    model = VitPoseForPoseEstimation.from_pretrained(reference)
     like_theirs = replace(ours, blur_sigma=0.8, border="reflect", max_step=None)
-    for image, boxes in samples:
+    for image, boxes in photographs:
         with torch.no_grad():
             outputs = model(ours(image, boxes=[boxes], return_tensors="pt").pixel_values)
         expected = theirs.post_process_pose_estimation(outputs, boxes=[boxes])[0]
@@ -104,21 +111,21 @@ def test_keypoints_of_transformers_with_its_own_choices(
             torch.testing.assert_close(a["scores"], b["scores"])
 
 
-def test_the_whole_way_equals_transformers(samples: Any, theirs: Any, shared_data: Path) -> None:
+def test_the_whole_way_equals_transformers(photographs: Any, theirs: Any, reference: Path) -> None:
     """Picture to keypoints with each side's own network, processor and files; its settings for the decoding."""
     transformers = pytest.importorskip("transformers")
     their_model = transformers.VitPoseForPoseEstimation.from_pretrained(
-        shared_data / "reference", dtype=torch.float32
+        reference, dtype=torch.float32
     )
-    our_model = VitPoseForPoseEstimation.from_pretrained(shared_data / "reference")
+    our_model = VitPoseForPoseEstimation.from_pretrained(reference)
     ours = replace(
-        VitPoseImageProcessor.from_pretrained(shared_data / "reference"),
+        VitPoseImageProcessor.from_pretrained(reference),
         blur_sigma=0.8,
         border="reflect",
         max_step=None,
     )
     moved = []
-    for image, boxes in samples:
+    for image, boxes in photographs:
         with torch.no_grad():
             a = their_model(theirs(image, boxes=[boxes], return_tensors="pt")["pixel_values"])
             b = our_model(ours(image, boxes=[boxes], return_tensors="pt").pixel_values)
@@ -127,7 +134,3 @@ def test_the_whole_way_equals_transformers(samples: Any, theirs: Any, shared_dat
         moved += [(p["keypoints"] - q["keypoints"]).abs() for p, q in zip(expected, found, strict=True)]
     # Their black border (see above) changes the crops of people at the picture's edge a little.
     assert torch.cat(moved).median() < 0.1
-
-
-def test_size_is_the_references(ours: VitPoseImageProcessor) -> None:
-    assert ours.size == Size(width=96, height=128)
