@@ -643,8 +643,8 @@ def test_damaged_files_are_pictures_or_image_errors(kind: str, where: float, jun
 # ------------------------------------------------------------------ real photographs
 
 
-def test_real_photographs(shared_data: Path) -> None:
-    found = find_images(shared_data / "samples")
+def test_photographs(samples: Path) -> None:
+    found = find_images(samples)
     assert len(found) >= 14
     for path in found:
         read = read_image(path)
@@ -654,8 +654,8 @@ def test_real_photographs(shared_data: Path) -> None:
             np.testing.assert_array_equal(read, np.asarray(picture))
 
 
-def test_real_photographs_cut_off(shared_data: Path) -> None:
-    for path in find_images(shared_data / "samples" / "coco")[:3]:
+def test_photographs_cut_off(samples: Path) -> None:
+    for path in find_images(samples / "coco")[:3]:
         data = Path(path).read_bytes()
         for damaged in (data[: len(data) // 2], data[: len(data) // 2].ljust(len(data), b"\0")):
             with pytest.raises(ImageError, match="cut off"):
