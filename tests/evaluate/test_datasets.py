@@ -128,9 +128,7 @@ def test_without_a_data_set_the_file_decides(samples: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["coco", "aic", "mpii", "ap10k", "coco-wholebody"])
-def test_a_model_is_measured_by_the_rules_in_its_checkpoint(
-    name: str, samples: Path, tmp_path: Path
-) -> None:
+def test_a_model_is_measured_by_the_rules_in_its_checkpoint(name: str, samples: Path, tmp_path: Path) -> None:
     """Random weights: what is shown is which file is read, which measures are taken, and that all people are found."""
     own = Conventions.load(name)
     backbone = vitpose.VitPoseBackboneConfig(

@@ -114,9 +114,7 @@ def test_keypoints_of_transformers_with_its_own_choices(
 def test_the_whole_way_equals_transformers(photographs: Any, theirs: Any, reference: Path) -> None:
     """Picture to keypoints with each side's own network, processor and files; its settings for the decoding."""
     transformers = pytest.importorskip("transformers")
-    their_model = transformers.VitPoseForPoseEstimation.from_pretrained(
-        reference, dtype=torch.float32
-    )
+    their_model = transformers.VitPoseForPoseEstimation.from_pretrained(reference, dtype=torch.float32)
     our_model = VitPoseForPoseEstimation.from_pretrained(reference)
     ours = replace(
         VitPoseImageProcessor.from_pretrained(reference),
