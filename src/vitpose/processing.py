@@ -109,6 +109,7 @@ def _only_200(value: Any) -> Any:
     return NORMALIZE_FACTOR
 
 
+Choice = Annotated[str, Field(max_length=64)]
 Mean = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
 Deviation = Annotated[float, Field(ge=_SMALLEST, le=_LARGEST)]
 
@@ -152,11 +153,11 @@ class VitPoseImageProcessor(Settings):
     _: KW_ONLY
     normalize_factor: Annotated[float, BeforeValidator(_only_200)] = NORMALIZE_FACTOR
     do_convert_rgb: bool = True
-    warp: str = "udp"
-    aspect: str = "keep"
-    decode: str = "dark"
+    warp: Choice = "udp"
+    aspect: Choice = "keep"
+    decode: Choice = "dark"
     blur_sigma: Annotated[float, Field(gt=0, le=_LARGEST)] | None = None
-    border: str = "zero"
+    border: Choice = "zero"
     max_step: Annotated[float, Field(ge=0, le=_LARGEST)] | None = 1.0
     shift_heatmap: bool = False
 

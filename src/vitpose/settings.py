@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, BeforeValidator, create_model
 
 from .errors import CheckpointError, InputError, UnknownNameError
 from .files import replace_file
@@ -29,6 +29,20 @@ if TYPE_CHECKING:
 
 _NEAR = 0.8
 """From this similarity on (`difflib`'s ratio) an unknown key of a file is taken for a misspelt one."""
+
+MAX_KEYS = 4096
+"""Keys of one table in a file; configurations of `transformers` have some hundred."""
+
+
+def at_most(longest: int) -> BeforeValidator:
+    """Refuses longer collections before their entries are looked at: pydantic checks all, and keeps every error."""
+
+    def refuse_longer(value: Any) -> Any:
+        if hasattr(value, "__len__") and len(value) > longest:
+            raise ValueError(f"{len(value)} entries; {longest} at most")
+        return value
+
+    return BeforeValidator(refuse_longer)
 
 
 class Settings:
@@ -75,6 +89,8 @@ class Settings:
     def _values_of(cls, table: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the values in a file's dictionary, for the constructor."""
         names = _hints(cls)
+        if len(table) > MAX_KEYS:
+            raise InputError(f"it has {len(table)} keys; {MAX_KEYS} at most")
         for key in table:
             # Files carry keys of every version of `transformers`, so that only a near miss can be told for an error.
             if key not in names and difflib.get_close_matches(str(key), names, cutoff=_NEAR):

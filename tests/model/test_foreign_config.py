@@ -90,6 +90,7 @@ def test_notes_of_the_other_library_and_empty_keys_are_left_out() -> None:
             "backbone_config.text_config.layer_norm_eps is out of",
         ),
         ({"depths": [1] * 5000}, "backbone_config.depths has 5000 entries; 4096 at most"),
+        ({f"a{i}": 1 for i in range(5000)}, "backbone_config has 5004 keys; 4096 at most"),
         ({"hidden_act": "a" * 5000}, "backbone_config.hidden_act has 5000 characters; 4096 at most"),
         (
             {"hidden_act": object()},

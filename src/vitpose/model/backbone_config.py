@@ -22,7 +22,7 @@ from ..limits import (
     MAX_PATCHES,
     MAX_WIDTH,
 )
-from ..settings import MutableSettings
+from ..settings import MutableSettings, at_most
 
 CONFIG_FILE = "config.json"
 
@@ -49,6 +49,7 @@ def _list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+Name = Annotated[str, Field(max_length=64)]
 Side = Annotated[int, Field(ge=1, le=MAX_INPUT_SIDE_PX)]
 Sides = Annotated[tuple[Side, Side], BeforeValidator(_pair)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -95,14 +96,14 @@ class VitPoseBackboneConfig(MutableSettings):
     mlp_ratio: Annotated[float, Field(gt=0, le=MAX_MLP_RATIO)] = 4
     num_experts: Annotated[int, Field(ge=1, le=MAX_EXPERTS)] = 1
     part_features: Annotated[int, Field(ge=0, le=MAX_WIDTH)] = 256
-    hidden_act: str = "gelu"
+    hidden_act: Name = "gelu"
     hidden_dropout_prob: Probability = 0.0
     attention_probs_dropout_prob: Probability = 0.0
     initializer_range: Annotated[float, Field(ge=0, le=1)] = 0.02
     layer_norm_eps: Annotated[float, Field(ge=0, le=1)] = 1e-12
     qkv_bias: bool = True
-    out_features: Annotated[list[str], BeforeValidator(_list)] | None = None
-    out_indices: Annotated[list[int], BeforeValidator(_list)] | None = None
+    out_features: Annotated[list[Name], BeforeValidator(_list), at_most(MAX_LAYERS + 1)] | None = None
+    out_indices: Annotated[list[int], BeforeValidator(_list), at_most(MAX_LAYERS + 1)] | None = None
     drop_path_rate: Probability = 0.0
     output_attentions: bool = False
     output_hidden_states: bool = False

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field
 from ..conventions import PLUS_DATASETS, Conventions
 from ..errors import CheckpointError, InputError, UnknownNameError
 from ..limits import MAX_EXPERTS, MAX_KEYPOINTS, MAX_SCALE_FACTOR
-from ..settings import MutableSettings
+from ..settings import MutableSettings, at_most
 from ..skeleton import Skeleton, plain_name
 from .backbone_config import CONFIG_FILE, PATCH_PADDING, RETURNED, VitPoseBackboneConfig
 from .foreign_config import checked_backbone, checked_kwargs
@@ -95,14 +95,18 @@ class VitPoseConfig(MutableSettings):
     initializer_range: Annotated[float, Field(ge=0, le=1)] = 0.02
     scale_factor: Annotated[int, Field(ge=1, le=MAX_SCALE_FACTOR)] = 4
     use_simple_decoder: bool = True
-    id2label: Annotated[dict[Index, Name], BeforeValidator(_by_number)] = field(default_factory=dict)
-    label2id: Annotated[dict[Name, Index], BeforeValidator(_to_number)] = field(default_factory=dict)
-    edges: Annotated[list[Edge], BeforeValidator(_lists), Field(max_length=MAX_KEYPOINTS)] | None = None
+    id2label: Annotated[dict[Index, Name], BeforeValidator(_by_number), at_most(MAX_KEYPOINTS)] = field(
+        default_factory=dict
+    )
+    label2id: Annotated[dict[Name, Index], BeforeValidator(_to_number), at_most(MAX_KEYPOINTS)] = field(
+        default_factory=dict
+    )
+    edges: Annotated[list[Edge], BeforeValidator(_lists), at_most(MAX_KEYPOINTS)] | None = None
     num_labels: Annotated[int, Field(ge=1, le=MAX_KEYPOINTS)] | None = None
     datasets: Annotated[
         list[Annotated[Any, BeforeValidator(_of_a_dataset)]],
         BeforeValidator(_lists),
-        Field(max_length=MAX_EXPERTS),
+        at_most(MAX_EXPERTS),
     ] = field(default_factory=list)
     output_attentions: bool = False
     output_hidden_states: bool = False

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import InputError, UnknownNameError
 from ..limits import MAX_LAYERS, MAX_WIDTH
+from ..settings import MAX_KEYS
 
 BACKBONE_KWARGS = frozenset({
     "depth", "drop_path_rate", "drop_rate", "dynamic_img_size", "embed_dim", "image_size", "img_size", "in_chans",
@@ -58,6 +59,8 @@ def checked_backbone(table: Mapping[str, Any], path: str = "backbone_config") ->
         InputError: A key names code, or a value is neither plain nor of a possible size.
     """
     kept = {}
+    if len(table) > MAX_KEYS:
+        raise InputError(f"{path} has {len(table)} keys; {MAX_KEYS} at most")
     for name, value in table.items():
         if not isinstance(name, str):
             raise InputError(f"{path} has the key {name!r}; keys are strings")
