@@ -22,6 +22,7 @@ def test_text_and_file_hold_the_dictionary(settings: Settings, tmp_path: Path) -
     assert json.loads(settings.to_json_string()) == json.loads(json.dumps(settings.to_dict()))
     settings.to_json_file(tmp_path / "any.json")
     assert type(settings).from_json_file(tmp_path / "any.json") == settings
+    assert type(settings).from_pretrained(tmp_path / "any.json") == settings
     assert settings.save_pretrained(tmp_path / "new") == [str(tmp_path / "new" / settings.FILE)]
     assert type(settings).from_pretrained(tmp_path / "new") == settings
 
@@ -54,8 +55,9 @@ def test_damaged_files_are_refused(settings: Settings, text: bytes, message: str
 def test_missing_files_and_directories_are_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be read"):
         VitPoseConfig.from_json_file(tmp_path / "none.json")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        VitPoseConfig.from_json_file("n" * 5000)
+    for name in ("n" * 5000, "~no-such-user/config.json", "null\0.json"):
+        with pytest.raises(CheckpointError, match=r"cannot be read: .*; check the path"):
+            VitPoseConfig.from_json_file(name)
     (tmp_path / "taken").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         VitPoseConfig().to_json_file(tmp_path / "taken" / "config.json")

@@ -22,7 +22,7 @@ from pydantic import BaseModel, BeforeValidator, create_model
 from .errors import CheckpointError, InputError, UnknownNameError
 from .files import replace_file
 from .hub import find_file, read_json, upload_folder
-from .schemas import Schema, check, parse_json
+from .schemas import MAX_TEXT_BYTES, Schema, check, parse_json
 
 if TYPE_CHECKING:
     from typing import Self
@@ -120,24 +120,27 @@ class Settings:
         return settings.changed(changes) if changes else settings
 
     @classmethod
-    def from_json_file(cls, path: str | Path) -> Self:
-        """Reads one file, wherever it is.
+    def from_json_file(cls, path: str | Path, **changes: Any) -> Self:
+        """Reads one file, wherever it is; `changes` and errors as of `from_dict`.
 
         Raises:
             CheckpointError: It cannot be read or used.
         """
         try:
-            text = Path(path).read_bytes()
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} cannot be read: {error}") from error
-        return cls.from_dict(parse_json(text, path, CheckpointError), path)
+            with Path(path).expanduser().open("rb") as file:
+                text = file.read(MAX_TEXT_BYTES + 1)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"{str(path)[:300]} cannot be read: {error!s:.300}; check the path"
+            ) from error
+        return cls.from_dict(parse_json(text, path, CheckpointError), path, **changes)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **options: Any) -> Self:
         """Reads the file of a model.
 
         Args:
-            name: A short name, a directory, or a hub repository ("owner/name").
+            name: A short name, a directory, a hub repository ("owner/name"), or the path of a `.json` file.
             **options: Arguments of `vitpose.hub.find_file` (revision, token, …), and attributes that differ from the
                 file's.
 
@@ -151,6 +154,8 @@ class Settings:
         ]
         hub = {key: options.pop(key) for key in of_hub if key in options}
         cls._refuse_unknown(options, of_hub)
+        if str(name).endswith(".json"):
+            return cls.from_json_file(name, **options)
         table = read_json(name, cls.FILE, **hub)
         return cls.from_dict(table, f"{cls.FILE} of {str(name)!r}", **options)
 
