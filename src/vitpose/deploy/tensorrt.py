@@ -39,7 +39,11 @@ def write_tensorrt(network: VitPoseForPoseEstimation, metadata: Metadata, path: 
         profile = builder.create_optimization_profile()
         crop = (3, size.height, size.width)
         profile.set_shape(INPUT, (1, *crop), (_USUAL_BATCH, *crop), (LARGEST_BATCH, *crop))
-        config.add_optimization_profile(profile)
+        if config.add_optimization_profile(profile) < 0:
+            raise CheckpointError(
+                f"TensorRT {tensorrt.__version__} does not take batches of 1 to {LARGEST_BATCH} crops of {size}; its "
+                "messages above say why"
+            )
         plan = builder.build_serialized_network(definition, config)
     if plan is None:
         raise CheckpointError(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,8 +66,21 @@ class DeviceEngine(TorchEngine):
         return found[..., :2], found[..., 2], Size(width=maps.shape[3], height=maps.shape[2])
 
 
+_GRAPHS = threading.Lock()
+"""Held while graphs are recorded and launched, by whichever network of this process: they share memory and a stream."""
+
+
+@cache
+def _shared(device: torch.device) -> tuple[Any, Any]:
+    """Returns the memory pool of all graphs on a device, and the stream that they run on, one after another."""
+    return torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
+
+
 class GraphedNetwork:
     """A network whose kernels are recorded once for each shape of its input, and then launched as one.
+
+    All graphs on a device share one pool, so that those of further shapes and networks need hardly more memory. That is
+    safe because they run one after another, on one stream, and what one gives is copied before the next one starts.
 
     Args:
         network: What runs on CUDA, without synchronising and with fixed weights.
@@ -74,29 +89,38 @@ class GraphedNetwork:
     def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
         self.network = network
         self._graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
-        self._lock = threading.Lock()  # a graph has one input and one output, whoever runs it
 
     def __call__(self, pixels: Float[Tensor, "n 3 hc wc"]) -> Float[Tensor, "n k hm wm"]:
         """Returns what the network returns."""
-        with self._lock:
+        with _GRAPHS:
+            pool, stream = _shared(pixels.device)
+            here = torch.cuda.current_stream(pixels.device)
             if pixels.shape not in self._graphs:
-                self._graphs[pixels.shape] = self._record(pixels)
+                self._graphs[pixels.shape] = self._record(pixels, pool, stream)
             graph, given, maps = self._graphs[pixels.shape]
-            given.copy_(pixels)
-            graph.replay()
-            return maps.clone()
+            found = torch.empty_like(
+                maps
+            )  # of this stream's memory, which is where it is used and given back
+            stream.wait_stream(here)
+            with torch.cuda.stream(stream):
+                given.copy_(pixels)
+                graph.replay()
+                found.copy_(maps)
+            here.wait_stream(stream)
+            return found
 
-    def _record(self, pixels: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
-        given, stream = pixels.clone(), torch.cuda.Stream(pixels.device)
-        stream.wait_stream(torch.cuda.current_stream(pixels.device))
-        with torch.cuda.stream(
-            stream
-        ):  # libraries choose their kernels and take their memory before the recording
+    def _record(self, pixels: Tensor, pool: Any, stream: Any) -> tuple[Any, Tensor, Tensor]:
+        """Returns a graph, its input and its output."""
+        given, here = pixels.clone(), torch.cuda.current_stream(pixels.device)
+        stream.wait_stream(here)
+        # Libraries choose their kernels and take their memory before the recording.
+        with torch.cuda.stream(stream):
             for _ in range(3):
                 self.network(given)
-        torch.cuda.current_stream(pixels.device).wait_stream(stream)
+        here.wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
+        # What other threads ask of CUDA meanwhile, such as memory, is no part of the graph and does not spoil it.
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             maps = self.network(given)
         return graph, given, maps
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from ..device import choose_device
 from ..errors import CheckpointError, InputError, require
@@ -70,15 +71,9 @@ class TensorRtEngine:
             raise InputError(
                 f"{path} runs on NVIDIA's GPUs only, not on {self._place}; export to another format"
             )
+        self._path = path
         with torch.cuda.device(self._place):
-            runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
-            self._plan = runtime.deserialize_cuda_engine(plan)
-            if self._plan is None:
-                raise CheckpointError(
-                    f"{path} cannot be loaded by TensorRT {tensorrt.__version__}: it is damaged, or was built by "
-                    "another version or for another GPU; export it again here"
-                )
-            self._context = self._plan.create_execution_context()
+            self._plan, self._context = open_plan(plan, tensorrt, path)
         self._lock = threading.Lock()  # a context runs one batch at a time
         self._shape = self.metadata.check_shapes(*_shapes(self._plan, tensorrt), path)
         scale, offset = self.metadata.processor.scale_and_offset
@@ -97,11 +92,72 @@ class TensorRtEngine:
             pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self._place)
             pixels = (pixels * self._scale + self._offset).permute(0, 3, 1, 2).contiguous()
             maps = torch.empty(len(crops), *self._shape, device=self._place)
-            self._context.set_input_shape(INPUT, tuple(pixels.shape))
-            self._context.set_tensor_address(INPUT, pixels.data_ptr())
-            self._context.set_tensor_address(OUTPUT, maps.data_ptr())
-            self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
+            enqueue(self._context, pixels, maps, torch.cuda.current_stream().cuda_stream, self._path)
             return maps.cpu().numpy()
+
+
+def open_plan(plan: bytes, tensorrt: Any, path: str | Path) -> tuple[Any, Any]:
+    """Returns TensorRT's engine and its execution context.
+
+    Args:
+        plan: What the file holds.
+        tensorrt: The package.
+        path: The file, for messages.
+
+    Raises:
+        CheckpointError: TensorRT does not load it, has not the memory to run it, or it takes or gives other numbers
+            than float32.
+    """
+    engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR)).deserialize_cuda_engine(plan)
+    if engine is None:
+        raise CheckpointError(
+            f"{path} cannot be loaded by TensorRT {tensorrt.__version__}: it is damaged, or was built by "
+            "another version or for another GPU; export it again here"
+        )
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    kinds = {name: engine.get_tensor_dtype(name) for name in names}
+    if any(kind != tensorrt.float32 for kind in kinds.values()):
+        raise CheckpointError(
+            f"{path} takes and gives {', '.join(f'{name} {kind}' for name, kind in kinds.items())}, not float32; "
+            "export the model again with 'vitpose export'"
+        )
+    context = engine.create_execution_context()
+    if context is None:
+        raise CheckpointError(
+            f"{path} cannot be run by TensorRT {tensorrt.__version__}: there is no execution context for it, mostly "
+            "for want of GPU memory; its messages above say why. Free some, or take another device"
+        )
+    return engine, context
+
+
+def enqueue(context: Any, pixels: Tensor, maps: Tensor, stream: int, path: str | Path) -> None:
+    """Has TensorRT write the heatmaps of a batch, once the stream gets there.
+
+    Args:
+        context: TensorRT's execution context.
+        pixels: The batch, contiguous.
+        maps: Where the heatmaps go to.
+        stream: The CUDA stream's handle.
+        path: The file, for messages.
+
+    Raises:
+        CheckpointError: TensorRT refuses a step, or would write heatmaps of another shape; nothing was written.
+    """
+    steps = {
+        f"a batch of {tuple(pixels.shape)}": lambda: context.set_input_shape(INPUT, tuple(pixels.shape)),
+        "the address of the crops": lambda: context.set_tensor_address(INPUT, pixels.data_ptr()),
+        "the address of the heatmaps": lambda: context.set_tensor_address(OUTPUT, maps.data_ptr()),
+        f"heatmaps of {tuple(maps.shape)}": lambda: (
+            tuple(context.get_tensor_shape(OUTPUT)) == tuple(maps.shape)
+        ),
+        "the run": lambda: context.execute_async_v3(stream),
+    }
+    for what, step in steps.items():
+        if not step():
+            raise CheckpointError(
+                f"TensorRT refused {what} for {path}; its messages above say why. Export the model again on this "
+                "machine, or take engine 'onnxruntime' with an .onnx file"
+            )
 
 
 def _shapes(plan: Any, tensorrt: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
