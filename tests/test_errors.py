@@ -2,11 +2,21 @@ from __future__ import annotations
 
 import pickle
 import sys
+from fractions import Fraction
 
+import numpy as np
 import pytest
 
 from vitpose import errors
-from vitpose.errors import MissingDependencyError, UnknownNameError, VitPoseError, require
+from vitpose.errors import (
+    InputError,
+    MissingDependencyError,
+    UnknownNameError,
+    VitPoseError,
+    check_count,
+    check_number,
+    require,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,3 +87,27 @@ def test_a_broken_package_is_not_called_missing(tmp_path: object, monkeypatch: p
     with pytest.raises(ModuleNotFoundError, match="a_need_of_the_needy_package") as caught:
         require("needy_package", "x", "for a test")
     assert not isinstance(caught.value, VitPoseError)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 1.5, 10**400, True, "0.5", None])
+def test_numbers_are_checked(value: object) -> None:
+    with pytest.raises(InputError, match=r"^share .* must be a number from 0 to 1$"):
+        check_number("share", value, 0, 1)
+    for good in (0, 1, 0.5, np.float32(0.5), Fraction(1, 3)):
+        check_number("share", good, 0, 1)
+
+
+def test_numbers_without_bounds_are_finite() -> None:
+    check_number("size", 10**400)
+    with pytest.raises(InputError, match=r"^size nan must be a finite number$"):
+        check_number("size", float("nan"))
+    with pytest.raises(InputError, match=r"^size -1 must be a finite number from 0$"):
+        check_number("size", -1, 0)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, float("nan"), 10**400, True, "5", None])
+def test_counts_are_checked(value: object) -> None:
+    with pytest.raises(InputError, match=r"^every .* must be a whole number from 1 to 1000000$"):
+        check_count("every", value)
+    check_count("every", 1)
+    check_count("every", np.int64(1_000_000))

@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 from collections.abc import Iterable
+from numbers import Integral, Real
 from types import ModuleType
 
 
@@ -84,6 +86,37 @@ class OutputError(VitPoseError, OSError):
 
 class MissingDependencyError(VitPoseError, ImportError):
     """An optional package is needed and not installed."""
+
+
+def check_number(
+    name: str, value: object, low: float | int = -math.inf, high: float | int = math.inf
+) -> None:
+    """Checks that an argument is a finite number of a range.
+
+    Args:
+        name: Name of the argument.
+        value: Its value.
+        low: The smallest that is accepted.
+        high: The largest that is accepted.
+
+    Raises:
+        InputError: It is no number, not finite, or out of the range.
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if is_number and -math.inf < value < math.inf and low <= value <= high:
+        return
+    bounds = f"a number from {low:g} to {high:g}" if math.isfinite(high) else f"a finite number from {low:g}"
+    raise InputError(f"{name} {value!r:.100} must be {bounds if math.isfinite(low) else 'a finite number'}")
+
+
+def check_count(name: str, value: object, low: int = 1, high: int = 1_000_000) -> None:
+    """Checks that an argument is a whole number of a range; arguments and errors as of `check_number`.
+
+    Raises:
+        InputError: It is no whole number, or out of the range.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or not low <= value <= high:
+        raise InputError(f"{name} {value!r:.100} must be a whole number from {low} to {high}")
 
 
 def require(module: str, extra: str | None, purpose: str) -> ModuleType:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from .boxes import Size
 from .conventions import Conventions
-from .detect import load_detector
-from .detect.labels import Labels
+from .detect import check_selection, load_detector
+from .detect.labels import OWN_LABELS, Labels
 from .device import choose_device
 from .engine import check_conversion, check_engine, check_trust, is_exported, open_engine
 from .engine.metadata import Metadata
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from .engine.protocol import Engine
     from .model.checkpoint import Checkpoint
     from .model.pose import VitPoseForPoseEstimation
-
-OWN_LABELS = "own"
-"""Of a detector's classes those that the data set is for."""
 
 _PEOPLE = ("person",)
 
@@ -77,9 +74,9 @@ def load(
             same) or the name of a type. Heatmaps are float32 in any case. What was chosen is in the engine's
             description.
         skeleton: Names and limbs of the keypoints, where the checkpoint's own are not wanted.
-        labels: Classes of the detector to take, by COCO's names; "own" takes those of the data set ("person"
-            where it names none), None all.
-        min_score: Boxes that score less are dropped; the detector's own default without it.
+        labels: Classes of the detector to find, by COCO's names; None or "all" is every class. "own" is those of the
+            dataset ("person" where it names none), and all that a detector object finds.
+        min_score: Boxes that score less are dropped, 0 to 1; default: that of the detector.
         batch_size: At most this many crops at a time.
         compile: Compile the network: the first batch of each size takes a minute, later ones are faster.
         quantization_config: How torch's weights are quantised; see `VitPoseForPoseEstimation.from_pretrained`.
@@ -88,11 +85,13 @@ def load(
 
     Raises:
         UnknownNameError: A name is not known.
-        InputError: The model has no such data set; or engine, device and type do not go together.
+        InputError: The model has no such data set; engine, device and type do not go together; or labels or
+            min_score are invalid, or given where no detector is asked (None, "whole-picture").
         CheckpointError: Files are missing, damaged, or do not fit, or lack the data set's head.
         MissingDependencyError: What runs the network is not installed.
     """
     _check_keywords(load, hub)
+    check_selection(detector, labels, min_score)
     bones = None if skeleton is None else Skeleton.load(skeleton)
     runtime = check_engine(engine, model if is_exported(model) else None)
     if is_exported(model):
@@ -115,16 +114,15 @@ def load(
         estimators[own.name] = Estimator(runner, processor, own.skeleton, batch_size, own)
     several = dataset is not None and not isinstance(dataset, str | int)
     estimator = MixedEstimator(estimators) if several else next(iter(estimators.values()))
-    if labels == OWN_LABELS:
-        found = [label for own in estimators.values() if own.conventions for label in own.conventions.classes]
-        labels = tuple(dict.fromkeys(found)) or _PEOPLE
+    found = [label for own in estimators.values() if own.conventions for label in own.conventions.classes]
+    classes = tuple(dict.fromkeys(found)) or _PEOPLE
     # The detector last: it may be a download, and whatever is misspelt has been said by now. It runs on the same
     # device, except that OpenVINO has names of its own ("gpu", "npu") for others than the CPU.
     place = "auto" if runtime == "openvino" and device != "cpu" else device
     finder = (
         None
         if detector is None
-        else load_detector(detector, device=place, labels=labels, min_score=min_score)
+        else load_detector(detector, device=place, labels=labels, min_score=min_score, own=classes)
     )
     return Pipeline(finder, estimator)
 

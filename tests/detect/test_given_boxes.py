@@ -75,7 +75,9 @@ class TestDetectionsFrom:
     def test_confidences_must_be_finite(self):
         supervision = pytest.importorskip("supervision")
         given = supervision.Detections(xyxy=np.array([[1.0, 2, 3, 4]]), confidence=np.array([np.nan]))
-        with pytest.raises(BoxError, match=r"confidences must be finite, not \[nan\]"):
+        with pytest.raises(
+            BoxError, match=r"scores must be one finite number for each box, not array\(\[nan\]"
+        ):
             detections_from(given)
 
 
@@ -114,6 +116,11 @@ class TestCocoBoxes:
             InputError, match=r"'7.jpg' is not among the 2 pictures of .*boxes.json; give the file"
         ):
             find(coco(annotations(row())), "7.jpg")
+
+    @pytest.mark.parametrize("score", [float("nan"), -0.1, 2.0])
+    def test_a_score_that_cannot_be(self, coco: Any, score: float):
+        with pytest.raises(InputError, match=r"min_score .* must be a number from 0 to 1"):
+            coco([row()], min_score=score)
 
     def test_an_empty_file_is_nobody_anywhere(self, coco: Any):
         assert len(find(coco([]), "people.jpg")) == 0

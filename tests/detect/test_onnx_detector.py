@@ -11,7 +11,7 @@ import pytest
 from vitpose.boxes import Size, iou, xyxy_from_xywh
 from vitpose.detect import Detector, OnnxDetector
 from vitpose.detect.onnx import PAD_GREY, fit_inside, letterbox
-from vitpose.errors import CheckpointError, UnknownNameError
+from vitpose.errors import CheckpointError, InputError, UnknownNameError
 from vitpose.images import read_image
 
 pytest.importorskip("onnxruntime")
@@ -147,6 +147,34 @@ def test_a_yolox_that_decodes_itself_is_refused(tmp_path: Path):
         OnnxDetector(path).detect([PICTURE], [""])
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("column", [0, 4])
+def test_an_answer_that_is_not_finite_is_refused(tmp_path: Path, bad: float, column: int):
+    """Dropped, it would read as an image without people."""
+    answer = ANSWER.copy()
+    answer[:, 3, column] = bad
+    path = write_onnx(tmp_path / "overflow.onnx", [1, 3, 32, 64], {"out": answer})
+    with pytest.raises(CheckpointError, match=r"overflow.onnx gives NaN or infinity for an image; the file"):
+        OnnxDetector(path).detect([PICTURE], [""])
+
+
+def test_a_network_that_fails_is_an_error_of_the_image(tmp_path: Path):
+    path = write_onnx(
+        tmp_path / "broken.onnx", [1, 3, "h", "w"], {"dets": [1, "n", 5], "labels": np.zeros((1, 2), np.int64)},
+        # Seven numbers cannot be added to the 320 of a row.
+        [node("Add", ["image", "seven"], "sums"), node("Reshape", ["sums", "shape"], "dets")],
+        {"seven": np.zeros(7, np.float32), "shape": np.array([1, -1, 5])},
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match=r"broken.onnx failed on an image: .*; check the file"):
+        OnnxDetector(path).detect([PICTURE], [""])
+
+
+@pytest.mark.parametrize("number", [{"min_score": float("nan")}, {"min_score": 1.5}, {"max_iou": -0.1}])
+def test_numbers_out_of_range(yolox: Path, number: dict[str, float]):
+    with pytest.raises(InputError, match=rf"{next(iter(number))} .* must be a number from 0 to 1"):
+        OnnxDetector(yolox, **number)
+
+
 def rtmdet(path: Path, labels: Sequence[int], shape: Sequence[int | str] = ("b", 3, "h", "w")) -> Path:
     dets = np.array([[[32, 16, 160, 320, 0.6], [0, 0, 0, 0, 0.5], [0, 0, 9, 9, 0.2]]], np.float32)
     return write_onnx(path, shape, {"dets": dets, "labels": np.array([labels], np.int64)})
@@ -177,7 +205,9 @@ def test_rtmdet_sees_normalised_blue_green_red(tmp_path: Path):
         {"column": np.array([1, 3, 1]), "boxes": boxes},
     )
     red_green_blue = np.full((16, 16, 3), [10, 100, 200], np.uint8)
-    found = OnnxDetector(path, labels="all", min_score=-9.0).detect([red_green_blue], [""])[0]
+    detector = OnnxDetector(path, labels="all")
+    detector.min_score = -9.0  # so that what it is fed comes out as scores
+    found = detector.detect([red_green_blue], [""])[0]
     scores = dict(zip(found.labels, found.scores.tolist(), strict=True))
     assert scores == pytest.approx(
         {

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 
 from ..annotation_file import Picture, coco_tables, is_number, numbers, read_id, read_json
 from ..boxes import Size, as_xyxy, refuse_outside, xyxy_from_xywh
-from ..errors import BoxError, InputError
+from ..errors import BoxError, InputError, check_number
 from .labels import Labels, choose_labels, coco_labels
 from .protocol import Detections
 
@@ -39,9 +39,7 @@ def detections_from(boxes: Any) -> Detections:
     array = as_xyxy(boxes.xyxy)
     confidence = getattr(boxes, "confidence", None)
     names = (getattr(boxes, "data", None) or {}).get("class_name")
-    scores = np.ones(len(array), np.float32) if confidence is None else np.asarray(confidence, np.float32)
-    if not np.isfinite(scores).all():
-        raise BoxError(f"the confidences must be finite, not {scores.tolist()}; drop those boxes")
+    scores = np.ones(len(array), np.float32) if confidence is None else confidence
     labels = ("person",) * len(array) if names is None else tuple(str(name) for name in names)
     return Detections(boxes=array, scores=scores, labels=labels)
 
@@ -76,14 +74,16 @@ class CocoBoxes:
         min_score: Boxes that score less are left out.
 
     Raises:
-        InputError: The file cannot be read, is not JSON, or is no such file.
+        InputError: The file cannot be read, is not JSON, or is no such file; or the labels or the score are invalid.
         BoxError: A row's box is not four finite numbers, or its size is negative.
         UnknownNameError: A label is none of the file's categories.
     """
 
     settles = False
+    given = True
 
     def __init__(self, path: str | Path, labels: Labels = ("person",), min_score: float = 0.0) -> None:
+        check_number("min_score", min_score, 0, 1)
         self.path = Path(path)
         file = _read_coco(self.path)
         if file.faults:

@@ -1,4 +1,4 @@
-"""What detectors call the things they find: COCO's class names, and choosing among names.
+"""The class names of detectors: COCO's, and choosing among names.
 
 Knows no detector and no file but the shipped `coco_classes.txt`.
 """
@@ -10,10 +10,13 @@ from functools import cache
 from importlib import resources
 from types import MappingProxyType
 
-from ..errors import UnknownNameError
+from ..errors import InputError, UnknownNameError
 
 Labels = Sequence[str] | str | None
-"""Class names to look for; one name may stand alone; None or "all" is every class."""
+"""Class names to find; one name may stand alone; None or "all" is every class."""
+
+OWN_LABELS = "own"
+"""The classes that a dataset is for: the default wherever labels can be given."""
 
 
 @cache
@@ -36,11 +39,27 @@ def choose_labels(labels: Labels, known: Iterable[str]) -> frozenset[str]:
 
     Raises:
         UnknownNameError: A label is not among them.
+        InputError: As of `read_labels`.
     """
-    names = frozenset(known)
-    if labels is None or labels == "all":
+    names, chosen = frozenset(known), read_labels(labels)
+    if chosen is None:
         return names
-    chosen = frozenset([labels] if isinstance(labels, str) else labels)
     for label in sorted(chosen - names):
         raise UnknownNameError("label", label, names, 'labels="all" takes every class.')
     return chosen
+
+
+def read_labels(labels: Labels) -> frozenset[str] | None:
+    """Returns the names that are asked for, None for every class.
+
+    Raises:
+        InputError: They are no names, or none at all.
+    """
+    if labels is None or labels == "all":
+        return None
+    names = [labels] if isinstance(labels, str) else labels
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names) or not names:
+        raise InputError(
+            f'labels {labels!r:.100} must be one or more class names; labels="all" takes every class'
+        )
+    return frozenset(names)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from ..boxes import Size, suppress_overlaps, xyxy_from_cxcywh
-from ..errors import CheckpointError
+from ..errors import CheckpointError, check_number
 from ..session import open_session
 from .labels import Labels, choose_labels, coco_labels
 from .protocol import Detections
@@ -152,7 +152,7 @@ class OnnxDetector:
     Raises:
         CheckpointError: The file is missing, not ONNX, or of another layout.
         UnknownNameError: A label is no class of COCO.
-        InputError: The device is none, or ONNX Runtime does not have it.
+        InputError: The device is none, or ONNX Runtime does not have it; or a number is not from 0 to 1.
         MissingDependencyError: onnxruntime is not installed.
     """
 
@@ -167,6 +167,8 @@ class OnnxDetector:
         labels: Labels = ("person",),
         device: str = "auto",
     ) -> None:
+        check_number("min_score", min_score, 0, 1)
+        check_number("max_iou", max_iou, 0, 1)
         self.path, self.min_score, self.max_iou = Path(path), min_score, max_iou
         self._names = list(coco_labels().values())
         self._wanted = choose_labels(labels, self._names)
@@ -184,19 +186,33 @@ class OnnxDetector:
         return layout
 
     def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
-        """Finds the boxes of each picture; see `Detector`.
+        """Finds the boxes of each image; see `Detector`.
 
         Raises:
-            CheckpointError: The network's answer does not mean what its layout promises.
+            CheckpointError: The network fails, gives NaN or infinity, or something that its layout excludes.
         """
-        entrance, step = self._session.get_inputs()[0].name, self._layout.batch
+        step = self._layout.batch
         found = []
         for start in range(0, len(images), step):
             batch = images[start : start + step]
-            outputs = self._session.run(None, {entrance: np.stack([self._prepare(i) for i in batch])})
+            outputs = self._run(np.stack([self._prepare(image) for image in batch]))
             raws = [self._layout.read(outputs, index, self.min_score) for index in range(len(batch))]
             found += [self._finish(raw, Size.of(image)) for raw, image in zip(raws, batch, strict=True)]
         return found
+
+    def _run(self, crops: Float[np.ndarray, "b 3 hc wc"]) -> list[np.ndarray]:
+        try:
+            outputs = self._session.run(None, {self._session.get_inputs()[0].name: crops})
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise CheckpointError(
+                f"{self.path} failed on an image: {str(error).strip()}; check the file"
+            ) from error
+        if not all(np.isfinite(output).all() for output in outputs):
+            raise CheckpointError(
+                f"{self.path} gives NaN or infinity for an image; the file is damaged, or its type overflows: use one "
+                "in float32"
+            )
+        return outputs
 
     def _prepare(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "3 hc wc"]:
         bgr = letterbox(image, self._layout.size)[:, :, ::-1].astype(np.float32)

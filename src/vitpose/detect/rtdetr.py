@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from ..boxes import Size
 from ..device import choose_device
-from ..errors import CheckpointError, require
+from ..errors import CheckpointError, check_number, require
 from .labels import Labels, choose_labels
 from .protocol import Detections
 
@@ -39,6 +39,7 @@ class RtDetrDetector:
     Raises:
         CheckpointError: The weights cannot be had, or are not RT-DETR's.
         UnknownNameError: A label is none of the model's classes, or there is no such device.
+        InputError: The score is not from 0 to 1, or the labels are no names.
         MissingDependencyError: torch or transformers is not installed.
     """
 
@@ -55,6 +56,7 @@ class RtDetrDetector:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
     ) -> None:
+        check_number("min_score", min_score, 0, 1)
         origin = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
         self.name, self.min_score = str(name), min_score
         self._processor, model = _load(self.name, origin)

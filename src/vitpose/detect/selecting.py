@@ -1,0 +1,53 @@
+"""A choice among what another detector finds, by class and score. Knows no particular detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ..errors import InputError, check_number
+from .labels import Labels, read_labels
+from .protocol import Detections, Detector, detect_with
+
+
+class SelectingDetector:
+    """Keeps the boxes of another detector that have one of the labels, and score enough.
+
+    Args:
+        detector: The detector; its `settles` and `given` hold for this one too.
+        labels: Class names to keep; None or "all" keeps every class.
+        min_score: Boxes that score less are dropped; default: none.
+
+    Raises:
+        InputError: The labels are no class names, or the score is not from 0 to 1.
+    """
+
+    def __init__(self, detector: Detector, labels: Labels, min_score: float | None) -> None:
+        if min_score is not None:
+            check_number("min_score", min_score, 0, 1)
+        self.detector, self.min_score = detector, min_score
+        self.settles, self.given = detector.settles, getattr(detector, "given", False)
+        self._wanted = read_labels(labels)
+
+    def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
+        """Finds the boxes of each image; see `Detector`.
+
+        Raises:
+            InputError: A class is asked for and a box has no label, or the detector returns no `Detections`.
+        """
+        return [self._select(found) for found in detect_with(self.detector, images, names)]
+
+    def _select(self, found: Detections) -> Detections:
+        kept = np.ones(len(found), bool)
+        if self._wanted is not None:
+            if "" in found.labels:
+                raise InputError(
+                    f"the detector {type(self.detector).__name__} gives boxes without labels, so labels "
+                    f"{sorted(self._wanted)} cannot be chosen among them; leave labels out"
+                )
+            kept &= np.array([label in self._wanted for label in found.labels], bool)
+        if self.min_score is not None:
+            kept &= found.scores >= self.min_score
+        return found[kept]
