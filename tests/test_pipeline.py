@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from PIL import Image
 
 import vitpose
 from vitpose.boxes import Size
+from vitpose.detect import load_detector
 from vitpose.detect.given import WholePicture
 from vitpose.detect.protocol import Detections
 from vitpose.device import choose_device
@@ -294,7 +296,7 @@ def test_a_detector_must_keep_its_promise() -> None:
             return [[[1, 2, 30, 40]] for _ in images]
 
     with pytest.raises(
-        InputError, match=r"the detector Careless must return one vitpose.Detections a picture"
+        InputError, match=r"the detector Careless must return one vitpose.Detections for each of the 1 images"
     ):
         Pipeline(Careless(BOXES), estimator())(blank())
 
@@ -335,6 +337,131 @@ def test_whole_picture_settles_on_the_person() -> None:
     assert 100 < top < 160
     assert 255 < right < 310
     assert 280 < bottom < 330
+
+
+class Scored(FixedDetector):
+    """Finds the same boxes, with scores and labels."""
+
+    def __init__(self, boxes: list[list[float]], scores: list[float], settles: bool = False) -> None:
+        super().__init__(boxes)
+        self.scores, self.settles = scores, settles
+
+    def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[Detections]:
+        boxes, labels = np.float32(self.boxes), ("person",) * len(self.boxes)
+        return [Detections(boxes, np.float32(self.scores), labels) for _ in images]
+
+
+def test_a_box_that_settles_keeps_the_detectors_score() -> None:
+    """Five points that stay where they are in the crop, so that the box closes in on them."""
+    cells = np.array([[20.0, 20.0], [30.0, 20.0], [20.0, 40.0], [30.0, 40.0], [25.0, 30.0]])
+    made = Estimator(FakeEngine(cells, GRID), VitPoseImageProcessor(), Skeleton("five", tuple("abcde")))
+    first = Scored(BOXES[:1], [0.25], settles=True)
+    poses = Pipeline(first, made)(blank())
+    np.testing.assert_array_equal(poses.box_scores, [0.25])
+    assert made.engine.batches == [1] * 6  # the first look, and five more
+
+
+TWICE = [BOXES[0], BOXES[1], [11.0, 10.0, 61.0, 90.0]]
+"""The first person once more, a pixel to the right."""
+
+
+def test_a_person_who_is_detected_twice_is_found_once() -> None:
+    pipe = Pipeline(Scored(TWICE, [0.5, 0.4, 0.8]), estimator())
+    np.testing.assert_array_equal(pipe(blank()).boxes, TWICE[1:])
+    for one in pipe.each([blank()] * 3):
+        np.testing.assert_array_equal(one.poses.boxes, TWICE[1:])
+    assert len(pipe(blank(), max_oks=1.0)) == 3
+    assert len(pipe(blank(), max_oks=0.9999)) == 3
+    assert len(pipe(blank(), max_oks=0.0)) == 1
+
+
+def test_boxes_that_are_given_all_stay_unless_asked(tmp_path: Path) -> None:
+    pipe = Pipeline(None, estimator())
+    assert len(pipe(blank(), boxes=TWICE)) == 3
+    assert len(pipe([blank()], boxes=[TWICE], max_oks=0.9)[0]) == 2
+    rows = [{"image_id": 1, "category_id": 1, "bbox": [x, y, r - x, b - y]} for x, y, r, b in TWICE]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    Image.fromarray(blank()).save(tmp_path / "1.png")
+    from_file = Pipeline(load_detector(f"boxes:{tmp_path / 'boxes.json'}"), estimator())
+    assert len(from_file(tmp_path / "1.png")) == 3
+    assert len(from_file(tmp_path / "1.png", max_oks=0.9)) == 2
+
+
+def test_repeated_poses_are_those_of_the_originals_evaluation() -> None:
+    """OKS by COCO's formula, over the area of the crop; the order by rescored poses."""
+    skeleton = Skeleton("three", BONES.keypoints, sigmas=(0.03, 0.06, 0.1))
+    made = Estimator(FakeEngine(CELLS, GRID), VitPoseImageProcessor(), skeleton)
+    boxes = np.float32([[10, 10, 60, 90], [13, 10, 63, 90]])
+    crop = np.array([1.25 * 80 * 0.75, 1.25 * 80])  # 60x80 has the aspect of the crop
+    alike = np.exp(-9 / (2 * crop.prod() * (2 * np.array([0.03, 0.06, 0.1])) ** 2)).mean()
+    poses = made.estimate([blank()], [Detections(boxes, np.float32([0.6, 0.7]), ("person",) * 2)])[0]
+    assert made.find_distinct(poses, alike - 1e-3).tolist() == [1]
+    assert made.find_distinct(poses, alike + 1e-3).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("max_oks", [-0.1, 1.1, float("nan")])
+def test_an_impossible_likeness_is_refused(max_oks: float) -> None:
+    with pytest.raises(InputError, match=rf"max_oks {max_oks} must be a number from 0 to 1"):
+        Pipeline(None, estimator())(blank(), boxes=BOXES, max_oks=max_oks)
+
+
+def test_boxes_outside_their_image_are_refused_whoever_found_them() -> None:
+    class Lost(FixedDetector):
+        def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[Detections]:
+            lefts = [500 if image.shape[0] == 50 else 10 for image in images]
+            return [Detections.of_boxes([[left, 10, left + 20, 40]]) for left in lefts]
+
+    results = list(Pipeline(Lost([]), estimator()).each([blank(), blank(height=50), blank()]))
+    assert [result.error is None for result in results] == [True, False, True]
+    assert "wholly outside its picture of 200x50" in str(results[1].error)
+
+
+class Unreadable:
+    """A tensor that fails while it is brought to the CPU."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    @property
+    def cpu(self) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (MemoryError(), "the image cannot be processed: there is not enough memory"),
+        (ImageError("is torn"), "is torn"),
+    ],
+)
+def test_an_image_that_fails_in_decoding_stops_none_of_the_others(error: BaseException, told: str) -> None:
+    results = list(Pipeline(FixedDetector(BOXES), estimator()).each([blank(), Unreadable(error), blank()]))
+    assert [result.poses is not None for result in results] == [True, False, True]
+    assert isinstance(results[1].error, ImageError)
+    assert told in str(results[1].error)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError(), BoxError("no box")])
+def test_a_detector_or_network_that_fails_on_one_image_stops_none_of_the_others(error: BaseException) -> None:
+    class Failing(FixedDetector):
+        def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[Detections]:
+            if any(image.shape[0] == 50 for image in images):
+                raise error
+            return super().detect(images, names)
+
+    class Full(FakeEngine):
+        def heatmaps(self, crops: np.ndarray) -> np.ndarray:
+            if (crops == 7).any():
+                raise error
+            return super().heatmaps(crops)
+
+    pipe = Pipeline(Failing(BOXES), estimator(engine=Full(CELLS, GRID)))
+    results = list(pipe.each([blank(), blank(height=50), blank(), np.full_like(blank(), 7), blank()]))
+    assert [result.poses is not None for result in results] == [True, False, True, False, True]
+    for result in (results[1], results[3]):
+        assert isinstance(result.error, InputError)
+        assert "no box" in str(result.error) or "the image cannot be processed: " in str(result.error)
 
 
 # The real network, as it ships.
@@ -511,3 +638,24 @@ def test_the_detector_gets_the_device_of_the_network(
     monkeypatch.setattr("vitpose.loading.load_detector", detector)
     vitpose.load("vitpose-tiny", "rtdetr", device=device)
     assert asked == [("rtdetr", expected)]
+
+
+@pytest.mark.parametrize("options", [{"labels": "dog"}, {"labels": None}, {"min_score": 0.5}])
+@pytest.mark.parametrize(
+    ("detector", "why"), [(None, "there is none"), ("whole-picture", "each image as one box")]
+)
+def test_labels_and_scores_need_a_detector(
+    detector: str | None, why: str, options: dict[str, object]
+) -> None:
+    with pytest.raises(
+        InputError, match=rf"choose among the boxes of a detector, and .*{why}; leave them out"
+    ):
+        vitpose.load("not even looked up", detector, **options)
+
+
+def test_labels_and_scores_choose_among_what_a_users_detector_finds() -> None:
+    detector = Scored(BOXES[:2], [0.9, 0.2])
+    assert vitpose.load("vitpose-tiny", detector, device="cpu").detector is detector
+    pipe = vitpose.load("vitpose-tiny", detector, device="cpu", min_score=0.5)
+    assert len(pipe(blank())) == 1
+    assert len(vitpose.load("vitpose-tiny", detector, device="cpu", labels="dog")(blank())) == 0

@@ -18,9 +18,10 @@ from .conventions import Conventions
 from .crop import Warp, crop_all
 from .detect.protocol import Detections
 from .engine.protocol import Engine, PictureEngine, Reading
-from .errors import BoxError, InputError
+from .errors import BoxError, InputError, check_count
 from .heatmap import decode, merge_flipped
 from .mixed_poses import MixedPoses
+from .oks import sigmas_of, suppress_repeated
 from .poses import Poses
 from .processing import VitPoseImageProcessor
 from .skeleton import Skeleton
@@ -38,7 +39,7 @@ class Estimator:
         conventions: The data set that the network was trained on, where that is known.
 
     Raises:
-        InputError: The batch size is not positive.
+        InputError: The batch size is no whole number from 1.
     """
 
     engine: Engine
@@ -48,8 +49,7 @@ class Estimator:
     conventions: Conventions | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise InputError(f"batch_size {self.batch_size} must be a whole number from 1")
+        check_count("batch_size", self.batch_size)
 
     @property
     def runs_on(self) -> str:
@@ -93,6 +93,28 @@ class Estimator:
                 found[index].append((warp.to_picture(points[own], grid).astype(np.float32), scores[own]))
                 start = own.stop
         return [self._poses(own, parts) for own, parts in zip(detections, found, strict=True)]
+
+    def drop_repeated(self, poses: Poses, max_oks: float) -> Poses:
+        """Drops poses that repeat a better one: OKS non-maximum suppression, as in the original's evaluation.
+
+        The area of a pose is that of its crop, as there. A skeleton without sigmas gets `oks.FALLBACK_SIGMA`.
+
+        Args:
+            poses: The poses of one image.
+            max_oks: Of two poses that are more alike than this, the one with the lower `pose_scores` is dropped.
+
+        Returns:
+            The others, in the same order.
+        """
+        return poses[self.find_distinct(poses, max_oks)]
+
+    def find_distinct(self, poses: Poses, max_oks: float) -> Int[np.ndarray, " m"]:
+        """Returns the rows of the poses that `drop_repeated` keeps, in ascending order."""
+        if len(poses) < 2:
+            return np.arange(len(poses))
+        areas = self.processor.warp_boxes(poses.boxes).extents.prod(axis=1)
+        xy, sigmas = poses.xy.astype(np.float64), sigmas_of(poses.skeleton)
+        return np.sort(suppress_repeated(xy, poses.pose_scores, areas, sigmas, max_oks))
 
     def _bring(self, image: UInt8[np.ndarray, "h w 3"]) -> Any:
         return self.engine.upload(image) if isinstance(self.engine, PictureEngine) else image
@@ -246,7 +268,7 @@ class MixedEstimator:
         routes = [np.array([classes[label] for label in own.labels], np.int64) for own in detections]
         groups = []
         for number, estimator in enumerate(self.estimators.values()):
-            chosen = [_rows(own, route == number) for own, route in zip(detections, routes, strict=True)]
+            chosen = [own[route == number] for own, route in zip(detections, routes, strict=True)]
             groups.append(estimator.estimate(images, chosen, flip_test))
         return [
             MixedPoses(
@@ -257,10 +279,13 @@ class MixedEstimator:
             for picture, route in enumerate(routes)
         ]
 
-
-def _rows(detections: Detections, chosen: np.ndarray) -> Detections:
-    labels = tuple(label for label, own in zip(detections.labels, chosen, strict=True) if own)
-    return Detections(detections.boxes[chosen], detections.scores[chosen], labels)
+    def drop_repeated(self, poses: MixedPoses, max_oks: float) -> MixedPoses:
+        """Drops poses that repeat a better one of the same dataset; see `Estimator.drop_repeated`."""
+        kept = np.zeros(len(poses), bool)
+        for number, (name, group) in enumerate(poses.groups.items()):
+            rows = self.estimators[name].find_distinct(group, max_oks)
+            kept |= (poses.places[:, 0] == number) & np.isin(poses.places[:, 1], rows)
+        return poses.select(kept)
 
 
 def _ranks(route: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:

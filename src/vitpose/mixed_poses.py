@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from .errors import InputError, UnknownNameError, require
 from .poses import Poses
@@ -64,6 +64,17 @@ class MixedPoses:
             raise IndexError(f"there is no pose {index}: there are {len(self)}, counted from 0")
         group, row = self.places[index].tolist()
         return list(self.groups.values())[group][row]
+
+    def select(self, chosen: Bool[np.ndarray, " n"]) -> MixedPoses:
+        """Returns the instances that a mask chooses, in the same order."""
+        places, groups = self.places[chosen].copy(), {}
+        for number, (name, poses) in enumerate(self.groups.items()):
+            own = places[:, 0] == number
+            rows = np.sort(places[own, 1])
+            groups[name] = poses[rows]
+            places[own, 1] = np.searchsorted(rows, places[own, 1])
+        labels = tuple(label for label, kept in zip(self.labels, chosen, strict=True) if kept)
+        return MixedPoses(groups, places, labels)
 
     @property
     def datasets(self) -> tuple[str, ...]:

@@ -13,15 +13,16 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from .boxes import Size, clip_to, iou, refuse_outside
 from .detect.given import detections_from
-from .detect.protocol import Detections, Detector
-from .errors import BoxError, InputError, VitPoseError
+from .detect.protocol import Detections, Detector, detect_with
+from .errors import BoxError, ImageError, InputError, VitPoseError, check_number
 from .estimator import Estimator, MixedEstimator
 from .images import MAX_PIXELS, read_image
 from .mixed_poses import MixedPoses
+from .oks import MAX_OKS
 from .poses import Poses
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ PICTURES_AT_ONCE = 8
 """Pictures whose boxes share batches. Twice as many are in memory at most, whatever the number of pictures: the
 next ones are read meanwhile."""
 _READERS = 2
+
+_FAILURES = (VitPoseError, OSError, MemoryError)
+"""What an image may end with without stopping the others; anything else is a fault of the program."""
 
 # Measured on the fully labelled people of COCO: a box is 1.28 x as wide and 1.20 x as high as the extent
 # of its keypoints.
@@ -84,9 +88,15 @@ class Pipeline:
         return f"Pipeline({self.estimator.description}, detector={type(self.detector).__name__})"
 
     def __call__(
-        self, images: Any, boxes: Any = None, *, flip_test: bool = False, max_pixels: int = MAX_PIXELS
+        self,
+        images: Any,
+        boxes: Any = None,
+        *,
+        flip_test: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        max_oks: float | None = None,
     ) -> Any:
-        """Finds the poses in a picture, or in each of a list of pictures.
+        """Finds the poses in an image, or in each of a list of images.
 
         Args:
             images: A path, URL, bytes, PIL image or RGB array (h w 3), or a list of them; see
@@ -94,19 +104,24 @@ class Pipeline:
             boxes: The people's boxes in place of the detector: xyxy in pixels, `supervision.Detections`, or
                 an empty list for nobody; for a list of pictures a list with one of these each.
             flip_test: Average with the mirrored crops: more accurate, twice the work.
-            max_pixels: Larger pictures are refused.
+            max_pixels: Larger images are refused.
+            max_oks: Of two poses of an image that are more alike than this, by OKS, the one with the lower
+                `Poses.pose_scores` is dropped, since it is most likely the same person; 1 keeps all. Default: 0.9
+                for the boxes of a detector, as in the original, and 1 for boxes that are given, here or as a file.
 
         Returns:
-            `Poses` for one picture, a list of `Poses` for a list; `MixedPoses` where several data sets were loaded.
+            `Poses` for one image, a list of `Poses` for a list; `MixedPoses` where several datasets were loaded.
 
         Raises:
-            VitPoseError: A picture or its boxes cannot be used.
+            VitPoseError: An image or its boxes cannot be used.
+            InputError: `max_oks` is not from 0 to 1.
         """
         several = isinstance(images, list | tuple)
         sources = list(images) if several else [images]
         given = boxes if several else None if boxes is None else [boxes]
         results = []
-        for prediction in self.each(sources, given, flip_test=flip_test, max_pixels=max_pixels):
+        options: dict[str, Any] = {"flip_test": flip_test, "max_pixels": max_pixels, "max_oks": max_oks}
+        for prediction in self.each(sources, given, **options):
             if prediction.error is not None:
                 raise prediction.error
             results.append(prediction.poses)
@@ -119,19 +134,22 @@ class Pipeline:
         *,
         flip_test: bool = False,
         max_pixels: int = MAX_PIXELS,
+        max_oks: float | None = None,
     ) -> Iterator[Prediction]:
         """Yields what became of every source, in order; one that fails does not stop the others.
 
         Arguments are those of calling the pipeline. Sources may be an endless iterator: a few are held at a time.
 
         Raises:
-            InputError: The sources are a single one.
+            InputError: The sources are a single one, or `max_oks` is not from 0 to 1.
             BoxError: There is not one entry of `boxes` a source, or neither boxes nor a detector.
         """
         if isinstance(sources, str | bytes | PathLike):
             raise InputError(
                 f"sources must be a list, not {sources!r:.100}; for one picture call the pipeline itself"
             )
+        if max_oks is not None:
+            check_number("max_oks", max_oks, 0, 1)
         if boxes is None and self.detector is None:
             raise BoxError("this pipeline has no detector; pass boxes=, or load one with detector='rtdetr'")
         if boxes is not None:
@@ -143,7 +161,7 @@ class Pipeline:
         start = 0
         for results in _read_ahead(sources, max_pixels):
             given = None if boxes is None else boxes[start : start + len(results)]
-            yield from self._complete(results, given, flip_test)
+            yield from self._complete(results, given, flip_test, max_oks)
             start += len(results)
 
     def stream(self, source: Any, **options: Any) -> Stream:
@@ -166,7 +184,7 @@ class Pipeline:
                   `vitpose.video.tracking.BoxTracker`.
                 - smooth: Smooth the points of each identity (False): True, or a
                   `vitpose.video.smoothing.OneEuro`.
-                - flip_test: As in calling the pipeline.
+                - flip_test, max_oks: As in calling the pipeline.
                 - rate: Frames per second of an image sequence (25).
                 - live: Drop old frames rather than fall behind (None: cameras and streaming addresses).
                 - timeout_s: When an address that says nothing has stalled (10).
@@ -185,68 +203,84 @@ class Pipeline:
         _ = self.estimator.skeleton  # one, or an error: identities and smoothing are of one
         return open_stream(self, source, **options)
 
+    def find_distinct(self, poses: Poses, max_oks: float | None = None) -> Int[np.ndarray, " m"]:
+        """Returns the rows of an image's poses that repeat none better, as for the boxes of the detector."""
+        rows: Int[np.ndarray, " m"] = self.estimator.find_distinct(poses, self._limit(max_oks, given=False))
+        return rows
+
+    def _limit(self, max_oks: float | None, given: bool) -> float:
+        if max_oks is not None:
+            return max_oks
+        return 1.0 if given or getattr(self.detector, "given", False) else MAX_OKS
+
     def _complete(
-        self, results: list[Prediction], boxes: Sequence[Any] | None, flip_test: bool
+        self, results: list[Prediction], boxes: Sequence[Any] | None, flip_test: bool, max_oks: float | None
     ) -> list[Prediction]:
         """Returns what was read with what is found in it."""
         images = {row: own.image for row, own in enumerate(results) if own.image is not None}
         if boxes is None:
             found = self._detect(images, [own.name for own in results])
         else:
-            found = {row: _given(boxes[row], image) for row, image in images.items()}
-        settles = boxes is None and self.detector is not None and self.detector.settles
+            found = {row: _checked(boxes[row], image) for row, image in images.items()}
         people = {row: own for row, own in found.items() if isinstance(own, Detections)}
-        outcomes: dict[int, Any] = {**found, **self._estimate(images, people, flip_test, settles)}
+        settles = boxes is None and self.detector is not None and self.detector.settles
+        limit = self._limit(max_oks, given=boxes is not None)
+        outcomes: dict[int, Any] = {**found, **self._estimate(images, people, flip_test, settles, limit)}
         for row, outcome in outcomes.items():
             failed = isinstance(outcome, VitPoseError)
             results[row] = replace(results[row], **{"error" if failed else "poses": outcome})
         return results
 
     def _estimate(
-        self, images: dict[int, np.ndarray], people: dict[int, Detections], flip_test: bool, settles: bool
+        self,
+        images: dict[int, np.ndarray],
+        people: dict[int, Detections],
+        flip_test: bool,
+        settles: bool,
+        max_oks: float,
     ) -> dict[int, Poses | MixedPoses | VitPoseError]:
-        """Returns the poses in each picture, or what is wrong with it."""
+        """Returns the poses in each image, or what is wrong with it."""
         try:
-            found = self.estimator.estimate([images[row] for row in people], list(people.values()), flip_test)
-            poses = dict(zip(people, found, strict=True))
-            return {
-                row: self._settle(images[row], own, flip_test) if settles and isinstance(own, Poses) else own
-                for row, own in poses.items()
-            }
-        except VitPoseError as error:
+            poses = self.estimator.estimate([images[row] for row in people], list(people.values()), flip_test)
+            if settles:
+                rows = zip(people, poses, strict=True)
+                poses = [self._settle(images[row], people[row], own, flip_test) for row, own in rows]
+            if max_oks < 1:
+                poses = [self.estimator.drop_repeated(own, max_oks) for own in poses]
+            return dict(zip(people, poses, strict=True))
+        except _FAILURES as error:
             if len(people) == 1:
-                return dict.fromkeys(people, error)
-            single = [self._estimate(images, {row: own}, flip_test, settles) for row, own in people.items()]
+                return dict.fromkeys(people, _as_error(error))
+            single = [
+                self._estimate(images, {row: own}, flip_test, settles, max_oks) for row, own in people.items()
+            ]
             return {row: outcome for part in single for row, outcome in part.items()}
 
     def _detect(
         self, images: dict[int, np.ndarray], names: Sequence[str]
     ) -> dict[int, Detections | VitPoseError]:
-        """Returns the boxes of each picture, or what is wrong with it."""
+        """Returns the boxes of each image, or what is wrong with it."""
         if not images or self.detector is None:
             return {}
         try:
-            found = self.detector.detect(list(images.values()), [names[row] for row in images])
-            if len(found) != len(images) or not all(isinstance(own, Detections) for own in found):
-                raise InputError(
-                    f"the detector {type(self.detector).__name__} must return one vitpose.Detections a picture, "
-                    f"not {found!r:.200}"
-                )
-            return dict(zip(images, found, strict=True))
-        except VitPoseError as error:
+            found = detect_with(self.detector, list(images.values()), [names[row] for row in images])
+            return {row: _checked(own, images[row]) for row, own in zip(images, found, strict=True)}
+        except _FAILURES as error:
             if len(images) == 1:
-                return dict.fromkeys(images, error)
+                return dict.fromkeys(images, _as_error(error))
             single = [self._detect({row: image}, names) for row, image in images.items()]
             return {row: own for part in single for row, own in part.items()}
 
-    def _settle(self, image: UInt8[np.ndarray, "h w 3"], first: Poses, flip_test: bool) -> Poses:
+    def _settle(
+        self, image: UInt8[np.ndarray, "h w 3"], found: Detections, first: Poses, flip_test: bool
+    ) -> Poses:
         """Draws the box around the pose and looks again, until it stays; returns the surest of the rounds."""
         best = poses = first
         for _ in range(_MOST_ROUNDS):
             boxes = _box_of(poses, Size.of(image))
             if (np.diagonal(iou(poses.boxes, boxes)) > _SETTLED_IOU).all():
                 break
-            poses = self.estimator.estimate([image], [Detections.of_boxes(boxes)], flip_test)[0]
+            poses = self.estimator.estimate([image], [replace(found, boxes=boxes)], flip_test)[0]
             if poses.scores.mean() > best.scores.mean():
                 best = poses
         return best
@@ -290,12 +324,20 @@ def _read(source: Any, max_pixels: int) -> Prediction:
     name = str(source) if isinstance(source, str | PathLike) else ""
     try:
         return Prediction(source, name, image=read_image(source, max_pixels))
-    except VitPoseError as error:
-        return Prediction(source, name, error=error)
+    except _FAILURES as error:
+        return Prediction(source, name, error=_as_error(error, name))
 
 
-def _given(boxes: Any, image: UInt8[np.ndarray, "h w 3"]) -> Detections | VitPoseError:
-    """Returns the boxes given for a picture, or what is wrong with them."""
+def _as_error(error: BaseException, name: str = "") -> VitPoseError:
+    """Returns a failure as an error of one image."""
+    if isinstance(error, VitPoseError):
+        return error
+    reason = "there is not enough memory" if isinstance(error, MemoryError) else error
+    return ImageError(f"{name or 'the image'} cannot be processed: {reason}")
+
+
+def _checked(boxes: Any, image: UInt8[np.ndarray, "h w 3"]) -> Detections | VitPoseError:
+    """Returns the boxes given for an image or found in it, or what is wrong with them."""
     try:
         detections = detections_from(boxes)
         refuse_outside(detections.boxes, Size.of(image))

@@ -18,6 +18,7 @@ from vitpose.detect import (
     WholePicture,
     load_detector,
 )
+from vitpose.detect.labels import read_labels
 from vitpose.errors import CheckpointError, InputError, UnknownNameError
 
 

@@ -144,12 +144,19 @@ def test_what_is_no_video(tmp_path: Path) -> None:
         open_video(tmp_path / "song.wav")
     with pytest.raises(InputError, match=r"3 is no video; pass a file"):
         open_video(3)
-    with pytest.raises(InputError, match=r"rate 0 must be above 0"):
+    with pytest.raises(InputError, match=r"rate 0 must be a number from 0.0001 to 100000"):
         open_video([], rate=0)
     with pytest.raises(InputError, match=r"rate 5 is for image sequences; .*text.mp4 has its own"):
         open_video(text, rate=5)
-    with pytest.raises(InputError, match=r"timeout_s 0 must be above 0, and reconnect 0 not below it"):
+    with pytest.raises(InputError, match=r"timeout_s 0 must be a number from 0.001 to 86400"):
         open_video(text, timeout_s=0)
+    for bad in (float("nan"), float("inf"), -1.0, 1e-9):
+        with pytest.raises(InputError, match=rf"rate {bad} must be a number from 0.0001 to 100000"):
+            open_video([], rate=bad)
+    with pytest.raises(InputError, match=r"timeout_s nan must be a number"):
+        open_video(text, timeout_s=float("nan"))
+    with pytest.raises(InputError, match=r"reconnect -1 must be a whole number from 0"):
+        open_video(text, reconnect=-1)
 
 
 def test_a_video_without_frames(clip) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 
 from vitpose.detect.protocol import Detections
 from vitpose.errors import InputError, VideoError
-from vitpose.pipeline import Pipeline
+from vitpose.pipeline import Pipeline, Prediction
+from vitpose.poses import Poses
+from vitpose.skeleton import Skeleton
 from vitpose.video.reading import SequenceReader, open_video
 from vitpose.video.stream import Stream
 
-from .conftest import picture
+from .conftest import CELLS, SquareDetector, picture
 
 
 def test_a_clip_is_streamed(pipe: Pipeline, clip) -> None:
@@ -61,6 +64,71 @@ def test_another_resolution_is_looked_at_at_once(pipe: Pipeline) -> None:
     sources = [picture(0), picture(1), picture(1, 192, 128), picture(2, 192, 128)]
     frames = list(pipe.stream(sources, detect_every=9))
     assert [frame.detected for frame in frames] == [True, False, True, False]
+
+
+def test_identities_and_smoothing_survive_another_resolution(pipe: Pipeline) -> None:
+    """Twice as large, the square is where it was; smoothed between the two frames it would be somewhere else."""
+    sources = [picture(0)] * 5 + [picture(4, 192, 128)] * 5
+    small, large = list(pipe.stream([picture(0)] * 5)), list(pipe.stream([picture(4, 192, 128)] * 5))
+    for options in ({"smooth": True}, {"smooth": True, "detect_every": 3}):
+        frames = list(pipe.stream(sources, **options))
+        assert [frame.poses.ids.tolist() for frame in frames] == [[1]] * 10
+        for frame, alone in zip(frames, small + large, strict=True):
+            np.testing.assert_allclose(frame.poses.boxes, alone.poses.boxes, rtol=0.2, atol=6)
+            np.testing.assert_allclose(frame.poses.xy, alone.poses.xy, atol=6)
+
+
+def test_a_skeleton_without_sigmas_is_tracked(pipe: Pipeline) -> None:
+    plain = Skeleton("plain", tuple(f"k{number}" for number in range(17)))
+    pipe.estimator = replace(pipe.estimator, skeleton=plain)
+    for every in (1, 3):
+        frames = list(pipe.stream([picture(0)] * 12, detect_every=every))
+        assert [frame.poses.ids.tolist() for frame in frames] == [[1]] * 12
+
+
+class Twice(SquareDetector):
+    """Finds the square twice, half a pixel apart."""
+
+    def _find(self, image: np.ndarray) -> Detections:
+        boxes = super()._find(image).boxes
+        return Detections(np.concatenate([boxes, boxes + 0.5]), np.float32([0.8, 0.9]), ("person",) * 2)
+
+
+@pytest.mark.parametrize("detect_every", [1, 3])
+def test_a_person_who_is_detected_twice_is_one(pipe: Pipeline, detect_every: int) -> None:
+    pipe.detector = Twice()
+    frames = list(pipe.stream([picture(0)] * 12, detect_every=detect_every))
+    assert [frame.poses.ids.tolist() for frame in frames] == [[1]] * 12
+    both = list(pipe.stream([picture(0)] * 12, detect_every=detect_every, max_oks=1.0))
+    assert [len(frame.poses) for frame in both] == [2] * 12
+
+
+def test_carried_people_who_become_one_are_one(pipe: Pipeline) -> None:
+    """Both poses slide onto the same place between two looks of the detector."""
+    boxes = np.float32([[10, 10, 30, 50], [50, 10, 70, 50]])
+    found = Poses(
+        np.zeros((2, 17, 2), np.float32), np.ones((2, 17), np.float32), boxes, np.float32([0.9, 0.8]),
+        pipe.estimator.skeleton,
+    )  # fmt: skip
+
+    class Sliding:
+        detector, find_distinct = pipe.detector, pipe.find_distinct
+
+        def each(self, sources, boxes=None, *, flip_test: bool, max_oks: float | None):
+            for source in sources:
+                apart = 30.0 if boxes is None else 0.5
+                xy = CELLS + np.array([[[0, 0]], [[apart, 0]]]).astype(np.float32)
+                yield Prediction(source, "", source, replace(found, xy=xy))
+
+    stream = Stream(
+        Sliding(),
+        open_video([picture(0)] * 6),
+        detect_every=3,
+        identities=None,
+        smoother=None,
+        flip_test=False,
+    )
+    assert [len(frame.poses) for frame in stream] == [2, 1, 1, 2, 1, 1]
 
 
 def test_untracked_and_smoothed(pipe: Pipeline, clip) -> None:
@@ -129,6 +197,11 @@ def test_a_stream_that_is_left_ends_its_thread(pipe: Pipeline, clip) -> None:
 def test_what_cannot_be_streamed(pipe: Pipeline, clip, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"detect_every 0 must be a whole number from 1"):
         pipe.stream(clip(), detect_every=0)
+    for every in (-1, True, 10**400):
+        with pytest.raises(InputError, match=r"detect_every .* must be a whole number from 1 to 1000000"):
+            pipe.stream(clip(), detect_every=every)
+    with pytest.raises(InputError, match=r"max_oks nan must be a number from 0 to 1"):
+        pipe.stream(clip(), max_oks=float("nan"))
     with pytest.raises(InputError, match=r"smooth needs to know who is who; leave out track=False"):
         pipe.stream(clip(), smooth=True, track=False)
     with pytest.raises(InputError, match=r"no detector; load one with detector='rtdetr' to stream"):

@@ -107,6 +107,13 @@ def test_variable_rates_are_followed_by_time() -> None:
     assert found == [[1]] * len(moments)
 
 
+def test_people_of_a_skeleton_without_sigmas_keep_their_identities() -> None:
+    plain = Skeleton("plain", COCO.keypoints)
+    frames = [replace(people((0, 10 + 8 * t, 50), (1, 330 - 8 * t, 52)), skeleton=plain) for t in range(40)]
+    assert follow(frames) == [[1, 2]] * 40
+    assert follow(frames[:12], tracker=Silent()) == [[1, 2]] * 12
+
+
 def test_what_is_no_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_identities(False, 10.0) is None
     with pytest.raises(InputError, match=r"'bytetrack' is no tracker: it needs a method `update\(boxes"):
@@ -165,3 +172,7 @@ def test_impossible_smoothing() -> None:
         choose_smoother(3)
     with pytest.raises(InputError, match=r"min_cutoff_hz=0.*the cut-offs must be above 0"):
         OneEuro(min_cutoff_hz=0.0)
+    for name in ("min_cutoff_hz", "beta", "speed_cutoff_hz"):
+        for bad in (float("nan"), float("inf"), -1.0):
+            with pytest.raises(InputError, match=rf"{name} {bad} must be a finite number from 0"):
+                OneEuro(**{name: bad})

@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from ..errors import InputError, VideoError, VitPoseError, require
+from ..errors import InputError, VideoError, VitPoseError, check_count, check_number, require
 from ..images import find_images, read_image
 
 SUFFIXES = frozenset(
@@ -139,10 +139,10 @@ def open_video(
         ImageError: There are no such pictures.
         MissingDependencyError: PyAV is not installed.
     """
-    if rate is not None and not 0 < rate < 100_000:
-        raise InputError(f"rate {rate} must be above 0: frames per second")
-    if not timeout_s > 0 or reconnect < 0:
-        raise InputError(f"timeout_s {timeout_s} must be above 0, and reconnect {reconnect} not below it")
+    if rate is not None:
+        check_number("rate", rate, 0.0001, 100_000)
+    check_number("timeout_s", timeout_s, 0.001, 86_400)
+    check_count("reconnect", reconnect, 0)
     if isinstance(source, str | PathLike) and not _is_sequence(source):
         if rate is not None:
             raise InputError(f"rate {rate} is for image sequences; {source} has its own")
@@ -183,8 +183,8 @@ class SequenceReader:
         for index, picture in enumerate(self.pictures):
             try:
                 image = read_image(picture)
-            except VitPoseError as error:
-                self.problems.append(f"frame {index}: {error}")
+            except (VitPoseError, OSError, MemoryError) as error:
+                self.problems.append(f"frame {index}: {str(error) or 'there is not enough memory'}")
                 continue
             readable += 1
             yield Frame(index, index * self.time_base, image)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..errors import InputError
+from ..errors import InputError, check_number
 from ..poses import Poses
 from .tracking import NOBODY
 
@@ -36,8 +36,10 @@ class OneEuro:
     speed_cutoff_hz: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.min_cutoff_hz > 0 and self.beta >= 0 and self.speed_cutoff_hz > 0):
-            raise InputError(f"{self}: the cut-offs must be above 0, and beta not below it")
+        for name, value in vars(self).items():
+            check_number(name, value, 0)
+        if not (self.min_cutoff_hz > 0 and self.speed_cutoff_hz > 0):
+            raise InputError(f"{self}: the cut-offs must be above 0")
 
 
 @dataclass(frozen=True, eq=False)

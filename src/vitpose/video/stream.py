@@ -13,11 +13,11 @@ from fractions import Fraction
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, Int, UInt8
 
 from ..boxes import Size
 from ..detect.protocol import Detections
-from ..errors import InputError
+from ..errors import InputError, check_count, check_number
 from ..poses import Poses
 from ..skeleton import Skeleton
 from .ahead import RunAhead
@@ -54,12 +54,23 @@ class PoseFrame:
 
 @runtime_checkable
 class Predictor(Protocol):
-    """What `Pipeline` is to a stream."""
+    """What a stream uses of a `Pipeline`."""
 
     detector: Any
 
-    def each(self, sources: Iterable[Any], boxes: Any = None, *, flip_test: bool = False) -> Iterator[Any]:
-        """Yields a `Prediction` for every picture."""
+    def each(
+        self,
+        sources: Iterable[Any],
+        boxes: Any = None,
+        *,
+        flip_test: bool = False,
+        max_oks: float | None = None,
+    ) -> Iterator[Any]:
+        """Yields a `Prediction` for every image."""
+        ...
+
+    def find_distinct(self, poses: Poses, max_oks: float | None = None) -> Int[np.ndarray, " m"]:
+        """Returns the rows of poses that repeat none better."""
         ...
 
 
@@ -81,9 +92,11 @@ class Stream:
         identities: Identities | None,
         smoother: Smoother | None,
         flip_test: bool,
+        max_oks: float | None = None,
     ) -> None:
         self.reader = reader
-        self._predictor, self._flip_test = predictor, flip_test
+        self._predictor, self._flip_test, self._max_oks = predictor, flip_test, max_oks
+        self._first_size: Size | None = None
         self._detect_every, self._identities, self._smoother = detect_every, identities, smoother
         self._frames = RunAhead(reader, 1 if reader.live else READ_AHEAD, newest=reader.live)
         self._results = self._carried() if detect_every > 1 or reader.live else self._detected()
@@ -120,7 +133,8 @@ class Stream:
                 yield frame.image
 
         with self._frames:
-            for prediction in self._predictor.each(images(), flip_test=self._flip_test):
+            predictions = self._predictor.each(images(), flip_test=self._flip_test, max_oks=self._max_oks)
+            for prediction in predictions:
                 frame = taken.popleft()
                 yield self._finish(frame, self._identify(frame, _poses_of(prediction)), detected=True)
 
@@ -137,24 +151,50 @@ class Stream:
                 else:
                     boxes = carry_boxes(seen, known, size)
                     found = self._predict(frame, Detections(boxes, seen.box_scores, ("person",) * len(boxes)))
-                    kept = found.scores.mean(axis=1) >= _LOST_SHARE * seen.scores.mean(axis=1)
+                    kept = self._kept(seen, found)
                     seen, known = seen[kept], replace(found, ids=seen.ids)[kept]
                     if self._identities is not None:
-                        self._identities.carry(known, frame.time_s)
+                        self._identities.carry(_scaled(known, self._scale(frame)), frame.time_s)
                 yield self._finish(frame, known, detected)
+
+    def _kept(self, seen: Poses, found: Poses) -> Int[np.ndarray, " m"]:
+        """Returns the rows of the carried people who are neither lost nor found twice."""
+        held = found.scores.mean(axis=1) >= _LOST_SHARE * seen.scores.mean(axis=1)
+        return np.intersect1d(np.flatnonzero(held), self._predictor.find_distinct(found, self._max_oks))
 
     def _predict(self, frame: Frame, boxes: Detections | None) -> Poses:
         """Finds the poses in one frame, in given boxes or where the detector says."""
         given = None if boxes is None else [boxes]
-        return _poses_of(next(self._predictor.each([frame.image], given, flip_test=self._flip_test)))
+        max_oks = self._max_oks if boxes is None else 1.0  # every row of carried boxes must stay
+        found = self._predictor.each([frame.image], given, flip_test=self._flip_test, max_oks=max_oks)
+        return _poses_of(next(found))
 
     def _identify(self, frame: Frame, poses: Poses) -> Poses:
-        return poses if self._identities is None else self._identities.update(poses, frame.time_s)
+        if self._identities is None:
+            return poses
+        found = self._identities.update(_scaled(poses, self._scale(frame)), frame.time_s)
+        return replace(poses, ids=found.ids)
 
     def _finish(self, frame: Frame, poses: Poses, detected: bool) -> PoseFrame:
         if self._smoother is not None:
-            poses = self._smoother.smooth(poses, frame.time_s)
+            scale = self._scale(frame)
+            poses = _scaled(self._smoother.smooth(_scaled(poses, scale), frame.time_s), 1 / scale)
         return PoseFrame(frame.index, frame.time_s, frame.image, poses, detected)
+
+    def _scale(self, frame: Frame) -> Float[np.ndarray, " 2"]:
+        """Returns what takes x and y of a frame to pixels of the first one.
+
+        Tracking and smoothing compare positions over time, which a change of resolution must not look like.
+        """
+        size = Size.of(frame.image)
+        first = self._first_size = self._first_size or size
+        return np.array([first.width / size.width, first.height / size.height], np.float32)
+
+
+def _scaled(poses: Poses, scale: Float[np.ndarray, " 2"]) -> Poses:
+    if (scale == 1).all():
+        return poses
+    return replace(poses, xy=poses.xy * scale, boxes=poses.boxes * np.tile(scale, 2))
 
 
 def _poses_of(prediction: Any) -> Poses:
@@ -175,10 +215,12 @@ def open_stream(
     live: bool | None = None,
     timeout_s: float | int = TIMEOUT_S,
     reconnect: int = 0,
+    max_oks: float | None = None,
 ) -> Stream:
     """Opens a source and returns its frames with poses; the work of `Pipeline.stream`, where all is described."""
-    if not isinstance(detect_every, int) or detect_every < 1:
-        raise InputError(f"detect_every {detect_every} must be a whole number from 1")
+    check_count("detect_every", detect_every)
+    if max_oks is not None:
+        check_number("max_oks", max_oks, 0, 1)
     if predictor.detector is None:
         raise InputError("this pipeline has no detector; load one with detector='rtdetr' to stream a video")
     smoother = choose_smoother(smooth)
@@ -193,4 +235,5 @@ def open_stream(
         identities=identities,
         smoother=smoother,
         flip_test=flip_test,
+        max_oks=max_oks,
     )

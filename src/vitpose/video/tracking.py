@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from ..boxes import iou
 from ..errors import InputError, require
+from ..oks import sigmas_of
 from ..poses import UNTRACKED, Poses
 
 NOBODY = UNTRACKED
@@ -103,7 +104,8 @@ class Identities:
 
     Every pose is compared with every track by OKS; where the tracker of boxes says that the two belong
     together, that counts as a fixed likeness more. The best assignment as a whole is taken. So the tracker decides
-    where poses say nothing, and the poses where boxes cross or come back after a gap.
+    where poses say nothing, and the poses where boxes cross or come back after a gap. A skeleton without sigmas gets
+    `oks.FALLBACK_SIGMA`.
 
     Args:
         tracker: The first opinion, a `BoxTracker`.
@@ -164,7 +166,7 @@ class Identities:
         boxes = np.stack([track.box for track in self._tracks])
         areas = (_areas(poses.boxes)[:, None] + _areas(boxes)[None]) / 2
         squares = ((poses.xy[:, None] - xy[None]) ** 2).sum(axis=3)
-        sigmas = np.asarray(poses.skeleton.sigmas, np.float64)
+        sigmas = sigmas_of(poses.skeleton)
         alike = np.exp(-squares / (2 * areas[:, :, None] * (2 * sigmas) ** 2 + np.spacing(1)))
         weights = np.sqrt(np.clip(poses.scores[:, None] * scores[None], 0, 1))
         return (alike * weights).sum(axis=2) / np.maximum(weights.sum(axis=2), np.spacing(1))
