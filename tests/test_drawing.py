@@ -232,6 +232,31 @@ def test_the_first_pose_lies_on_top() -> None:
     assert (drawn[99:102, 60:70] == drawn[100, 50]).all()
 
 
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
+def test_an_impossible_threshold_is_refused(threshold: float) -> None:
+    with pytest.raises(InputError, match=f"threshold {threshold} must be a number from 0 to 1"):
+        draw(grey(), poses_of(BENT), threshold=threshold)
+
+
+def test_the_number_on_a_tag_is_the_score_of_the_pose() -> None:
+    """The same box twice, and keypoints of which the network is less sure."""
+    sure, unsure = (Poses(**{**vars(poses_of(BENT)), "scores": np.full((1, 3), s)}) for s in (0.9, 0.4))
+    weak = Poses(**{**vars(poses_of(BENT)), "scores": np.full((1, 3), 0.9), "box_scores": np.array([2 / 9])})
+    tags = [draw(grey(), one, boxes=True)[40:60, 20:90] for one in (sure, unsure, weak)]
+    assert changed(tags[0], tags[1]).any()
+    np.testing.assert_array_equal(tags[1], tags[2])
+
+
+def test_people_who_are_not_tracked_have_no_mark_and_a_grey_box() -> None:
+    tracked, untracked, plain = (poses_of(BENT, ids=ids) for ids in ([5], [-1], None))
+    np.testing.assert_array_equal(draw(grey(), untracked), draw(grey(), plain))
+    assert changed(draw(grey(), tracked), draw(grey(), plain)).any()
+    boxed = draw(grey(), untracked, boxes=True)
+    red, green, blue = boxed[100, 20].astype(int)
+    assert red == green == blue != 100
+    assert changed(boxed, draw(grey(), tracked, boxes=True))[:60].any()
+
+
 def test_boxes_have_their_score_on_a_tag() -> None:
     picture = grey()
     plain, boxed = draw(picture, poses_of(BENT)), draw(picture, poses_of(BENT), boxes=True)

@@ -39,6 +39,8 @@ def poses_of(n: int, skeleton: Skeleton = TRIANGLE, ids: bool = False, **changes
         ({"scores": np.zeros((3, 2), np.float32)}, r"scores has the shape \(3, 2\) and needs \(2, 3\)"),
         ({"boxes": np.zeros((1, 4), np.float32)}, r"boxes has the shape \(1, 4\) and needs \(2, 4\)"),
         ({"box_scores": np.zeros((2, 1), np.float32)}, r"box_scores has the shape \(2, 1\) and needs \(2,\)"),
+        ({"ids": np.ones(2)}, r"ids must be whole numbers, not float64; convert it"),
+        ({"scores": np.full((2, 3), "high")}, r"scores must be numbers, not <U4; convert it"),
         ({"ids": np.zeros(3, int)}, r"ids has the shape \(3,\) and needs \(2,\).* skeleton 'triangle'"),
     ],
 )
@@ -116,6 +118,11 @@ def test_visible_is_a_mask_and_the_points_stay() -> None:
     assert poses.xy.shape == (1, 3, 2)
 
 
+def test_a_threshold_that_is_no_number_is_refused() -> None:
+    with pytest.raises(InputError, match=r"threshold nan must be a finite number"):
+        poses_of(1).visible(float("nan"))
+
+
 def test_pose_scores_by_hand() -> None:
     poses = poses_of(
         4,
@@ -162,6 +169,15 @@ def test_json_stays_json_where_numbers_are_not_finite() -> None:
     read = json.loads(poses.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert read["poses"][0]["keypoints"]["top"] == {"x": None, "y": None, "score": None}
     assert poses.to_coco(1)[0]["keypoints"] == [0.0] * 9
+
+
+def test_a_keypoint_that_is_nowhere_has_no_score_in_coco_results() -> None:
+    """As 0, 0 with its score it would be a keypoint in the corner of the image."""
+    xy = np.float32([[[1, 2], [np.nan, 3], [4, 5]]])
+    poses = poses_of(1, xy=xy, scores=np.float32([[0.5, 0.75, np.inf]]))
+    (result,) = poses.to_coco(1)
+    assert result["keypoints"] == [1, 2, 0.5, 0, 0, 0, 0, 0, 0]
+    assert result["score"] == pytest.approx((0.5 + 0.75) / 2)
 
 
 def test_coco_results_are_as_cocos_tools_want_them() -> None:
@@ -269,6 +285,16 @@ def test_poses_survive_the_way_out_of_a_worker() -> None:
     poses = pickle.loads(pickle.dumps(poses_of(2)))
     np.testing.assert_array_equal(poses.xy, poses_of(2).xy)
     assert poses.skeleton == TRIANGLE
+
+
+def test_supervision_draws_no_keypoint_that_is_nowhere() -> None:
+    xy = np.float32([[[10, 10], [np.nan, np.nan], [30, 30]]])
+    for threshold in (None, 0.3):
+        limbs, points = draw_with_supervision(poses_of(1, xy=xy, scores=np.ones((1, 3))), threshold)
+        assert points[10, 10]
+        assert points[30, 30]
+        assert limbs[20, 20]
+        assert np.count_nonzero(points) < 60
 
 
 @pytest.mark.parametrize(

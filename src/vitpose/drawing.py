@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from .boxes import Size
-from .errors import InputError
+from .errors import InputError, check_number
 from .images import read_image
 from .mixed_poses import MixedPoses
 from .poses import Poses
@@ -34,6 +34,8 @@ IDENTITY_COLOURS = (
     "#00807a", "#c2185b", "#7a5230", "#6b6b00", "#30308f",
 )  # fmt: skip
 """Of boxes and their marks: dark enough for white text. They repeat after ten."""
+UNTRACKED_COLOUR = "#5c5c5c"
+"""Of the boxes of people without a track ID, among people who have one."""
 
 SUBPIXEL_BITS = 4
 """OpenCV takes a place as a whole number of sixteenths of a pixel."""
@@ -63,7 +65,7 @@ def draw(
     image: Any,
     poses: Poses | MixedPoses,
     *,
-    threshold: float = 0.3,
+    threshold: float | int = 0.3,
     boxes: bool = False,
     ids: bool = True,
     names: bool = False,
@@ -79,16 +81,18 @@ def draw(
         image: An RGB picture, or anything else that `read_image` takes; it is not changed.
         poses: The poses, in pixels of that picture. Points that are not finite are left out.
         threshold: Points that score less are left out; a limb is drawn if both its ends are.
-        boxes: Draws each person's box with the box's score.
-        ids: Marks each person with their identity, where the poses have identities.
+        boxes: Draws each person's box, and above it the score of the pose ("pose 0.83", see `Poses.pose_scores`).
+        ids: Marks each person with their track ID ("id 3"), where the poses have IDs. People who are not tracked
+            get no mark, and a grey box.
         names: Writes the keypoints' names beside them, as far as there is room.
         opacity_by_score: Makes a point as opaque as its score, and a limb as its weaker end.
         thickness: Width of long limbs, px; None chooses it.
 
     Raises:
         ImageError: The picture cannot be read.
-        InputError: The thickness is not above 0, or is absurdly large.
+        InputError: The threshold is not from 0 to 1, or the thickness not above 0 or absurdly large.
     """
+    check_number("threshold", threshold, 0, 1)
     canvas = np.array(read_image(image))
     if thickness is not None and not 0 < thickness <= THICKEST_PX:
         raise InputError(
@@ -242,21 +246,22 @@ def _see_through(
 
 
 def _draw_box(canvas: UInt8[np.ndarray, "h w 3"], one: Poses, number: int, boxes: bool, ids: bool) -> None:
-    """Draws one person's box and above it what is known of them; without `boxes` only the latter."""
+    """Draws one person's box and above it a tag with what is known of them; without `boxes` the tag alone."""
     if not np.isfinite(one.boxes[0]).all():
         return
     box = np.clip(one.boxes[0].astype(np.float64), -FARTHEST_PX, FARTHEST_PX)
-    words = []
-    if ids and one.ids is not None and one.ids[0] >= 0:  # below: somebody not followed
-        number = int(one.ids[0])
-        words.append(f"id {number}")
-    colour = _rgb(IDENTITY_COLOURS[number % len(IDENTITY_COLOURS)])
+    words, colour = [], IDENTITY_COLOURS[number % len(IDENTITY_COLOURS)]
+    if ids and one.ids is not None:
+        followed = one.ids[0] >= 0
+        words += [f"id {one.ids[0]}"] if followed else []
+        colour = IDENTITY_COLOURS[one.ids[0] % len(IDENTITY_COLOURS)] if followed else UNTRACKED_COLOUR
     if boxes:
-        words.append(f"{one.box_scores[0]:.2f}")
+        words.append(f"pose {one.pose_scores[0]:.2f}")
         width = max(round(min(canvas.shape[:2]) / 400), 1)
         low, high = _fixed(box.reshape(2, 2))
-        cv2.rectangle(canvas, low, high, colour, width, cv2.LINE_AA, SUBPIXEL_BITS)
-    _write_tag(canvas, "  ".join(words), box[:2], colour)
+        cv2.rectangle(canvas, low, high, _rgb(colour), width, cv2.LINE_AA, SUBPIXEL_BITS)
+    if words:
+        _write_tag(canvas, "  ".join(words), box[:2], _rgb(colour))
 
 
 def _write_tag(

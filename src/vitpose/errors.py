@@ -24,6 +24,7 @@ import math
 from collections.abc import Iterable
 from numbers import Integral, Real
 from types import ModuleType
+from typing import Any
 
 
 class VitPoseError(Exception):
@@ -88,9 +89,7 @@ class MissingDependencyError(VitPoseError, ImportError):
     """An optional package is needed and not installed."""
 
 
-def check_number(
-    name: str, value: object, low: float | int = -math.inf, high: float | int = math.inf
-) -> None:
+def check_number(name: str, value: Any, low: float | int = -math.inf, high: float | int = math.inf) -> None:
     """Checks that an argument is a finite number of a range.
 
     Args:
@@ -109,7 +108,7 @@ def check_number(
     raise InputError(f"{name} {value!r:.100} must be {bounds if math.isfinite(low) else 'a finite number'}")
 
 
-def check_count(name: str, value: object, low: int = 1, high: int = 1_000_000) -> None:
+def check_count(name: str, value: Any, low: int = 1, high: int = 1_000_000) -> None:
     """Checks that an argument is a whole number of a range; arguments and errors as of `check_number`.
 
     Raises:

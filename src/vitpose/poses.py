@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from .boxes import xywh_from_xyxy
-from .errors import InputError, require
+from .errors import InputError, check_number, require
 from .layout import Layout
 from .skeleton import Skeleton
 
@@ -44,10 +44,10 @@ class Poses:
         boxes: The boxes the poses were looked for in, xyxy in pixels of the picture.
         box_scores: The detector's scores, 1 for given boxes.
         skeleton: Names and limbs of the k keypoints.
-        ids: Identities over time, where something tracked them; `UNTRACKED` for an instance that has none.
+        ids: Track IDs, where something tracked them; `UNTRACKED` for a person who is not tracked (yet).
 
     Raises:
-        InputError: The arrays do not fit each other or the skeleton.
+        InputError: The arrays do not fit each other or the skeleton, or hold no numbers.
     """
 
     xy: Float[np.ndarray, "n k 2"]
@@ -64,6 +64,10 @@ class Poses:
             if getattr(self, name) is None:
                 continue
             array = np.array(getattr(self, name))  # a copy: the caller's stays the caller's to change
+            if array.dtype.kind not in ("iu" if name == "ids" else "fiu"):
+                raise InputError(
+                    f"{name} must be {'whole numbers' if name == 'ids' else 'numbers'}, not {array.dtype}; convert it"
+                )
             if array.shape != shape:
                 raise InputError(
                     f"{name} has the shape {array.shape} and needs {shape}: {n} poses of the "
@@ -74,7 +78,7 @@ class Poses:
 
     @classmethod
     def empty(cls, skeleton: Skeleton) -> Poses:
-        """Returns the poses of nobody."""
+        """Returns poses of zero instances."""
         k = len(skeleton)
         return cls(
             xy=np.zeros((0, k, 2), np.float32),
@@ -123,17 +127,23 @@ class Poses:
         xy, scores = Layout.between(self.skeleton, target).convert(self.xy, self.scores)
         return replace(self, xy=xy, scores=scores, skeleton=target)
 
-    def visible(self, threshold: float = 0.3) -> Bool[np.ndarray, "n k"]:
-        """Tells which keypoints score at least `threshold`. The points themselves always stay."""
+    def visible(self, threshold: float | int = 0.3) -> Bool[np.ndarray, "n k"]:
+        """Tells which keypoints score at least `threshold`. The keypoints themselves always stay.
+
+        Raises:
+            InputError: The threshold is not finite.
+        """
+        check_number("threshold", threshold)
         return self.scores >= threshold
 
     @property
     def pose_scores(self) -> Float[np.ndarray, " n"]:
         """One score a person, as the original rescores for COCO.
 
-        Box score x mean of the keypoint scores above 0.2, or 0 where there is none.
+        Box score x mean of the keypoint scores above 0.2, or 0 where there is none. A score that is not finite does
+        not count.
         """
-        counted = self.scores > RESCORE_THRESHOLD
+        counted = (self.scores > RESCORE_THRESHOLD) & np.isfinite(self.scores)
         total = np.where(counted, self.scores, 0).sum(axis=1)
         return (self.box_scores * total / np.maximum(counted.sum(axis=1), 1)).astype(np.float32)
 
@@ -186,9 +196,9 @@ class Poses:
     def to_coco(self, image_id: int | str, category_id: int = 1) -> list[dict[str, Any]]:
         """Returns COCO's keypoint results, rescored as the original does (see `pose_scores`).
 
-        A number that is not finite becomes 0, as COCO writes what is not there. The box that a pose was looked for in
-        is `box_xywh` (left, top, width, height, px) and not `bbox`: pycocotools would take its area for the pose's,
-        which changes AP medium and AP large; the original's results have no `bbox` either.
+        A keypoint that is not finite becomes 0, 0, 0, as COCO writes what is not there. The box that a pose was looked
+        for in is `box_xywh` (left, top, width, height, px) and not `bbox`: pycocotools would take its area for the
+        pose's, which changes AP medium and AP large; the original's results have no `bbox` either.
 
         Args:
             image_id: The picture's id in the annotation file.
@@ -196,11 +206,12 @@ class Poses:
         """
         boxes = xywh_from_xyxy(self.boxes)
         points = np.concatenate([self.xy, self.scores[:, :, None]], axis=2)
+        points = np.where(np.isfinite(points).all(axis=2, keepdims=True), points, 0)
         return [
             {
                 "image_id": image_id,
                 "category_id": category_id,
-                "keypoints": [_round(value, 4) or 0.0 for value in points[row].ravel()],
+                "keypoints": [round(value, 4) for value in points[row].ravel().tolist()],
                 "score": _round(score, 6) or 0.0,
                 BOX_KEY: [_round(value) or 0.0 for value in boxes[row]],
             }
@@ -232,8 +243,8 @@ class Poses:
         """Returns supervision's key points.
 
         Args:
-            threshold: Points that score less are marked as not visible, so that its annotators leave
-                them out; None marks all as visible. The number of points never changes.
+            threshold: Keypoints that score less are marked as not visible, so that its annotators leave
+                them out; None marks all as visible that are finite. The number of keypoints never changes.
 
         supervision guesses a skeleton from the number of points unless it is told the edges: pass
         `edges=poses.skeleton.supervision_edges` to its annotators. They travel in `data["edges"]` too.
@@ -242,13 +253,14 @@ class Poses:
             MissingDependencyError: supervision is not installed.
         """
         supervision = require("supervision", "supervision", "for to_supervision()")
+        visible = np.isfinite(self.xy).all(axis=2)
         edges = np.array(self.skeleton.supervision_edges, dtype=np.int64).reshape(1, -1, 2)
         return supervision.KeyPoints(
             xy=self.xy.astype(np.float32),
             class_id=np.zeros(len(self), dtype=np.int64),
             keypoint_confidence=self.scores.astype(np.float32),
             detection_confidence=self.box_scores.astype(np.float32),
-            visible=self.visible(-np.inf if threshold is None else threshold),
+            visible=visible if threshold is None else visible & self.visible(threshold),
             data={"edges": np.repeat(edges, len(self), axis=0)} if len(self) else {},
         )
 

@@ -77,7 +77,7 @@ class PoseRows:
         """Adds the people in one picture or frame.
 
         Args:
-            poses: The people; the column `id` is null where they have no identities.
+            poses: The people; the column `id` is null for those who are not tracked.
             *about: The values of the first columns, the same for all of them.
         """
         n, k = poses.scores.shape

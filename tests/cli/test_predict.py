@@ -258,6 +258,7 @@ def test_boxes_labels_and_min_score() -> None:
     assert lefts("--min-score", "0.5") == [1]
     assert lefts("--labels", "dog, person") == [1, 20, 10]
     assert lefts("--labels", "all", "--batch-size", "1") == [1, 20, 10]
+    assert lefts("--labels", "all", "--oks-nms", "0") == [1]
 
 
 def test_max_pixels_and_skeleton() -> None:
@@ -304,6 +305,11 @@ def test_what_is_said_before_any_work(
         (["--device", "abacus"], "error: unknown device 'abacus'"),
         (["--dtype", "float17"], "error: unknown dtype 'float17'; did you mean float16"),
         (["--detector", "whole-pictures"], "did you mean whole-picture"),
+        (
+            ["--labels", "dog"],
+            "choose among the boxes of a detector, and whole-picture takes each image as one box",
+        ),
+        (["--min-score", "0.5"], "whole-picture takes each image as one box; leave them out"),
         (["--detector", "onnx:none.onnx"], "error: there is no file none.onnx"),
         (["--detector", "boxes:none.json"], "error: none.json cannot be read"),
     ],
@@ -318,12 +324,23 @@ def test_what_cannot_be_set_up_is_one_line_without_a_traceback(options: list[str
     assert not Path("predictions").exists()
 
 
-@pytest.mark.parametrize("options", [["--threshold", "2"], ["--batch-size", "0"], ["--min-score", "-1"]])
+@pytest.mark.parametrize(
+    "options", [["--threshold", "2"], ["--batch-size", "0"], ["--min-score", "-1"], ["--oks-nms", "1.1"]]
+)
 def test_numbers_out_of_range_are_misuse(options: list[str]) -> None:
     make_picture("a.png")
     result = predict("a.png", *options)
     assert result.exit_code == 2
     assert f"Invalid value for '{options[0]}'" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--threshold", "--min-score", "--oks-nms"])
+def test_numbers_that_are_none_are_refused(option: str) -> None:
+    make_picture("a.png")
+    Path("boxes.json").write_text("[]")
+    result = predict("a.png", "--boxes", "boxes.json", option, "nan", detector=None)
+    assert result.exit_code != 0
+    assert option.removeprefix("--") in result.stderr.replace("_", "-").replace("max-oks", "oks-nms")
 
 
 def stop_after(count: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:

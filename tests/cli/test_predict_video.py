@@ -129,9 +129,18 @@ def test_what_cannot_be_asked(here: Path) -> None:
         return " ".join(result.stderr.split())
 
     assert "clip.mp4 is a video and a.png is not; predict them in two runs" in fails("a.png", "clip.mp4")
-    assert (
-        "--workers and --engine-cluster work on one table; give --out NAME.parquet, not predictions"
-        in fails("a.png", "--workers", "2")
+    for option in (["--workers", "2"], ["--shard-size", "9"], ["--engine-cluster", "ray"]):
+        told = f"{option[0]} is not for the files in predictions, but for one table; give --out NAME.parquet"
+        assert told in fails("a.png", *option)
+    assert "--max-pixels is not for videos; leave it out" in fails("clip.mp4", "--max-pixels", "9")
+    for option in ("--detect-every 5", "--no-track", "--smooth", "--timeout 5", "--reconnect 1"):
+        name, *value = option.split()
+        assert f"{name} is not for images; leave it out" in fails("a.png", name, *value)
+        assert f"{name} is not for a table of very many" in fails(
+            "a.png", "--out", "all.parquet", name, *value
+        )
+    assert "--save is not for a table of very many" in fails(
+        "a.png", "--out", "all.parquet", "--save", "json"
     )
     assert "unknown kind of output for videos 'pictures'" in fails("clip.mp4", "--save", "pictures")
     assert "would be replaced by its drawn video; choose another --out" in fails("clip.mp4", "--out", ".")

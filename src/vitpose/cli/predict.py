@@ -87,6 +87,16 @@ def predict(
             rich_help_panel=_PEOPLE,
         ),
     ] = None,
+    oks_nms: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            show_default="0.9 for a detector's boxes, 1 for --boxes",
+            help="Of two poses of an image that are more alike than this, by OKS, keep the better; 1 keeps all.",
+            rich_help_panel=_PEOPLE,
+        ),
+    ] = None,
     out: Annotated[
         str,
         typer.Option(
@@ -101,7 +111,8 @@ def predict(
         typer.Option(
             metavar="KINDS",
             show_default="pictures,json; for videos video,jsonl",
-            help="What to write, separated by commas. For pictures: pictures (drawn), json (poses.json), coco "
+            help="What to write, separated by commas. For images: pictures (drawn, each person with the score of the "
+            "pose: box score x mean keypoint score), json (poses.json), coco "
             "(coco.json and coco_images.json), csv (poses.csv). For videos: video (drawn, mp4), jsonl, csv, "
             "parquet, coco, posetrack, dlc and dlc-h5 (DeepLabCut).",
             rich_help_panel=_OUTPUT,
@@ -196,29 +207,65 @@ def predict(
         "batch_size": batch_size,
         "trust": trust,
     }
-    running = {"flip_test": flip_test} | ({} if max_pixels is None else {"max_pixels": max_pixels})
+    running: dict[str, Any] = {"flip_test": flip_test} | ({} if oks_nms is None else {"max_oks": oks_nms})
+    limits: dict[str, Any] = {} if max_pixels is None else {"max_pixels": max_pixels}
+    of_videos = {"--detect-every": detect_every != 1, "--no-track": not track, "--smooth": smooth}
+    of_videos |= {"--timeout": timeout != 10, "--reconnect": reconnect != 0}
+    of_tables = {
+        "--workers": workers != 1,
+        "--shard-size": shard_size != 256,
+        "--engine-cluster": engine_cluster,
+    }
     if out.rstrip("/").endswith(".parquet"):
-        from .many_job import ManyJob
-
-        options = {"loading": loading, "running": running, "workers": workers}
+        others = {"--rate": rate is not None, "--save": save, "--threshold": threshold != 0.3}
+        _refuse_unused(of_videos | others, "a table of very many images; leave it out")
+        options = {"loading": loading, "running": running | limits, "workers": workers}
         raise typer.Exit(
-            ManyJob(out, options | {"cluster": engine_cluster, "shard_size": shard_size}).run(sources)
+            _predict_many(sources, out, options | {"cluster": engine_cluster, "shard_size": shard_size})
         )
-    if workers != 1 or engine_cluster is not None:
-        raise InputError(
-            f"--workers and --engine-cluster work on one table; give --out NAME.parquet, not {out}"
-        )
+    _refuse_unused(of_tables, f"the files in {out}, but for one table; give --out NAME.parquet")
     shared: dict[str, Any] = {"threshold": threshold, "loading": loading, "out": Path(out).expanduser()}
     if _are_videos(sources, rate):
-        from .video_job import VideoJob
-
+        _refuse_unused({"--max-pixels": limits}, "videos; leave it out")
         streaming: dict[str, Any] = {"detect_every": detect_every, "track": track, "smooth": smooth}
-        streaming |= {"flip_test": flip_test}
-        streaming |= {"rate": rate, "timeout_s": timeout, "reconnect": reconnect}
-        raise typer.Exit(VideoJob(save=save or "video,jsonl", streaming=streaming, **shared).run(sources))
+        streaming |= {"rate": rate, "timeout_s": timeout, "reconnect": reconnect} | running
+        raise typer.Exit(_predict_videos(sources, save=save or "video,jsonl", streaming=streaming, **shared))
+    _refuse_unused(of_videos, "images; leave it out")
+    raise typer.Exit(
+        _predict_images(sources, save=save or "pictures,json", running=running | limits, **shared)
+    )
+
+
+def _predict_many(sources: list[str], out: str, options: dict[str, Any]) -> int:
+    from .many_job import ManyJob
+
+    return ManyJob(out, options).run(sources)
+
+
+def _predict_videos(sources: list[str], **options: Any) -> int:
+    from .video_job import VideoJob
+
+    return VideoJob(**options).run(sources)
+
+
+def _predict_images(sources: list[str], **options: Any) -> int:
     from .job import Job
 
-    raise typer.Exit(Job(save=save or "pictures,json", running=running, **shared).run(sources))
+    return Job(**options).run(sources)
+
+
+def _refuse_unused(given: dict[str, Any], what: str) -> None:
+    """Refuses options that would not be used.
+
+    Args:
+        given: By the name of each option, whether it was given another value than its default.
+        what: What it is not for, and what to do.
+
+    Raises:
+        InputError: There is one.
+    """
+    for name in (name for name, value in given.items() if value):
+        raise InputError(f"{name} is not for {what}")
 
 
 def _read_datasets(text: str | None) -> Any:
