@@ -114,7 +114,8 @@ def check_count(name: str, value: Any, low: int = 1, high: int = 1_000_000) -> N
     Raises:
         InputError: It is no whole number, or out of the range.
     """
-    if not isinstance(value, Integral) or isinstance(value, bool) or not low <= value <= high:
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_whole or int(value) not in range(low, high + 1):
         raise InputError(f"{name} {value!r:.100} must be a whole number from {low} to {high}")
 
 
