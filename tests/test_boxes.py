@@ -139,3 +139,10 @@ def test_what_float32_cannot_hold_is_not_finite_and_does_not_warn(
 def test_integers_that_no_float_can_hold_are_no_boxes() -> None:
     with pytest.raises(BoxError, match="boxes must be n rows of four numbers"):
         as_xyxy([[0, 0, 1, 10**400]])
+
+
+def test_boxes_that_are_not_finite_overlap_nothing_and_do_not_warn() -> None:
+    boxes = boxes_of((0, 0, 10, 10), (0, 0, np.inf, 10), (-np.inf, 0, np.inf, 0), (0, 0, np.nan, 1))
+    overlaps = iou(boxes, boxes)
+    assert overlaps[0, 0] == 1
+    assert np.isfinite(overlaps).all()

@@ -341,6 +341,8 @@ def test_labels_of_no_known_skeleton_make_one() -> None:
         ({0: "a", 1: "b"}, [None], "^edges: 0 is None; input should be a valid tuple"),
         ({0: "a", 1: "b"}, [[0, "x"]], "^edges: 0.1 is 'x'; input should be a valid integer"),
         ({0: "a", 1: "b"}, 5, "^edges: 5: input should be a valid tuple"),
+        (1.5, None, "^labels: 1.5: input should be a valid tuple"),
+        ([None], None, "^labels: 0 is None; input should be a valid string"),
         ({0: "a", 1: 7}, None, "^labels: 1 is 7; input should be a valid string"),
         ({0: "a", 1: "a"}, None, "keypoints may have each name once, but has a more often"),
     ],

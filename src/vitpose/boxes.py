@@ -141,15 +141,17 @@ def clip_to(boxes: Float[np.ndarray, "n 4"], size: Size) -> Float[np.ndarray, "n
 def iou(boxes: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
     """Returns intersection over union of every box with every other (both xyxy), in 0..1.
 
-    A box without area, as cutting at a border may leave one, overlaps nothing.
+    A box without area, as cutting at a border may leave one, overlaps nothing; nor does one that is not finite.
     """
     boxes, others = boxes.astype(np.float64), others.astype(np.float64)  # float32 areas could overflow
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)[:, None]
-    union = areas + (others[:, 2:] - others[:, :2]).prod(axis=1) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+    with _overflow_is_infinite():
+        low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+        high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+        shared = np.clip(high - low, 0, None).prod(axis=2)
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)[:, None]
+        union = areas + (others[:, 2:] - others[:, :2]).prod(axis=1) - shared
+        overlaps = np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+    return np.nan_to_num(overlaps, nan=0.0)
 
 
 def suppress_overlaps(

@@ -268,8 +268,9 @@ class Skeleton:
         Raises:
             SkeletonError: The labels or edges do not hold together.
         """
-        table = labels if isinstance(labels, Mapping) else dict(enumerate(labels))
-        labels = check(dict[int, str], table, "labels", SkeletonError)
+        if not isinstance(labels, Mapping):
+            labels = dict(enumerate(check(Row[str], labels, "labels", SkeletonError)))
+        labels = check(dict[int, str], labels, "labels", SkeletonError)
         if sorted(labels) != list(range(len(labels))):
             raise SkeletonError(f"labels must be numbered 0 to {len(labels) - 1}, not {list(labels)!r:.200}")
         names = [labels[index] for index in range(len(labels))]

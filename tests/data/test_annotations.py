@@ -288,7 +288,8 @@ def test_sizes_beyond_float_neither_warn_nor_train(tmp_path: Path) -> None:
         row(2, area=1e300),
         row(3, bbox=[3e38, 0, 3e38, 1]),
         row(4, area=10**400, keypoints=[10**400, 1, 2, 30, 20, 1, 0, 0, 0]),
+        row(5, area=None, bbox=[0, 0, 1e30, 1e30]),
     ]
     people = read_annotations(write(tmp_path, rows))
-    assert people.ids.tolist() == [2]
-    assert people.areas.tolist() == [1200]
+    assert people.ids.tolist() == [2, 5]
+    np.testing.assert_allclose(people.areas, [1200, 1e30])

@@ -287,3 +287,46 @@ def test_the_margin_is_enough_for_the_recipe(samples: Path, tmp_path: Path) -> N
         PoseDataset(source, augmentation=Augmentation()) for source in (people, read_pack(tmp_path / "pack"))
     )
     assert np.abs(in_pictures(first) - in_pictures(second)).max() <= 1
+
+
+def change_part(folder: Path, **changes: Any) -> None:
+    part = folder / "part-0000.safetensors"
+    columns = load_file(part)
+    save_file(columns | {name: change(columns[name]) for name, change in changes.items()}, part)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "boxes",
+            lambda rows: rows.astype(np.float64),
+            r"boxes is of \(dtype\('float64'\), \(10, 4\)\) instead of",
+        ),
+        ("boxes", lambda rows: rows[0, :1].reshape(()), "holds 1 people instead of 10"),
+        ("xy", lambda rows: rows[:, :-1].copy(), r"xy is of .* instead of"),
+        ("sizes", lambda rows: rows[:, :1].copy(), r"sizes is of .* instead of"),
+        ("sources", lambda rows: rows + 7, r"it names a source that pack\.json does not list"),
+        ("sources", lambda rows: rows - 1, r"it names a source that pack\.json does not list"),
+        ("ends", lambda ends: ends[::-1].copy(), "its crops do not end where it says"),
+        ("ends", lambda ends: ends - ends[0], "its crops do not end where it says"),
+        ("ends", lambda ends: ends[:3].copy(), "its crops do not end where it says"),
+        ("crops", lambda crops: crops[:-1].copy(), "its crops do not end where it says"),
+        ("crops", lambda crops: crops.astype(np.int8), "its crops do not end where it says"),
+    ],
+)
+def test_columns_of_a_part_that_do_not_fit(
+    name: str, change: Callable, message: str, people: Annotations, tmp_path: Path
+) -> None:
+    write_pack([people], tmp_path / "pack")
+    change_part(tmp_path / "pack", **{name: change})
+    with pytest.raises(InputError, match=rf"part-0000\.safetensors:? {message}.*; pack the set again"):
+        read_pack(tmp_path / "pack")
+
+
+def test_a_pack_without_parts_is_none(people: Annotations, tmp_path: Path) -> None:
+    write_pack([people], tmp_path)
+    table = json.loads((tmp_path / "pack.json").read_text())
+    (tmp_path / "pack.json").write_text(json.dumps(table | {"parts": []}))
+    with pytest.raises(InputError, match=r"pack\.json: parts is \[\]; tuple should have at least 1 item"):
+        read_pack(tmp_path)

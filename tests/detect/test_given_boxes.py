@@ -198,6 +198,7 @@ class TestCocoBoxes:
             ([row(category_id="1")], "category_id '1' a number"),
             ([row(score="high")], "row 0: score 'high' must be a finite number"),
             ([row(score=float("nan"))], "row 0: score nan must be a finite number"),
+            ([row(score=1e300)], "row 0: score 1e\\+300 must be a finite number, 1e\\+30 at most; mend"),
             ({**annotations(), "categories": [{"id": 1}]}, "every category needs an id and a name"),
         ],
     )

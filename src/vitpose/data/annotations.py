@@ -309,7 +309,7 @@ def _size_of(path: Path, picture: Picture) -> Size | None:
 
 def _area(xywh: Float[np.ndarray, " 4"]) -> float:
     with np.errstate(over="ignore"):
-        return float(xywh[2:].prod())
+        return min(float(xywh[2:].prod()), _MOST_AREA_PX)
 
 
 def _has_area(box: Float[np.ndarray, "1 4"]) -> bool:

@@ -40,7 +40,18 @@ is 205 px tall."""
 QUALITY = 95
 """Of JPEG, without chroma subsampling (measured: benchmarks/loading.py)."""
 
-_COLUMNS = ("boxes", "xy", "visibility", "areas", "ids", "sources", "sizes", "origins", "factors")
+_COLUMNS = {
+    "boxes": ("f4", (4,)),
+    "xy": ("f4", (-1, 2)),
+    "visibility": ("u1", (-1,)),
+    "areas": ("f4", ()),
+    "ids": ("i8", ()),
+    "sources": ("i8", ()),
+    "sizes": ("i8", (2,)),
+    "origins": ("i8", (2,)),
+    "factors": ("f8", ()),
+}
+"""The columns of a part: their type, and their shape behind that of the people; -1 is the number of keypoints."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,16 +231,20 @@ def read_pack(folder: str | Path) -> Packed:
     folder = Path(folder).expanduser()
     index = read_index(folder)
     paths = tuple(folder / part.file for part in index.parts)
-    columns = [_read_part(path, part.people) for path, part in zip(paths, index.parts, strict=True)]
+    source = f"{folder / INDEX_FILE}"
+    skeleton = Skeleton.from_dict(index.skeleton, f"{source}, skeleton")
+    columns = [
+        _read_part(path, part.people, len(skeleton), len(index.sources))
+        for path, part in zip(paths, index.parts, strict=True)
+    ]
     counts = [len(part["boxes"]) for part in columns]
     joined = {name: np.concatenate([part[name] for part in columns]) for name in _COLUMNS}
-    source = f"{folder / INDEX_FILE}"
     return Packed(
         pictures=paths,
         picture_index=np.repeat(np.arange(len(paths)), counts),
         rows=np.concatenate([np.arange(count) for count in counts]),
         ends=tuple(part["ends"] for part in columns),
-        skeleton=Skeleton.from_dict(index.skeleton, f"{source}, skeleton"),
+        skeleton=skeleton,
         report=Report(str(folder), sum(counts), sum(counts)),
         source_names=tuple(one.file for one in index.sources),
         margins=(Margin.from_form(index.margin, source),) * len(index.sources),
@@ -357,14 +372,32 @@ class _Writer:
         self.codes, self.columns, self.bytes = [], [], 0
 
 
-def _read_part(path: Path, people: int) -> dict[str, np.ndarray]:
+def _read_part(path: Path, people: int, keypoints: int, sources: int) -> dict[str, np.ndarray]:
     try:
         part = _open_part(path)
         columns = {name: part.get_tensor(name) for name in (*_COLUMNS, "ends")}
-    except (OSError, SafetensorError) as error:
+        crops = part.get_slice("crops")
+        told = crops.get_dtype(), crops.get_shape()
+    except (
+        OSError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:  # the latter for odd types
         raise InputError(f"{path} cannot be read: {error}; pack the set again") from error
-    if len(columns["boxes"]) != people:
+    if columns["boxes"].shape[:1] != (people,):
         raise InputError(
-            f"{path} holds {len(columns['boxes'])} people instead of {people}; pack the set again"
+            f"{path} holds {len(np.atleast_1d(columns['boxes']))} people instead of {people}; pack the set again"
         )
+    for name, (kind, rest) in _COLUMNS.items():
+        wanted = np.dtype(kind), (people, *(keypoints if side < 0 else side for side in rest))
+        found = columns[name].dtype, columns[name].shape
+        if found != wanted:
+            raise InputError(f"{path}: {name} is of {found} instead of {wanted}; pack the set again")
+    ends = columns["ends"]
+    if told != ("U8", [ends[-1] if ends.shape == (people,) else -1]) or (np.diff(ends, prepend=0) <= 0).any():
+        raise InputError(f"{path}: its crops do not end where it says; pack the set again")
+    if not ((columns["sources"] >= 0) & (columns["sources"] < sources)).all():
+        raise InputError(f"{path}: it names a source that {INDEX_FILE} does not list; pack the set again")
     return columns

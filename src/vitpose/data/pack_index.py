@@ -50,13 +50,13 @@ class MarginForm(Schema):
 
 class _SourceForm(Schema):
     file: str
-    people: int
+    people: Annotated[int, Field(ge=1)]
     problems: dict[str, Row[str]]
 
 
 class _PartForm(Schema):
     file: Annotated[str, Field(pattern=r"^part-\d{4,}\.safetensors$")]
-    people: int
+    people: Annotated[int, Field(ge=1)]
 
 
 class PackIndex(Schema):
@@ -68,7 +68,7 @@ class PackIndex(Schema):
     margin: MarginForm
     side: int
     quality: int | None
-    parts: Row[_PartForm]
+    parts: Annotated[Row[_PartForm], Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,10 @@ def detections_from(boxes: Any) -> Detections:
     return Detections(boxes=array, scores=scores, labels=labels)
 
 
+_MOST_SCORE = 1e30
+"""No detector scores more, and float32 can hold it."""
+
+
 class WholePicture:
     """One box a picture: the picture itself, for pictures of one person.
 
@@ -125,7 +129,7 @@ class CocoBoxes:
                 "that the file was made for, or scale its boxes"
             )
         rows = self._rows.get(image_id, [])
-        boxes = xyxy_from_xywh(np.array([row.xywh for row in rows], np.float32).reshape(-1, 4))
+        boxes = xyxy_from_xywh([row.xywh for row in rows])
         refuse_outside(boxes, size)
         scores = np.array([row.score for row in rows], np.float32)
         return Detections.found(boxes, scores, [row.label for row in rows], size)
@@ -257,8 +261,10 @@ def _read_row(path: Path, number: int, row: Any, names: Mapping[int, str]) -> Bo
             "sizes not negative; mend or drop the row"
         )
     score = row.get("score", 1.0)
-    if not is_number(score):
-        raise InputError(f"{where}: score {score!r} must be a finite number; mend or drop the row")
+    if not is_number(score) or abs(score) > _MOST_SCORE:
+        raise InputError(
+            f"{where}: score {score!r} must be a finite number, {_MOST_SCORE:g} at most; mend or drop the row"
+        )
     label = names.get(category, f"category {category}")
     return BoxRow(number, image_id, category, label, tuple(xywh.tolist()), float(score))
 
