@@ -67,7 +67,7 @@ def test_folder_gives_its_file_and_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"a": 1}')
     assert find_file(tmp_path, "config.json") == tmp_path / "config.json"
     assert read_json(str(tmp_path), "config.json") == {"a": 1}
-    with pytest.raises(CheckpointError, match=r"the folder .* has no model.safetensors"):
+    with pytest.raises(CheckpointError, match=r"the directory .* has no model.safetensors"):
         find_file(tmp_path, "model.safetensors")
 
 

@@ -5,11 +5,8 @@ The only place that talks to a hub. Knows no network and no weights.
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -17,13 +14,15 @@ from types import MappingProxyType
 from typing import Any
 
 from .errors import CheckpointError, UnknownNameError
+from .schemas import MAX_TEXT_BYTES, Schema, check, parse_json, parse_toml
 
 DEFAULT_MODEL = "vitpose-tiny"
 _PACKAGE = "package"
+_LISTING = "models.toml"
+_MAX_NAME = 300
 
 
-@dataclass(frozen=True)
-class ModelCard:
+class ModelCard(Schema):
     """What is known of a model with a short name.
 
     Attributes:
@@ -55,14 +54,25 @@ class ModelCard:
 @cache
 def list_models() -> Mapping[str, ModelCard]:
     """Returns the models that have a short name."""
-    text = (resources.files("vitpose") / "models.toml").read_text(encoding="utf-8")
-    return MappingProxyType({name: ModelCard(name=name, **row) for name, row in tomllib.loads(text).items()})
+    table = parse_toml((resources.files("vitpose") / _LISTING).read_bytes(), _LISTING)
+    rows = {name: {"name": name, **row} for name, row in table.items()}
+    return MappingProxyType(check(dict[str, ModelCard], rows, _LISTING))
+
+
+def existing_path(name: str | Path) -> Path | None:
+    """Returns the file or directory of that name, or None if there is none or no file system takes such a name."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long, of an unknown user, or with a null character
+        return None
 
 
 def find_file(
     name: str | Path,
     filename: str,
     *,
+    subfolder: str = "",
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -71,47 +81,58 @@ def find_file(
     """Returns the path of one file of a model, downloading it if need be.
 
     Args:
-        name: A short name, a folder, or a hub repository ("owner/name").
-        filename: The file's name inside it, without a folder.
+        name: A short name, a directory, or a hub repository ("owner/name").
+        filename: The file's name inside it, without a directory.
+        subfolder: The directory inside it in which the model's files are ("weights/coco").
         revision: Branch, tag or commit of the repository.
         token: Access token for the hub; True takes the stored one.
-        cache_dir: Where downloads are kept; the hub's own cache without it.
+        cache_dir: Where downloads are kept; default: the hub's cache.
         local_files_only: Never ask the network.
 
     Raises:
-        UnknownNameError: The name is neither a short name, nor a folder, nor of a repository's form.
-        CheckpointError: The folder or repository has no such file, the hub cannot be reached, or
-            `filename` (which may come out of a file) names a place outside the folder.
+        UnknownNameError: The name is neither a short name, nor a directory, nor of a repository's form.
+        CheckpointError: The directory or repository has no such file, the hub cannot be reached, or
+            `filename` (which may come out of a file) or `subfolder` leads out of the directory.
     """
-    if not re.fullmatch(r"\w[\w.-]*", filename):
-        raise CheckpointError(f"{filename!r} is no plain file name; a model's files all lie in one folder")
-    card = list_models().get(str(name))
-    folder: Path | None
-    if card is not None and card.ships:
-        folder = Path(str(resources.files("vitpose") / "weights"))
-    else:
-        folder = _existing_folder(name)
-    if folder is not None:
-        if not (folder / filename).is_file():
-            raise CheckpointError(f"the folder {folder} has no {filename}; a checkpoint's folder has one")
-        return folder / filename
-    if folder is not None and folder.is_file():
+    if not re.fullmatch(r"\w[\w.-]{0,200}", filename):
         raise CheckpointError(
-            f"{folder} is a file; give the folder it is in, or an original file ending in .pth or .pt"
+            f"{_brief(filename)} is no plain file name; a model's files all lie in one directory"
         )
+    parts = Path(subfolder).parts
+    if any(not re.fullmatch(r"[\w-][\w. -]{0,200}", part) for part in parts):
+        raise CheckpointError(f"subfolder {_brief(subfolder)} must be a directory inside the model's directory")
+    card = list_models().get(str(name))
+    if card is not None and card.ships:
+        found: Path | None = Path(str(resources.files("vitpose") / "weights"))
+    else:
+        found = existing_path(name)
+    if found is not None and (found.is_dir() or card is None):
+        return _file_in(found, "/".join((*parts, filename)))
     repository = card.source if card is not None else str(name)
-    if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
-        hint = "A folder, an original .pth file or a hub repository ('owner/name') works too."
-        raise UnknownNameError("model", str(name), list_models(), hint)
-    return _download(repository, filename, revision, token, cache_dir, local_files_only)
+    if repository.count("/") != 1 or repository.startswith((".", "/", "~")) or len(repository) > _MAX_NAME:
+        hint = "A directory, an original .pth file or a hub repository ('owner/name') works too."
+        raise UnknownNameError("model", _brief(name).strip("'"), list_models(), hint)
+    return _download(
+        repository, "/".join((*parts, filename)), revision, token, cache_dir, local_files_only
+    )
 
 
-def _existing_folder(name: str | Path) -> Path | None:
-    try:
-        folder = Path(name).expanduser()
-        return folder if folder.is_dir() else None
-    except (OSError, RuntimeError):  # a name that no file system takes: too long, or of an unknown user
-        return None
+def _file_in(directory: Path, filename: str) -> Path:
+    if not directory.is_dir():
+        raise CheckpointError(
+            f"{directory} is a file; give the directory it is in, {str(directory.parent)!r}, with all files of the "
+            "model, or an original file ending in .pth or .pt"
+        )
+    if not (directory / filename).is_file():
+        raise CheckpointError(
+            f"the directory {directory} has no {filename}; the directory of a checkpoint has one"
+        )
+    return directory / filename
+
+
+def _brief(name: object) -> str:
+    text = str(name)
+    return repr(text if len(text) <= _MAX_NAME else text[:80] + "..." + text[-20:])
 
 
 def _download(
@@ -143,9 +164,11 @@ def read_json(name: str | Path, filename: str, **hub: Any) -> dict[str, Any]:
     """
     path = find_file(name, filename, **hub)
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+        with path.open("rb") as file:
+            content = file.read(MAX_TEXT_BYTES + 1)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}; correct its permissions") from error
+    table = parse_json(content, path, CheckpointError)
     if not isinstance(table, dict):
         raise CheckpointError(
             f"{path} holds a {type(table).__name__}, not a JSON object; it is not a model's file"

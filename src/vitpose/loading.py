@@ -325,7 +325,7 @@ def load_processor(model: str | Path, network: VitPoseForPoseEstimation, **hub: 
     Raises:
         CheckpointError: The file is missing or damaged, or contradicts the declared data set.
     """
-    from .model.checkpoint import is_original
+    from .model.original import is_original
     from .model.config import VitPoseConfig
 
     declared = network.config.datasets

@@ -130,7 +130,8 @@ def test_gradient_checkpointing_changes_memory_and_nothing_else(
     index = [2, 0, 1] if experts > 1 else None
     gradients = []
     for enabled in (False, True):
-        model.gradient_checkpointing_enable(enabled)
+        (model.gradient_checkpointing_enable if enabled else model.gradient_checkpointing_disable)()
+        assert model.is_gradient_checkpointing is enabled
         model.zero_grad()
         calls = count_calls(model.backbone.blocks[0].attn.qkv)
         model(pixels, index).heatmaps.square().mean().backward()

@@ -24,10 +24,10 @@ def test_output_is_read_by_name_by_key_and_by_position(build: Build, pixels: Ten
     assert output[0] is output.loss
     assert output[1] is output.heatmaps
     assert output[1:] == (output.heatmaps, output.hidden_states)
-    loss, maps, states = output
-    assert (loss, maps, states) == (output.loss, output.heatmaps, output.hidden_states)
-    with pytest.raises(KeyError, match=r"'maps' is no output; there are .*'heatmaps'"):
-        output["maps"]
+    loss, heatmaps, states = output.to_tuple()
+    assert loss is output.loss
+    assert heatmaps is output.heatmaps
+    assert states is output.hidden_states
 
 
 @torch.no_grad()

@@ -5,8 +5,8 @@ Parameter names are those of the original checkpoints. Knows no decoder and no f
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError, UnknownNameError
+from .checkpoint import BackboneCheckpoint, read_backbone, write_backbone
 from .config import PATCH_PADDING, VitPoseBackboneConfig
 from .experts import ExpertMlp, Mlp, Routing, route
+from .outputs import BackboneOutput
+from .pretrained import PretrainedModule, refuse_quantised
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
@@ -26,20 +29,15 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
 }
 
-
-@dataclass
-class BackboneOutput:
-    """What a backbone returns: ours tokens (b t d), another library's maps (b d h w) of any sizes.
-
-    Attributes:
-        feature_maps: The normalised tokens of each stage in `out_features`.
-        hidden_states: The tokens after the embedding and after each block, if asked for.
-        attentions: The attention of each block (b heads t t; rows sum to one), if asked for.
-    """
-
-    feature_maps: tuple[Float[Tensor, "..."], ...]
-    hidden_states: tuple[Float[Tensor, "..."], ...] | None = None
-    attentions: tuple[Float[Tensor, "..."], ...] | None = None
+_ATTENTIONS = ("eager", "sdpa")
+_CHECKPOINT_KWARGS = (
+    "use_reentrant",
+    "context_fn",
+    "determinism_check",
+    "debug",
+    "early_stop",
+    "preserve_rng_state",
+)
 
 
 class PatchEmbed(nn.Module):
@@ -67,6 +65,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = config.num_attention_heads
         self.dropout = config.attention_probs_dropout_prob
+        self.eager = False
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.qkv_bias)
         self.proj = nn.Linear(config.hidden_size, config.hidden_size)
 
@@ -77,13 +76,14 @@ class Attention(nn.Module):
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each b heads t d/heads
         dropout = self.dropout if self.training else 0.0
-        if not with_weights:
-            mixed, weights = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout), None
-        else:
-            # The fused kernels never hold the weights, so they are formed here when somebody looks.
+        weights = None
+        if with_weights or self.eager:
+            # The fused kernels never hold the weights, so they are formed here where they are asked for.
             weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
             mixed = F.dropout(weights, dropout) @ value
-        return self.proj(mixed.transpose(1, 2).flatten(2)), weights
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        return self.proj(mixed.transpose(1, 2).flatten(2)), weights if with_weights else None
 
 
 class DropPath(nn.Module):
@@ -135,18 +135,21 @@ def _activation(name: str) -> nn.Module:
     return _ACTIVATIONS[name]()
 
 
-class VitPoseBackbone(nn.Module):
+class VitPoseBackbone(PretrainedModule):
     """The vision transformer that turns crops into tokens.
 
     Args:
         config: Its sizes; ViT-B without one.
     """
 
+    config_class = VitPoseBackboneConfig
+
     def __init__(self, config: VitPoseBackboneConfig | None = None) -> None:
         super().__init__()
         self.config = config or VitPoseBackboneConfig()
         config, (rows, columns) = self.config, self.config.grid_size
         self.gradient_checkpointing = False
+        self.gradient_checkpointing_kwargs: dict[str, Any] = {"use_reentrant": False}
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + rows * columns, config.hidden_size))
         self.patch_embed = PatchEmbed(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
@@ -206,33 +209,158 @@ class VitPoseBackbone(nn.Module):
         self,
         pixel_values: Float[Tensor, "b c hc wc"],
         dataset_index: Any = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-    ) -> BackboneOutput:
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BackboneOutput | tuple[Any, ...]:
         """Returns the feature maps of the configured stages.
 
         Args:
             pixel_values: Normalised crops.
             dataset_index: Which expert, for all samples or one a sample; required with several experts.
-            output_attentions: Return each block's attention too.
-            output_hidden_states: Return the tokens before and after each block too.
+            output_attentions: Return each block's attention too; default: as the configuration says.
+            output_hidden_states: Return the tokens before and after each block too; default: as the configuration says.
+            return_dict: False returns a tuple; default: as the configuration says.
 
         Raises:
             InputError: The crops or the index do not fit the network.
         """
+        config = self.config
+        attending = config.output_attentions if output_attentions is None else output_attentions
+        watching = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         # Not len(): that would fix the number of crops of an exported network.
-        routing = route(dataset_index, self.config.num_experts, pixel_values.shape[0])
+        routing = route(dataset_index, config.num_experts, pixel_values.shape[0])
+        wanted = config.out_indices or []
+        # Of each stage only what is asked for is kept, and what comes after the last of them is not computed.
+        features, states, attentions = [], [], []
         x = self.embed(pixel_values)
-        stages, attentions, wanted = [x], [], self.config.out_indices or []
-        for block in self.blocks:
-            if self.gradient_checkpointing and self.training:
-                x, weights = checkpoint(block, x, routing, output_attentions, use_reentrant=False)
-            else:
-                x, weights = block(x, routing, output_attentions)
-            stages.append(x)
-            attentions.append(weights)
-        return BackboneOutput(
-            feature_maps=tuple(self.last_norm(stages[index]) for index in wanted),
-            hidden_states=tuple(stages) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions else None,
+        for index in range(len(self.blocks) + 1 if attending or watching else wanted[-1] + 1):
+            if index > 0:
+                x, weights = self._run_block(self.blocks[index - 1], x, routing, attending)
+                attentions.append(weights)
+            if index in wanted:
+                features.append(self.last_norm(x))
+            if watching:
+                states.append(x)
+        output = BackboneOutput(
+            feature_maps=tuple(features),
+            hidden_states=tuple(states) if watching else None,
+            attentions=tuple(attentions) if attending else None,
         )
+        as_dict = config.return_dict if return_dict is None else return_dict
+        return output if as_dict else output.to_tuple()
+
+    def _run_block(
+        self, block: nn.Module, x: Float[Tensor, "b t d"], routing: Routing | None, with_weights: bool
+    ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b heads t t"] | None]:
+        if self.gradient_checkpointing and self.training:
+            return checkpoint(block, x, routing, with_weights, **self.gradient_checkpointing_kwargs)
+        return block(x, routing, with_weights)
+
+    # ------------------------------------------------------------------ what others ask of a backbone
+
+    @property
+    def stage_names(self) -> list[str]:
+        """Names of all stages: the stem, then one a block."""
+        return self.config.stage_names
+
+    @property
+    def out_features(self) -> list[str]:
+        """Names of the stages whose feature maps are returned; setting them sets `out_indices` too."""
+        return self.config.out_features
+
+    @out_features.setter
+    def out_features(self, names: list[str]) -> None:
+        self.config.out_features = names
+
+    @property
+    def out_indices(self) -> list[int]:
+        """Numbers of the stages whose feature maps are returned; setting them sets `out_features` too."""
+        return self.config.out_indices
+
+    @out_indices.setter
+    def out_indices(self, indices: list[int]) -> None:
+        self.config.out_indices = indices
+
+    @property
+    def num_features(self) -> list[int]:
+        """Width of every stage."""
+        return [self.config.hidden_size] * len(self.stage_names)
+
+    @property
+    def out_feature_channels(self) -> dict[str, int]:
+        """Width of every stage by its name."""
+        return dict(zip(self.stage_names, self.num_features, strict=True))
+
+    @property
+    def channels(self) -> list[int]:
+        """Width of each feature map that is returned."""
+        return [self.out_feature_channels[name] for name in self.out_features]
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Returns what turns crops into tokens."""
+        return self.patch_embed
+
+    def set_attn_implementation(self, name: str) -> None:
+        """Chooses how attention is computed.
+
+        Args:
+            name: "sdpa" (fused kernels) or "eager" (plain matrix products).
+
+        Raises:
+            UnknownNameError: There is no such implementation.
+        """
+        if name not in _ATTENTIONS:
+            raise UnknownNameError("attn_implementation", name, _ATTENTIONS)
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.eager = name == "eager"
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Trades time for memory in training: blocks are computed again in the backward pass.
+
+        Args:
+            gradient_checkpointing_kwargs: Arguments of `torch.utils.checkpoint.checkpoint`.
+
+        Raises:
+            InputError: They are none.
+        """
+        given = {} if gradient_checkpointing_kwargs is None else gradient_checkpointing_kwargs
+        if not isinstance(given, Mapping):
+            raise InputError(
+                f"gradient_checkpointing_kwargs is {given!r}; give a dictionary of arguments of "
+                "torch.utils.checkpoint.checkpoint, or nothing"
+            )
+        for name in given:
+            if name not in _CHECKPOINT_KWARGS:
+                raise UnknownNameError("argument of gradient checkpointing", name, _CHECKPOINT_KWARGS)
+        self.gradient_checkpointing_kwargs = {"use_reentrant": False, **given}
+        self.gradient_checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Computes each block once again."""
+        self.gradient_checkpointing = False
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether gradient checkpointing is enabled."""
+        return self.gradient_checkpointing
+
+    @classmethod
+    def _read(cls, name: str | Path, config: Any, **options: Any) -> BackboneCheckpoint:
+        return read_backbone(name, config, **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes `config.json` and `model.safetensors` of the backbone alone, as `transformers` reads them.
+
+        Args:
+            folder: The directory; made if need be. Files of that name are replaced, each whole or not at all.
+
+        Raises:
+            OutputError: They cannot be written.
+            InputError: The weights are quantised.
+        """
+        refuse_quantised(self)
+        write_backbone(self.config, self.state_dict(), folder)

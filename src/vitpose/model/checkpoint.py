@@ -1,34 +1,34 @@
-"""Weights in and out: our folders, those of `transformers`, and the original `.pth` files.
+"""Checkpoints: our directories, those of `transformers`, and the original `.pth` files, as one object.
 
-Owns every rule that turns one set of parameter names into another, and the strict loading. Inside,
-parameters are called as in the original repository (with `head` for `keypoint_head`), so only the
-names of `transformers`, which also splits query, key and value, need a table.
+Owns the strict loading: a file loads whole or is refused by name. Names are `names`' business, the original's
+configurations `original`'s, and files of parameters `weights`'.
 """
 
 from __future__ import annotations
 
-import logging
-import pickle
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..conventions import PLUS_DATASETS, Conventions
-from ..errors import CheckpointError, UnknownNameError
-from ..files import remove_file, replace_file
+from ..errors import CheckpointError, InputError, UnknownNameError
+from ..files import remove_file
 from ..hub import find_file, read_json
-from ..skeleton import Skeleton
-from .config import VitPoseBackboneConfig, VitPoseConfig
+from .config import CONFIG_FILE, VitPoseBackboneConfig, VitPoseConfig
 from .experts import fold_state
-
-State = dict[str, Tensor]
-logger = logging.getLogger(__name__)
+from .names import (
+    BACKBONE,
+    OTHER_HEADS,
+    State,
+    state_for_transformers,
+    state_from_original,
+    state_from_transformers,
+)
+from .original import config_from_original, is_original
+from .weights import read_pickle, read_safetensors, write_safetensors
 
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
 
@@ -36,155 +36,10 @@ WEIGHTS_FILE = "model.safetensors"
 HEADS_FILE = "heads.safetensors"
 """Every head but the first, in a file of its own: `transformers`, which knows one head, never looks at it."""
 
-OTHER_HEADS = "associate_heads."
 INDEX_FILE = "model.safetensors.index.json"
-ORIGINAL_SUFFIXES = (".pth", ".pt")
+PICKLE_FILE = "pytorch_model.bin"
 
-# Ours on the left, `transformers`' on the right; every name matches exactly one row, from either side.
-_NAMES = [
-    ("backbone.pos_embed", "backbone.embeddings.position_embeddings"),
-    ("backbone.patch_embed.proj.", "backbone.embeddings.patch_embeddings.projection."),
-    ("backbone.blocks.#.norm1.", "backbone.encoder.layer.#.layernorm_before."),
-    ("backbone.blocks.#.norm2.", "backbone.encoder.layer.#.layernorm_after."),
-    ("backbone.blocks.#.attn.query.", "backbone.encoder.layer.#.attention.attention.query."),
-    ("backbone.blocks.#.attn.key.", "backbone.encoder.layer.#.attention.attention.key."),
-    ("backbone.blocks.#.attn.value.", "backbone.encoder.layer.#.attention.attention.value."),
-    ("backbone.blocks.#.attn.proj.", "backbone.encoder.layer.#.attention.output.dense."),
-    ("backbone.blocks.#.mlp.", "backbone.encoder.layer.#.mlp."),
-    ("backbone.last_norm.", "backbone.layernorm."),
-    ("head.deconv_layers.0.", "head.deconv1."),
-    ("head.deconv_layers.1.", "head.batchnorm1."),
-    ("head.deconv_layers.3.", "head.deconv2."),
-    ("head.deconv_layers.4.", "head.batchnorm2."),
-    ("head.final_layer.", "head.conv."),
-]
-_QKV = ("query", "key", "value")
-
-
-def _renamer(rows: list[tuple[str, str]]) -> Callable[[str], str]:
-    table = [
-        (re.compile("^" + re.escape(old).replace(r"\#", r"(\d+)")), new.replace("#", r"\1"))
-        for old, new in rows
-    ]
-
-    def rename(name: str) -> str:
-        for pattern, new in table:
-            if pattern.match(name):
-                return pattern.sub(new, name)
-        return name
-
-    return rename
-
-
-_to_transformers = _renamer(_NAMES)
-_from_transformers = _renamer([(theirs, ours) for ours, theirs in _NAMES])
-
-
-def state_for_transformers(state: Mapping[str, Tensor]) -> State:
-    """Returns our parameters under `transformers`' names: qkv split in three."""
-    named = {}
-    for name, tensor in state.items():
-        if re.match(r"backbone\.blocks\.\d+\.attn\.qkv\.", name):
-            for part, rows in zip(_QKV, tensor.chunk(3), strict=True):
-                named[_to_transformers(name.replace("qkv", part))] = rows
-        else:
-            named[_to_transformers(name)] = tensor
-    return named
-
-
-def state_from_transformers(state: Mapping[str, Tensor]) -> State:
-    """Returns parameters of a `transformers` file under our names: query, key and value joined."""
-    named = {_from_transformers(name): tensor for name, tensor in state.items()}
-    for query in [name for name in named if re.match(r"backbone\.blocks\.\d+\.attn\.query\.", name)]:
-        parts = [query.replace("query", part) for part in _QKV]
-        if all(part in named for part in parts):
-            named[query.replace("query", "qkv")] = torch.cat([named.pop(part) for part in parts])
-    return named
-
-
-def state_from_original(state: Mapping[str, Tensor]) -> State:
-    """Returns parameters of an original file under our names."""
-    # The class token of the multi-task files is never used by the network.
-    kept = {name: tensor for name, tensor in state.items() if not name.startswith("backbone.cls_token")}
-    return {
-        re.sub(r"^(associate_)?keypoint_(heads?)\.", r"\1\2.", name): tensor for name, tensor in kept.items()
-    }
-
-
-def config_from_original(
-    state: Mapping[str, Tensor], source: str, dataset: str | int | None = None
-) -> VitPoseConfig:
-    """Reads the sizes of an original network off its parameters (under our names).
-
-    Args:
-        state: The parameters.
-        source: How messages call the file.
-        dataset: If its name is given, the points of a file with one head and no experts are not taken for COCO's.
-
-    Raises:
-        CheckpointError: The parameters are not those of a released ViTPose; a `config` is needed then.
-    """
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    for name, axes in (("backbone.pos_embed", 3), ("head.final_layer.weight", 4)):
-        if len(shapes.get(name, ())) != axes:
-            found = ", ".join(list(state)[:5])
-            raise CheckpointError(
-                f"{source} has no parameter {name!r} of {axes} axes, so it is no original ViTPose "
-                f"checkpoint; it starts with: {found}"
-            )
-    options: dict[str, Any] = {
-        "backbone_config": _backbone_from_shapes(shapes, source),
-        "use_simple_decoder": "head.deconv_layers.0.weight" not in state,
-    }
-    counts = [shapes["head.final_layer.weight"][0]]
-    while (name := f"{OTHER_HEADS}{len(counts) - 1}.final_layer.weight") in shapes:
-        counts.append(shapes[name][0])
-    if len(counts) > 1:
-        return VitPoseConfig(datasets=_released_datasets(counts, source), **options)
-    keypoints = counts[0]
-    named = isinstance(dataset, str) and options["backbone_config"].num_experts == 1
-    if keypoints == 17 and not named:
-        # The first head of every released file is COCO's; a file that was split off for animals looks the same.
-        logger.info("%s has 17 keypoints, which are taken for COCO's; another skeleton must be named", source)
-        return VitPoseConfig.for_skeleton(Skeleton.load("coco"), **options)
-    return VitPoseConfig(num_labels=keypoints, **options)
-
-
-def _released_datasets(counts: list[int], source: str) -> list[str]:
-    """Returns which data sets the heads of a released file are of: a file does not say, but their order is fixed."""
-    released = [len(Conventions.load(name).skeleton) for name in PLUS_DATASETS]
-    if counts != released[: len(counts)]:
-        raise CheckpointError(
-            f"{source} has heads of {counts} keypoints; the released files have {released}, in this order, or the "
-            "first of them. Pass config=VitPoseConfig(datasets=[...], ...) that names the heads' data sets"
-        )
-    return list(PLUS_DATASETS[: len(counts)])
-
-
-def _backbone_from_shapes(shapes: Mapping[str, tuple[int, ...]], source: str) -> VitPoseBackboneConfig:
-    _, tokens, width = shapes["backbone.pos_embed"]
-    blocks = {match[1] for name in shapes if (match := re.match(r"backbone\.blocks\.(\d+)\.", name))}
-    experts = {
-        match[1]: name for name in shapes if (match := re.search(r"\.mlp\.experts\.(\d+)\.bias$", name))
-    }
-    # The number of heads leaves no trace in the shapes: it is known by the width alone.
-    heads = {192: 3, 384: 12, 768: 12, 1024: 16, 1280: 16, 1408: 16}.get(width)
-    sizes = {(256, 192), (384, 288), (576, 432), (128, 96)}
-    image_size = next((size for size in sizes if size[0] * size[1] // 256 == tokens - 1), None)
-    if heads is None or image_size is None:
-        raise CheckpointError(
-            f"{source} is {width} wide with {tokens} position embeddings, which no released ViTPose is; "
-            "pass config=VitPoseConfig(...) that describes it"
-        )
-    return VitPoseBackboneConfig(
-        image_size=image_size,
-        hidden_size=width,
-        num_hidden_layers=max(1, len(blocks)),
-        num_attention_heads=heads,
-        num_experts=max(1, len(experts)),
-        part_features=shapes[next(iter(experts.values()))][0] if experts else 0,
-        layer_norm_eps=1e-6,
-    )
+HUB_OPTIONS = ("subfolder", "revision", "token", "cache_dir", "local_files_only")
 
 
 class Checkpoint(NamedTuple):
@@ -202,7 +57,7 @@ class Checkpoint(NamedTuple):
         Raises:
             UnknownNameError: There is no such data set here.
             InputError: There is no such number, or the data set has other keypoints.
-            CheckpointError: The head is missing.
+            CheckpointError: The head or the expert is missing.
         """
         config, state = self.config, self.state
         if isinstance(dataset, str) and not config.datasets and config.num_experts == 1:
@@ -210,12 +65,29 @@ class Checkpoint(NamedTuple):
         index = config.index_of(dataset)
         if config.num_experts > 1:
             state = fold_state(state, index)
+        if 0 < index < len(config.heads) and not any(name.startswith(_head(index)) for name in state):
+            raise CheckpointError(
+                f"{self.source} declares a head for {config.heads[index].name!r} and has no parameters of it "
+                f"({_head(index)}...); fetch the checkpoint again, with {HEADS_FILE}"
+            )
         return Checkpoint(config.for_dataset(index), _with_one_head(state, index), self.source)
+
+
+class BackboneCheckpoint(NamedTuple):
+    """What the checkpoint of a backbone alone holds; parameters without the prefix that they have in a network."""
+
+    config: VitPoseBackboneConfig
+    state: State
+    source: str
+
+
+def _head(index: int) -> str:
+    return f"{OTHER_HEADS}{index - 1}."
 
 
 def _with_one_head(state: Mapping[str, Tensor], index: int) -> State:
     """Returns the parameters with that head in the first one's place, and no other."""
-    chosen = f"{OTHER_HEADS}{index - 1}."
+    chosen = _head(index)
     moved = any(name.startswith(chosen) for name in state)
     dropped = (OTHER_HEADS, "head.") if moved else OTHER_HEADS
     kept = {name: tensor for name, tensor in state.items() if not name.startswith(dropped)}
@@ -228,88 +100,166 @@ def read_checkpoint(
     config: VitPoseConfig | None = None,
     *,
     dataset: str | int | None = None,
+    use_safetensors: bool | None = None,
+    subfolder: str = "",
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    **overrides: Any,
 ) -> Checkpoint:
     """Reads a checkpoint of any form.
 
     Args:
-        name: A short name (see `vitpose models`), a folder, a hub repository, or an original `.pth` or `.pt`
+        name: A short name (see `vitpose models`), a directory, a hub repository, or an original `.pth` or `.pt`
             file.
         config: Takes the place of the one in the checkpoint.
         dataset: Take the dense network of one data set out of it, by name or number.
-        revision: As in `vitpose.hub.find_file`.
+        use_safetensors: False reads `pytorch_model.bin` in place of `model.safetensors`, without running what it
+            holds; True refuses an original file.
+        subfolder: As in `vitpose.hub.find_file`.
+        revision: As there.
         token: As there.
         cache_dir: As there.
         local_files_only: As there.
+        **overrides: Attributes of the configuration that take the place of the checkpoint's.
 
     Raises:
-        UnknownNameError: No such model.
-        InputError: There is no such data set in it.
+        UnknownNameError: No such model, or no such attribute.
+        InputError: There is no such data set in it, or arguments contradict each other.
         CheckpointError: The files are missing, damaged, unsafe, or not of a ViTPose.
     """
     hub: dict[str, Any] = {
+        "subfolder": subfolder,
         "revision": revision,
         "token": token,
         "cache_dir": cache_dir,
         "local_files_only": local_files_only,
     }
     original = is_original(name)
+    if config is not None and overrides:
+        raise InputError(f"both config and {', '.join(overrides)} are given; set them in the config")
+    if original and (use_safetensors or subfolder):
+        raise InputError(
+            f"{str(name)!r:.200} is an original file; use_safetensors and subfolder are for directories, leave them out"
+        )
     if config is None and not original:
         # Before the weights: it is small, and says soon whether there is such a model.
-        config = VitPoseConfig.from_pretrained(name, **hub)
+        config = VitPoseConfig.from_pretrained(name, **hub, **overrides)
         if dataset is not None and (config.num_experts > 1 or config.datasets):
             config.index_of(dataset)
-    source, state = _read(name, hub)
+    source, state = read_parameters(name, use_safetensors, hub)
     state = state_from_original(state) if original else state_from_transformers(state)
     if not original and config is not None and len(config.datasets) > 1:
-        state |= read_safetensors(find_file(name, HEADS_FILE, **hub))
-    whole = Checkpoint(config or config_from_original(state, source, dataset), state, source)
+        state |= _read_heads(find_file(name, HEADS_FILE, **hub))
+    config = config or config_from_original(state, source, dataset).changed(overrides)
+    _refuse_more_than_there_is(config, state, source)
+    whole = Checkpoint(config, state, source)
     return whole if dataset is None else whole.for_dataset(dataset)
 
 
-def is_original(name: str | Path) -> bool:
-    """Tells whether a name is that of a file of the original repository."""
-    return str(name).endswith(ORIGINAL_SUFFIXES)
+def read_backbone(
+    name: str | Path,
+    config: VitPoseBackboneConfig | None = None,
+    *,
+    dataset: str | int | None = None,
+    use_safetensors: bool | None = None,
+    **options: Any,
+) -> BackboneCheckpoint:
+    """Reads a backbone: one that was saved alone, or that of a whole network's checkpoint.
 
-
-def load_strictly(model: torch.nn.Module, state: State, source: str) -> None:
-    """Gives a network its parameters, or says what does not fit in three lists.
+    Args:
+        name: As in `read_checkpoint`.
+        config: Takes the place of the one in the checkpoint.
+        dataset: Of a whole network: take the dense backbone of one data set out of it.
+        use_safetensors: As in `read_checkpoint`.
+        **options: What `find_file` takes, and attributes of the configuration that take the place of the checkpoint's.
 
     Raises:
-        CheckpointError: Names or shapes differ.
+        UnknownNameError: No such model, or no such attribute.
+        InputError: Arguments contradict each other or the checkpoint.
+        CheckpointError: The files are missing, damaged, unsafe, or not of ViTPose's backbone.
     """
-    own = model.state_dict()
-    counters = {name for name in own if name.endswith("num_batches_tracked")}
-    for name in counters - state.keys():
-        state[name] = torch.zeros((), dtype=torch.long)  # a counter for training that some files leave out
-    shapes = [
-        f"{name}: {tuple(own[name].shape)} in the model, {tuple(state[name].shape)} in the file"
-        for name in sorted(own.keys() & state.keys())
-        if own[name].shape != state[name].shape
-    ]
-    lists = {
-        "only in the model": sorted(own.keys() - state.keys()),
-        "only in the file": sorted(state.keys() - own.keys()),
-        "other shapes": shapes,
-    }
-    if any(lists.values()):
-        parts = [f"{what} ({len(rows)}): {_shorten(rows)}" for what, rows in lists.items() if rows]
-        raise CheckpointError(f"{source} does not fit the model; " + "; ".join(parts))
-    model.load_state_dict(state, assign=True)
+    hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options}
+    if config is not None and options:
+        raise InputError(f"both config and {', '.join(options)} are given; set them in the config")
+    table = {} if is_original(name) else read_json(name, CONFIG_FILE, **hub)
+    if table.get("model_type") == VitPoseBackboneConfig.model_type:
+        if dataset is not None:
+            raise InputError(
+                f"{str(name)!r} is a backbone alone, which knows no data sets (dataset={dataset!r}); leave it out"
+            )
+        found = VitPoseBackboneConfig.from_dict(table, f"{CONFIG_FILE} of {str(name)!r}")
+        source, state = read_parameters(name, use_safetensors, hub)
+        state = state_from_transformers({BACKBONE + key: tensor for key, tensor in state.items()})
+    else:
+        whole, state, source = read_checkpoint(name, dataset=dataset, use_safetensors=use_safetensors, **hub)
+        found = whole.backbone_config
+        if not isinstance(found, VitPoseBackboneConfig):
+            raise CheckpointError(f"{source} has another library's backbone; load the whole network")
+    wanted = config or found.changed(options)
+    _refuse_more_blocks(wanted, state, source)
+    state = {key.removeprefix(BACKBONE): state[key] for key in state if key.startswith(BACKBONE)}
+    return BackboneCheckpoint(wanted, state, source)
 
 
-def _shorten(rows: list[str], most: int = 8) -> str:
-    return ", ".join(rows[:most]) + (f", and {len(rows) - most} more" if len(rows) > most else "")
+def _read_heads(path: Path) -> State:
+    state = read_safetensors(path)
+    if foreign := [name for name in state if not name.startswith(OTHER_HEADS)]:
+        raise CheckpointError(
+            f"{path} has the parameter {foreign[0]!r:.100}, and may only have those of {OTHER_HEADS}...; "
+            "fetch it again"
+        )
+    return state
 
 
-def _read(name: str | Path, hub: dict[str, Any]) -> tuple[str, State]:
-    """Returns how messages call the source, and its raw parameters."""
+def _refuse_more_than_there_is(config: VitPoseConfig, state: State, source: str) -> None:
+    """Refuses a configuration with more blocks, experts or heads than the file, before anything of it is built."""
+    if isinstance(config.backbone_config, VitPoseBackboneConfig):
+        _refuse_more_blocks(config.backbone_config, state, source)
+    heads = 1 + _count(re.escape(OTHER_HEADS) + r"(\d+)\.", state)
+    _refuse_more("datasets", len(config.heads), heads, source)
+
+
+def _refuse_more_blocks(config: VitPoseBackboneConfig, state: State, source: str) -> None:
+    blocks = _count(r"backbone\.blocks\.(\d+)\.", state)
+    experts = _count(r"backbone\.blocks\.0\.mlp\.experts\.(\d+)\.", state)
+    _refuse_more("num_hidden_layers", config.num_hidden_layers, blocks, source)
+    _refuse_more("num_experts", config.num_experts, max(1, experts), source)
+
+
+def _count(pattern: str, state: State) -> int:
+    return len({match[1] for name in state if (match := re.match(pattern, name))})
+
+
+def _refuse_more(name: str, wanted: int, found: int, source: str) -> None:
+    if wanted > found:
+        raise CheckpointError(
+            f"{source} does not fit the model: {name} is {wanted} in the configuration, and the file has parameters "
+            f"for {found}; correct the configuration or fetch the file again"
+        )
+
+
+def read_parameters(
+    name: str | Path, use_safetensors: bool | None, hub: dict[str, Any]
+) -> tuple[str, State]:
+    """Returns how messages call the source, and its parameters under the file's own names.
+
+    Args:
+        name: As in `read_checkpoint`.
+        use_safetensors: As there.
+        hub: What `find_file` takes.
+
+    Raises:
+        UnknownNameError: No such model.
+        CheckpointError: The files are missing, damaged or unsafe.
+    """
     if is_original(name):
-        path = Path(name).expanduser()
-        return str(path), read_pickle(path)
+        path = Path(name)
+        return str(name), read_pickle(path)
+    if use_safetensors is False:
+        path = find_file(name, PICKLE_FILE, **hub)
+        return str(path), read_pickle(path, ())
     try:
         path = find_file(name, WEIGHTS_FILE, **hub)
     except CheckpointError as missing:
@@ -331,47 +281,77 @@ def _read_shards(name: str | Path, hub: dict[str, Any], missing: CheckpointError
     return state
 
 
-def read_safetensors(path: Path) -> State:
-    """Returns the parameters of a safetensors file, under the file's own names.
+class Misfits(NamedTuple):
+    """In what a network and parameters differ.
+
+    Attributes:
+        missing: Names that only the network has.
+        unexpected: Names that only the file has.
+        mismatched: Names of different shapes or kinds of numbers.
+    """
+
+    missing: list[str]
+    unexpected: list[str]
+    mismatched: list[str]
+
+
+def compare(model: torch.nn.Module, state: Mapping[str, Tensor]) -> Misfits:
+    """Returns in what a network, which may be without memory, and parameters differ."""
+    own = model.state_dict()
+    # A counter for training, which some files leave out.
+    required = {name for name in own if not name.endswith("num_batches_tracked")}
+    return Misfits(
+        sorted(required - state.keys()),
+        sorted(state.keys() - own.keys()),
+        sorted(name for name in own.keys() & state.keys() if _kind(own[name]) != _kind(state[name])),
+    )
+
+
+def _kind(tensor: Tensor) -> tuple[Any, ...]:
+    return (*tensor.shape, tensor.is_floating_point())
+
+
+def check_fit(model: torch.nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Refuses parameters that are not those of a network, in three lists.
 
     Raises:
-        CheckpointError: It is damaged.
+        CheckpointError: Names or shapes differ.
     """
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}; fetch it again") from error
+    misfits, own = compare(model, state), model.state_dict()
+    shapes = [
+        f"{name}: {_describe(own[name])} in the model, {_describe(state[name])} in the file"
+        for name in misfits.mismatched
+    ]
+    lists = {
+        "only in the model": misfits.missing,
+        "only in the file": misfits.unexpected,
+        "other shapes": shapes,
+    }
+    if any(lists.values()):
+        parts = [f"{what} ({len(rows)}): {_shorten(rows)}" for what, rows in lists.items() if rows]
+        raise CheckpointError(f"{source} does not fit the model; " + "; ".join(parts))
 
 
-def read_pickle(path: Path, keys: Sequence[str] = ("state_dict",)) -> State:
-    """Returns the parameters of a torch file, under the file's own names, without running what it holds.
+def _describe(tensor: Tensor) -> str:
+    kind = "" if tensor.is_floating_point() else f" of {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{tuple(tensor.shape)}{kind}"
 
-    Args:
-        path: The file.
-        keys: Under the first of these that is there the parameters lie; without any they are the file.
+
+def _shorten(rows: list[str], most: int = 8) -> str:
+    cut = [row[:300] for row in rows[:most]]
+    return ", ".join(cut) + (f", and {len(rows) - most} more" if len(rows) > most else "")
+
+
+def load_strictly(model: torch.nn.Module, state: State, source: str) -> None:
+    """Gives a network its parameters, all of them.
 
     Raises:
-        CheckpointError: It is missing, damaged, unsafe, or holds no parameters.
+        CheckpointError: Names or shapes differ.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; give the path of an original checkpoint")
-    try:
-        file = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can fail in any way there is
-        foreign = re.search(r"GLOBAL (\S+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and foreign:
-            raise CheckpointError(
-                f"{path} holds more than weights ({foreign[1]}) and is refused, because loading it could run "
-                "foreign code. Where you trust the file, save its 'state_dict' alone with torch.save"
-            ) from error
-        raise CheckpointError(f"{path} is not a whole torch file of weights; fetch it again") from error
-    key = next((key for key in keys if isinstance(file, dict) and key in file), None)
-    state = file if key is None else file[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(
-            f"{path} holds no 'state_dict' of tensors; it is no original ViTPose checkpoint"
-        )
-    return state
+    check_fit(model, state, source)
+    counters = {name for name in model.state_dict() if name not in state}
+    state |= {name: torch.zeros((), dtype=torch.long) for name in counters}
+    model.load_state_dict(state, assign=True)
 
 
 def choose_dtype(dtype: torch.dtype | str | None, state: State) -> torch.dtype:
@@ -406,21 +386,28 @@ def write_checkpoint(config: VitPoseConfig, state: Mapping[str, Tensor], folder:
     """
     named = state_for_transformers(state)
     others = {name: tensor for name, tensor in named.items() if name.startswith(OTHER_HEADS)}
-    _write_safetensors(
+    write_safetensors(
         Path(folder) / WEIGHTS_FILE, {name: named[name] for name in named.keys() - others.keys()}
     )
     if others:
-        _write_safetensors(Path(folder) / HEADS_FILE, others)
+        write_safetensors(Path(folder) / HEADS_FILE, others)
     else:
         remove_file(Path(folder) / HEADS_FILE)  # of another network, which was here before
     config.save_pretrained(folder)
 
 
-def _write_safetensors(file: Path, state: State) -> None:
-    # Copies, because safetensors takes no two tensors in one piece of memory.
-    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    with replace_file(file) as path:
-        try:
-            save_file(whole, path, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+def write_backbone(config: VitPoseBackboneConfig, state: Mapping[str, Tensor], folder: str | Path) -> None:
+    """Writes `config.json` and `model.safetensors` of a backbone alone.
+
+    Args:
+        config: The backbone's configuration.
+        state: Its parameters, without the prefix that they have in a network.
+        folder: The directory; made if need be.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    named = state_for_transformers({BACKBONE + name: tensor for name, tensor in state.items()})
+    alone = {name.removeprefix(BACKBONE): tensor for name, tensor in named.items()}
+    write_safetensors(Path(folder) / WEIGHTS_FILE, alone)
+    config.save_pretrained(folder)

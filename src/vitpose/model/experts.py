@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import CheckpointError, InputError
 
 
 @dataclass(frozen=True)
@@ -136,12 +136,22 @@ def fold_state(state: Mapping[str, Tensor], expert: int) -> dict[str, Tensor]:
     Args:
         state: Parameters of a network of `ExpertMlp` layers; those that do not change are shared.
         expert: Which expert.
+
+    Raises:
+        CheckpointError: A layer has no such expert, or one of another shape.
     """
     folded = {}
     for name, tensor in state.items():
         if ".mlp.fc2." in name:
             chosen = name.replace(".mlp.fc2.", f".mlp.experts.{expert}.")
-            folded[name] = torch.cat([tensor, state[chosen]])
+            rows = state.get(chosen)
+            if rows is None or not tensor.ndim or (rows.ndim, rows.shape[1:]) != (tensor.ndim, tensor.shape[1:]):
+                found = "is missing" if rows is None else f"has the shape {tuple(rows.shape)}"
+                raise CheckpointError(
+                    f"{chosen} {found} and must be further rows of {name}, of the shape {tuple(tensor.shape)}; "
+                    "fetch the checkpoint again"
+                )
+            folded[name] = torch.cat([tensor, rows])
         elif ".mlp.experts." not in name:
             folded[name] = tensor
     return folded

@@ -55,7 +55,11 @@ class InferenceNetwork(nn.Module):
     def _features(self, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "..."]:
         if self.in_place:
             return _tokens_in_place(cast("VitPoseBackbone", self.backbone), pixels)
-        return self.backbone(pixels).feature_maps[-1]
+        # Whatever the configuration says that a network returns beside them, here nobody looks at it.
+        output = self.backbone(
+            pixels, output_attentions=False, output_hidden_states=False, return_dict=True
+        )
+        return output.feature_maps[-1]
 
 
 def fold_decoder(head: nn.Module) -> nn.Module:

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, InputError, require
-from .backbone import BackboneOutput
+from ..errors import CheckpointError, InputError, VitPoseError, require
 from .config import VitPoseConfig
+from .outputs import BackboneOutput
 
 
 class ForeignBackbone(nn.Module):
@@ -35,22 +35,25 @@ class ForeignBackbone(nn.Module):
         self.body: Any
         try:
             self.body = _timm_backbone(config) if self.uses_timm else _transformers_backbone(config)
-        except (RuntimeError, ValueError, LookupError, OSError, TypeError, AssertionError) as error:
+            channels = self.body.feature_info.channels() if self.uses_timm else self.body.channels
+        except VitPoseError:
+            raise
+        except Exception as error:  # another library fails in any way it likes
             library = "timm" if self.uses_timm else "transformers"
             wanted = config.backbone or config.backbone_config
             reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"{library} cannot build the backbone {wanted!r}: {reason}") from error
-        channels = self.body.feature_info.channels() if self.uses_timm else self.body.channels
+            raise CheckpointError(f"{library} cannot build the backbone {wanted!r:.300}: {reason}") from error
         self.config = SimpleNamespace(hidden_size=channels[-1])
 
     def forward(
         self,
         pixel_values: Float[Tensor, "b c hc wc"],
         dataset_index: Any = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool = True,
     ) -> BackboneOutput:
-        """Returns the feature maps (b d h w) of the backbone.
+        """Returns the feature maps (b d h w) of the backbone, always by name.
 
         Raises:
             InputError: Something is asked for that only our own backbone has, or the backbone returns
@@ -70,7 +73,10 @@ class ForeignBackbone(nn.Module):
         if output_attentions:
             self._hold_attentions()
         output = self.body(
-            pixel_values, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+            pixel_values,
+            output_attentions=bool(output_attentions),
+            output_hidden_states=bool(output_hidden_states),
+            return_dict=True,
         )
         if output.feature_maps[-1].ndim != 4:
             raise InputError(
@@ -91,6 +97,45 @@ class ForeignBackbone(nn.Module):
             )
         self.body.set_attn_implementation("eager")  # the fused kernels return none
 
+    def set_attn_implementation(self, name: str) -> None:
+        """Chooses how attention is computed, by the names of `transformers`.
+
+        Raises:
+            InputError: The backbone has no such choice.
+        """
+        if self.uses_timm:
+            raise InputError(f"a timm backbone has no attn_implementation {name!r}; leave it out")
+        try:
+            self.body.set_attn_implementation(name)
+        except (ValueError, ImportError) as error:
+            raise InputError(
+                f"{type(self.body).__name__} has no attn_implementation {name!r}: {error!s:.200}; leave it out"
+            ) from error
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Refuses, since backbones have no common place for them.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError("only ViTPose's backbone has get_input_embeddings here; look into model.backbone.body")
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
+        """Refuses gradient checkpointing.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError("only ViTPose's own backbone has gradient checkpointing here; leave it off")
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Does nothing, since it is never enabled."""
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """False."""
+        return False
+
 
 def _timm_backbone(config: VitPoseConfig) -> Any:
     timm = require("timm", "timm", "for use_timm_backbone")
@@ -101,14 +146,15 @@ def _timm_backbone(config: VitPoseConfig) -> Any:
 
 
 def _transformers_backbone(config: VitPoseConfig) -> Any:
-    require("transformers", "detect", "for a backbone that is not ViTPose's")
-    from transformers import AutoBackbone, AutoConfig
-
+    transformers = require("transformers", "detect", "for a backbone that is not ViTPose's")
+    # Neither code of a checkpoint's directory nor of a repository that it names may run.
+    trusted = {"trust_remote_code": False}
     if config.backbone is None:
-        settings = AutoConfig.for_model(**config.backbone_config)
+        settings = transformers.AutoConfig.for_model(**config.backbone_config)
     else:
-        settings = AutoConfig.from_pretrained(config.backbone, **(config.backbone_kwargs or {}))
-    body = AutoBackbone.from_config(settings, dtype=torch.float32)
+        options = {**(config.backbone_kwargs or {}), **trusted}
+        settings = transformers.AutoConfig.from_pretrained(config.backbone, **options)
+    body = transformers.AutoBackbone.from_config(settings, dtype=torch.float32, **trusted)
     if not config.use_pretrained_backbone:
         return body
     # Through the class itself: AutoBackbone takes the name of a folder for one of timm's.

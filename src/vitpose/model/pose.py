@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import operator
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,54 +16,21 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..device import choose_device
-from ..errors import InputError, UnknownNameError
-from ..hub import upload_folder
+from ..errors import CheckpointError, InputError, UnknownNameError
+from ..hub import find_file, upload_folder
 from .backbone import VitPoseBackbone
-from .checkpoint import Checkpoint, choose_dtype, load_strictly, read_checkpoint, write_checkpoint
+from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from .config import VitPoseBackboneConfig, VitPoseConfig
 from .decoder import ClassicDecoder, SimpleDecoder
 from .experts import Routing, route
-from .quantisation import is_quantised, quantise
+from .outputs import VitPoseEstimatorOutput
+from .pretrained import PretrainedModule, refuse_quantised
+from .quantisation import is_quantised
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from .foreign import ForeignBackbone
 
-
-@dataclass
-class VitPoseEstimatorOutput:
-    """What the network returns; also read by position, as a tuple without what was not asked for.
-
-    Attributes:
-        heatmaps: One map a keypoint, a quarter of the input's size, in float32 also where the network computes in
-            half precision. Where the samples meet heads of different numbers of keypoints, as many as the largest
-            of these has; what is beyond a sample's own is 0.
-        loss: The loss, if labels were given.
-        hidden_states: Tokens before and after each block (b t d), if asked for.
-        attentions: Attention of each block (b heads t t), if asked for.
-    """
-
-    heatmaps: Float[Tensor, "b k hm wm"]
-    loss: Float[Tensor, ""] | None = None
-    hidden_states: tuple[Float[Tensor, "..."], ...] | None = None
-    attentions: tuple[Float[Tensor, "..."], ...] | None = None
-
-    def to_tuple(self) -> tuple[Any, ...]:
-        """Returns (loss, heatmaps, hidden_states, attentions) without those that are None."""
-        ordered = (self.loss, self.heatmaps, self.hidden_states, self.attentions)
-        return tuple(value for value in ordered if value is not None)
-
-    def __getitem__(self, key: int | slice | str) -> Any:
-        if isinstance(key, str):
-            if key not in {f.name for f in fields(self)}:
-                raise KeyError(f"{key!r} is no output; there are {[f.name for f in fields(self)]}")
-            return getattr(self, key)
-        return self.to_tuple()[key]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.to_tuple())
+_PROCESSOR_FILE = "preprocessor_config.json"
 
 
 LOSS_AVERAGES = ("batch", "dataset")
@@ -128,12 +94,14 @@ def heatmap_loss(
     return errors.mean() if weights is None else (errors * weights.float().square()[:, :, None, None]).mean()
 
 
-class VitPoseForPoseEstimation(nn.Module):
+class VitPoseForPoseEstimation(PretrainedModule):
     """ViTPose and ViTPose++: crops in, one heat map a keypoint out.
 
     Args:
         config: Sizes and keypoints; ViTPose-B with 17 COCO keypoints without one.
     """
+
+    config_class = VitPoseConfig
 
     def __init__(self, config: VitPoseConfig | None = None) -> None:
         super().__init__()
@@ -145,6 +113,7 @@ class VitPoseForPoseEstimation(nn.Module):
             from .foreign import ForeignBackbone
 
             self.backbone = ForeignBackbone(self.config)
+            self.computes_tables = True
         counts = [self.config.num_labels or 0, *(len(own.skeleton) for own in self.config.datasets[1:])]
         self.head, *others = map(self._make_head, counts)
         self.associate_heads = nn.ModuleList(others)
@@ -172,25 +141,25 @@ class VitPoseForPoseEstimation(nn.Module):
         """The heads, in the order of `config.heads`."""
         return [self.head, *self.associate_heads]
 
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The floating-point type of the weights."""
-        return next(self.parameters()).dtype
-
-    def gradient_checkpointing_enable(self, enabled: bool = True) -> None:
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
         """Trades time for memory in training: blocks are computed again in the backward pass.
 
+        Args:
+            gradient_checkpointing_kwargs: Arguments of `torch.utils.checkpoint.checkpoint`, as a dictionary.
+
         Raises:
-            InputError: The backbone is another library's.
+            InputError: They are none, or the backbone is another library's.
         """
-        if not isinstance(self.backbone, VitPoseBackbone):
-            raise InputError("only ViTPose's own backbone has gradient checkpointing here; leave it off")
-        self.backbone.gradient_checkpointing = enabled
+        self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Computes each block once again."""
+        self.backbone.gradient_checkpointing_disable()
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether gradient checkpointing is enabled."""
+        return self.backbone.is_gradient_checkpointing
 
     def forward(
         self,
@@ -214,9 +183,9 @@ class VitPoseForPoseEstimation(nn.Module):
                 crops before mirroring. The pixels themselves are not touched: mirror them first.
             labels: Target maps; the loss is returned too: the sum of the heads' losses, each of its own samples and
                 keypoints. Maps beyond a sample's keypoints are left aside.
-            output_attentions: Return each block's attention.
-            output_hidden_states: Return the tokens before and after each block.
-            return_dict: False returns a tuple.
+            output_attentions: Return each block's attention; default: as the configuration says.
+            output_hidden_states: Return the tokens before and after each block; default: as the configuration says.
+            return_dict: False returns a tuple; default: as the configuration says.
             label_weights: Weight of each keypoint in the loss.
             loss_average: What a head's sum over its samples is divided by: the size of the whole "batch", as in the
                 released code of ViTPose++, so that a dataset counts by its share of the batch; or the number of its own
@@ -227,7 +196,14 @@ class VitPoseForPoseEstimation(nn.Module):
         """
         routing = route(dataset_index, len(self.heads), pixel_values.shape[0], "head")
         expert = dataset_index if self.config.num_experts > 1 or routing is None else None
-        features = self.backbone(pixel_values, expert, bool(output_attentions), bool(output_hidden_states))
+        features = self.backbone(
+            pixel_values,
+            expert,
+            # None leaves it to the backbone's configuration.
+            self.config.output_attentions or None if output_attentions is None else output_attentions,
+            self.config.output_hidden_states or None if output_hidden_states is None else output_hidden_states,
+            return_dict=True,
+        )
         grid = self._on_grid(features.feature_maps[-1], pixel_values)
         heatmaps = self._decode(grid, routing)
         if flip_pairs is not None:
@@ -237,8 +213,14 @@ class VitPoseForPoseEstimation(nn.Module):
                 )
             heatmaps = flip_back(heatmaps, flip_pairs)
         loss = None if labels is None else self._loss(heatmaps, labels, label_weights, routing, loss_average)
-        output = VitPoseEstimatorOutput(heatmaps, loss, features.hidden_states, features.attentions)
-        return output.to_tuple() if return_dict is False else output
+        output = VitPoseEstimatorOutput(
+            loss=loss,
+            heatmaps=heatmaps,
+            hidden_states=features.hidden_states,
+            attentions=features.attentions,
+        )
+        as_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if as_dict else output.to_tuple()
 
     def _decode(self, grid: Float[Tensor, "b d h w"], routing: Routing | None) -> Float[Tensor, "b k hm wm"]:
         """Returns the maps of each sample's head, and runs no head for any other sample."""
@@ -297,86 +279,24 @@ class VitPoseForPoseEstimation(nn.Module):
         folded.load_state_dict(copies, assign=True)
         return folded.train(self.training)
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | Path,
-        *,
-        config: VitPoseConfig | None = None,
-        dataset: str | int | None = None,
-        dtype: torch.dtype | str | None = None,
-        device: Any = None,
-        device_map: Any = None,
-        quantization_config: Any = None,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-    ) -> Self:
-        """Loads a network in evaluation mode.
+    def set_attn_implementation(self, name: str) -> None:
+        """Chooses how attention is computed.
 
         Args:
-            name: A short name (see `vitpose models`), a folder, a hub repository, or an original `.pth` or
-                `.pt` file.
-            config: Takes the place of the one in the checkpoint.
-            dataset: Load the dense network of one data set out of a ViTPose++ checkpoint, by name ("ap10k") or
-                number: expert folded in, its own head, its conventions. Of a file with one head that does not
-                say what it was trained on, this says it.
-            dtype: Floating-point type of the weights ("float32", "bfloat16", torch.float16, …); "auto" is
-                the type in the file; float32 without it.
-            device: Where to put it, or "auto"; the CPU without it.
-            device_map: `transformers`' way of saying it: a device, "auto", or {"": device}.
-            quantization_config: How the weights of the linear layers are quantised: a configuration of torchao
-                (`torchao.quantization.Int8WeightOnlyConfig()`), or one around it, `vitpose.TorchAoConfig` or
-                `transformers.TorchAoConfig`. They keep their whole type without it.
-            revision: Branch, tag or commit of a repository.
-            token: Access token for the hub; True takes the stored one.
-            cache_dir: Where downloads are kept.
-            local_files_only: Never ask the network.
+            name: "sdpa" (fused kernels) or "eager" (plain matrix products).
 
         Raises:
-            UnknownNameError: No such model, data set, type or device.
-            InputError: The data set has other keypoints than the file; or torchao has no kernel for that
-                quantisation on the device.
-            CheckpointError: The files are missing, damaged, unsafe, or do not fit, or lack the data set's head.
-            MissingDependencyError: torchao is needed and not installed.
+            UnknownNameError: There is no such implementation.
         """
-        place = _place(device, device_map)
-        checkpoint = read_checkpoint(
-            name,
-            config,
-            dataset=dataset,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
-        model = cls.from_checkpoint(checkpoint, dtype=dtype, device=place)
-        if quantization_config is not None:
-            quantise(model, quantization_config)
-        return model
+        self.backbone.set_attn_implementation(name)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Returns what turns crops into tokens."""
+        return self.backbone.get_input_embeddings()
 
     @classmethod
-    def from_checkpoint(
-        cls, checkpoint: Checkpoint, *, dtype: torch.dtype | str | None = None, device: Any = "cpu"
-    ) -> Self:
-        """Makes a network of a checkpoint that was read, in evaluation mode; other arguments as in `from_pretrained`.
-
-        Where neither type nor device differ, the network's tensors are the checkpoint's own.
-
-        Raises:
-            UnknownNameError: No such type.
-            CheckpointError: The parameters do not fit the configuration.
-        """
-        config, state, source = checkpoint
-        wanted = choose_dtype(dtype, state)
-        if config.use_pretrained_backbone:
-            config = replace(config, use_pretrained_backbone=False)  # the checkpoint brings those weights too
-        # Ours need no memory before the weights come; other libraries' compute tables that no file holds.
-        with torch.device("meta" if isinstance(config.backbone_config, VitPoseBackboneConfig) else "cpu"):
-            model = cls(config)
-        load_strictly(model, state, source)
-        return model.to(device, wanted).eval()
+    def _read(cls, name: str | Path, config: Any, **options: Any) -> Checkpoint:
+        return read_checkpoint(name, config, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json` and `model.safetensors` as `transformers` reads them.
@@ -390,44 +310,56 @@ class VitPoseForPoseEstimation(nn.Module):
             OutputError: They cannot be written.
             InputError: The weights are quantised.
         """
-        if is_quantised(self):
-            raise InputError(
-                "the weights are quantised, which the files have no form for; save the model as it was loaded "
-                "without quantization_config, and quantise when loading"
-            )
+        refuse_quantised(self)
         write_checkpoint(self.config, self.state_dict(), folder)
 
     def push_to_hub(
         self,
         repo_id: str,
         *,
+        processor: Any = None,
         private: bool | None = None,
         token: str | bool | None = None,
         revision: str | None = None,
         commit_message: str = "Upload ViTPose",
     ) -> str:
-        """Uploads what `save_pretrained` writes to a hub repository, made if need be.
+        """Uploads what `save_pretrained` writes, and the image processor, to a hub repository, made if need be.
+
+        Args:
+            repo_id: The repository; one of the token's owner where only its second half is given.
+            processor: The image processor; default: that of the checkpoint that the network was loaded from.
+            private: Whether a new repository is private.
+            token: Access token for the hub; default: the stored one.
+            revision: Branch to upload to.
+            commit_message: What the commit says.
 
         Returns:
             The address of the commit.
 
         Raises:
+            InputError: There is no image processor, without which neither `vitpose.load` nor `transformers` can use
+                the repository; or the weights are quantised.
             CheckpointError: The hub cannot be reached or does not let us.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
+            if processor is not None:
+                processor.save_pretrained(folder)
+            else:
+                (Path(folder) / _PROCESSOR_FILE).write_bytes(self._processor_file(token).read_bytes())
             return upload_folder(
                 folder, repo_id, private=private, token=token, revision=revision, message=commit_message
             )
 
-
-def _place(device: Any, device_map: Any) -> torch.device:
-    if device is not None and device_map is not None:
-        raise InputError(f"both device {device!r} and device_map {device_map!r} are given; give one")
-    if isinstance(device_map, dict):
-        places = set(map(str, device_map.values()))
-        if len(places) != 1:
-            raise InputError(f"device_map {device_map!r} must put the whole network on one device")
-        device_map = places.pop()
-    chosen = device if device is not None else device_map
-    return choose_device("cpu" if chosen is None else chosen)
+    def _processor_file(self, token: str | bool | None) -> Path:
+        missing = (
+            "the network does not know its image processor, which a repository needs; give it: "
+            "push_to_hub(..., processor=VitPoseImageProcessor(size={'height': ..., 'width': ...}))"
+        )
+        if self.source is None:
+            raise InputError(missing)
+        name, hub = self.source
+        try:
+            return find_file(name, _PROCESSOR_FILE, token=token, **hub)
+        except (CheckpointError, UnknownNameError) as error:
+            raise InputError(missing) from error

@@ -20,21 +20,16 @@ from torch import Tensor
 
 from ..conventions import Conventions
 from ..errors import CheckpointError
-from ..hub import find_file, read_json
+from ..hub import existing_path, find_file, read_json
 from ..layout import place_name
 from ..model.backbone import VitPoseBackbone
-from ..model.checkpoint import (
-    OTHER_HEADS,
-    WEIGHTS_FILE,
-    Checkpoint,
-    is_original,
-    read_checkpoint,
-    read_pickle,
-    read_safetensors,
-)
+from ..model.checkpoint import WEIGHTS_FILE, Checkpoint, check_fit, read_checkpoint
 from ..model.config import VitPoseConfig
 from ..model.experts import unfold_state
+from ..model.names import OTHER_HEADS
+from ..model.original import is_original
 from ..model.pose import VitPoseForPoseEstimation
+from ..model.weights import read_pickle, read_safetensors
 from ..skeleton import Skeleton
 from .recipe import ModelRecipe
 
@@ -68,6 +63,9 @@ def make_network(recipe: ModelRecipe, datasets: Sequence[Conventions] = ()) -> V
             state = _with_blocks(state, recipe.layers)
         return _ready(_filled(network, state, recipe.start, grid), recipe)
     checkpoint = read_checkpoint(recipe.start)
+    with torch.device("meta"):  # what does not fit is refused before memory is spent on it
+        described = VitPoseForPoseEstimation(checkpoint.config)
+    check_fit(described, checkpoint.state, checkpoint.source)
     if datasets:
         return _ready(_joint(checkpoint, recipe, datasets), recipe)
     if checkpoint.config.num_experts > 1 or len(checkpoint.config.datasets) > 1:
@@ -139,7 +137,8 @@ def _with_blocks(state: dict[str, Tensor], new: int) -> dict[str, Tensor]:
 
 
 def _ready(network: VitPoseForPoseEstimation, recipe: ModelRecipe) -> VitPoseForPoseEstimation:
-    network.gradient_checkpointing_enable(recipe.gradient_checkpointing)
+    if recipe.gradient_checkpointing:
+        network.gradient_checkpointing_enable()
     return network.train()
 
 
@@ -260,8 +259,8 @@ def _plain_vit(start: str) -> dict[str, Tensor] | None:
 
 def _plain_file(start: str) -> Path | None:
     """Returns the file that may be a plain ViT's: one that is named, or that of a folder or repository of timm's."""
-    path = Path(start).expanduser()
-    if path.is_file():
+    path = existing_path(start)
+    if path is not None and path.is_file():
         return path if path.suffix in (".pth", ".pt", ".safetensors") else None
     if is_original(start) or "architecture" not in read_json(start, "config.json"):
         return None
