@@ -12,7 +12,7 @@ from PIL import Image
 
 from vitpose.boxes import Size
 from vitpose.errors import BoxError, CheckpointError, ImageError, InputError, UnknownNameError
-from vitpose.model.pose import VitPoseEstimatorOutput
+from vitpose.model.outputs import VitPoseEstimatorOutput
 from vitpose.processing import BatchFeature, VitPoseImageProcessor
 
 BOXES = [[10.0, 20.0, 60.0, 80.0], [30.0, 5.0, 40.0, 90.0]]

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from .mixed_poses import MixedPoses
     from .model.backbone import VitPoseBackbone
     from .model.config import VitPoseBackboneConfig, VitPoseConfig
-    from .model.pose import VitPoseEstimatorOutput, VitPoseForPoseEstimation
+    from .model.outputs import VitPoseEstimatorOutput
+    from .model.pose import VitPoseForPoseEstimation
     from .model.quantisation import TorchAoConfig
     from .pipeline import Pipeline, Prediction
     from .poses import Poses
@@ -66,7 +67,8 @@ _HOMES = {
     "mixed_poses": ("MixedPoses",),
     "model.backbone": ("VitPoseBackbone",),
     "model.config": ("VitPoseBackboneConfig", "VitPoseConfig"),
-    "model.pose": ("VitPoseEstimatorOutput", "VitPoseForPoseEstimation"),
+    "model.outputs": ("VitPoseEstimatorOutput",),
+    "model.pose": ("VitPoseForPoseEstimation",),
     "model.quantisation": ("TorchAoConfig",),
     "pipeline": ("Pipeline", "Prediction"),
     "poses": ("Poses",),

@@ -100,7 +100,9 @@ def find_file(
         )
     parts = Path(subfolder).parts
     if any(not re.fullmatch(r"[\w-][\w. -]{0,200}", part) for part in parts):
-        raise CheckpointError(f"subfolder {_brief(subfolder)} must be a directory inside the model's directory")
+        raise CheckpointError(
+            f"subfolder {_brief(subfolder)} must be a directory inside the model's directory"
+        )
     card = list_models().get(str(name))
     if card is not None and card.ships:
         found: Path | None = Path(str(resources.files("vitpose") / "weights"))
@@ -112,9 +114,7 @@ def find_file(
     if repository.count("/") != 1 or repository.startswith((".", "/", "~")) or len(repository) > _MAX_NAME:
         hint = "A directory, an original .pth file or a hub repository ('owner/name') works too."
         raise UnknownNameError("model", _brief(name).strip("'"), list_models(), hint)
-    return _download(
-        repository, "/".join((*parts, filename)), revision, token, cache_dir, local_files_only
-    )
+    return _download(repository, "/".join((*parts, filename)), revision, token, cache_dir, local_files_only)
 
 
 def _file_in(directory: Path, filename: str) -> Path:

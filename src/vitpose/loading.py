@@ -325,8 +325,8 @@ def load_processor(model: str | Path, network: VitPoseForPoseEstimation, **hub: 
     Raises:
         CheckpointError: The file is missing or damaged, or contradicts the declared data set.
     """
-    from .model.original import is_original
     from .model.config import VitPoseConfig
+    from .model.original import is_original
 
     declared = network.config.datasets
     folder = Path(model).expanduser()

@@ -5,17 +5,14 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vitpose.errors import CheckpointError, InputError, OutputError, UnknownNameError
-from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
 
 Build = Callable[..., VitPoseForPoseEstimation]
@@ -218,7 +215,9 @@ def test_configuration_of_more_than_the_file_has_is_refused_before_it_is_built(
     table["backbone_config"] |= {name: 200, "out_indices": [1], "out_features": ["stage1"]}
     del table["backbone_config"]["stage_names"]
     (tmp_path / "config.json").write_text(json.dumps(table))
-    with pytest.raises(CheckpointError, match=rf"{name} is 200 in the configuration, .* parameters for [23];"):
+    with pytest.raises(
+        CheckpointError, match=rf"{name} is 200 in the configuration, .* parameters for [23];"
+    ):
         load(tmp_path)
 
 
@@ -356,7 +355,10 @@ def test_torch_file_without_weights_is_refused(tmp_path: Path, content: Any) -> 
             {"backbone.pos_embed": torch.zeros(1, 7, 384)},
             r"384 wide with 7 position .* pass config=VitPoseConfig",
         ),
-        ({}, "does not fit the model: num_hidden_layers is 1 in the configuration, and the file has parameters for 0"),
+        (
+            {},
+            "does not fit the model: num_hidden_layers is 1 in the configuration, and the file has parameters for 0",
+        ),
     ],
 )
 def test_original_of_an_unknown_kind_is_refused(

@@ -59,9 +59,13 @@ def test_attributes_and_entries_are_one(output: VitPoseEstimatorOutput) -> None:
 def test_unknown_names_are_refused(output: VitPoseEstimatorOutput) -> None:
     with pytest.raises(KeyError, match=r"'maps' is no entry of this output; there are .*'heatmaps'"):
         output["maps"]
-    with pytest.raises(AttributeError, match="VitPoseEstimatorOutput has no 'maps'; there are loss, heatmaps, "):
+    with pytest.raises(
+        AttributeError, match="VitPoseEstimatorOutput has no 'maps'; there are loss, heatmaps, "
+    ):
         output.maps  # noqa: B018
-    with pytest.raises(AttributeError, match="VitPoseEstimatorOutput has no 'maps'; there are loss, heatmaps, "):
+    with pytest.raises(
+        AttributeError, match="VitPoseEstimatorOutput has no 'maps'; there are loss, heatmaps, "
+    ):
         output.maps = LOSS
     with pytest.raises(TypeError, match="BackboneOutput has no 'heatmaps'; there are feature_maps, hidden"):
         BackboneOutput(heatmaps=HEATMAPS)
@@ -106,7 +110,9 @@ def test_model_is_exported_with_its_output(
 
 
 @torch.no_grad()
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # checks of sizes become constants, as they should
+@pytest.mark.filterwarnings(
+    "ignore::torch.jit.TracerWarning"
+)  # checks of sizes become constants, as they should
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")  # torch's
 @pytest.mark.parametrize("experts", [1, 3])
 def test_model_is_traced(build: Build, pixels: Tensor, experts: int, unchecked: None) -> None:

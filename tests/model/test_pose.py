@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vitpose.errors import InputError
-from vitpose.model.pose import VitPoseEstimatorOutput, VitPoseForPoseEstimation, flip_back, heatmap_loss
+from vitpose.model.outputs import VitPoseEstimatorOutput
+from vitpose.model.pose import VitPoseForPoseEstimation, flip_back, heatmap_loss
 
 Build = Callable[..., VitPoseForPoseEstimation]
 

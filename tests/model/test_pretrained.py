@@ -36,7 +36,7 @@ def directory(build: Build, tmp_path: Path) -> Path:
 def test_former_name_of_the_type_is_taken(directory: Path) -> None:
     assert load(directory, torch_dtype=torch.bfloat16).dtype is torch.bfloat16
     assert load(directory, torch_dtype="float16", dtype="float16").dtype is torch.float16
-    with pytest.raises(InputError, match="both dtype 'float16' and torch_dtype torch.bfloat16 are given"):
+    with pytest.raises(InputError, match=r"both dtype 'float16' and torch_dtype torch.bfloat16 are given"):
         load(directory, dtype="float16", torch_dtype=torch.bfloat16)
 
 
@@ -48,7 +48,8 @@ def test_attention_is_computed_as_asked_for(directory: Path, pixels: Tensor) -> 
     torch.testing.assert_close(plain(pixels).heatmaps, fused(pixels).heatmaps, atol=1e-5, rtol=1e-5)
     assert plain(pixels).attentions is None
     with pytest.raises(
-        UnknownNameError, match="unknown attn_implementation 'eagre'; did you mean eager.* known: eager, sdpa"
+        UnknownNameError,
+        match=r"unknown attn_implementation 'eagre'; did you mean eager.* known: eager, sdpa",
     ):
         load(directory, attn_implementation="eagre")
 
@@ -60,7 +61,9 @@ def test_attention_is_computed_as_asked_for(directory: Path, pixels: Tensor) -> 
 def test_unknown_keyword_is_refused_with_the_nearest(directory: Path, keyword: str, nearest: str) -> None:
     hint = f"did you mean {nearest}" if nearest else "known: "
     for own in (load, VitPoseBackbone.from_pretrained):
-        with pytest.raises(UnknownNameError, match=f"unknown argument of from_pretrained '{keyword}'") as caught:
+        with pytest.raises(
+            UnknownNameError, match=f"unknown argument of from_pretrained '{keyword}'"
+        ) as caught:
             own(directory, **{keyword: 1})
         assert own is not load or hint in str(caught.value)
 
@@ -75,7 +78,9 @@ def test_another_number_of_keypoints_initialises_the_last_layer_and_saves_what_l
 ) -> None:
     old = build(use_simple_decoder=simple)
     old.save_pretrained(tmp_path / "old")
-    with pytest.raises(CheckpointError, match=r"other shapes \(2\): head.final_layer.bias: \(9,\) in the model"):
+    with pytest.raises(
+        CheckpointError, match=r"other shapes \(2\): head.final_layer.bias: \(9,\) in the model"
+    ):
         load(tmp_path / "old", num_labels=9)
     with caplog.at_level(logging.WARNING):
         model, info = load(
@@ -141,9 +146,9 @@ def test_files_are_found_in_a_subfolder(build: Build, pixels: Tensor, tmp_path: 
     model.save_pretrained(tmp_path / "weights" / "tiny")
     found = load(tmp_path, subfolder="weights/tiny")
     assert torch.equal(found(pixels).heatmaps, model(pixels).heatmaps)
-    with pytest.raises(CheckpointError, match="subfolder '../saved' must be a directory inside the model's"):
+    with pytest.raises(CheckpointError, match=r"subfolder '../saved' must be a directory inside the model's"):
         load(tmp_path, subfolder="../saved")
-    with pytest.raises(CheckpointError, match="has no weights/small/config.json"):
+    with pytest.raises(CheckpointError, match=r"has no weights/small/config.json"):
         load(tmp_path, subfolder="weights/small")
 
 
@@ -154,7 +159,7 @@ def test_torch_file_of_transformers_is_read_where_asked_for(directory: Path, pix
     (directory / "model.safetensors").unlink()
     assert torch.equal(load(directory, use_safetensors=False)(pixels).heatmaps, wanted)
     for given in (None, True):
-        with pytest.raises(CheckpointError, match="has no model.safetensors"):
+        with pytest.raises(CheckpointError, match=r"has no model.safetensors"):
             load(directory, use_safetensors=given)
 
 
@@ -264,7 +269,9 @@ def test_backbone_that_does_not_fit_is_refused(build: Build, tmp_path: Path) -> 
     build().backbone.save_pretrained(tmp_path)
     table = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(table | {"hidden_size": 64}))
-    with pytest.raises(CheckpointError, match=r"other shapes .* blocks.0.attn.proj.bias: \(64,\) in the model"):
+    with pytest.raises(
+        CheckpointError, match=r"other shapes .* blocks.0.attn.proj.bias: \(64,\) in the model"
+    ):
         VitPoseBackbone.from_pretrained(tmp_path)
 
 

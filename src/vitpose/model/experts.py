@@ -145,7 +145,11 @@ def fold_state(state: Mapping[str, Tensor], expert: int) -> dict[str, Tensor]:
         if ".mlp.fc2." in name:
             chosen = name.replace(".mlp.fc2.", f".mlp.experts.{expert}.")
             rows = state.get(chosen)
-            if rows is None or not tensor.ndim or (rows.ndim, rows.shape[1:]) != (tensor.ndim, tensor.shape[1:]):
+            if (
+                rows is None
+                or not tensor.ndim
+                or (rows.ndim, rows.shape[1:]) != (tensor.ndim, tensor.shape[1:])
+            ):
                 found = "is missing" if rows is None else f"has the shape {tuple(rows.shape)}"
                 raise CheckpointError(
                     f"{chosen} {found} and must be further rows of {name}, of the shape {tuple(tensor.shape)}; "

@@ -56,9 +56,7 @@ class InferenceNetwork(nn.Module):
         if self.in_place:
             return _tokens_in_place(cast("VitPoseBackbone", self.backbone), pixels)
         # Whatever the configuration says that a network returns beside them, here nobody looks at it.
-        output = self.backbone(
-            pixels, output_attentions=False, output_hidden_states=False, return_dict=True
-        )
+        output = self.backbone(pixels, output_attentions=False, output_hidden_states=False, return_dict=True)
         return output.feature_maps[-1]
 
 

@@ -118,7 +118,9 @@ class ForeignBackbone(nn.Module):
         Raises:
             InputError: Always.
         """
-        raise InputError("only ViTPose's backbone has get_input_embeddings here; look into model.backbone.body")
+        raise InputError(
+            "only ViTPose's backbone has get_input_embeddings here; look into model.backbone.body"
+        )
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
         """Refuses gradient checkpointing.

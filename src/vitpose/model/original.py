@@ -71,8 +71,8 @@ def _released_datasets(counts: list[int], source: str) -> list[str]:
     released = [len(Conventions.load(name).skeleton) for name in PLUS_DATASETS]
     if counts != released[: len(counts)]:
         raise CheckpointError(
-            f"{source} has heads of {reprlib.repr(counts)} keypoints; the released files have {released}, in this order, or the "
-            "first of them. Pass config=VitPoseConfig(datasets=[...], ...) that names the heads' data sets"
+            f"{source} has heads of {reprlib.repr(counts)} keypoints; the released files have {released}, in this "
+            "order, or the first of them. Pass config=VitPoseConfig(datasets=[...], ...) that names the heads' data sets"
         )
     return list(PLUS_DATASETS[: len(counts)])
 

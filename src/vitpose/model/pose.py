@@ -201,7 +201,9 @@ class VitPoseForPoseEstimation(PretrainedModule):
             expert,
             # None leaves it to the backbone's configuration.
             self.config.output_attentions or None if output_attentions is None else output_attentions,
-            self.config.output_hidden_states or None if output_hidden_states is None else output_hidden_states,
+            self.config.output_hidden_states or None
+            if output_hidden_states is None
+            else output_hidden_states,
             return_dict=True,
         )
         grid = self._on_grid(features.feature_maps[-1], pixel_values)

@@ -14,7 +14,9 @@ from torch import nn
 
 from ..device import choose_device
 from ..errors import InputError, UnknownNameError
-from .checkpoint import BackboneCheckpoint, Checkpoint, check_fit, choose_dtype, compare, load_strictly
+from .checkpoint import BackboneCheckpoint, Checkpoint, choose_dtype
+from .config import VitPoseConfig
+from .fitting import check_fit, compare, load_strictly
 from .quantisation import is_quantised, quantise
 
 if TYPE_CHECKING:
@@ -134,7 +136,7 @@ class PretrainedModule(nn.Module):
         """
         cls._refuse_unknown(overrides)
         place, wanted = _one_device(device, device_map), _one_dtype(dtype, torch_dtype)
-        hub = {"subfolder": subfolder, "revision": revision, "cache_dir": cache_dir}
+        hub: dict[str, Any] = {"subfolder": subfolder, "revision": revision, "cache_dir": cache_dir}
         hub["local_files_only"] = local_files_only
         checkpoint = cls._read(
             name, config, dataset=dataset, use_safetensors=use_safetensors, token=token, **hub, **overrides
@@ -185,7 +187,7 @@ class PretrainedModule(nn.Module):
         """Returns the network, and what had other shapes in the file and was initialised anew, if that is allowed."""
         config, state, source = checkpoint.config, checkpoint.state, checkpoint.source
         wanted = choose_dtype(dtype, state)
-        if getattr(config, "use_pretrained_backbone", False):
+        if isinstance(config, VitPoseConfig) and config.use_pretrained_backbone:
             config = replace(config, use_pretrained_backbone=False)  # the checkpoint brings those weights too
         # Without memory, so that a configuration that does not fit the file costs none.
         with torch.device("meta"):

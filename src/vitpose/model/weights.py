@@ -45,7 +45,7 @@ def read_pickle(path: Path, keys: Sequence[str] = ("state_dict",)) -> State:
     """
     found = existing_path(path)
     if found is None or not found.is_file():
-        raise CheckpointError(f"{str(path):.300} does not exist; give the path of an original checkpoint")
+        raise CheckpointError(f"{path!s:.300} does not exist; give the path of an original checkpoint")
     path = found
     _refuse_packed(path)
     try:

@@ -23,9 +23,10 @@ from ..errors import CheckpointError
 from ..hub import existing_path, find_file, read_json
 from ..layout import place_name
 from ..model.backbone import VitPoseBackbone
-from ..model.checkpoint import WEIGHTS_FILE, Checkpoint, check_fit, read_checkpoint
+from ..model.checkpoint import WEIGHTS_FILE, Checkpoint, read_checkpoint
 from ..model.config import VitPoseConfig
 from ..model.experts import unfold_state
+from ..model.fitting import check_fit
 from ..model.names import OTHER_HEADS
 from ..model.original import is_original
 from ..model.pose import VitPoseForPoseEstimation
