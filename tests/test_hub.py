@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import vitpose
 from vitpose.errors import CheckpointError, UnknownNameError
 from vitpose.hub import DEFAULT_MODEL, find_file, list_models, read_json, upload_folder
 
@@ -54,10 +55,13 @@ def test_unknown_name_offers_the_nearest() -> None:
         find_file("/no/such/folder", "config.json")
 
 
-@pytest.mark.parametrize("name", ["~nobody-of-that-name/model", "a" * 5000, "nul\0"])
+@pytest.mark.parametrize(
+    "name", ["~nobody-of-that-name/model", "a" * 5000, "nul\0", f"owner/{'a' * 5000}", "/" + "a" * 5000]
+)
 def test_name_that_no_file_system_takes_is_an_unknown_name(name: str) -> None:
-    with pytest.raises(UnknownNameError, match="unknown model"):
+    with pytest.raises(UnknownNameError, match="unknown model") as caught:
         find_file(name, "config.json")
+    assert len(str(caught.value)) < 1500
 
 
 # ------------------------------------------------------------------ folders
@@ -94,12 +98,53 @@ def test_absolute_file_name_is_refused(tmp_path: Path) -> None:
         (b"{'a': 1}", "is not valid JSON"),
         (b"\xff\xfe\x00", "is not valid JSON"),
         (b"[1, 2]", "holds a list, not a JSON object"),
+        (b'{"a": "\xe9"}', "is not valid JSON: 'utf-8' codec can't decode"),
+        (b"[" * 200_000, "is not valid JSON: it is nested too deeply"),
+        (b'{"a": ' * 200_000, "is not valid JSON: it is nested too deeply"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "is not valid JSON: .*digits"),
+        (b'{"a": NaN}', "is not valid JSON: NaN is not a JSON number"),
+        (b"", "is not valid JSON"),
+        (b" " * (2**26 + 2), r"has 67108865 bytes; a file of this kind may have 67108864 at most"),
     ],
 )
 def test_damaged_json_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         read_json(tmp_path, "config.json")
+
+
+def test_json_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text("{}")
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", fail)  # root, who may run the tests, may read everything
+    with pytest.raises(
+        CheckpointError, match=r"config.json cannot be read: .*Permission denied; correct its per"
+    ):
+        read_json(tmp_path, "config.json")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "last.ckpt", "config.json"])
+def test_file_in_place_of_its_directory_is_said(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    message = rf"{name} is a file; give the directory it is in, '{tmp_path}', with all files of the model"
+    with pytest.raises(CheckpointError, match=message):
+        find_file(tmp_path / name, "config.json")
+    with pytest.raises(CheckpointError, match=message):
+        vitpose.load(tmp_path / name, detector=None)
+
+
+def test_subfolder_is_a_directory_inside(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b-1").mkdir(parents=True)
+    (tmp_path / "a" / "b-1" / "config.json").write_text("{}")
+    wanted = tmp_path / "a" / "b-1" / "config.json"
+    assert find_file(tmp_path, "config.json", subfolder="a/b-1") == wanted
+    assert find_file(tmp_path / "a", "config.json", subfolder="b-1/") == wanted
+    for wrong in ("..", "a/..", "/etc", "a/../..", "x" * 5000, "~", ".git"):
+        with pytest.raises(CheckpointError, match="must be a directory inside the model's directory"):
+            find_file(tmp_path, "config.json", subfolder=wrong)
 
 
 # ------------------------------------------------------------------ a hub on this machine
@@ -195,6 +240,13 @@ def test_short_name_is_downloaded_once_and_then_found_without_the_hub(
     again = find_through(fake_hub.address, tmp_path, "vitpose-base", "config.json", local_files_only=True)
     assert again == found
     assert len(fake_hub.requests) == before
+
+
+def test_subfolder_reaches_the_hub(tmp_path: Path, fake_hub: FakeHub) -> None:
+    fake_hub.files["/me/mine/resolve/main/a/b/config.json"] = b"{}"
+    found = find_through(fake_hub.address, tmp_path, "me/mine", "config.json", subfolder="a/b")
+    assert found.endswith("a/b/config.json")
+    assert Path(found).read_bytes() == b"{}"
 
 
 def test_revision_token_and_cache_reach_the_hub(tmp_path: Path, fake_hub: FakeHub) -> None:

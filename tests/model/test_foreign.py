@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 from torch import Tensor
 
-from vitpose.errors import CheckpointError, InputError, MissingDependencyError
+from vitpose.errors import CheckpointError, InputError, MissingDependencyError, VitPoseError
 from vitpose.model.config import VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
 
@@ -123,6 +125,88 @@ def test_attentions_and_hidden_states_come_out(pixels: Tensor) -> None:
     assert torch.allclose(output.heatmaps, model(pixels).heatmaps, atol=1e-6)
 
 
+# ------------------------------------------------------------------ code in files
+
+
+def hostile_repository(directory: Path, trace: Path) -> Path:
+    """A directory whose configuration names code beside it, which leaves a trace when it runs."""
+    directory.mkdir()
+    table = {
+        "model_type": "strange",
+        "auto_map": {"AutoConfig": "code.Strange", "AutoBackbone": "code.Backbone"},
+    }
+    (directory / "config.json").write_text(json.dumps(table))
+    (directory / "code.py").write_text(
+        f"import pathlib\npathlib.Path({str(trace)!r}).touch()\n"
+        "from transformers import PretrainedConfig\n"
+        "class Strange(PretrainedConfig):\n    model_type = 'strange'\n"
+    )
+    return directory
+
+
+def test_fault_code_of_a_named_backbone_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "cache"))
+    trace = tmp_path / "it-ran"
+    repository = hostile_repository(tmp_path / "hostile", trace)
+    model = tmp_path / "model"
+    model.mkdir()
+    table = {"model_type": "vitpose", "backbone": str(repository), "id2label": {"0": "a"}}
+    for kwargs in ({"trust_remote_code": True}, {}):
+        (model / "config.json").write_text(json.dumps(table | {"backbone_kwargs": kwargs}))
+        save_file({"head.conv.bias": torch.zeros(1)}, model / "model.safetensors")
+        with pytest.raises(VitPoseError, match=r"trust_remote_code|cannot build the backbone"):
+            VitPoseForPoseEstimation.from_pretrained(model)
+    config = VitPoseConfig(backbone=str(repository), num_labels=1)
+    object.__setattr__(
+        config, "backbone_kwargs", {"trust_remote_code": True}
+    )  # past the check of the configuration
+    with pytest.raises(CheckpointError, match="cannot build the backbone"):
+        VitPoseForPoseEstimation(config)
+    assert not trace.exists()
+    transformers.AutoConfig.from_pretrained(
+        repository, trust_remote_code=True
+    )  # so the directory is a real danger
+    assert trace.exists()
+
+
+def test_backbone_that_declares_more_than_its_file_holds_is_refused_before_it_is_built(
+    tmp_path: Path,
+) -> None:
+    model = build(backbone_config=DINOV2)
+    model.save_pretrained(tmp_path)
+    table = json.loads((tmp_path / "config.json").read_text())
+    table["backbone_config"]["hidden_size"] = 16384
+    (tmp_path / "config.json").write_text(json.dumps(table))
+    # Two blocks of that width would take 26 GB.
+    with pytest.raises(
+        CheckpointError, match=r"other shapes \(\d+\): backbone.body.* in the model, .* in the file"
+    ):
+        VitPoseForPoseEstimation.from_pretrained(tmp_path)
+
+
+# ------------------------------------------------------------------ choices
+
+
+@torch.no_grad()
+def test_attention_of_another_backbone_is_chosen(pixels: Tensor, tmp_path: Path) -> None:
+    build(backbone_config=DINOV2).save_pretrained(tmp_path)
+    plain = VitPoseForPoseEstimation.from_pretrained(tmp_path, attn_implementation="eager")
+    assert plain.backbone.body.config._attn_implementation == "eager"
+    fused = VitPoseForPoseEstimation.from_pretrained(tmp_path, attn_implementation="sdpa")
+    torch.testing.assert_close(plain(pixels).heatmaps, fused(pixels).heatmaps, atol=1e-5, rtol=1e-4)
+    with pytest.raises(InputError, match="Dinov2Backbone has no attn_implementation 'eagre': .*leave it out"):
+        plain.set_attn_implementation("eagre")
+
+
+@torch.no_grad()
+def test_configuration_says_what_another_backbone_returns(pixels: Tensor) -> None:
+    model = build(backbone_config=DINOV2)
+    model.config.update({"output_hidden_states": True, "return_dict": False})
+    heatmaps, states = model(pixels)
+    assert heatmaps.shape == (3, 3, 16, 12)
+    assert len(states) == 3
+
+
 # ------------------------------------------------------------------ refusals
 
 
@@ -152,6 +236,10 @@ def test_what_only_our_backbone_has_is_refused(pixels: Tensor) -> None:
         model(pixels, output_attentions=True)
     with pytest.raises(InputError, match="only ViTPose's own backbone has gradient checkpointing"):
         model.gradient_checkpointing_enable()
+    assert not model.is_gradient_checkpointing
+    model.gradient_checkpointing_disable()
+    with pytest.raises(InputError, match="only ViTPose's backbone has get_input_embeddings here; look into"):
+        model.get_input_embeddings()
     with pytest.raises(InputError, match="this network has no experts to fold"):
         model.fold_expert(0)
 
@@ -195,6 +283,8 @@ def test_backbone_of_timm_works_and_survives_saving(
     assert torch.equal(again(pixels).heatmaps, maps)
     with pytest.raises(InputError, match="a timm backbone returns neither attentions nor hidden states"):
         model(pixels, output_attentions=True)
+    with pytest.raises(InputError, match="a timm backbone has no attn_implementation 'eager'; leave it out"):
+        model.set_attn_implementation("eager")
 
 
 def test_unknown_backbone_of_timm_is_refused() -> None:

@@ -5,7 +5,7 @@ Parameter names are those of the original checkpoints. Knows no decoder and no f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,12 +160,14 @@ class VitPoseBackbone(PretrainedModule):
 
     def _init_weights(self) -> None:
         spread = self.config.initializer_range
-        nn.init.trunc_normal_(self.pos_embed, std=spread)
+        drawn: list[Tensor] = [self.pos_embed]
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.trunc_normal_(module.weight, std=spread)
+                drawn.append(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        for weight in drawn:
+            nn.init.trunc_normal_(weight, std=spread) if spread else nn.init.zeros_(weight)
 
     def positions(self, rows: int, columns: int) -> Float[Tensor, "1 t d"]:
         """Returns the position embeddings of a grid of patches, resampled where it is not the trained one.
@@ -270,7 +272,7 @@ class VitPoseBackbone(PretrainedModule):
         return self.config.out_features
 
     @out_features.setter
-    def out_features(self, names: list[str]) -> None:
+    def out_features(self, names: Sequence[str] | None) -> None:
         self.config.out_features = names
 
     @property
@@ -279,7 +281,7 @@ class VitPoseBackbone(PretrainedModule):
         return self.config.out_indices
 
     @out_indices.setter
-    def out_indices(self, indices: list[int]) -> None:
+    def out_indices(self, indices: Sequence[int] | None) -> None:
         self.config.out_indices = indices
 
     @property

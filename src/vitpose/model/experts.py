@@ -123,8 +123,9 @@ def unfold_state(state: Mapping[str, Tensor], experts: int, part: int) -> dict[s
     """
     unfolded = {}
     for name, tensor in state.items():
-        unfolded[name] = tensor[:-part] if ".mlp.fc2." in name else tensor
-        if ".mlp.fc2." in name:
+        splits = ".mlp.fc2." in name and tensor.ndim > 0  # a number is refused later, for its shape
+        unfolded[name] = tensor[:-part] if splits else tensor
+        if splits:
             for number in range(experts):
                 unfolded[name.replace(".mlp.fc2.", f".mlp.experts.{number}.")] = tensor[-part:].clone()
     return unfolded

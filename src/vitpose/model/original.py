@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ..conventions import PLUS_DATASETS, Conventions
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InputError
 from ..skeleton import Skeleton
 from .config import VitPoseBackboneConfig, VitPoseConfig
 from .names import OTHER_HEADS
@@ -43,14 +43,23 @@ def config_from_original(
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     for name, axes in (("backbone.pos_embed", 3), ("head.final_layer.weight", 4)):
         if len(shapes.get(name, ())) != axes:
-            found = ", ".join(list(state)[:5])
+            found = ", ".join(own[:100] for own in list(state)[:5])
             raise CheckpointError(
                 f"{source} has no parameter {name!r} of {axes} axes, so it is no original ViTPose "
                 f"checkpoint; it starts with: {found}"
             )
+    try:
+        return _config_from_shapes(shapes, source, dataset)
+    except InputError as error:  # beyond what any network may have
+        raise CheckpointError(f"{source} is no released ViTPose: {error}") from error
+
+
+def _config_from_shapes(
+    shapes: Mapping[str, tuple[int, ...]], source: str, dataset: str | int | None
+) -> VitPoseConfig:
     options: dict[str, Any] = {
         "backbone_config": _backbone_from_shapes(shapes, source),
-        "use_simple_decoder": "head.deconv_layers.0.weight" not in state,
+        "use_simple_decoder": "head.deconv_layers.0.weight" not in shapes,
     }
     counts = [shapes["head.final_layer.weight"][0]]
     while rows := shapes.get(f"{OTHER_HEADS}{len(counts) - 1}.final_layer.weight"):
@@ -72,7 +81,7 @@ def _released_datasets(counts: list[int], source: str) -> list[str]:
     if counts != released[: len(counts)]:
         raise CheckpointError(
             f"{source} has heads of {reprlib.repr(counts)} keypoints; the released files have {released}, in this "
-            "order, or the first of them. Pass config=VitPoseConfig(datasets=[...], ...) that names the heads' data sets"
+            "order, or the first of them. Pass config=VitPoseConfig(datasets=[...], ...) that names the datasets"
         )
     return list(PLUS_DATASETS[: len(counts)])
 
