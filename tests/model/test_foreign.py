@@ -194,7 +194,9 @@ def test_attention_of_another_backbone_is_chosen(pixels: Tensor, tmp_path: Path)
     assert plain.backbone.body.config._attn_implementation == "eager"
     fused = VitPoseForPoseEstimation.from_pretrained(tmp_path, attn_implementation="sdpa")
     torch.testing.assert_close(plain(pixels).heatmaps, fused(pixels).heatmaps, atol=1e-5, rtol=1e-4)
-    with pytest.raises(InputError, match="Dinov2Backbone has no attn_implementation 'eagre': .*leave it out"):
+    with pytest.raises(
+        InputError, match=r"Dinov2Backbone has no attn_implementation 'eagre': .*leave it out"
+    ):
         plain.set_attn_implementation("eagre")
 
 

@@ -232,7 +232,7 @@ def test_further_heads_cannot_replace_what_is_not_theirs(tmp_path: Path) -> None
     several(tmp_path)
     change(tmp_path / "heads.safetensors", lambda state: state.update({"head.conv.bias": torch.ones(17)}))
     with pytest.raises(
-        CheckpointError, match="has the parameter 'head.conv.bias', and may only have those of"
+        CheckpointError, match=r"has the parameter 'head.conv.bias', and may only have those of"
     ):
         load(tmp_path)
 

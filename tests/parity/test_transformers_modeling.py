@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +51,8 @@ def build_network(simple: bool = True, **options: Any) -> VitPoseForPoseEstimati
 
 
 @pytest.fixture(autouse=True)
-def _repeatable() -> Iterator[None]:
+def _repeatable() -> None:
     torch.manual_seed(19)
-    yield
 
 
 @pytest.fixture(params=[*KINDS, "backbone", "backbone-experts"])
@@ -78,8 +76,7 @@ def main_output(model: Model, **inputs: Any) -> Tensor:
 
 
 def configurations_of(model: Model) -> list[Any]:
-    own = [model.config]
-    return own + [model.config.backbone_config] if isinstance(model, VitPoseForPoseEstimation) else own
+    return [*{id(own): own for own in (model.config, getattr(model, "backbone", model).config)}.values()]
 
 
 # ------------------------------------------------------------------ the two models

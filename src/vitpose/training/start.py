@@ -256,8 +256,8 @@ def _plain_vit(start: str) -> dict[str, Tensor] | None:
         return None
     if state["pos_embed"].ndim != 3:
         raise CheckpointError(
-            f"{start} has 'pos_embed' of the shape {tuple(state['pos_embed'].shape)}, which no plain vision transformer "
-            "has; choose a plain ViT with one class token"
+            f"{start} has 'pos_embed' of the shape {tuple(state['pos_embed'].shape)}, as no plain vision "
+            "transformer has; choose a plain ViT with one class token"
         )
     kept = {name: tensor for name, tensor in state.items() if not _NOT_OF_A_TRUNK.match(name)}
     return {f"backbone.{re.sub('^norm[.]', 'last_norm.', name)}": tensor for name, tensor in kept.items()}
