@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from vitpose.errors import ImageError, InputError
-from vitpose.model.pose import VitPoseEstimatorOutput
+from vitpose.model.outputs import VitPoseEstimatorOutput
 from vitpose.pixel_values import BatchFeature
 from vitpose.processing import VitPoseImageProcessor
 
