@@ -332,7 +332,7 @@ def test_the_loss_is_the_sum_of_the_heads_over_their_own_samples() -> None:
         rows = [row for row, value in enumerate(index) if value == own]
         maps = network(pixels[rows], own).heatmaps.double()
         error = (weights[rows, :k, None, None].double() * (maps - labels[rows, :k])).square()
-        wanted += error.mean()
+        wanted += error.mean() * len(rows) / len(index)  # a share of the whole batch, as in the released code
     torch.testing.assert_close(output.loss.double(), wanted, rtol=1e-4, atol=1e-6)
     output.loss.backward()
     moved = {name for name, own in network.named_parameters() if own.grad is not None}
