@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,13 @@ def test_text_and_file_hold_the_dictionary(settings: Settings, tmp_path: Path) -
     assert type(settings).from_pretrained(tmp_path / "any.json") == settings
     assert settings.save_pretrained(tmp_path / "new") == [str(tmp_path / "new" / settings.FILE)]
     assert type(settings).from_pretrained(tmp_path / "new") == settings
+
+
+@KINDS
+def test_copies_and_pickles_are_equal(settings: Settings) -> None:
+    for made in (copy.copy(settings), copy.deepcopy(settings), pickle.loads(pickle.dumps(settings))):
+        assert made == settings
+        assert made.to_json_string() == settings.to_json_string()
 
 
 def test_the_difference_to_the_defaults_is_enough() -> None:
