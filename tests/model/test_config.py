@@ -154,7 +154,7 @@ def test_contradicting_configuration_is_refused(options: dict[str, Any], message
             {"backbone_config": {f"a{i}": 1 for i in range(5000)}},
             "backbone_config: it has 5000 keys; 4096 at most",
         ),
-        ({"datasets": [5]}, "datasets.0: '5' is no dataset; give a name, a file, a table or Conventions"),
+        ({"datasets": [5]}, "a dataset must be a name, a .toml file or a vitpose.Conventions, not 5"),
         ({"num_labels": 100_000_000}, "num_labels is 100000000; input should be less than or equal to 10000"),
         ({"num_labels": 2.5}, "num_labels is 2.5; input should be a valid integer"),
         ({"id2label": {str(i): i for i in range(20_000)}}, "id2label: 20000 entries; 10000 at most"),

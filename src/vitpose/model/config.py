@@ -46,12 +46,6 @@ def _lists(value: Any) -> Any:
     return [list(row) if isinstance(row, tuple) else row for row in rows] if isinstance(rows, list) else rows
 
 
-def _of_a_dataset(value: Any) -> Any:
-    if not isinstance(value, str | Path | Mapping | Conventions):
-        raise ValueError(f"{str(value)[:80]!r} is no dataset; give a name, a file, a table or Conventions")
-    return value
-
-
 Name = Annotated[str, Field(max_length=1024)]
 Index = Annotated[int, Field(ge=0, lt=MAX_KEYPOINTS)]
 Edge = Annotated[list[Index], Field(min_length=2, max_length=2)]
@@ -103,11 +97,9 @@ class VitPoseConfig(MutableSettings):
     )
     edges: Annotated[list[Edge], BeforeValidator(_lists), at_most(MAX_KEYPOINTS)] | None = None
     num_labels: Annotated[int, Field(ge=1, le=MAX_KEYPOINTS)] | None = None
-    datasets: Annotated[
-        list[Annotated[Any, BeforeValidator(_of_a_dataset)]],
-        BeforeValidator(_lists),
-        at_most(MAX_EXPERTS),
-    ] = field(default_factory=list)
+    datasets: Annotated[list[Any], BeforeValidator(_lists), at_most(MAX_EXPERTS)] = field(
+        default_factory=list
+    )
     output_attentions: bool = False
     output_hidden_states: bool = False
     return_dict: bool = True
@@ -123,7 +115,7 @@ class VitPoseConfig(MutableSettings):
                 "use_timm_backbone and use_pretrained_backbone need backbone='...', the name of what to build"
             )
         vars(self)["backbone_config"] = self._read_backbone()
-        vars(self)["datasets"] = Conventions.load_all(self.datasets, "datasets")
+        vars(self)["datasets"] = Conventions.load_all(self.datasets, "datasets of the configuration")
         if self.backbone_kwargs is not None:
             vars(self)["backbone_kwargs"] = checked_kwargs(self.backbone_kwargs)
         self._name_keypoints()
