@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import VitPoseError
+from ..threads import wait_passively
 from . import benchmark, convert, data, evaluate, export, models, predict, train
 from .interruption import INTERRUPTED
 
@@ -20,6 +21,7 @@ class _Commands(TyperGroup):
     """Shows what vitpose raises on purpose as one line; anything else keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        wait_passively()  # before a command loads torch
         try:
             return super().invoke(ctx)
         except VitPoseError as error:
