@@ -19,7 +19,13 @@ from vitpose.annotation_file import (
     read_json,
 )
 from vitpose.boxes import Size
-from vitpose.errors import InputError, SkeletonError
+from vitpose.conventions import Conventions
+from vitpose.data.annotations import read_annotations as read_people
+from vitpose.data.annotations import split_source
+from vitpose.data.pack import read_pack
+from vitpose.errors import InputError, SkeletonError, UnknownNameError
+from vitpose.evaluate.annotations import read_annotations
+from vitpose.evaluate.results import picture_folder
 from vitpose.skeleton import Skeleton
 
 GOOD = {
@@ -229,3 +235,17 @@ def test_numbers() -> None:
     assert numbers(["x"]) is numbers(5) is numbers(None) is numbers([[1]]) is numbers([1], 2) is None
     assert numbers([float("nan")], 1) is None
     assert numbers([float("nan")]) is not None
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_names_that_no_file_can_have_are_missing_everywhere(name: str, tmp_path: Path) -> None:
+    annotations = write(tmp_path, coco(GOOD))
+    assert split_source(f"{name}=folder") == (name, "folder")
+    with pytest.raises(InputError, match="holds no whole pack"):
+        read_pack(name)
+    with pytest.raises(InputError, match="there is no folder"):
+        picture_folder(name, read_annotations(annotations))
+    with pytest.raises(UnknownNameError, match="unknown skeleton"):
+        Conventions.from_dict({"name": "mine", "skeleton": name}, folder=tmp_path)
+    people = read_people(annotations, name)
+    assert [*people.report.problems] == ["picture missing or unreadable"]

@@ -184,6 +184,11 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for such a name
 
 
+def is_folder(path: Path) -> bool:
+    """Tells whether there is such a directory. A name that cannot be one, such as one that is too long, is none."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises for such a name
+
+
 class ImageFinder:
     """Finds the files of the images that an annotation file lists.
 

@@ -234,7 +234,8 @@ def _read_skeleton(given: Any, source: str, folder: Path | None) -> Skeleton:
     if not isinstance(given, str):
         raise InputError(f"{source}: skeleton must be a name, a file or a table, not {given!r:.80}")
     beside = None if folder is None else folder / given
-    return Skeleton.load(beside if beside is not None and beside.is_file() else given)
+    found = beside is not None and os.path.isfile(beside)  # noqa: PTH113 - as in `load`
+    return Skeleton.load(beside if found and beside is not None else given)
 
 
 def _shipped() -> Any:

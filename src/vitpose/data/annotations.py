@@ -6,6 +6,7 @@ pixels, except headers of pictures whose size no file gives.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -181,7 +182,8 @@ def split_source(source: str) -> tuple[str, str | None]:
 
     The folder is None where only a file is named.
     """
-    file, _, folder = (source, "", "") if Path(source).exists() else source.partition("=")
+    exists = os.path.exists(source)  # noqa: PTH110 - Path.exists raises for a name that no file can have
+    file, _, folder = (source, "", "") if exists else source.partition("=")
     return file, folder or None
 
 

@@ -146,7 +146,7 @@ def read_index(folder: Path) -> PackIndex:
     path = folder / INDEX_FILE
     try:
         content = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter for names that no file can have
         raise InputError(
             f"{folder} holds no whole pack ({error}); make one with: vitpose data pack"
         ) from error

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..annotation_file import ImageFinder, Picture, is_number, read_id, read_json
+from ..annotation_file import ImageFinder, Picture, is_folder, is_number, read_id, read_json
 from ..boxes import Size, are_outside, xyxy_from_xywh
 from ..detect.given import BoxRow, read_boxes
 from ..detect.protocol import Detections
@@ -209,7 +209,7 @@ def picture_folder(images: str | Path, annotations: Annotations) -> Path:
         InputError: There is none.
     """
     folder = Path(images).expanduser()
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(
             f"there is no folder {folder}; give the folder of the pictures that {annotations.path} names"
         )
