@@ -178,7 +178,7 @@ def _sample(image: Pixels, matrix: Float[np.ndarray, "2 3"], crop: Pixels) -> No
         image, matrix = _covered_part(image, matrix, Size(width=width, height=height))
     if max(image.shape) <= _LONGEST_SIDE:  # as it is for a crop of one pixel at the latest
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        crop[...] = cv2.warpAffine(image, matrix, (width, height), flags=flags)
+        cv2.warpAffine(image, matrix, (width, height), dst=crop, flags=flags)
         return
     x, y = (width // 2, 0) if width >= height else (0, height // 2)
     first, second = (crop[:, :x], crop[:, x:]) if x else (crop[:y], crop[y:])

@@ -81,6 +81,12 @@ def test_a_box_beyond_the_picture_leaves_a_pixel() -> None:
     assert origin.tolist() == [29, 0]
 
 
+def test_fault_a_reduced_line_keeps_a_pixel() -> None:
+    crop, _, factor = cut_out(np.full((1, 1000, 3), 7, np.uint8), np.array([0.0, 0, 1000, 1]), 100)
+    assert (crop.shape, factor) == ((1, 100, 3), 10)
+    assert (crop == 7).all()
+
+
 def test_a_box_of_any_size_is_cut_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -302,7 +302,8 @@ def cut_out(
     crop = image[low[1] : high[1], low[0] : high[0]]
     factor = max(1.0, float((high - low).max() / side))
     if factor > 1:
-        crop = cv2.resize(crop, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+        sides = [max(1, round(float(length) / factor)) for length in high - low]  # of a line one pixel stays
+        crop = cv2.resize(crop, sides, interpolation=cv2.INTER_AREA)
     return crop, low, factor
 
 
