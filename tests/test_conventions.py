@@ -147,17 +147,17 @@ def test_datasets_of_a_configuration_that_are_no_list(value: Any) -> None:
             "a dataset must be a name, a .toml file or a vitpose.Conventions, not 5; shipped names: aic, ap10k",
         ),
         (None, "a dataset must be a name, .* not None"),
-        ({"name": "x"}, r"datasets of the configuration\[1\]: skeleton is missing"),
-        ({"name": 5, "skeleton": "coco"}, r"datasets of the configuration\[1\]: name is 5"),
+        ({"name": "x"}, r"^datasets\[1\]: skeleton is missing"),
+        ({"name": 5, "skeleton": "coco"}, r"^datasets\[1\]: name is 5"),
         ({"name": "x", "skeleton": "coco", "wrap": 1}, r"\[1\]: unknown key 'wrap'; did you mean warp"),
-        ({1: 2}, r"datasets of the configuration\[1\]: "),
+        ({1: 2}, r"^datasets\[1\]: "),
         ("x" * 5000, "unknown dataset 'xxx"),
         ("a\0b", "unknown dataset"),
     ],
 )
 def test_entries_of_a_configuration_that_are_no_datasets(entry: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        vitpose.VitPoseConfig(datasets=["coco", entry])
+        Conventions.load_all(["coco", entry], "datasets")
 
 
 def test_a_bad_skeleton_inside_is_named() -> None:
