@@ -247,6 +247,17 @@ def test_the_number_on_a_tag_is_the_score_of_the_pose() -> None:
     np.testing.assert_array_equal(tags[1], tags[2])
 
 
+def test_tags_do_not_cover_each_other() -> None:
+    """Two people in nearly one box: the second tag stands below the first, and both can be read."""
+    boxes = [[20, 60, 180, 150], [24, 60, 184, 150]]
+    both = draw(grey(), poses_of([BENT, BENT], ids=[1, 2], boxes=boxes))
+    first = draw(grey(), poses_of(BENT, ids=[1], boxes=boxes[:1]))
+    np.testing.assert_array_equal(both[40:60], first[40:60])
+    assert changed(both, first)[60:80, 24:40].any()
+    many = poses_of([BENT] * 9, ids=range(9), boxes=boxes[:1] * 9)
+    np.testing.assert_array_equal(draw(grey(), many)[:88], draw(grey(), many[:4])[:88])  # above the limbs
+
+
 def test_people_who_are_not_tracked_have_no_mark_and_a_grey_box() -> None:
     tracked, untracked, plain = (poses_of(BENT, ids=ids) for ids in ([5], [-1], None))
     np.testing.assert_array_equal(draw(grey(), untracked), draw(grey(), plain))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -34,6 +35,8 @@ IDENTITY_COLOURS = (
     "#00807a", "#c2185b", "#7a5230", "#6b6b00", "#30308f",
 )  # fmt: skip
 """Of boxes and their marks: dark enough for white text. They repeat after ten."""
+TAG_ROWS = 4
+"""So many places, each below the last, are tried for the tag of a box."""
 UNTRACKED_COLOUR = "#5c5c5c"
 """Of the boxes of people without a track ID, among people who have one."""
 
@@ -106,9 +109,12 @@ def draw(
         _draw_person(canvas, one.skeleton, one.xy[0].astype(np.float64), shown, opacities[0].tolist(), width)
     if names:
         _write_names(canvas, everyone, threshold)
-    for number, one in reversed(list(enumerate(everyone))):
-        if boxes or (ids and one.ids is not None):
-            _draw_box(canvas, one, number, boxes, ids)
+    tags = [
+        _draw_box(canvas, one, number, boxes, ids)
+        for number, one in reversed(list(enumerate(everyone)))
+        if boxes or (ids and one.ids is not None)
+    ]
+    _write_tags(canvas, tags[::-1])
     return canvas
 
 
@@ -245,36 +251,54 @@ def _see_through(
         region[:] = cv2.addWeighted(region, opacity, before, 1 - opacity, 0)
 
 
-def _draw_box(canvas: UInt8[np.ndarray, "h w 3"], one: Poses, number: int, boxes: bool, ids: bool) -> None:
-    """Draws one person's box and above it a tag with what is known of them; without `boxes` the tag alone."""
-    if not np.isfinite(one.boxes[0]).all():
-        return
-    box = np.clip(one.boxes[0].astype(np.float64), -FARTHEST_PX, FARTHEST_PX)
-    words, colour = [], IDENTITY_COLOURS[number % len(IDENTITY_COLOURS)]
+@dataclass(frozen=True)
+class _Tag:
+    """What is written above a box."""
+
+    words: str
+    corner: tuple[float, float]
+    colour: Colour
+
+
+def _draw_box(canvas: UInt8[np.ndarray, "h w 3"], one: Poses, number: int, boxes: bool, ids: bool) -> _Tag:
+    """Draws one person's box if asked for, and returns the tag with what is known of them."""
+    colour, words = IDENTITY_COLOURS[number % len(IDENTITY_COLOURS)], []
     if ids and one.ids is not None:
         followed = one.ids[0] >= 0
         words += [f"id {one.ids[0]}"] if followed else []
         colour = IDENTITY_COLOURS[one.ids[0] % len(IDENTITY_COLOURS)] if followed else UNTRACKED_COLOUR
+    if not np.isfinite(one.boxes[0]).all():
+        return _Tag("", (0.0, 0.0), DARK)
+    box = np.clip(one.boxes[0].astype(np.float64), -FARTHEST_PX, FARTHEST_PX)
     if boxes:
         words.append(f"pose {one.pose_scores[0]:.2f}")
         width = max(round(min(canvas.shape[:2]) / 400), 1)
         low, high = _fixed(box.reshape(2, 2))
         cv2.rectangle(canvas, low, high, _rgb(colour), width, cv2.LINE_AA, SUBPIXEL_BITS)
-    if words:
-        _write_tag(canvas, "  ".join(words), box[:2], _rgb(colour))
+    return _Tag("  ".join(words), (float(box[0]), float(box[1])), _rgb(colour))
 
 
-def _write_tag(
-    canvas: UInt8[np.ndarray, "h w 3"], words: str, corner: Float[np.ndarray, " 2"], colour: Colour
-) -> None:
-    """Writes words on a bar that stands on the corner, or as near to it as the picture lets it."""
+def _write_tags(canvas: UInt8[np.ndarray, "h w 3"], tags: list[_Tag]) -> None:
+    """Writes each tag on a bar that stands on its corner, or as near to it as the image lets it.
+
+    Where an earlier tag is in the way, the bar moves down, and without room it is left out: half a number would be
+    another number.
+    """
     size, height = Size.of(canvas), _text_height(canvas)
     pad = height // 4
-    wide, high = _text_width(words, height) + 2 * pad, height + 2 * pad
-    left = int(np.clip(corner[0], 0, max(size.width - wide, 0)))
-    top = int(np.clip(corner[1] - high, 0, max(size.height - high, 0)))
-    cv2.rectangle(canvas, (left, top), (left + wide - 1, top + high - 1), colour, cv2.FILLED)
-    _write(canvas, words, left + pad, top + pad, LIGHT)
+    high = height + 2 * pad
+    taken = np.zeros(canvas.shape[:2], bool)
+    for tag in tags:
+        wide = _text_width(tag.words, height) + 2 * pad
+        left = int(np.clip(tag.corner[0], 0, max(size.width - wide, 0)))
+        for row in range(TAG_ROWS if tag.words else 0):
+            top = int(np.clip(tag.corner[1] + (row - 1) * high, 0, max(size.height - high, 0)))
+            bar = (slice(top, top + high), slice(left, left + wide))
+            if not taken[bar].any():
+                taken[bar] = True
+                cv2.rectangle(canvas, (left, top), (left + wide - 1, top + high - 1), tag.colour, cv2.FILLED)
+                _write(canvas, tag.words, left + pad, top + pad, LIGHT)
+                break
 
 
 def _write_names(canvas: UInt8[np.ndarray, "h w 3"], everyone: list[Poses], threshold: float) -> None:
