@@ -73,6 +73,12 @@ def test_pack_onto_a_skeleton(source: Path, tmp_path: Path) -> None:
     assert read_pack(tmp_path / "pack").visibility.tolist() == [[2, 0]]
 
 
+@pytest.mark.parametrize(("options", "aspect"), [((), "keep"), (("--dataset", "mpii"), "stretch")])
+def test_pack_for_a_dataset(options: tuple[str, ...], aspect: str, source: Path, tmp_path: Path) -> None:
+    assert run("pack", source, "--out", tmp_path / "pack", *options).exit_code == 0
+    assert {margin.aspect for margin in read_pack(tmp_path / "pack").margins} == {aspect}
+
+
 def test_contradicting_options(source: Path, tmp_path: Path) -> None:
     result = run("pack", source, "--out", tmp_path, "--lossless", "--quality", 90)
     assert result.exit_code == 1
