@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from vitpose.deploy.conversion import make_program
+from vitpose.engine.metadata import Metadata
 from vitpose.model.decoder import ClassicDecoder
 from vitpose.model.fold import CROPS_AT_ONCE, InferenceNetwork, fold_decoder
+from vitpose.processing import VitPoseImageProcessor
 
 Build = Callable[..., Any]
 
@@ -96,3 +99,30 @@ def test_weights_that_are_no_plain_tensors_keep_their_own_arithmetic(build: Buil
     layer = model.backbone.blocks[0].mlp.fc1
     layer.weight = nn.Parameter(layer.weight.detach().as_subclass(Packed), requires_grad=False)
     assert not InferenceNetwork(model, in_place=True).in_place
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_what_the_configuration_returns_beside_the_heatmaps_changes_nothing(
+    build: Build, pixels: torch.Tensor, own: bool
+) -> None:
+    model = build(num_hidden_layers=3)
+    wanted = maps_of(model, pixels).heatmaps
+    config = model.config if own else model.config.backbone_config
+    config.update({"output_hidden_states": True, "output_attentions": True, "return_dict": False})
+    for in_place in (True, False):
+        found = maps_of(InferenceNetwork(model, in_place), pixels)
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_exported_program_gives_heatmaps_alone_whatever_the_configuration_returns(
+    build: Build, pixels: torch.Tensor
+) -> None:
+    model = build()
+    wanted = maps_of(model, pixels).heatmaps
+    model.config.update({"output_hidden_states": True, "output_attentions": True, "return_dict": False})
+    processor = VitPoseImageProcessor(size={"height": 64, "width": 48})
+    skeleton = model.config.skeleton
+    program = make_program(
+        model, Metadata("tiny", "float32", processor, skeleton, model.config.heads[0])
+    ).module()
+    torch.testing.assert_close(maps_of(program, pixels), wanted, atol=1e-5, rtol=1e-4)

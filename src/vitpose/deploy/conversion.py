@@ -36,7 +36,10 @@ class _Maps(nn.Module):
         self.network = network
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.network(pixel_values).heatmaps
+        # Whatever else the configuration says that the network returns, no file holds it.
+        return self.network(
+            pixel_values, output_attentions=False, output_hidden_states=False, return_dict=True
+        ).heatmaps
 
 
 def make_program(network: VitPoseForPoseEstimation, metadata: Metadata) -> torch.export.ExportedProgram:

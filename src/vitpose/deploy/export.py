@@ -203,7 +203,8 @@ def _maps_of(
     network: VitPoseForPoseEstimation, metadata: Metadata, crops: _Crops
 ) -> Float[np.ndarray, "n k hm wm"]:
     pixels = torch.from_numpy(normalise(crops, *metadata.processor.scale_and_offset))
-    return network(pixels.to(network.device, network.dtype)).heatmaps.float().cpu().numpy()
+    output = network(pixels.to(network.device, network.dtype), return_dict=True)
+    return output.heatmaps.float().cpu().numpy()
 
 
 def _noise(metadata: Metadata) -> _Crops:
