@@ -420,7 +420,8 @@ def test_converted_original_is_a_folder_that_transformers_reads(tmp_path: Path) 
 # ------------------------------------------------------------------ ViTPose++: six data sets
 
 PLUS = [
-    pytest.param(Case("S", 384, 12, 12, 96, 6, simple=False), id="S++"),
+    pytest.param(Case("S", 384, 12, 12, 96, 6, simple=False), id="S++", marks=pytest.mark.slow),
+    pytest.param(Case("S", 384, 2, 12, 96, 6, simple=False), id="S++ of two blocks"),
     pytest.param(Case("L", 1024, 1, 16, 256, 6, simple=False), id="L++ of one block"),
     pytest.param(Case("H", 1280, 1, 16, 320, 6, simple=False), id="H++ of one block"),
 ]
