@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vitpose.drawing import draw, draw_heatmaps
+from vitpose.drawing import HAS_FONTS, draw, draw_heatmaps
 from vitpose.errors import ImageError, InputError
 from vitpose.images import read_image
 from vitpose.mixed_poses import MixedPoses
@@ -312,7 +312,9 @@ def test_a_box_that_is_not_finite_is_left_out() -> None:
     np.testing.assert_array_equal(draw(grey(), poses, boxes=True), draw(grey(), poses, ids=False))
 
 
-def test_names_stand_beside_their_points_and_hide_none() -> None:
+@pytest.mark.parametrize("fonts", [True, False], ids=["OpenCV 5", "OpenCV 4"])
+def test_names_stand_beside_their_points_and_hide_none(fonts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vitpose.drawing.HAS_FONTS", fonts and HAS_FONTS)
     poses = poses_of([[30, 100], [100, 100], [190, 170]])
     plain, named = draw(grey(), poses), draw(grey(), poses, names=True)
     mask = changed(named, plain)

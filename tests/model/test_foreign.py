@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,16 @@ def test_backbone_that_returns_tokens_is_refused(pixels: Tensor) -> None:
     message = r"Dinov2Backbone returns features of the shape \(3, 13, 32\), .* reshape_hidden_states=True"
     with pytest.raises(InputError, match=message):
         model(pixels)
+
+
+def test_missing_transformers_is_said_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    message = (
+        r"the package 'transformers' is needed for a backbone that is not ViTPose's; install it with: pip install "
+        r"'vitpose\[detect\]'"
+    )
+    with pytest.raises(MissingDependencyError, match=message):
+        build(backbone_config=RESNET)
 
 
 # ------------------------------------------------------------------ timm
