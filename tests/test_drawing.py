@@ -275,7 +275,7 @@ def test_boxes_have_their_score_on_a_tag() -> None:
     assert mask[80:140, 20].all()  # left side
     assert mask[150, 30:170].all()  # bottom
     tag = boxed[45:59, 20:40]
-    assert (tag == 255).all(axis=2).any()  # white letters
+    assert (tag > 200).all(axis=2).any()  # white letters
     assert not mask[:40].any()
     other = Poses(**{**vars(poses_of(BENT)), "box_scores": np.array([0.75], np.float32)})
     assert changed(draw(picture, other, boxes=True), boxed)[:60].any()
@@ -304,7 +304,7 @@ def test_a_person_keeps_their_colour_whatever_their_row() -> None:
 )
 def test_a_box_may_lie_anywhere(box: list[float]) -> None:
     drawn = draw(grey(), poses_of(BENT, boxes=[box], ids=[1]), boxes=True)
-    assert (drawn == 255).all(axis=2).any()  # its tag stays in the picture
+    assert (drawn > 200).all(axis=2).any()  # its tag stays in the picture
 
 
 def test_a_box_that_is_not_finite_is_left_out() -> None:
