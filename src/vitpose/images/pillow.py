@@ -38,7 +38,7 @@ _DECODER_BYTES = {"WEBP": 12, "AVIF": 8, "HEIF": 8}
 _JPEG2000_BYTES, _PROGRESSIVE_BYTES = 5, 2
 _CONVERSION_BYTES = {"F": 12, "I": 8, "I;16": 6, "I;16B": 6, "I;16L": 6, "I;16N": 6}
 # What decoders hold beside the image, a pixel, or of JPEG a pixel and band, and what the way to RGB takes beside it
-# (measured with Pillow 12 on images of 36 megapixels).
+# (measured: benchmarks/decoding_memory.py).
 
 
 @contextmanager
