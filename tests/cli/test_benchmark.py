@@ -34,6 +34,24 @@ def test_every_choice_has_a_line() -> None:
     assert not re.search(r"\bread\b", said)
 
 
+@pytest.mark.parametrize(
+    ("models", "trusted"), [(["a.pt2", "b.onnx"], [True, False]), (["b.onnx", "vitpose-tiny"], [True, True])]
+)
+def test_trust_goes_to_the_files_that_need_it(
+    models: list[str], trusted: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where none needs it, loading refuses it."""
+    seen = []
+
+    def load_all(wanted: list) -> None:
+        seen.extend(loader.args[1]["trust"] for _, loader in wanted)
+        raise InputError("no further")
+
+    monkeypatch.setattr("vitpose.cli.benchmark._load_all", load_all)
+    run("--trust", *(word for model in models for word in ("--model", model)))
+    assert seen == trusted
+
+
 def test_what_does_not_go_together_is_left_out_with_its_reason() -> None:
     code, said = run("--engine", "torch", "--engine", "onnxruntime", "--dtype", "bfloat16")
     assert code == 0, said

@@ -83,6 +83,9 @@ class TestEveryEngine:
             np.testing.assert_allclose(
                 runner.heatmaps(crops(count)), wanted, atol=TOLERANCE[dtype] * np.abs(wanted).max(), rtol=0
             )
+        found = runner.heatmaps(crops(5))
+        assert found.dtype == np.float32
+        assert np.mean(found.view(np.uint32) & 0xFFFF == 0) < 0.2  # not rounded to bfloat16
         none = runner.heatmaps(crops(0))
         assert (none.shape, none.dtype) == ((0, 17, 16, 12), np.float32)
 
