@@ -27,6 +27,7 @@ def test_text_and_file_hold_the_dictionary(settings: Settings, tmp_path: Path) -
     assert type(settings).from_pretrained(tmp_path / "any.json") == settings
     assert settings.save_pretrained(tmp_path / "new") == [str(tmp_path / "new" / settings.FILE)]
     assert type(settings).from_pretrained(tmp_path / "new") == settings
+    assert type(settings).from_pretrained(tmp_path, subfolder="new") == settings
 
 
 @KINDS

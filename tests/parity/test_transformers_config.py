@@ -70,6 +70,14 @@ def test_saved_and_loaded(library: Any, make: Any, tmp_path: Path) -> None:
 
 
 @KINDS
+@MAKERS
+def test_loaded_from_a_subfolder(library: Any, make: Any, tmp_path: Path) -> None:
+    config = make(library)
+    config.save_pretrained(tmp_path / "test")
+    assert type(config).from_pretrained(tmp_path, subfolder="test").to_dict() == config.to_dict()
+
+
+@KINDS
 def test_a_configuration_of_the_backbone_is_read_from_that_of_the_model(library: Any, tmp_path: Path) -> None:
     whole(library).save_pretrained(tmp_path)
     assert library.VitPoseBackboneConfig.from_pretrained(tmp_path).hidden_size == 36
