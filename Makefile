@@ -37,12 +37,13 @@ test-all: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not network"
 
 # The lowest versions of what vitpose needs and of its extras, in an environment of their own. There is no `detect` among
-# them: its transformers wants a newer huggingface-hub, and so the base is shown to do without it. On Linux the one build
-# of torch 2.6 in the registry is that with CUDA, about 6 GB installed. Shapes are checked by `make test`.
+# them: its transformers wants a newer huggingface-hub, and so the base is shown to do without it; nor `torchao`, which
+# wants torch 2.11. On Linux the one build of torch 2.6 in the registry is that with CUDA, about 6 GB installed. Shapes
+# are checked by `make test`.
 $(LOWEST_READY): pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt \
-	    --editable '.[evaluate,export,supervision,tables,torchao,train,video,deeplabcut,demo]' \
+	    --editable '.[evaluate,export,supervision,tables,train,video,deeplabcut,demo]' \
 	    hypothesis psutil pytest pytest-xdist
 	touch $@
 

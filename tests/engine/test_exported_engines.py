@@ -204,16 +204,9 @@ class TestWhatDoesNotGoTogether:
         ):
             vitpose.load(exported("onnx"), None, dataset=2)
         with pytest.raises(InputError, match="quantization_config is for checkpoints"):
-            vitpose.load(
-                exported("onnx"), None, quantization_config=vitpose.TorchAoConfig("int8_weight_only")
-            )
+            vitpose.load(exported("onnx"), None, quantization_config="whatever it is")
         with pytest.raises(InputError, match="quantization_config is for engine 'torch', not for 'openvino'"):
-            vitpose.load(
-                checkpoint,
-                None,
-                engine="openvino",
-                quantization_config=vitpose.TorchAoConfig("int8_weight_only"),
-            )
+            vitpose.load(checkpoint, None, engine="openvino", quantization_config="whatever it is")
 
     def test_another_skeleton(self, exported: Export) -> None:
         assert vitpose.load(exported("onnx"), None, skeleton="ap10k").estimator.skeleton.name == "ap10k"
