@@ -82,6 +82,7 @@ def test_what_an_experts_network_becomes(checkpoint: Path, tmp_path: Path) -> No
         vitpose.export(checkpoint, "onnx", tmp_path / "other.onnx", dataset=1)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="its exporter to ONNX fails at BatchNorm")
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
 def test_the_classic_decoder(to: str, checkpoint: Path, tmp_path: Path) -> None:
     def settle(network: torch.nn.Module) -> None:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -29,6 +30,8 @@ from vitpose.processing import VitPoseImageProcessor
 
 from .conftest import Precision
 
+# OpenCV 4 rounds the weights of interpolation to 1/32.
+EXACT_WARPS = int(cv2.__version__.split(".")[0]) >= 5
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 CPU = torch.device("cpu")
 
@@ -175,7 +178,7 @@ def test_crops_on_the_device_are_within_a_level(image: np.ndarray, convention: s
     turned = Warp(warp.centres, warp.extents * [-1, 1], warp.size, convention, np.array([0.0, 30, -70, 180]))
     for own in (warp, turned):
         crops = sample(torch.from_numpy(image), own).permute(0, 2, 3, 1).numpy()
-        assert np.abs(crops - own.crop(image)).max() <= 1.05
+        assert np.abs(crops - own.crop(image)).max() <= (1.05 if EXACT_WARPS else 5)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
@@ -223,10 +226,11 @@ def test_a_compiled_network_gives_the_same_maps() -> None:
 def test_fault_loading_imports_no_compiler() -> None:
     """It once did, unasked: more than half of the time to the first result."""
     program = (
-        "import sys, numpy, vitpose\n"
+        "import sys, numpy, vitpose, torch.utils.checkpoint\n"
+        "before = set(sys.modules)\n"  # torch 2.6 imports sympy for it
         "pipe = vitpose.load('vitpose-tiny', None, device='cpu')\n"
         "pipe(numpy.zeros((99, 99, 3), numpy.uint8), boxes=[[0, 0, 90, 90]])\n"
-        "assert not {'torch._dynamo', 'sympy', 'transformers'} & set(sys.modules)"
+        "assert not {'torch._dynamo', 'sympy', 'transformers'} & (set(sys.modules) - before)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
 
