@@ -45,6 +45,7 @@ $(LOWEST_READY): pyproject.toml constraints-lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt \
 	    --editable '.[evaluate,export,supervision,tables,train,video,deeplabcut,demo]' \
 	    hypothesis psutil pytest pytest-xdist
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --no-deps trackers
 	touch $@
 
 test-lowest: $(LOWEST_READY)
