@@ -12,7 +12,7 @@ LOWEST_READY := $(LOWEST)/.ready
 .PHONY: help demo test test-all test-lowest check format clean
 
 help:
-	@echo "make demo      poses on two photographs: drawn pictures and a JSON file in demo/"
+	@echo "make demo      poses on two photographs: drawn images and a JSON file in demo/"
 	@echo "make test      the fast tests, with their own set-up"
 	@echo "make test-all  the slow ones too (full-size networks)"
 	@echo "make test-lowest  the fast tests with the lowest versions that are allowed (several GB)"

@@ -1,4 +1,4 @@
-"""vitpose beside `transformers`' documented way: the same pictures and weights, in turn, in one run.
+"""vitpose beside `transformers`' documented way: the same images and weights, in turn, in one run.
 
     python benchmarks/against_transformers.py [--model NAME] [--rounds 7] [--int8 FILE] [--skip cold]
 
@@ -30,7 +30,10 @@ import transformers
 from cold_start import OURS, THEIRS, cold
 
 import vitpose
-from vitpose.benchmark import (
+from vitpose.engines.accelerator import DeviceEngine
+from vitpose.engines.side_by_side import SideBySide
+from vitpose.engines.torch import TorchEngine, choose_dtype, has_bf16_units
+from vitpose.inference.benchmark import (
     Scene,
     TransformersWay,
     crop_distance,
@@ -40,13 +43,10 @@ from vitpose.benchmark import (
     wait_for,
     with_their_decoding,
 )
-from vitpose.engine.device import DeviceEngine
-from vitpose.engine.side_by_side import SideBySide
-from vitpose.engine.torch import TorchEngine, choose_dtype, has_bf16_units
-from vitpose.estimator import Estimator
+from vitpose.inference.estimator import Estimator
+from vitpose.inference.pipeline import Pipeline
 from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig
 from vitpose.model.fold import InferenceNetwork
-from vitpose.pipeline import Pipeline
 
 HD, FULL_HD = vitpose.Size(1280, 720), vitpose.Size(1920, 1080)
 GPU_BATCHES = (64, 128, 256)
@@ -133,7 +133,7 @@ class Contest:
         print_line(what, np.array(times["theirs"]), np.array(times["ours"]), goal, distance)
 
     def whole_way(self, what: str, pipe: Pipeline, scene: Scene, goal: Goal | None) -> None:
-        """Picture to keypoints, with their decoding, so that the points can be compared."""
+        """ImageRow to keypoints, with their decoding, so that the points can be compared."""
         pipe = with_their_decoding(pipe)
         apart = crop_distance(
             run_vitpose(pipe, scene).points, self.theirs.run(scene).points, scene, self.processor
@@ -150,18 +150,14 @@ class Contest:
         single = replace(self.scene, boxes=self.scene.boxes[:1])
         people = f"{self.options.people} people"
         plain = self.pipe()
-        self.whole_way(f"picture to keypoints, {people}, float32", plain, self.scene, Goal(1.5, 1.7))
-        self.whole_way("one person, one picture, float32", plain, single, Goal(4, 6))
+        self.whole_way(f"image to keypoints, {people}, float32", plain, self.scene, Goal(1.5, 1.7))
+        self.whole_way("one person, one image, float32", plain, single, Goal(4, 6))
         auto = choose_dtype("auto", self.device)
         if auto == "float32":
-            print_missing(
-                "picture to keypoints, automatic precision", "it is float32: no bfloat16 units here"
-            )
+            print_missing("image to keypoints, automatic precision", "it is float32: no bfloat16 units here")
         else:
-            self.whole_way(
-                f"picture to keypoints, {people}, {auto}", self.pipe(auto), self.scene, Goal(6.5, 8)
-            )
-            self.whole_way(f"one person, one picture, {auto}", self.pipe(auto), single, Goal(4, 6))
+            self.whole_way(f"image to keypoints, {people}, {auto}", self.pipe(auto), self.scene, Goal(6.5, 8))
+            self.whole_way(f"one person, one image, {auto}", self.pipe(auto), single, Goal(4, 6))
         if self.device.type == "cpu":
             self.other_engines(single)
         self.parts(plain)
@@ -176,12 +172,12 @@ class Contest:
             self.processor.save_pretrained(folder)
             for engine in ("openvino", "onnxruntime"):
                 if importlib.util.find_spec(engine) is None:
-                    print_missing(f"picture to keypoints, {engine}", "it is not installed")
+                    print_missing(f"image to keypoints, {engine}", "it is not installed")
                     continue
                 pipe = vitpose.load(folder, detector=None, engine=engine, device="cpu", dtype="float32")
                 people = f"{self.options.people} people"
-                self.whole_way(f"picture to keypoints, {people}, {engine}", pipe, self.scene, Goal(1.5, 1.7))
-                self.whole_way(f"one person, one picture, {engine}", pipe, single, Goal(4, 6))
+                self.whole_way(f"image to keypoints, {people}, {engine}", pipe, self.scene, Goal(1.5, 1.7))
+                self.whole_way(f"one person, one image, {engine}", pipe, single, Goal(4, 6))
 
     def parts(self, pipe: Pipeline) -> None:
         """What happens before and after the network, through the same seam on both sides."""
@@ -284,7 +280,7 @@ class Contest:
         wait_for(self.device)
 
     def int8(self) -> None:
-        what = "picture to keypoints, int8"
+        what = "image to keypoints, int8"
         if self.options.int8 is None:
             print_missing(what, "give --int8 FILE, made with 'vitpose export --int8'")
         else:

@@ -1,4 +1,4 @@
-"""How long until the first result, from a fresh process: imports, the model inside the package, one picture.
+"""How long until the first result, from a fresh process: imports, the model inside the package, one image.
 
     python benchmarks/cold_start.py [--rounds 7]
 
@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from vitpose.benchmark import take_turns
+from vitpose.inference.benchmark import take_turns
 
-PICTURE = Path(__file__).parents[1] / "docs" / "astronaut.jpg"
+IMAGE = Path(__file__).parents[1] / "docs" / "astronaut.jpg"
 
 OURS = f"""
 import vitpose
 pipe = vitpose.load("vitpose-tiny", detector=None, device="cpu", dtype="float32")
-poses = pipe({str(PICTURE)!r}, boxes=[[60, 0, 400, 510]])
+poses = pipe({str(IMAGE)!r}, boxes=[[60, 0, 400, 510]])
 assert poses.xy.shape == (1, 17, 2)
 """
 
@@ -35,7 +35,7 @@ folder = str(resources.files("vitpose") / "weights")
 processor = AutoProcessor.from_pretrained(folder)
 model = VitPoseForPoseEstimation.from_pretrained(folder, dtype=torch.float32)
 boxes = [[[60.0, 0.0, 340.0, 510.0]]]
-inputs = processor(Image.open({str(PICTURE)!r}).convert("RGB"), boxes=boxes, return_tensors="pt")
+inputs = processor(Image.open({str(IMAGE)!r}).convert("RGB"), boxes=boxes, return_tensors="pt")
 with torch.no_grad():
     outputs = model(**inputs)
 results = processor.post_process_pose_estimation(outputs, boxes=boxes)

@@ -39,6 +39,6 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("table")
-    parser.add_argument("picture")
+    parser.add_argument("image")
     options = parser.parse_args()
-    draw(pd.read_csv(options.table), options.picture)
+    draw(pd.read_csv(options.table), options.image)

@@ -2,7 +2,7 @@
 
     python benchmarks/loading.py ../shared/data/coco/train.json [--people 1000] [--workers 0 1 2 4] [--device auto]
 
-Packs a part of the set into a temporary folder, loads from the pictures and from the pack with each number of
+Packs a part of the set into a temporary folder, loads from the images and from the pack with each number of
 workers, and from the pack living on the device; all with the published augmentation and its targets. Then
 times training steps of vitpose-tiny on batches that are already there. Prints the pack's size too.
 """
@@ -21,12 +21,12 @@ import torch
 from torch.utils.data import DataLoader
 
 import vitpose
-from vitpose.data.annotations import Annotations, read_annotations
+from vitpose.data.annotations import TrainingAnnotations, read_training_annotations
 from vitpose.data.augment import Augmentation
 from vitpose.data.dataset import MixSampler, PoseDataset
-from vitpose.data.device import DeviceLoader
+from vitpose.data.device_samples import DeviceLoader
 from vitpose.data.pack import QUALITY, Packed, read_pack, write_pack
-from vitpose.device import choose_device
+from vitpose.hardware.devices import choose_device
 
 
 def endless(sampler: MixSampler, loader: Iterable) -> Iterable:
@@ -53,7 +53,9 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def loading(people: Annotations, workers: int, options: argparse.Namespace, device: torch.device) -> float:
+def loading(
+    people: TrainingAnnotations, workers: int, options: argparse.Namespace, device: torch.device
+) -> float:
     sampler = MixSampler([len(people)])
     dataset = PoseDataset(people, options.processor, Augmentation())
     loader = DataLoader(
@@ -93,12 +95,12 @@ def steps(options: argparse.Namespace, device: torch.device) -> Iterable:
         yield loss
 
 
-def pack_rate(people: Annotations, folder: Path) -> Packed:
+def pack_rate(people: TrainingAnnotations, folder: Path) -> Packed:
     start = time.perf_counter()
     write_pack([people], folder)
     rate = len(people) / (time.perf_counter() - start)
     packed = read_pack(folder)
-    size, raw = sum(part.stat().st_size for part in packed.pictures), 3 * int(packed.sizes.prod(axis=1).sum())
+    size, raw = sum(part.stat().st_size for part in packed.images), 3 * int(packed.sizes.prod(axis=1).sum())
     print(f"pack: {rate:.0f} people/s, {(packed.factors > 1).mean():.0%} of them reduced", flush=True)
     print(
         f"a person: {size / len(packed) / 1e3:.1f} kB as JPEG {QUALITY}, {raw / len(packed) / 1e3:.1f} kB raw"
@@ -121,12 +123,12 @@ def main() -> None:
     width, height = map(int, options.size.split("x"))
     options.processor = vitpose.VitPoseImageProcessor(size=vitpose.Size(width, height))
     device = choose_device(options.device)
-    people = read_annotations(options.annotations)
+    people = read_training_annotations(options.annotations)
     people = people.select(np.random.default_rng(0).permutation(len(people))[: options.people])
     rows: list[tuple[str, Callable[[], float]]] = []
     with tempfile.TemporaryDirectory() as folder:
         packed = pack_rate(people, Path(folder) / "pack")
-        for name, source in (("pictures", people), ("pack", packed)):
+        for name, source in (("images", people), ("pack", packed)):
             rows += [
                 (f"{name}, {workers} workers", lambda s=source, w=workers: loading(s, w, options, device))
                 for workers in options.workers

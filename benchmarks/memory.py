@@ -1,9 +1,9 @@
-"""Is the memory flat? The peak while many pictures of 1080p with ten people each go through.
+"""Is the memory flat? The peak while many images of 1080p with ten people each go through.
 
-    python benchmarks/memory.py [--model vitpose-tiny] [--pictures 1000] [--people 10]
+    python benchmarks/memory.py [--model vitpose-tiny] [--images 1000] [--people 10]
 
 Writes some JPEGs into a temporary folder, runs the pipeline's stream over them again and again, and prints the
-peak of every fifty pictures beside that of the first: of one batch.
+peak of every fifty images beside that of the first: of one batch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import vitpose
-from vitpose.benchmark import MemoryWatch, Scene, resident_bytes
+from vitpose.inference.benchmark import MemoryWatch, Scene, resident_bytes
 
 SIZE = vitpose.Size(1920, 1080)
 DIFFERENT = 8
@@ -26,7 +26,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="vitpose-tiny")
-    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--people", type=int, default=10)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -42,7 +42,7 @@ def main() -> None:
             options.model, detector=None, device=options.device, batch_size=options.batch_size
         )
         print(f"{pipe}\nloaded: {resident_bytes() / 1e6:.0f} MB")
-        count = options.pictures
+        count = options.images
         sources = itertools.islice(itertools.cycle(files), count)
         stream = pipe.each(sources, list(itertools.islice(itertools.cycle(boxes), count)))
         peaks, people = [], 0
@@ -52,7 +52,7 @@ def main() -> None:
                     assert prediction.poses is not None, prediction.error
                     people += len(prediction.poses)
             peaks.append(memory.peak_bytes)
-            print(f"after {min(done + EVERY, count):5} pictures: peak {peaks[-1] / 1e6:7.1f} MB", flush=True)
+            print(f"after {min(done + EVERY, count):5} images: peak {peaks[-1] / 1e6:7.1f} MB", flush=True)
     assert people == count * options.people
     print(f"the most of all, over the most of the first {EVERY}: {max(peaks) / peaks[0]:.3f}")
 

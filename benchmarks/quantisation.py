@@ -33,7 +33,7 @@ from torchao.quantization import (
 )
 
 import vitpose
-from vitpose.deploy.calibration import read_crops
+from vitpose.exporters.calibration import read_crops
 
 WARM_UP, ROUNDS = 2, 7
 MARKS = "<!-- measured by benchmarks/quantisation.py -->", "<!-- end of what was measured -->"
@@ -158,9 +158,9 @@ def basis(options: argparse.Namespace, spent: np.ndarray) -> str:
 
 
 def people(options: argparse.Namespace) -> int:
-    from vitpose.data.annotations import read_annotations
+    from vitpose.data.annotations import read_training_annotations
 
-    return len(read_annotations(options.folder / "val.json"))
+    return len(read_training_annotations(options.folder / "val.json"))
 
 
 def say(what: str) -> None:

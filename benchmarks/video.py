@@ -13,7 +13,7 @@ import time
 from itertools import islice
 
 import vitpose
-from vitpose.pipeline import Pipeline
+from vitpose.inference.pipeline import Pipeline
 
 # By eye, one-person-walking.mp4 of the shared data: six people, one after the other; first and last frame in
 # which any part of each is in view.

@@ -15,7 +15,7 @@ PHOTOGRAPHS = resources.files("skimage") / "data"  # in the public domain; they 
 
 def main() -> None:
     """Draws the poses, writes the keypoints, and says where."""
-    pipe = vitpose.load("vitpose-tiny", detector="whole-picture")
+    pipe = vitpose.load("vitpose-tiny", detector="whole-image")
     results = {}
     for name in ("astronaut", "camera"):
         image = vitpose.read_image(PHOTOGRAPHS / f"{name}.png")

@@ -127,7 +127,7 @@ class Program:
 
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload(
-        ["vitpose.cli.train", "vitpose.training.loop", "vitpose.loading", "pyarrow.parquet"]
+        ["vitpose.cli.train", "vitpose.training.loop", "vitpose.inference.loading", "pyarrow.parquet"]
     )
 
     def __init__(self, words: list[str], folder: Path, said: Path, largest: int | None = None) -> None:

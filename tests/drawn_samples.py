@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vitpose.skeleton import Skeleton
+from vitpose.keypoints.skeleton import Skeleton
 
 WIDTH, HEIGHT = 360, 300
 PEOPLE = 3  # in each of the images
@@ -53,7 +53,7 @@ def _draw_people(rng: np.random.Generator, skeleton: Skeleton) -> tuple[Image.Im
         corner = [20 + 110 * person, rng.uniform(5, HEIGHT - size[1] - 5)]
         points = np.column_stack([rng.uniform(0.15, 0.85, len(skeleton)), heights]) * size + corner
         colour = tuple(rng.integers(0, 255, 3).tolist())
-        for a, b in skeleton.limbs:
+        for a, b in skeleton.edges:
             pen.line([*points[a], *points[b]], fill=colour, width=5)
         for x, y in points:
             pen.ellipse([x - 3, y - 3, x + 3, y + 3], fill=(250, 250, 250))
@@ -87,8 +87,8 @@ def _coco_table(people: list[tuple[int, np.ndarray]], files: list[str], skeleton
         {"id": index, "file_name": file, "width": WIDTH, "height": HEIGHT, **extra}
         for index, file in enumerate(files)
     ]
-    limbs = [[a + 1, b + 1] for a, b in skeleton.limbs if max(a, b) < len(names)]
-    category = {"id": 1, "name": "person", "keypoints": names, "skeleton": limbs}
+    edges = [[a + 1, b + 1] for a, b in skeleton.edges if max(a, b) < len(names)]
+    category = {"id": 1, "name": "person", "keypoints": names, "skeleton": edges}
     return {"images": images, "annotations": annotations, "categories": [category]}
 
 

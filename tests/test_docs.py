@@ -33,8 +33,8 @@ def make_clip(path: Path, frames: Path) -> None:
     with av.open(str(path), "w") as output:
         video = output.add_stream("libx264", rate=10)
         video.width = video.height = 96
-        for picture in sorted(frames.iterdir()):
-            with Image.open(picture) as image:
+        for file in sorted(frames.iterdir()):
+            with Image.open(file) as image:
                 output.mux(video.encode(av.VideoFrame.from_image(image)))
         output.mux(video.encode())
 

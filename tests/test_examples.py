@@ -20,7 +20,7 @@ OFFLINE = (
 )
 
 
-def test_the_demo_leaves_drawn_pictures_and_says_where(tmp_path: Path) -> None:
+def test_the_demo_leaves_drawn_images_and_says_where(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", OFFLINE, str(EXAMPLES / "demo.py")]
     # One thread: those of tests that run side by side would wait for each other most of the time.
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

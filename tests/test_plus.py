@@ -1,4 +1,4 @@
-"""ViTPose++ from a file to poses: made-up small checkpoints, every way to ask for a data set."""
+"""ViTPose++ from a file to poses: made-up small checkpoints, every way to ask for a dataset."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typer.testing import CliRunner
 
 import vitpose
 from vitpose.cli import app
-from vitpose.conventions import PLUS_DATASETS, Conventions
-from vitpose.engine.torch import TorchEngine
+from vitpose.engines.torch import TorchEngine
 from vitpose.errors import CheckpointError, InputError, UnknownNameError
-from vitpose.estimator import Estimator, MixedEstimator
+from vitpose.inference.estimator import Estimator, MixedEstimator
+from vitpose.keypoints.dataset_spec import PLUS_DATASETS, DatasetSpec
 from vitpose.model.checkpoint import read_checkpoint
 from vitpose.model.pose import VitPoseForPoseEstimation
 
 BOXES = [[20.0, 10.0, 90.0, 110.0], [60.0, 40.0, 150.0, 100.0]]
 
 
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (120, 160, 3), dtype=np.uint8)
 
 
@@ -65,23 +65,23 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", PLUS_DATASETS)
 def test_a_data_set_by_name(name: str, original: Path) -> None:
-    own, network = Conventions.load(name), network_of(list(PLUS_DATASETS))
+    own, network = DatasetSpec.load(name), network_of(list(PLUS_DATASETS))
     pipe = vitpose.load(original, detector=None, dataset=name, device="cpu", dtype="float32")
     estimator = pipe.estimator
-    assert (estimator.skeleton, estimator.conventions) == (own.skeleton, own)
+    assert (estimator.skeleton, estimator.dataset_spec) == (own.skeleton, own)
     processor = estimator.processor
     assert (processor.warp, processor.decode, processor.shift_heatmap) == (
         own.warp, own.decode, own.shift_heatmap,
     )  # fmt: skip
-    crops = processor.warp_boxes(np.array(BOXES, np.float32)).crop(picture())
+    crops = processor.warp_boxes(np.array(BOXES, np.float32)).crop(image())
     wanted = TorchEngine(network.fold_expert(name), *processor.scale_and_offset).heatmaps(crops)
     np.testing.assert_allclose(estimator.heatmaps(crops), wanted, atol=1e-5)
-    poses = pipe(picture(), boxes=BOXES, flip_test=True)
+    poses = pipe(image(), boxes=BOXES, flip_test=True)
     assert poses.xy.shape == (2, len(own.skeleton), 2)
     again = vitpose.load(
         original, detector=None, dataset=PLUS_DATASETS.index(name), device="cpu", dtype="float32"
     )
-    np.testing.assert_array_equal(again(picture(), boxes=BOXES, flip_test=True).xy, poses.xy)
+    np.testing.assert_array_equal(again(image(), boxes=BOXES, flip_test=True).xy, poses.xy)
 
 
 def independent_decode(maps: np.ndarray, box: list[float], plain: bool, square: bool) -> np.ndarray:
@@ -145,7 +145,7 @@ class Peaks:
 @pytest.mark.parametrize("flip_test", [False, True])
 @pytest.mark.parametrize("name", PLUS_DATASETS)
 def test_decoding_against_an_independent_computation(name: str, flip_test: bool, original: Path) -> None:
-    own = Conventions.load(name)
+    own = DatasetSpec.load(name)
     estimator = vitpose.load(original, detector=None, dataset=name, device="cpu", dtype="float32").estimator
     peaks = Peaks(own.skeleton, len(BOXES))
     maps = peaks.maps[0]
@@ -157,7 +157,7 @@ def test_decoding_against_an_independent_computation(name: str, flip_test: bool,
             back[:, :, :, 1:] = back[:, :, :, :-1].copy()
         maps = (maps + back) / 2
     pipe = vitpose.Pipeline(None, replace(estimator, engine=peaks))
-    found = pipe(picture(), boxes=BOXES, flip_test=flip_test)
+    found = pipe(image(), boxes=BOXES, flip_test=flip_test)
     for row, box in enumerate(BOXES):
         wanted = independent_decode(maps[row], box, plain=own.warp == "plain", square=name == "mpii")
         np.testing.assert_allclose(found.xy[row], wanted, atol=1e-2)
@@ -167,15 +167,15 @@ def test_people_and_animals_in_one_call(original: Path) -> None:
     pipe = vitpose.load(original, detector=None, dataset=["coco", "ap10k"], device="cpu", dtype="float32")
     assert isinstance(pipe.estimator, MixedEstimator)
     found = vitpose.Detections(np.array(BOXES, np.float32), np.ones(2, np.float32), ("cat", "person"))
-    mixed = pipe(picture(), boxes=found)
+    mixed = pipe(image(), boxes=found)
     assert mixed.datasets == ("ap10k", "coco")
     for name, row in (("ap10k", 0), ("coco", 1)):
         alone = vitpose.load(original, detector=None, dataset=name, device="cpu", dtype="float32")
-        np.testing.assert_allclose(mixed[name].xy, alone(picture(), boxes=[BOXES[row]]).xy, atol=1e-4)
+        np.testing.assert_allclose(mixed[name].xy, alone(image(), boxes=[BOXES[row]]).xy, atol=1e-4)
     whole, shared = read_checkpoint(original), "backbone.blocks.0.attn.qkv.weight"
     parts = [VitPoseForPoseEstimation.from_checkpoint(whole.for_dataset(name)) for name in mixed.groups]
     assert len({part.state_dict()[shared].data_ptr() for part in parts}) == 1
-    with pytest.raises(InputError, match="the skeleton 'coco' was given for several data sets"):
+    with pytest.raises(InputError, match="the skeleton 'coco' was given for several datasets"):
         vitpose.load(
             original, detector=None, dataset=["coco", "ap10k"], skeleton="coco", device="cpu", dtype="float32"
         )
@@ -190,7 +190,7 @@ def test_a_saved_folder_keeps_all_heads(original: Path, tmp_path: Path) -> None:
     for name in PLUS_DATASETS:
         here = vitpose.load(tmp_path, detector=None, dataset=name, device="cpu", dtype="float32")
         there = vitpose.load(original, detector=None, dataset=name, device="cpu", dtype="float32")
-        np.testing.assert_array_equal(here(picture(), boxes=BOXES).xy, there(picture(), boxes=BOXES).xy)
+        np.testing.assert_array_equal(here(image(), boxes=BOXES).xy, there(image(), boxes=BOXES).xy)
     (tmp_path / "heads.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"has no heads.safetensors"):
         vitpose.load(tmp_path, detector=None, dataset="ap10k", device="cpu", dtype="float32")
@@ -213,7 +213,7 @@ def test_a_head_that_the_file_lacks(tmp_path: Path) -> None:
             "All six heads are in the original .pth files (docs/plus-plus.md says where they are): "
             "vitpose.load('vitpose+_base.pth', dataset='ap10k')"
         )
-    with pytest.raises(UnknownNameError, match="unknown data set of this network 'ap10'; did you mean ap10k"):
+    with pytest.raises(UnknownNameError, match="unknown dataset of this network 'ap10'; did you mean ap10k"):
         vitpose.load(tmp_path, detector=None, dataset="ap10", device="cpu", dtype="float32")
     with pytest.raises(InputError, match="expert 6 does not exist; the network has 6, 0 to 5"):
         vitpose.load(tmp_path, detector=None, dataset=6, device="cpu", dtype="float32")
@@ -233,7 +233,7 @@ def test_a_file_with_one_head_is_what_it_is_said_to_be(tmp_path: Path) -> None:
     assert isinstance(estimator, Estimator)
     assert (estimator.skeleton.name, estimator.processor.warp) == ("apt36k", "plain")
     with pytest.raises(
-        InputError, match=r"the network's 17 keypoints .* are not the 14 of the data set 'aic'"
+        InputError, match=r"the network's 17 keypoints .* are not the 14 of the dataset 'aic'"
     ):
         vitpose.load(tmp_path / "animals.pth", None, dataset="aic", device="cpu", dtype="float32")
 
@@ -260,7 +260,7 @@ def test_heads_in_an_order_that_is_not_released(tmp_path: Path) -> None:
 def test_two_files_of_a_folder_that_contradict_each_other(tmp_path: Path) -> None:
     network_of(["ap10k"], experts=1).save_pretrained(tmp_path)
     processor = vitpose.VitPoseImageProcessor(size=vitpose.Size(width=96, height=128))
-    processor.with_conventions(Conventions.load("ap10k")).save_pretrained(tmp_path)
+    processor.with_dataset(DatasetSpec.load("ap10k")).save_pretrained(tmp_path)
     assert vitpose.load(tmp_path, None, device="cpu", dtype="float32").estimator.processor.decode == "quarter"
     table = json.loads((tmp_path / "preprocessor_config.json").read_text())
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(table | {"warp": "udp"}))
@@ -277,11 +277,11 @@ def test_configurations_that_cannot_be() -> None:
     with pytest.raises(InputError, match=r"are 3 for 2 experts; each needs an expert"):
         network_of(["coco", "aic", "mpii"], experts=2)
     with pytest.raises(
-        InputError, match=r"the network's 14 keypoints .* are not the 17 of the data set 'coco'"
+        InputError, match=r"the network's 14 keypoints .* are not the 17 of the dataset 'coco'"
     ):
         vitpose.VitPoseConfig(id2label={index: f"LABEL_{index}" for index in range(14)}, datasets=["coco"])
     config = vitpose.VitPoseConfig(num_labels=17, datasets=["coco"])
-    assert config.skeleton == Conventions.load("coco").skeleton
+    assert config.skeleton == DatasetSpec.load("coco").skeleton
 
 
 def test_several_heads_without_experts(tmp_path: Path) -> None:
@@ -354,12 +354,10 @@ def test_convert_writes_all_heads_or_one(original: Path, tmp_path: Path) -> None
     assert "14 keypoints" in convert(tmp_path / "all", tmp_path / "aic", "--dataset", "aic")
     assert not (tmp_path / "aic" / "heads.safetensors").exists()
     split = vitpose.load(tmp_path / "aic", None, device="cpu", dtype="float32")
-    assert split.estimator.conventions == Conventions.load("aic")
-    wanted = vitpose.load(original, None, dataset="aic", device="cpu", dtype="float32")(
-        picture(), boxes=BOXES
-    )
-    np.testing.assert_array_equal(split(picture(), boxes=BOXES).xy, wanted.xy)
-    assert "unknown data set of this network 'lsp'" in convert(original, tmp_path / "lsp", "--dataset", "lsp")
+    assert split.estimator.dataset_spec == DatasetSpec.load("aic")
+    wanted = vitpose.load(original, None, dataset="aic", device="cpu", dtype="float32")(image(), boxes=BOXES)
+    np.testing.assert_array_equal(split(image(), boxes=BOXES).xy, wanted.xy)
+    assert "unknown dataset of this network 'lsp'" in convert(original, tmp_path / "lsp", "--dataset", "lsp")
     # A dense model over one with heads: the old heads must not lie beside it.
     convert(original, tmp_path / "all", "--dataset", "mpii", "--force")
     assert not (tmp_path / "all" / "heads.safetensors").exists()
@@ -372,12 +370,12 @@ def test_the_command_line_finds_people_and_animals(
     original: Path, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    pictures = ["ap10k/000000000004.jpg", "coco/000000197388.jpg"]
+    images = ["ap10k/000000000004.jpg", "coco/000000197388.jpg"]
     result = CliRunner().invoke(
         app,
-        ["predict", *[str(shared_data / "samples" / name) for name in pictures], "--model", str(original),
+        ["predict", *[str(shared_data / "samples" / name) for name in images], "--model", str(original),
          "--dataset", "coco,ap10k", "--detector", f"onnx:{shared_data / 'detectors' / 'yolox_nano.onnx'}",
-         "--device", "cpu", "--dtype", "float32", "--save", "pictures,json,coco,csv"],
+         "--device", "cpu", "--dtype", "float32", "--save", "images,json,coco,csv"],
         env={"COLUMNS": "250"}, catch_exceptions=False,
     )  # fmt: skip
     assert result.exit_code == 0

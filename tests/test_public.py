@@ -33,9 +33,10 @@ def test_importing_loads_nothing_heavy() -> None:
 
 def test_functions_are_not_hidden_by_modules() -> None:
     """`vitpose.draw` is the function, also after the module behind it was imported by itself."""
-    code = "import vitpose.drawing, vitpose.loading, vitpose; print(callable(vitpose.draw), callable(vitpose.load))"
+    modules = "vitpose.results.drawing, vitpose.inference.loading, vitpose.exporters.export"
+    code = f"import vitpose, {modules}; print(*map(callable, (vitpose.draw, vitpose.load, vitpose.export)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["True", "True"]
+    assert result.stdout.split() == ["True", "True", "True"]
 
 
 def test_poses_need_no_transformers() -> None:

@@ -2,7 +2,7 @@
 
     import vitpose
 
-    pipe = vitpose.load("vitpose-tiny", detector="whole-picture")
+    pipe = vitpose.load("vitpose-tiny", detector="whole-image")
     poses = pipe("person.jpg")
     vitpose.draw(vitpose.read_image("person.jpg"), poses)
 
@@ -15,10 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .boxes import Size, xywh_from_xyxy, xyxy_from_cxcywh, xyxy_from_xywh
-    from .conventions import Conventions
-    from .detect.protocol import Detections
-    from .drawing import draw, draw_heatmaps
+    from .detectors.protocol import Detections
     from .errors import (
         BoxError,
         CheckpointError,
@@ -32,54 +29,57 @@ if TYPE_CHECKING:
         VitPoseError,
         WorkerError,
     )
-    from .evaluate import evaluate_model, evaluate_predictions
-    from .hub import list_models
+    from .evaluation import evaluate_model, evaluate_predictions
+    from .files.hub import list_models
+    from .geometry.boxes import Size, xywh_from_xyxy, xyxy_from_cxcywh, xyxy_from_xywh
     from .images import find_images, read_image, save_image
-    from .loading import export, load
-    from .mixed_poses import MixedPoses
+    from .inference.loading import export, load
+    from .inference.pipeline import Pipeline, Prediction
+    from .keypoints.dataset_spec import DatasetSpec
+    from .keypoints.skeleton import Skeleton
     from .model.backbone import VitPoseBackbone
     from .model.config import VitPoseBackboneConfig, VitPoseConfig
     from .model.outputs import VitPoseEstimatorOutput
     from .model.pose import VitPoseForPoseEstimation
     from .model.quantisation import TorchAoConfig
-    from .pipeline import Pipeline, Prediction
-    from .poses import Poses
-    from .processing import VitPoseImageProcessor
-    from .skeleton import Skeleton
+    from .processing.image_processor import VitPoseImageProcessor
+    from .results.drawing import draw, draw_heatmaps
+    from .results.mixed_poses import MixedPoses
+    from .results.poses import Poses
     from .training.loop import train
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "boxes": ("Size", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh"),
-    "conventions": ("Conventions",),
-    "detect.protocol": ("Detections",),
-    "drawing": ("draw", "draw_heatmaps"),
+    "geometry.boxes": ("Size", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh"),
+    "keypoints.dataset_spec": ("DatasetSpec",),
+    "detectors.protocol": ("Detections",),
+    "results.drawing": ("draw", "draw_heatmaps"),
     "errors": (
         "BoxError", "CheckpointError", "ImageError", "InputError", "MissingDependencyError", "OutputError",
         "SkeletonError", "UnknownNameError", "VideoError", "VitPoseError",
         "WorkerError",
     ),
-    "evaluate": ("evaluate_model", "evaluate_predictions"),
-    "hub": ("list_models",),
+    "evaluation": ("evaluate_model", "evaluate_predictions"),
+    "files.hub": ("list_models",),
     "images": ("find_images", "read_image", "save_image"),
-    "loading": ("export", "load"),
-    "mixed_poses": ("MixedPoses",),
+    "inference.loading": ("export", "load"),
+    "results.mixed_poses": ("MixedPoses",),
     "model.backbone": ("VitPoseBackbone",),
     "model.config": ("VitPoseBackboneConfig", "VitPoseConfig"),
     "model.outputs": ("VitPoseEstimatorOutput",),
     "model.pose": ("VitPoseForPoseEstimation",),
     "model.quantisation": ("TorchAoConfig",),
-    "pipeline": ("Pipeline", "Prediction"),
-    "poses": ("Poses",),
-    "processing": ("VitPoseImageProcessor",),
-    "skeleton": ("Skeleton",),
+    "inference.pipeline": ("Pipeline", "Prediction"),
+    "results.poses": ("Poses",),
+    "processing.image_processor": ("VitPoseImageProcessor",),
+    "keypoints.skeleton": ("Skeleton",),
     "training.loop": ("train",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "BoxError", "CheckpointError", "Conventions", "Detections", "ImageError", "InputError",
+    "BoxError", "CheckpointError", "DatasetSpec", "Detections", "ImageError", "InputError",
     "MissingDependencyError", "MixedPoses", "OutputError", "Pipeline", "Poses", "Prediction", "Size",
     "Skeleton", "SkeletonError", "TorchAoConfig", "UnknownNameError", "VideoError", "VitPoseBackbone",
     "VitPoseBackboneConfig", "VitPoseConfig", "VitPoseError", "VitPoseEstimatorOutput",

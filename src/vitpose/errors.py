@@ -5,7 +5,7 @@ value, and what to do about it.
 
     VitPoseError
     ├── InputError (also ValueError)        what the caller handed in cannot be used
-    │   ├── ImageError                      not a readable picture
+    │   ├── ImageError                      not a readable image
     │   ├── VideoError                      not a readable video, camera or stream
     │   ├── BoxError                        boxes that are no boxes
     │   ├── SkeletonError                   a skeleton that does not hold together
@@ -36,15 +36,15 @@ class InputError(VitPoseError, ValueError):
 
 
 class ImageError(InputError):
-    """A picture that cannot be read, or is larger than allowed."""
+    """An image that cannot be read, or is larger than allowed."""
 
 
 class VideoError(InputError):
-    """A video, camera or stream that cannot be read, or has no pictures."""
+    """A video, camera or stream that cannot be read, or has no images."""
 
 
 class BoxError(InputError):
-    """Boxes that are not finite, have no area, or lie outside their picture."""
+    """Boxes that are not finite, have no area, or lie outside their image."""
 
 
 class SkeletonError(InputError):

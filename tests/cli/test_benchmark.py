@@ -27,7 +27,7 @@ def run(*arguments: str) -> tuple[int, str]:
 def test_every_choice_has_a_line() -> None:
     code, said = run("--dtype", "float32", "--dtype", "bfloat16")
     assert code == 0, said
-    assert "2 people in a picture of 1280x720, medians of 1 round" in said
+    assert "2 people in an image of 1280x720, medians of 1 round" in said
     assert said.count("vitpose-tiny") == 2
     for words in ("torch, cpu, float32", "torch, cpu, bfloat16", "crop", "network", "decode", "people"):
         assert words in said
@@ -73,11 +73,11 @@ def test_nothing_goes_together() -> None:
     assert "dtype bfloat16: unknown engine 'openvno'; did you mean openvino?" in said
 
 
-def test_ones_own_picture_is_read_too(tmp_path: Path) -> None:
+def test_ones_own_image_is_read_too(tmp_path: Path) -> None:
     Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
     code, said = run(str(tmp_path / "a.png"))
     assert code == 0, said
-    assert "picture of 200x100" in said
+    assert "image of 200x100" in said
     assert re.search(r"\bread\b", said)
 
 

@@ -90,7 +90,7 @@ def test_experts_that_are_not_there(tmp_path: Path) -> None:
     result = convert("vitpose-tiny", tmp_path / "out", "--dataset", "1")
     assert "error: expert 1 does not exist; the network has 1, 0 to 0" in result.stderr
     result = convert(source, tmp_path / "out", "--dataset", "aic")
-    assert "error: unknown data set of this network 'aic'; known: coco." in result.stderr
+    assert "error: unknown dataset of this network 'aic'; known: coco." in result.stderr
     assert not (tmp_path / "out").exists()
 
 

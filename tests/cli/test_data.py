@@ -40,9 +40,9 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_check(source: Path) -> None:
-    result = run("check", source, "--pictures")
+    result = run("check", source, "--images")
     assert result.exit_code == 0
-    assert f"{source}: 1 people in 1 pictures\n  box without area: 1 (annotation 2)" in result.output
+    assert f"{source}: 1 people in 1 images\n  box without area: 1 (annotation 2)" in result.output
     assert "labels: left_tip 1, right_tip 1" in result.output
 
 

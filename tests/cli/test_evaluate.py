@@ -9,14 +9,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vitpose.cli import app
-from vitpose.skeleton import Skeleton
+from vitpose.keypoints.skeleton import Skeleton
 
 pytest.importorskip("pycocotools")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two pictures with a person each; the second is missing."""
+    """Two images with a person each; the second is missing."""
     Image.new("RGB", (120, 160), "grey").save(tmp_path / "a.png")
     points = [value for index in range(17) for value in (40 + index, 50 + 4 * index, 2)]
     content = {
@@ -40,7 +40,7 @@ def test_a_model_and_its_saved_predictions(folder: Path) -> None:
     result = run(
         "--images", ".", "--device", "cpu", "--out", "out", "--worst", "2", "--metrics", "coco,pck,epe"
     )
-    assert result.exit_code == 1  # a picture failed
+    assert result.exit_code == 1  # an image failed
     assert "b.png" in result.output
     assert "AP50" in result.output
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
@@ -50,7 +50,7 @@ def test_a_model_and_its_saved_predictions(folder: Path) -> None:
     ]
     report = json.loads((folder / "out/report.json").read_text())
     assert report["settings"]["model"] == "vitpose-tiny"
-    assert list(report["failed_pictures"]) == ["b.png"]
+    assert list(report["failed_images"]) == ["b.png"]
     again = run("--predictions", "out/predictions.json", "--metrics", "coco,pck,epe", "--out", "again")
     assert again.exit_code == 0
     assert json.loads((folder / "again/report.json").read_text())["numbers"] == report["numbers"]
@@ -60,10 +60,10 @@ def test_a_model_and_its_saved_predictions(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "the pictures' folder is missing; give --images, or --predictions"),
+        ([], "the images' folder is missing; give --images, or --predictions"),
         (
             ["--images", ".", "--worst", "3"],
-            "--worst 3 draws pictures into a file; give --images and --out too",
+            "--worst 3 draws images into a file; give --images and --out too",
         ),
         (
             ["--boxes", "b.json", "--predictions", "p.json"],

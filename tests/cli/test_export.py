@@ -30,7 +30,7 @@ def test_a_file_is_written_and_predicts(checkpoint: Path, tmp_path: Path) -> Non
         "--model",
         path,
         "--detector",
-        "whole-picture",
+        "whole-image",
         "--engine",
         "openvino",
         "--out",

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vitpose
-from vitpose.cli.output import KINDS, Writer, choose_kinds, number_pictures, place_pictures, refuse_unwritable
+from vitpose.cli.output import KINDS, Writer, choose_kinds, number_images, place_images, refuse_unwritable
 
 FILES = {
-    "pictures": {"a.jpg", "b.jpg"},
+    "images": {"a.jpg", "b.jpg"},
     "json": {"poses.json"},
     "coco": {"coco.json", "coco_images.json"},
     "csv": {"poses.csv"},
@@ -42,12 +42,12 @@ def test_exactly_what_is_asked_for_is_written(kinds: tuple[str, ...], tmp_path: 
     with Writer(out, choose_kinds(", ".join(kinds)), sources, 0.3) as writer:
         for index, source in enumerate(sources):
             writer.add(index, prediction_of(source))
-    assert (writer.pictures, writer.poses) == (2, 4)
+    assert (writer.images, writer.poses) == (2, 4)
     assert {path.name for path in out.iterdir()} == set().union(*(FILES[kind] for kind in kinds))
     if "json" in kinds:
         entries = json.loads((out / "poses.json").read_text())
         assert [entry.get("drawn") for entry in entries] == (
-            ["a.jpg", "b.jpg"] if "pictures" in kinds else [None, None]
+            ["a.jpg", "b.jpg"] if "images" in kinds else [None, None]
         )
         assert entries[1]["poses"][1]["keypoints"]["nose"] == {"x": 34, "y": 35, "score": 0.5}
     if "coco" in kinds:
@@ -61,7 +61,7 @@ def test_exactly_what_is_asked_for_is_written(kinds: tuple[str, ...], tmp_path: 
             rows = list(csv.reader(file))
         assert len(rows) == 1 + 2 * 2 * 17
         assert ",".join(rows[0]) == (
-            "picture,person,left,top,right,bottom,box_score,pose_score,keypoint,x,y,score"
+            "image,person,left,top,right,bottom,box_score,pose_score,keypoint,x,y,score"
         )
         assert ",".join(rows[-1]) == "in/b.png,1,1.0,2.0,30.0,40.0,1.0,0.5,right_ankle,66.0,67.0,0.5"
 
@@ -82,7 +82,7 @@ def test_a_prediction_that_failed_cannot_be_written(tmp_path: Path) -> None:
             writer.add(0, vitpose.Prediction(source, "a.png", error=error))
         with pytest.raises(vitpose.InputError, match=r"a\.png has no result; predict it first"):
             writer.add(0, vitpose.Prediction(source, "a.png"))
-    assert writer.pictures == 0
+    assert writer.images == 0
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_kinds() -> None:
     assert choose_kinds("json,, csv ,json") == {"json", "csv"}
     with pytest.raises(
         vitpose.UnknownNameError,
-        match=r"unknown kind of output 'jsn'; did you mean json\? known: coco, csv, json, pictures\. "
+        match=r"unknown kind of output 'jsn'; did you mean json\? known: coco, csv, json, images\. "
         "Separate several with commas",
     ):
         choose_kinds("csv,jsn")
@@ -109,7 +109,7 @@ def test_kinds() -> None:
 
 def test_places() -> None:
     def places(*sources: str | Path) -> list[str]:
-        return [place.as_posix() for place in place_pictures(sources)]
+        return [place.as_posix() for place in place_images(sources)]
 
     assert places(Path("x/a.png")) == ["a.jpg"]
     assert places(Path("x/a.png"), Path("x/b.c.tiff")) == ["a.jpg", "b.c.jpg"]
@@ -118,8 +118,8 @@ def test_places() -> None:
     assert places(Path("x/a.png"), "http://h/p/a.png", "http://h/?q=1", "http://h/..") == [
         "a.jpg",
         "a-2.jpg",
-        "picture.jpg",
-        "picture-2.jpg",
+        "image.jpg",
+        "image-2.jpg",
     ]
     assert places("http://h/sp%20ce%2F..%2Fetc.png") == ["etc.jpg"]
     assert places() == []
@@ -133,7 +133,7 @@ SOURCES = st.builds(lambda folder, stem, suffix: Path(folder, stem + suffix), FO
 
 @given(st.lists(SOURCES, unique=True, max_size=12))
 def test_no_two_places_are_the_same_whatever_the_file_system(sources: list[Path]) -> None:
-    places = place_pictures(sources)
+    places = place_images(sources)
     assert len({str(place).casefold() for place in places}) == len(sources)
     assert all(not place.is_absolute() and ".." not in place.parts for place in places)
     assert all(place.stem.startswith(source.stem) for place, source in zip(places, sources, strict=True))
@@ -150,4 +150,4 @@ def test_no_two_places_are_the_same_whatever_the_file_system(sources: list[Path]
     ],
 )
 def test_ids(names: list[str], ids: list[int]) -> None:
-    assert number_pictures([Path(name) for name in names]) == ids
+    assert number_images([Path(name) for name in names]) == ids

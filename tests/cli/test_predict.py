@@ -1,4 +1,4 @@
-"""`vitpose predict`, run in this process with the shipped model on small pictures."""
+"""`vitpose predict`, run in this process with the shipped model on small images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 import vitpose
 from vitpose.cli import app
-from vitpose.pipeline import Pipeline
+from vitpose.inference.pipeline import Pipeline
 
 WIDE = {"COLUMNS": "250"}
 
@@ -30,13 +30,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def make_picture(path: str | Path, width: int = 60, height: int = 80) -> Path:
+def make_image(path: str | Path, width: int = 60, height: int = 80) -> Path:
     pixels = np.random.default_rng(len(str(path))).integers(0, 256, (height, width, 3), np.uint8)
     vitpose.save_image(path, pixels)
     return Path(path)
 
 
-def predict(*arguments: str | Path, detector: str | None = "whole-picture") -> Result:
+def predict(*arguments: str | Path, detector: str | None = "whole-image") -> Result:
     choice = [] if detector is None else ["--detector", detector]
     command = ["predict", "--device", "cpu", *choice, *map(str, arguments)]
     return CliRunner().invoke(app, command, env=WIDE, catch_exceptions=False)
@@ -50,18 +50,18 @@ def written(folder: str = "predictions") -> set[str]:
     return {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()}
 
 
-def test_a_picture_gives_a_drawn_picture_and_json() -> None:
-    make_picture("a.png")
+def test_a_image_gives_a_drawn_image_and_json() -> None:
+    make_image("a.png")
     result = predict("a.png")
     assert result.exit_code == 0, result.output
     assert re.fullmatch(
-        r"1 picture, 1 pose in \d+\.\d s with torch, \w+, \w+; results in predictions\n", result.stdout
+        r"1 image, 1 pose in \d+\.\d s with torch, \w+, \w+; results in predictions\n", result.stdout
     )
     assert result.stderr == ""
     assert written() == {"a.jpg", "poses.json"}
     assert vitpose.read_image("predictions/a.jpg").shape == (80, 60, 3)
     (entry,) = described()
-    assert (entry["picture"], entry["drawn"], entry["width"], entry["height"]) == ("a.png", "a.jpg", 60, 80)
+    assert (entry["image"], entry["drawn"], entry["width"], entry["height"]) == ("a.png", "a.jpg", 60, 80)
     assert entry["skeleton"] == "coco"
     (person,) = entry["poses"]
     assert len(person["keypoints"]) == 17
@@ -69,19 +69,19 @@ def test_a_picture_gives_a_drawn_picture_and_json() -> None:
 
 
 def test_the_results_are_those_of_the_pipeline() -> None:
-    make_picture("a.png")
+    make_image("a.png")
     predict("a.png", "--flip-test", "--save", "json")
-    pipe = vitpose.load(detector="whole-picture", device="cpu")
+    pipe = vitpose.load(detector="whole-image", device="cpu")
     assert described()[0]["poses"] == pipe("a.png", flip_test=True).to_dict()["poses"]
 
 
 def test_all_kinds_agree() -> None:
     for name in ("b7.png", "a12.png"):
-        make_picture(name)
-    assert predict("b7.png", "a12.png", "--save", "csv,coco,json,pictures").exit_code == 0
+        make_image(name)
+    assert predict("b7.png", "a12.png", "--save", "csv,coco,json,images").exit_code == 0
     assert written() == {"b7.jpg", "a12.jpg", "poses.json", "coco.json", "coco_images.json", "poses.csv"}
     entries = described()
-    assert [entry["picture"] for entry in entries] == ["b7.png", "a12.png"]
+    assert [entry["image"] for entry in entries] == ["b7.png", "a12.png"]
     results = json.loads(Path("predictions/coco.json").read_text())
     assert [result["image_id"] for result in results] == [7, 12]
     images = json.loads(Path("predictions/coco_images.json").read_text())
@@ -90,7 +90,7 @@ def test_all_kinds_agree() -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 17
     nose, point = rows[0], entries[0]["poses"][0]["keypoints"]["nose"]
-    assert (nose["picture"], nose["person"], nose["keypoint"]) == ("b7.png", "0", "nose")
+    assert (nose["image"], nose["person"], nose["keypoint"]) == ("b7.png", "0", "nose")
     assert [float(nose[key]) for key in ("x", "y", "score")] == list(point.values())
     assert results[0]["keypoints"][:2] == pytest.approx([point["x"], point["y"]], abs=0.01)
     box = [float(nose[key]) for key in ("left", "top", "right", "bottom")]
@@ -98,44 +98,44 @@ def test_all_kinds_agree() -> None:
 
 
 def test_the_threshold_is_for_drawing_only() -> None:
-    make_picture("a.png")
+    make_image("a.png")
     predict("a.png", "--out", "all", "--threshold", "0")
     predict("a.png", "--out", "none", "--threshold", "1")
     assert described("all") == described("none")
     assert Path("all/a.jpg").read_bytes() != Path("none/a.jpg").read_bytes()
 
 
-def test_one_bad_picture_stops_none_of_the_others() -> None:
-    good = make_picture("pictures/good.jpg")
-    Path("pictures/cut[1].jpg").write_bytes(good.read_bytes()[:700])
-    Path("pictures/empty.png").touch()
-    make_picture("pictures/zebra.jpg")
-    result = predict("pictures", "missing.jpg")
+def test_one_bad_image_stops_none_of_the_others() -> None:
+    good = make_image("images/good.jpg")
+    Path("images/cut[1].jpg").write_bytes(good.read_bytes()[:700])
+    Path("images/empty.png").touch()
+    make_image("images/zebra.jpg")
+    result = predict("images", "missing.jpg")
     assert result.exit_code == 1
-    assert result.stdout.startswith("2 of 4 pictures, 2 poses, 3 failures in ")
+    assert result.stdout.startswith("2 of 4 images, 2 poses, 3 failures in ")
     table = dict(line.split(None, 1) for line in result.stderr.splitlines() if len(line.split()) > 1)
     assert table["failed"].strip() == "why"
-    assert table["pictures/empty.png"].startswith("is empty; ")
-    assert table["pictures/cut[1].jpg"].startswith("is cut off: ")
+    assert table["images/empty.png"].startswith("is empty; ")
+    assert table["images/cut[1].jpg"].startswith("is cut off: ")
     assert table["missing.jpg"].startswith("does not exist; ")
     assert written() == {"good.jpg", "zebra.jpg", "poses.json"}
-    assert [entry["picture"] for entry in described()] == ["pictures/good.jpg", "pictures/zebra.jpg"]
+    assert [entry["image"] for entry in described()] == ["images/good.jpg", "images/zebra.jpg"]
 
 
-def test_without_any_picture_the_model_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_image_the_model_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vitpose, "load", lambda **_: pytest.fail("the model was loaded"))
     result = predict("missing.jpg", "nothing*.png")
     assert result.exit_code == 1
     assert "missing.jpg" in result.stderr
-    assert "no picture matches nothing*.png" in result.stderr
+    assert "no image matches nothing*.png" in result.stderr
     assert not Path("predictions").exists()
 
 
-def test_pictures_of_one_stem_do_not_overwrite_each_other() -> None:
+def test_images_of_one_stem_do_not_overwrite_each_other() -> None:
     for name in ("in/x/a.jpg", "in/y/a.jpg", "in/y/a.png", "in/y/A.bmp", "in/y/a-2.png"):
-        make_picture(name)
+        make_image(name)
     assert predict("in").exit_code == 0
-    drawn = {entry["picture"]: entry["drawn"] for entry in described()}
+    drawn = {entry["image"]: entry["drawn"] for entry in described()}
     assert drawn == {
         "in/x/a.jpg": "x/a.jpg",
         "in/y/A.bmp": "y/A.jpg",
@@ -147,13 +147,13 @@ def test_pictures_of_one_stem_do_not_overwrite_each_other() -> None:
 
 
 def test_a_source_named_twice_is_taken_once(here: Path) -> None:
-    make_picture("in/a.jpg")
+    make_image("in/a.jpg")
     assert predict("in", "in/a.jpg", here / "in" / "a.jpg", "in/../in/*.jpg").exit_code == 0
     assert len(described()) == 1
 
 
-def test_a_second_run_does_not_take_the_drawn_pictures_for_sources() -> None:
-    make_picture("a.jpg")
+def test_a_second_run_does_not_take_the_drawn_images_for_sources() -> None:
+    make_image("a.jpg")
     for _ in range(2):
         assert predict(".").exit_code == 0
         assert predict("**/*.jpg").exit_code == 0
@@ -161,18 +161,18 @@ def test_a_second_run_does_not_take_the_drawn_pictures_for_sources() -> None:
     Path("a.jpg").unlink()
     result = predict(".")
     assert result.exit_code == 1
-    assert "gives only pictures in the output folder predictions; add others" in result.stderr
+    assert "gives only images in the output folder predictions; add others" in result.stderr
 
 
 def test_sources_are_never_overwritten() -> None:
-    before = make_picture("in/a.jpg").read_bytes()
+    before = make_image("in/a.jpg").read_bytes()
     Path("links").mkdir()
     Path("links/a.jpg").symlink_to(Path("in/a.jpg").absolute())
     for source, out in (("in", "in"), ("in/a.jpg", "in"), ("links/a.jpg", "links"), ("links/a.jpg", "in")):
         result = predict(source, "--out", out)
         assert result.exit_code == 1
         assert re.match(
-            rf"error: drawn pictures would be written to {out}, among the sources, and could replace some; "
+            rf"error: drawn images would be written to {out}, among the sources, and could replace some; "
             "choose another output folder",
             result.stderr,
         )
@@ -184,27 +184,27 @@ def test_sources_are_never_overwritten() -> None:
 def test_names_of_all_sorts(here: Path) -> None:
     names = ["-dash.png", "with space.png", "日本 ü.png", "[red]a[1].png", "a.b.c.png", "'quoted\".png"]
     for name in names:
-        make_picture(here / name)
-    result = predict("--save", "pictures,json,csv", "--", *names)
+        make_image(here / name)
+    result = predict("--save", "images,json,csv", "--", *names)
     assert result.exit_code == 0, result.stderr
-    assert [entry["picture"] for entry in described()] == names
+    assert [entry["image"] for entry in described()] == names
     assert written() == {name.replace(".png", ".jpg") for name in names} | {"poses.json", "poses.csv"}
     with Path("predictions/poses.csv").open(newline="", encoding="utf-8") as file:
-        assert [row["picture"] for row in csv.DictReader(file)][::17] == names
+        assert [row["image"] for row in csv.DictReader(file)][::17] == names
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a file name may be any bytes")
 def test_a_name_that_is_no_unicode() -> None:
     name = os.fsdecode(b"caf\xe9.png")
-    make_picture("plain.png").rename(name)
-    assert predict(name, "--save", "pictures,json,csv").exit_code == 0
-    assert described()[0]["picture"] == name
+    make_image("plain.png").rename(name)
+    assert predict(name, "--save", "images,json,csv").exit_code == 0
+    assert described()[0]["image"] == name
     assert Path("predictions", name).with_suffix(".jpg").exists()
 
 
 @pytest.fixture
 def address(here: Path) -> Iterator[str]:
-    make_picture(here / "served" / "some photo.png")
+    make_image(here / "served" / "some photo.png")
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *arguments: object) -> None:
@@ -222,7 +222,7 @@ def address(here: Path) -> Iterator[str]:
 
 
 def test_addresses(address: str) -> None:
-    make_picture("in/x/a.png")
+    make_image("in/x/a.png")
     result = predict(f"{address}/some%20photo.png?size=2", f"{address}/none.png", "in")
     assert result.exit_code == 1
     assert "the server answers HTTP Error 404" in result.stderr
@@ -230,17 +230,17 @@ def test_addresses(address: str) -> None:
 
 
 def test_nobody_is_not_a_failure() -> None:
-    make_picture("a1.png")
+    make_image("a1.png")
     Path("boxes.json").write_text("[]")
-    result = predict("a1.png", "--boxes", "boxes.json", "--save", "pictures,json,coco,csv", detector=None)
+    result = predict("a1.png", "--boxes", "boxes.json", "--save", "images,json,coco,csv", detector=None)
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.startswith("1 picture, 0 poses in")
+    assert result.stdout.startswith("1 image, 0 poses in")
     assert described()[0]["poses"] == []
     assert json.loads(Path("predictions/coco.json").read_text()) == []
 
 
 def test_boxes_labels_and_min_score() -> None:
-    make_picture("a1.png")
+    make_image("a1.png")
     rows = [
         {"image_id": 1, "category_id": category, "bbox": [left, 5, 20, 40], "score": score}
         for category, left, score in ((1, 1, 0.9), (1, 10, 0.2), (18, 20, 0.8))
@@ -262,16 +262,16 @@ def test_boxes_labels_and_min_score() -> None:
 
 
 def test_max_pixels_and_skeleton() -> None:
-    make_picture("small.png", 10, 10)
-    make_picture("large.png", 100, 100)
+    make_image("small.png", 10, 10)
+    make_image("large.png", 100, 100)
     assert predict("small.png", "large.png", "--max-pixels", "100", "--skeleton", "ochuman").exit_code == 1
-    assert [(entry["picture"], entry["skeleton"]) for entry in described()] == [("small.png", "ochuman")]
+    assert [(entry["image"], entry["skeleton"]) for entry in described()] == [("small.png", "ochuman")]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--save", "json,picture"], "error: unknown kind of output 'picture'; did you mean pictures?"),
+        (["--save", "json,image"], "error: unknown kind of output 'image'; did you mean images?"),
         (["--save", " , "], "error: unknown kind of output ' , ';"),
         (
             ["--out", "a.png"],
@@ -281,7 +281,7 @@ def test_max_pixels_and_skeleton() -> None:
         (["--out", "x" * 300], "File name too long; choose another folder"),
         (
             ["--boxes", "b.json"],
-            "error: both --boxes b.json and --detector whole-picture are given; give one",
+            "error: both --boxes b.json and --detector whole-image are given; give one",
         ),
     ],
 )
@@ -289,7 +289,7 @@ def test_what_is_said_before_any_work(
     options: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vitpose, "load", lambda **_: pytest.fail("the model was loaded"))
-    make_picture("a.png")
+    make_image("a.png")
     result = predict("a.png", *options)
     assert result.exit_code == 1
     assert message in result.stderr
@@ -304,18 +304,18 @@ def test_what_is_said_before_any_work(
         (["--skeleton", "cocoa"], "error: unknown skeleton 'cocoa'; did you mean coco"),
         (["--device", "abacus"], "error: unknown device 'abacus'"),
         (["--dtype", "float17"], "error: unknown dtype 'float17'; did you mean float16"),
-        (["--detector", "whole-pictures"], "did you mean whole-picture"),
+        (["--detector", "whole-images"], "did you mean whole-image"),
         (
             ["--labels", "dog"],
-            "choose among the boxes of a detector, and whole-picture takes each image as one box",
+            "choose among the boxes of a detector, and whole-image takes each image as one box",
         ),
-        (["--min-score", "0.5"], "whole-picture takes each image as one box; leave them out"),
+        (["--min-score", "0.5"], "whole-image takes each image as one box; leave them out"),
         (["--detector", "onnx:none.onnx"], "error: there is no file none.onnx"),
         (["--detector", "boxes:none.json"], "error: none.json cannot be read"),
     ],
 )
 def test_what_cannot_be_set_up_is_one_line_without_a_traceback(options: list[str], message: str) -> None:
-    make_picture("a.png")
+    make_image("a.png")
     result = predict("a.png", *options)
     assert result.exit_code == 1
     assert message in result.stderr
@@ -328,7 +328,7 @@ def test_what_cannot_be_set_up_is_one_line_without_a_traceback(options: list[str
     "options", [["--threshold", "2"], ["--batch-size", "0"], ["--min-score", "-1"], ["--oks-nms", "1.1"]]
 )
 def test_numbers_out_of_range_are_misuse(options: list[str]) -> None:
-    make_picture("a.png")
+    make_image("a.png")
     result = predict("a.png", *options)
     assert result.exit_code == 2
     assert f"Invalid value for '{options[0]}'" in result.stderr
@@ -336,7 +336,7 @@ def test_numbers_out_of_range_are_misuse(options: list[str]) -> None:
 
 @pytest.mark.parametrize("option", ["--threshold", "--min-score", "--oks-nms"])
 def test_numbers_that_are_none_are_refused(option: str) -> None:
-    make_picture("a.png")
+    make_image("a.png")
     Path("boxes.json").write_text("[]")
     result = predict("a.png", "--boxes", "boxes.json", option, "nan", detector=None)
     assert result.exit_code != 0
@@ -357,44 +357,44 @@ def stop_after(count: int, error: BaseException, monkeypatch: pytest.MonkeyPatch
 
 def test_an_interruption_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.png", "b.png", "c.png"):
-        make_picture(name)
+        make_image(name)
     stop_after(2, KeyboardInterrupt(), monkeypatch)
-    result = predict("a.png", "b.png", "c.png", "--save", "pictures,json,coco,csv")
+    result = predict("a.png", "b.png", "c.png", "--save", "images,json,coco,csv")
     assert result.exit_code == 130
-    assert result.stdout.startswith("2 of 3 pictures, 2 poses in ")
+    assert result.stdout.startswith("2 of 3 images, 2 poses in ")
     assert result.stderr == "error: interrupted\n"
-    assert [entry["picture"] for entry in described()] == ["a.png", "b.png"]
+    assert [entry["image"] for entry in described()] == ["a.png", "b.png"]
     assert "c.jpg" not in written()
 
 
 def test_an_unexpected_error_keeps_what_is_done_and_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_picture("a.png")
-    make_picture("b.png")
+    make_image("a.png")
+    make_image("b.png")
     stop_after(1, ZeroDivisionError("a bug"), monkeypatch)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         predict("a.png", "b.png")
-    assert [entry["picture"] for entry in described()] == ["a.png"]
+    assert [entry["image"] for entry in described()] == ["a.png"]
 
 
-def test_a_drawn_picture_that_cannot_be_written_keeps_its_data() -> None:
-    make_picture("a.png")
-    make_picture("b.png")
+def test_a_drawn_image_that_cannot_be_written_keeps_its_data() -> None:
+    make_image("a.png")
+    make_image("b.png")
     Path("predictions/a.jpg").mkdir(parents=True)
     result = predict("a.png", "b.png")
     assert result.exit_code == 1
     assert "Is a directory" in result.stderr
-    assert [(entry["picture"], entry.get("drawn")) for entry in described()] == [
+    assert [(entry["image"], entry.get("drawn")) for entry in described()] == [
         ("a.png", None),
         ("b.png", "b.jpg"),
     ]
 
 
 def test_the_program_itself() -> None:
-    make_picture("-a.png")
-    command = [sys.executable, "-m", "vitpose", "predict", "--detector", "whole-picture", "--", "-a.png"]
+    make_image("-a.png")
+    command = [sys.executable, "-m", "vitpose", "predict", "--detector", "whole-image", "--", "-a.png"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "1 picture, 1 pose" in done.stdout
+    assert "1 image, 1 pose" in done.stdout
     assert done.stderr == ""
     assert written() == {"-a.jpg", "poses.json"}
 
@@ -409,15 +409,15 @@ def test_real_photographs_and_a_real_detector(shared_data: Path) -> None:
     for entry in entries:
         drawn = vitpose.read_image(Path("predictions", entry["drawn"]))
         assert drawn.shape == (entry["height"], entry["width"], 3)
-    assert written() == {f"{Path(entry['picture']).stem}.jpg" for entry in entries} | {"poses.json"}
+    assert written() == {f"{Path(entry['image']).stem}.jpg" for entry in entries} | {"poses.json"}
 
 
 def test_data_sets_by_name_or_number() -> None:
-    make_picture("a.png")
-    result = predict("a.png", "--detector", "whole-picture", "--dataset", "ap10k")
-    assert (result.exit_code, "are not the 17 of the data set 'ap10k'" in result.stderr) == (1, True)
-    result = predict("a.png", "--detector", "whole-picture", "--dataset", "1")
+    make_image("a.png")
+    result = predict("a.png", "--detector", "whole-image", "--dataset", "ap10k")
+    assert (result.exit_code, "are not the 17 of the dataset 'ap10k'" in result.stderr) == (1, True)
+    result = predict("a.png", "--detector", "whole-image", "--dataset", "1")
     assert (result.exit_code, "expert 1 does not exist; the network has 1" in result.stderr) == (1, True)
-    result = predict("a.png", "--detector", "whole-picture", "--dataset", "coco, ap10k")
-    assert (result.exit_code, "are not the 17 of the data set 'ap10k'" in result.stderr) == (1, True)
-    assert predict("a.png", "--detector", "whole-picture", "--dataset", "coco").exit_code == 0
+    result = predict("a.png", "--detector", "whole-image", "--dataset", "coco, ap10k")
+    assert (result.exit_code, "are not the 17 of the dataset 'ap10k'" in result.stderr) == (1, True)
+    assert predict("a.png", "--detector", "whole-image", "--dataset", "coco").exit_code == 0

@@ -41,7 +41,7 @@ def make_video(path: str, frames: int = 6, width: int = 48, height: int = 64, st
 
 
 def predict(*arguments: str | Path) -> Result:
-    command = ["predict", "--device", "cpu", "--detector", "whole-picture", *map(str, arguments)]
+    command = ["predict", "--device", "cpu", "--detector", "whole-image", *map(str, arguments)]
     return CliRunner().invoke(app, command, env={"COLUMNS": "250"}, catch_exceptions=False)
 
 
@@ -81,7 +81,7 @@ def test_all_options_of_videos() -> None:
     }  # fmt: skip
 
 
-def test_pictures_as_a_video() -> None:
+def test_images_as_a_video() -> None:
     for index in range(3):
         vitpose.save_image(f"frames/{index}.png", np.full((64, 48, 3), 40 * index, np.uint8))
     result = predict("frames", "--rate", "5", "--no-track")
@@ -142,7 +142,7 @@ def test_what_cannot_be_asked(here: Path) -> None:
     assert "--save is not for a table of very many" in fails(
         "a.png", "--out", "all.parquet", "--save", "json"
     )
-    assert "unknown kind of output for videos 'pictures'" in fails("clip.mp4", "--save", "pictures")
+    assert "unknown kind of output for videos 'images'" in fails("clip.mp4", "--save", "images")
     assert "would be replaced by its drawn video; choose another --out" in fails("clip.mp4", "--out", ".")
     assert "webcam:55" in fails("webcam:55")
     assert Path("clip.mp4").stat().st_size > 1000
@@ -163,23 +163,23 @@ def test_names_of_the_files_of_videos() -> None:
         choose_video_kinds("jsonl2")
 
 
-def test_many_pictures_in_one_table() -> None:
+def test_many_images_in_one_table() -> None:
     for index in range(5):
         vitpose.save_image(f"in/{index}.png", np.full((64, 48, 3), 40 * index, np.uint8))
     Path("in/bad.png").write_bytes(b"")
     arguments = ["in", "--out", "all.parquet", "--workers", "0", "--shard-size", "2"]
     result = predict(*arguments)
     assert result.exit_code == 1
-    assert result.stdout.startswith("6 pictures, 5 poses found, 1 failure listed in all-failures.parquet in ")
+    assert result.stdout.startswith("6 images, 5 poses found, 1 failure listed in all-failures.parquet in ")
     assert result.stderr == ""
-    assert predict(*arguments).stdout.startswith("6 pictures, 0 poses found in ")
+    assert predict(*arguments).stdout.startswith("6 images, 0 poses found in ")
     assert len(list(Path("all.parquet").glob("part-*"))) == 3
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_video_that_is_stopped_is_a_valid_file(tmp_path: Path, start_vitpose: Callable) -> None:
     make_video("clip.mp4", frames=400)
-    program = start_vitpose(["predict", "clip.mp4", "--device", "cpu", "--detector", "whole-picture"])
+    program = start_vitpose(["predict", "clip.mp4", "--device", "cpu", "--detector", "whole-image"])
     while not any(path.stat().st_size for path in Path().glob("predictions/.clip.jsonl*")):
         assert program.poll() is None, program.errors
         time.sleep(0.01)
@@ -194,9 +194,9 @@ def test_a_video_that_is_stopped_is_a_valid_file(tmp_path: Path, start_vitpose: 
         assert len(list(container.decode(video=0))) == frames
 
 
-def test_rates_are_for_pictures() -> None:
+def test_rates_are_for_images() -> None:
     make_video("clip.mp4")
     result = predict("clip.mp4", "--rate", "5")
     assert "is for image sequences; clip.mp4 has its own" in " ".join(result.stderr.split())
     with pytest.raises(InputError):
-        vitpose.load(detector="whole-picture", device="cpu").stream("clip.mp4", rate=5)
+        vitpose.load(detector="whole-image", device="cpu").stream("clip.mp4", rate=5)

@@ -1,4 +1,4 @@
-"""Small sets of invented people, whose pictures say where their points are."""
+"""Small sets of invented people, whose images say where their points are."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitpose.data.annotations import Annotations, read_annotations
-from vitpose.skeleton import Skeleton
+from vitpose.data.annotations import TrainingAnnotations, read_training_annotations
+from vitpose.keypoints.skeleton import Skeleton
 
 COCO = Skeleton.load("coco")
 
 
-def smooth_picture(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+def smooth_image(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """Coarse noise, enlarged: no two places look alike, and neighbours differ by a few levels."""
     coarse = rng.integers(0, 256, (height // 20, width // 20, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def write_set(folder: Path, count: int = 5, skeleton: Skeleton = COCO, seed: int = 0) -> Path:
-    """Writes pictures with two people each and their COCO file, which it returns."""
+    """Writes images with two people each and their COCO file, which it returns."""
     rng = np.random.default_rng(seed)
     table: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
     (folder / "images").mkdir(parents=True)
     for image in range(count):
         name = f"{image}.png"
-        Image.fromarray(smooth_picture(rng, 240, 200)).save(folder / "images" / name)
+        Image.fromarray(smooth_image(rng, 240, 200)).save(folder / "images" / name)
         table["images"].append({"id": image, "file_name": name, "width": 240, "height": 200})
         for person in range(2):
             box = [30.0 + 90 * person, 40.0 + 10 * image % 40, 60.0, 100.0]
@@ -45,8 +45,8 @@ def write_set(folder: Path, count: int = 5, skeleton: Skeleton = COCO, seed: int
             }
             row["keypoints"] = np.concatenate([xy, seen], axis=1).ravel().tolist()
             table["annotations"].append(row)
-    limbs = [[a + 1, b + 1] for a, b in skeleton.limbs]
-    category = {"id": 1, "name": "person", "keypoints": list(skeleton.keypoints), "skeleton": limbs}
+    edges = [[a + 1, b + 1] for a, b in skeleton.edges]
+    category = {"id": 1, "name": "person", "keypoints": list(skeleton.keypoints), "skeleton": edges}
     table["categories"].append(category)
     file = folder / "people.json"
     file.write_text(json.dumps(table))
@@ -54,7 +54,7 @@ def write_set(folder: Path, count: int = 5, skeleton: Skeleton = COCO, seed: int
 
 
 @pytest.fixture
-def people(tmp_path: Path) -> Annotations:
-    """Ten people of COCO's skeleton in five pictures."""
+def people(tmp_path: Path) -> TrainingAnnotations:
+    """Ten people of COCO's skeleton in five images."""
     file = write_set(tmp_path / "set")
-    return read_annotations(file)
+    return read_training_annotations(file)

@@ -9,20 +9,20 @@ import pytest
 from PIL import Image
 
 from vitpose.data.annotations import (
-    Annotations,
-    check_pictures,
-    read_annotations,
+    TrainingAnnotations,
+    check_images,
+    read_training_annotations,
     shared_skeleton,
 )
 from vitpose.errors import InputError, SkeletonError
-from vitpose.skeleton import Skeleton
+from vitpose.keypoints.skeleton import Skeleton
 
 THREE = ["left_tip", "right_tip", "pivot"]
 
 
 def write(folder: Path, rows: list[dict[str, Any]], **changes: Any) -> Path:
     Image.new("RGB", (100, 80)).save(folder / "a.png")
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     names = ["a.png", "gone.png", "broken.png"]
     images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
     categories = [{"id": 1, "name": "scissors", "keypoints": THREE, "skeleton": [[1, 3], [2, 3]]}]
@@ -43,19 +43,19 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def test_columns_and_the_category_s_skeleton(tmp_path: Path) -> None:
-    people = read_annotations(write(tmp_path, [row(7)]))
+    people = read_training_annotations(write(tmp_path, [row(7)]))
     assert people.skeleton.keypoints == tuple(THREE)
-    assert people.skeleton.limbs == ((0, 2), (1, 2))
+    assert people.skeleton.edges == ((0, 2), (1, 2))
     assert people.skeleton.flip_pairs == ((0, 1),)
     np.testing.assert_array_equal(people.boxes, [[10, 10, 50, 40]])
     np.testing.assert_array_equal(people.xy, [[[12, 15], [30, 20], [0, 0]]])
     np.testing.assert_array_equal(people.visibility, [[2, 1, 0]])
-    assert (people.areas[0], people.ids[0], people.pictures[people.picture_index[0]].name) == (
+    assert (people.areas[0], people.ids[0], people.images[people.image_index[0]].name) == (
         500,
         7,
         "a.png",
     )
-    assert people.read_picture(0).shape == (80, 100, 3)
+    assert people.read_image(0).shape == (80, 100, 3)
 
 
 @pytest.mark.parametrize(
@@ -65,26 +65,26 @@ def test_columns_and_the_category_s_skeleton(tmp_path: Path) -> None:
         ({"bbox": None}, "box without area"),
         ({"bbox": [float("nan"), 1, 2, 3]}, "box without area"),
         ({"bbox": [0, 0, 1e300, 5]}, "box without area"),
-        ({"bbox": [5000, 5000, 50, 100]}, "box wholly outside its picture"),
-        ({"bbox": [1e30] * 4}, "box wholly outside its picture"),
-        ({"bbox": [-40, 10, 40, 30]}, "box wholly outside its picture"),
-        ({"image_id": 1}, "picture missing or unreadable"),
-        ({"image_id": 2}, "picture missing or unreadable"),
-        ({"image_id": 99}, "picture not listed in the file"),
+        ({"bbox": [5000, 5000, 50, 100]}, "box wholly outside its image"),
+        ({"bbox": [1e30] * 4}, "box wholly outside its image"),
+        ({"bbox": [-40, 10, 40, 30]}, "box wholly outside its image"),
+        ({"image_id": 1}, "image missing or unreadable"),
+        ({"image_id": 2}, "image missing or unreadable"),
+        ({"image_id": 99}, "image not listed in the file"),
         ({"keypoints": [0] * 9}, "no labelled points"),
         ({"keypoints": [1, 2, 2]}, "not 3 numeric keypoints (x, y, visibility)"),
         ({"keypoints": ["x"] * 9}, "not 3 numeric keypoints (x, y, visibility)"),
         ({"iscrowd": 1}, "crowd region, no person"),
-        ({"keypoints": [500, 20, 2] * 3}, "points outside the picture (they lose their labels)"),
+        ({"keypoints": [500, 20, 2] * 3}, "points outside the image (they lose their labels)"),
     ],
 )
 def test_broken_rows_are_named_and_stop_nothing(tmp_path: Path, changes: Any, problem: str) -> None:
-    people = read_annotations(write(tmp_path, [row(1), row(2, **changes), row(3)]))
+    people = read_training_annotations(write(tmp_path, [row(1), row(2, **changes), row(3)]))
     assert people.ids.tolist() == [1, 3]
     assert problem in people.report.problems
     assert people.report.problems[problem][0].startswith("annotation 2")
     assert f"{problem}: 1 (annotation 2" in str(people.report)
-    assert "2 people in 1 pictures" in str(people.report)
+    assert "2 people in 1 images" in str(people.report)
 
 
 @pytest.mark.parametrize(
@@ -98,15 +98,13 @@ def test_broken_rows_are_named_and_stop_nothing(tmp_path: Path, changes: Any, pr
         ("part/b.png", "part/b.png", None),
     ],
 )
-def test_a_picture_is_found_beside_its_file(
-    tmp_path: Path, name: str, place: str, images: str | None
-) -> None:
+def test_a_image_is_found_beside_its_file(tmp_path: Path, name: str, place: str, images: str | None) -> None:
     """The folder `images` with its name, or a path of another computer, as labelling tools write them."""
     file = write(tmp_path, [row(1, image_id=9)], images=[{"id": 9, "file_name": name}])
     (tmp_path / place).parent.mkdir(parents=True)
     Image.new("RGB", (100, 80)).save(tmp_path / place)
-    people = read_annotations(file, None if images is None else tmp_path / images)
-    assert (people.pictures, len(people)) == ((tmp_path / place,), 1)
+    people = read_training_annotations(file, None if images is None else tmp_path / images)
+    assert (people.images, len(people)) == ((tmp_path / place,), 1)
 
 
 def test_what_one_row_has_wrong_stops_nothing(tmp_path: Path) -> None:
@@ -116,26 +114,24 @@ def test_what_one_row_has_wrong_stops_nothing(tmp_path: Path) -> None:
         {"id": 2, "file_name": "x" * 300},
     ]
     rows = [row(2**70), row(2, keypoints=5), row(3, image_id=2)]
-    people = read_annotations(write(tmp_path, rows, images=images))
+    people = read_training_annotations(write(tmp_path, rows, images=images))
     assert people.ids.tolist() == [-1]
     assert people.report.problems == {
-        "pictures whose id is neither a whole number nor a text": ("image 1, {'file_name': 'a.png'}",),
+        "images whose id is neither a whole number nor a text": ("image 1, {'file_name': 'a.png'}",),
         "not 3 numeric keypoints (x, y, visibility)": ("annotation 2",),
-        "picture missing or unreadable": (f"annotation 3 ({tmp_path}/images/{'x' * 300})",),
+        "image missing or unreadable": (f"annotation 3 ({tmp_path}/images/{'x' * 300})",),
     }
 
 
 def test_a_point_outside_loses_its_label_and_nothing_else(tmp_path: Path) -> None:
-    people = read_annotations(write(tmp_path, [row(1, keypoints=[12, 15, 2, 30, 300, 2, 1, 1, 1])]))
+    people = read_training_annotations(write(tmp_path, [row(1, keypoints=[12, 15, 2, 30, 300, 2, 1, 1, 1])]))
     assert people.visibility.tolist() == [[2, 0, 1]]
     assert people.xy[0, 1].tolist() == [0, 0]
-    assert people.report.problems == {
-        "points outside the picture (they lose their labels)": ("annotation 1",)
-    }
+    assert people.report.problems == {"points outside the image (they lose their labels)": ("annotation 1",)}
 
 
 def test_mapping_goes_by_name(tmp_path: Path) -> None:
-    people = read_annotations(write(tmp_path, [row(1)]))
+    people = read_training_annotations(write(tmp_path, [row(1)]))
     other = Skeleton("other", ("pivot", "handle", "Right-Tip"))
     mapped = people.map_to(other)
     assert mapped.skeleton is other
@@ -144,14 +140,16 @@ def test_mapping_goes_by_name(tmp_path: Path) -> None:
 
 
 def test_who_loses_all_labels_is_named(tmp_path: Path) -> None:
-    people = read_annotations(write(tmp_path, [row(1), row(2, keypoints=[1, 1, 2, 0, 0, 0, 0, 0, 0])]))
+    people = read_training_annotations(
+        write(tmp_path, [row(1), row(2, keypoints=[1, 1, 2, 0, 0, 0, 0, 0, 0])])
+    )
     mapped = people.map_to(Skeleton("tips", ("right_tip", "pivot")))
     assert mapped.ids.tolist() == [1]
     assert mapped.report.problems == {"no label that tips has": ("annotation 2",)}
 
 
 def test_skeletons_without_a_common_point(tmp_path: Path) -> None:
-    people = read_annotations(write(tmp_path, [row(1)]))
+    people = read_training_annotations(write(tmp_path, [row(1)]))
     with pytest.raises(SkeletonError, match=r"share no keypoint: left_tip, .* against a; rename the points"):
         people.map_to(Skeleton("other", ("a",)))
 
@@ -159,15 +157,15 @@ def test_skeletons_without_a_common_point(tmp_path: Path) -> None:
 def test_a_file_that_names_no_keypoints_needs_a_skeleton(tmp_path: Path) -> None:
     file = write(tmp_path, [row(1)], categories=None)
     with pytest.raises(SkeletonError, match=r"categories do not name the keypoints; give a skeleton: aic"):
-        read_annotations(file)
+        read_training_annotations(file)
     given = Skeleton("mine", ("a", "b", "c"))
-    assert read_annotations(file, skeleton=given).skeleton is given
+    assert read_training_annotations(file, skeleton=given).skeleton is given
 
 
 def test_another_order_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path, [row(1)])
     with pytest.raises(SkeletonError, match=r"in another order, left_tip, .* by name"):
-        read_annotations(file, skeleton=Skeleton("mine", ("pivot", "left_tip", "right_tip")))
+        read_training_annotations(file, skeleton=Skeleton("mine", ("pivot", "left_tip", "right_tip")))
 
 
 @pytest.mark.parametrize(
@@ -183,12 +181,12 @@ def test_other_files(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "file.json"
     file.write_text(text)
     with pytest.raises(InputError, match=message):
-        read_annotations(file)
+        read_training_annotations(file)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none.json cannot be read \(No such file.*give an annotation file"):
-        read_annotations(tmp_path / "none.json")
+        read_training_annotations(tmp_path / "none.json")
 
 
 def test_mpii_counts_from_one(tmp_path: Path) -> None:
@@ -201,7 +199,7 @@ def test_mpii_counts_from_one(tmp_path: Path) -> None:
         good | {"joints_vis": [1] * 16, "center": None},
     ]
     (tmp_path / "mpii.json").write_text(json.dumps(rows))
-    people = read_annotations(tmp_path / "mpii.json")
+    people = read_training_annotations(tmp_path / "mpii.json")
     assert people.skeleton.name == "mpii"
     assert people.boxes.tolist() == [[150, 72.5, 450, 372.5]]
     assert people.xy[0, 0].tolist() == [10, 20]
@@ -212,17 +210,17 @@ def test_mpii_counts_from_one(tmp_path: Path) -> None:
     }
 
 
-def test_pictures_are_checked_on_request(people: Annotations) -> None:
-    assert check_pictures(people) == people.report
-    people.pictures[0].write_bytes(people.pictures[0].read_bytes()[:500])
-    Image.new("RGB", (10, 10)).save(people.pictures[1])
-    report = check_pictures(people)
+def test_images_are_checked_on_request(people: TrainingAnnotations) -> None:
+    assert check_images(people) == people.report
+    people.images[0].write_bytes(people.images[0].read_bytes()[:500])
+    Image.new("RGB", (10, 10)).save(people.images[1])
+    report = check_images(people)
     assert report.people == 8
-    assert "0.png" in report.problems["picture cannot be read"][0]
-    assert len(report.problems["points outside the picture as it is"]) == 2
+    assert "0.png" in report.problems["image cannot be read"][0]
+    assert len(report.problems["points outside the image as it is"]) == 2
 
 
-def test_one_skeleton_for_all(people: Annotations) -> None:
+def test_one_skeleton_for_all(people: TrainingAnnotations) -> None:
     assert shared_skeleton([people, people]) is people.skeleton
     with pytest.raises(
         InputError,
@@ -243,21 +241,21 @@ def test_one_skeleton_for_all(people: Annotations) -> None:
     ],
 )
 def test_published_forms(shared_data: Path, file: str, skeleton: str, counts: tuple[int, int]) -> None:
-    people = read_annotations(shared_data / "samples" / file)
-    assert (people.report.people, people.report.pictures) == counts
+    people = read_training_annotations(shared_data / "samples" / file)
+    assert (people.report.people, people.report.images) == counts
     assert people.skeleton.name == skeleton
 
 
 def test_whole_bodies_are_joined(shared_data: Path) -> None:
     folder = shared_data / "samples" / "coco"
-    people = read_annotations(folder / "test_coco_wholebody.json")
+    people = read_training_annotations(folder / "test_coco_wholebody.json")
     assert people.xy.shape == (12, 133, 2)
     assert (people.labelled.sum(axis=1) > 17).any()
 
 
 def test_lsp_and_coco_train_one_head(shared_data: Path) -> None:
-    coco = read_annotations(shared_data / "samples/coco/test_coco.json")
-    lsp = read_annotations(shared_data / "lsp/val.json").map_to(coco.skeleton)
+    coco = read_training_annotations(shared_data / "samples/coco/test_coco.json")
+    lsp = read_training_annotations(shared_data / "lsp/val.json").map_to(coco.skeleton)
     assert shared_skeleton([coco, lsp]).name == "coco"
     names = {
         name for name, used in zip(lsp.skeleton.keypoints, lsp.labelled.any(axis=0), strict=True) if used
@@ -269,9 +267,9 @@ def test_lsp_and_coco_train_one_head(shared_data: Path) -> None:
 def test_two_images_of_one_base_name_are_not_paired_with_one_file(tmp_path: Path) -> None:
     images = [{"id": 0, "file_name": "first/a.png"}, {"id": 1, "file_name": "second/a.png"}]
     rows = [row(7), row(8, image_id=1)]
-    people = read_annotations(write(tmp_path, rows, images=images))
+    people = read_training_annotations(write(tmp_path, rows, images=images))
     assert len(people) == 0
-    problem = "picture missing or unreadable, and not looked for under its base name, which others have too"
+    problem = "image missing or unreadable, and not looked for under its base name, which others have too"
     assert list(people.report.problems) == [problem]
     assert [name.split(" (")[0] for name in people.report.problems[problem]] == [
         "annotation 7",
@@ -279,7 +277,7 @@ def test_two_images_of_one_base_name_are_not_paired_with_one_file(tmp_path: Path
     ]
     (tmp_path / "first").mkdir()
     (tmp_path / "a.png").rename(tmp_path / "first" / "a.png")
-    assert read_annotations(tmp_path / "people.json").ids.tolist() == [7]
+    assert read_training_annotations(tmp_path / "people.json").ids.tolist() == [7]
 
 
 def test_sizes_beyond_float_neither_warn_nor_train(tmp_path: Path) -> None:
@@ -290,6 +288,6 @@ def test_sizes_beyond_float_neither_warn_nor_train(tmp_path: Path) -> None:
         row(4, area=10**400, keypoints=[10**400, 1, 2, 30, 20, 1, 0, 0, 0]),
         row(5, area=None, bbox=[0, 0, 1e30, 1e30]),
     ]
-    people = read_annotations(write(tmp_path, rows))
+    people = read_training_annotations(write(tmp_path, rows))
     assert people.ids.tolist() == [2, 5]
     np.testing.assert_allclose(people.areas, [1200, 1e30])

@@ -6,11 +6,11 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from vitpose.boxes import Size
-from vitpose.crop import Warp
-from vitpose.data.annotations import Annotations
+from vitpose.data.annotations import TrainingAnnotations
 from vitpose.data.augment import Augmentation, View
 from vitpose.errors import InputError
+from vitpose.geometry.boxes import Size
+from vitpose.geometry.warp import Warp
 
 SIZE = Size(width=48, height=64)
 NOTHING = Augmentation(
@@ -22,20 +22,20 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(3)
 
 
-def many(people: Annotations, count: int = 4000) -> Annotations:
+def many(people: TrainingAnnotations, count: int = 4000) -> TrainingAnnotations:
     return people.select(np.zeros(count, int))
 
 
-def test_nothing_varied_is_the_plain_view(people: Annotations) -> None:
+def test_nothing_varied_is_the_plain_view(people: TrainingAnnotations) -> None:
     view, plain = NOTHING.draw(people, SIZE, "udp", rng()), View.plain(people.boxes, SIZE)
     np.testing.assert_array_equal(view.warp.matrices(SIZE), plain.warp.matrices(SIZE))
     np.testing.assert_allclose(view.colours, plain.colours, atol=1e-12)
-    image = people.read_picture(0)
+    image = people.read_image(0)
     np.testing.assert_array_equal(view.crop(image), Warp.from_boxes(people.boxes[:1], SIZE).crop(image)[0])
 
 
-def test_a_flip_is_the_mirrored_crop_with_swapped_points(people: Annotations) -> None:
-    image, mirror = people.read_picture(0), people.skeleton.mirror
+def test_a_flip_is_the_mirrored_crop_with_swapped_points(people: TrainingAnnotations) -> None:
+    image, mirror = people.read_image(0), people.skeleton.mirror
     view, plain = replace(NOTHING, flip=1.0).draw(people, SIZE, "udp", rng()), View.plain(people.boxes, SIZE)
     assert view.mirrored.all()
     assert np.abs(view.crop(image).astype(int) - plain.crop(image)[:, ::-1]).max() <= 1
@@ -46,9 +46,9 @@ def test_a_flip_is_the_mirrored_crop_with_swapped_points(people: Annotations) ->
     np.testing.assert_array_equal(labelled, people.labelled[:, mirror])
 
 
-def test_a_plain_flip_is_the_flip_of_the_picture(people: Annotations) -> None:
+def test_a_plain_flip_is_the_flip_of_the_image(people: TrainingAnnotations) -> None:
     """In the plain convention a mirrored crop is not the crop read backwards: its cells are not its steps."""
-    image = people.read_picture(0)
+    image = people.read_image(0)
     view = replace(NOTHING, flip=1.0).draw(people.select([0]), SIZE, "plain", rng())
     left, top, right, bottom = people.boxes[0]
     last = image.shape[1] - 1
@@ -58,7 +58,7 @@ def test_a_plain_flip_is_the_flip_of_the_picture(people: Annotations) -> None:
 
 
 @pytest.mark.parametrize("convention", ["udp", "plain"])
-def test_pixels_and_points_go_the_same_way(people: Annotations, convention: str) -> None:
+def test_pixels_and_points_go_the_same_way(people: TrainingAnnotations, convention: str) -> None:
     """White squares around the points are found again at the places of the points."""
     image = np.zeros((200, 240, 3), np.uint8)
     person = people.select([0])
@@ -80,7 +80,7 @@ def test_pixels_and_points_go_the_same_way(people: Annotations, convention: str)
     assert checked > 100
 
 
-def test_the_published_recipe(people: Annotations) -> None:
+def test_the_published_recipe(people: TrainingAnnotations) -> None:
     crowd = many(replace(people, visibility=np.full((10, 17), 2, np.uint8)))
     full = View.plain(crowd.boxes, SIZE).warp
     view = replace(Augmentation(), half_body=0.0).draw(crowd, SIZE, "udp", rng())
@@ -101,7 +101,7 @@ def test_the_published_recipe(people: Annotations) -> None:
 @pytest.mark.parametrize(
     ("changes", "upper_share"), [({}, NormalDist().cdf(0.5)), ({"half_body_upper": 0.2}, 0.2)]
 )
-def test_half_bodies(people: Annotations, changes: dict[str, float], upper_share: float) -> None:
+def test_half_bodies(people: TrainingAnnotations, changes: dict[str, float], upper_share: float) -> None:
     """Without a change the upper half has the share of the original, which draws randn() < 0.5."""
     crowd = many(replace(people, visibility=np.full((10, 17), 2, np.uint8)), 2000)
     full = View.plain(crowd.boxes, SIZE).warp
@@ -121,7 +121,7 @@ def test_half_bodies(people: Annotations, changes: dict[str, float], upper_share
     assert whole.mean() + sum(found) == pytest.approx(1)
 
 
-def test_half_bodies_need_more_than_eight_points_and_a_half(people: Annotations) -> None:
+def test_half_bodies_need_more_than_eight_points_and_a_half(people: TrainingAnnotations) -> None:
     always, visibility = replace(NOTHING, half_body=1.0), np.zeros((10, 17), np.uint8)
     full = View.plain(people.boxes, SIZE).warp.centres
     visibility[:, :8] = 2
@@ -136,18 +136,18 @@ def test_half_bodies_need_more_than_eight_points_and_a_half(people: Annotations)
 
 
 @pytest.mark.parametrize("aspect", ["keep", "stretch"])
-def test_views_stay_within_reach(people: Annotations, aspect: str) -> None:
+def test_views_stay_within_reach(people: TrainingAnnotations, aspect: str) -> None:
     recipe = Augmentation()
     box = recipe.reach(people, SIZE, aspect)
     corners = np.array([[0, 0], [47, 0], [0, 63], [47, 63]], float)
     for seed in range(200):
         view = recipe.draw(people, SIZE, "udp", np.random.default_rng(seed), aspect)
-        places = view.warp.to_picture(np.repeat(corners[None], len(people), axis=0), SIZE)
+        places = view.warp.to_image(np.repeat(corners[None], len(people), axis=0), SIZE)
         assert (places >= box[:, None, :2] - 1e-6).all()
         assert (places <= box[:, None, 2:] + 1e-6).all()
 
 
-def test_colours(people: Annotations) -> None:
+def test_colours(people: TrainingAnnotations) -> None:
     grey = np.full((200, 240, 3), 100, np.uint8)
     view = replace(NOTHING, saturation=1.0).draw(people, SIZE, "udp", rng())
     np.testing.assert_array_equal(view.crop(grey)[32, 24], [100] * 3)  # grey has no colour to lose
@@ -162,9 +162,9 @@ def test_colours(people: Annotations) -> None:
     assert view.crop(grey * 2)[32, 24].tolist() == [255] * 3
 
 
-def test_something_in_the_way(people: Annotations) -> None:
+def test_something_in_the_way(people: TrainingAnnotations) -> None:
     view = replace(NOTHING, occlusion=1.0).draw(many(people, 300), SIZE, "udp", rng())
-    image = people.read_picture(0)
+    image = people.read_image(0)
     sides = view.hidden[:, 2:] - view.hidden[:, :2]
     assert sides.min() >= 0
     assert sides.max() <= 0.5
@@ -178,7 +178,7 @@ def test_something_in_the_way(people: Annotations) -> None:
     np.testing.assert_array_equal(crop[~hidden], plain[~hidden])
 
 
-def test_the_same_numbers_give_the_same_view(people: Annotations) -> None:
+def test_the_same_numbers_give_the_same_view(people: TrainingAnnotations) -> None:
     recipe = Augmentation(occlusion=0.5, brightness=0.2)
     first, second = (recipe.draw(people, SIZE, "udp", rng()) for _ in range(2))
     np.testing.assert_array_equal(first.warp.matrices(SIZE), second.warp.matrices(SIZE))

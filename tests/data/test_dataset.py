@@ -8,24 +8,24 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from vitpose.boxes import Size
-from vitpose.crop import Warp
-from vitpose.data.annotations import Annotations
+from vitpose.data.annotations import TrainingAnnotations
 from vitpose.data.augment import Augmentation
 from vitpose.data.dataset import MixSampler, PoseDataset
 from vitpose.data.pack import read_pack, write_pack
 from vitpose.errors import InputError
-from vitpose.heatmap import decode, encode
-from vitpose.processing import VitPoseImageProcessor
-from vitpose.skeleton import Skeleton
+from vitpose.geometry.boxes import Size
+from vitpose.geometry.heatmaps import decode, encode
+from vitpose.geometry.warp import Warp
+from vitpose.keypoints.skeleton import Skeleton
+from vitpose.processing.image_processor import VitPoseImageProcessor
 
 SMALL = VitPoseImageProcessor(size=Size(48, 64))
 
 
-def test_a_sample(people: Annotations) -> None:
+def test_a_sample(people: TrainingAnnotations) -> None:
     sample = PoseDataset(people)[3]
     warp = Warp.from_boxes(people.boxes[3:4], Size(192, 256))
-    np.testing.assert_array_equal(sample["pixels"], warp.crop(people.read_picture(3))[0])
+    np.testing.assert_array_equal(sample["pixels"], warp.crop(people.read_image(3))[0])
     grid = Size(48, 64)
     targets, seen = encode(warp.to_grid(people.xy[3:4], grid), people.labelled[3:4], grid)
     np.testing.assert_allclose(sample["targets"], targets[0], atol=1e-5)
@@ -34,14 +34,14 @@ def test_a_sample(people: Annotations) -> None:
     assert sample["pixels"].dtype == torch.uint8
 
 
-def test_targets_are_where_the_points_are(people: Annotations) -> None:
-    """The way back: peaks of the targets of varied views, carried to the picture, are the labelled points."""
+def test_targets_are_where_the_points_are(people: TrainingAnnotations) -> None:
+    """The way back: peaks of the targets of varied views, carried to the image, are the labelled points."""
     dataset = PoseDataset(people, augmentation=Augmentation())
     for index in range(len(people)):
         sample, person = dataset[5, index], people.select([index])
         view = dataset.look_at(people.select(slice(index, index + 1)), 5, index)
         points, scores = decode(sample["targets"][None].numpy())
-        back = view.warp.to_picture(points.astype(float), Size(48, 64))[0]
+        back = view.warp.to_image(points.astype(float), Size(48, 64))[0]
         order = people.skeleton.mirror if view.mirrored[0] else np.arange(17)
         # DARK's blur sees nothing beyond the map, so peaks near its border are left out.
         inside = ((points[0] >= 6) & (points[0] <= [41, 57])).all(axis=1)
@@ -51,7 +51,7 @@ def test_targets_are_where_the_points_are(people: Annotations) -> None:
         assert not sample["weights"].numpy()[~person.labelled[0][order]].any()
 
 
-def test_the_plain_convention_gets_targets_of_msra(people: Annotations) -> None:
+def test_the_plain_convention_gets_targets_of_msra(people: TrainingAnnotations) -> None:
     plain = VitPoseImageProcessor(size=Size(192, 256), warp="plain", shift_heatmap=True)
     sample = PoseDataset(people, plain, sigma=1.5)[0]
     warp, grid = Warp.from_boxes(people.boxes[:1], Size(192, 256), "plain"), Size(48, 64)
@@ -61,7 +61,7 @@ def test_the_plain_convention_gets_targets_of_msra(people: Annotations) -> None:
     np.testing.assert_array_equal(sample["weights"], seen[0])
 
 
-def test_joint_weights_on_request(people: Annotations) -> None:
+def test_joint_weights_on_request(people: TrainingAnnotations) -> None:
     plain, weighted = PoseDataset(people)[2], PoseDataset(people, joint_weights=True)[2]
     expected = plain["weights"].numpy() * np.array(people.skeleton.weights, np.float32)
     np.testing.assert_array_equal(weighted["weights"], expected)
@@ -69,13 +69,13 @@ def test_joint_weights_on_request(people: Annotations) -> None:
     assert 1.5 in weighted["weights"]
 
 
-def test_normalised_pixels(people: Annotations) -> None:
+def test_normalised_pixels(people: TrainingAnnotations) -> None:
     plain, finished = PoseDataset(people, SMALL)[0], PoseDataset(people, SMALL, normalised=True)[0]
     levels = (plain["pixels"].numpy() / 255 - SMALL.image_mean) / SMALL.image_std
     np.testing.assert_allclose(finished["pixels"], levels.transpose(2, 0, 1), atol=1e-5)
 
 
-def test_passes_differ_and_repeat(people: Annotations) -> None:
+def test_passes_differ_and_repeat(people: TrainingAnnotations) -> None:
     first, again = (PoseDataset(people, SMALL, Augmentation(), seed=1) for _ in range(2))
     other = PoseDataset(people, SMALL, Augmentation(), seed=2)
     assert torch.equal(first[2, 5]["pixels"], again[2, 5]["pixels"])
@@ -85,7 +85,9 @@ def test_passes_differ_and_repeat(people: Annotations) -> None:
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores, here and there
 @pytest.mark.parametrize("packed", [False, True])
-def test_the_number_of_workers_changes_nothing(people: Annotations, tmp_path: Path, packed: bool) -> None:
+def test_the_number_of_workers_changes_nothing(
+    people: TrainingAnnotations, tmp_path: Path, packed: bool
+) -> None:
     source = people
     if packed:
         write_pack([people], tmp_path / "pack")
@@ -112,7 +114,7 @@ def test_the_number_of_workers_changes_nothing(people: Annotations, tmp_path: Pa
             assert all(torch.equal(expected["meta"][name], batch["meta"][name]) for name in batch["meta"])
 
 
-def test_several_sources(people: Annotations) -> None:
+def test_several_sources(people: TrainingAnnotations) -> None:
     dataset = PoseDataset([people, people.select([4, 2])], SMALL)
     assert len(dataset) == 12
     assert (dataset[11]["meta"]["source"], dataset[11]["meta"]["id"]) == (1, people.ids[2])
@@ -122,8 +124,8 @@ def test_several_sources(people: Annotations) -> None:
         PoseDataset([people, people.map_to(Skeleton.load("lsp"))])
 
 
-def test_an_unreadable_picture_teaches_nothing(people: Annotations) -> None:
-    people.pictures[0].write_bytes(b"broken")
+def test_an_unreadable_image_teaches_nothing(people: TrainingAnnotations) -> None:
+    people.images[0].write_bytes(b"broken")
     dataset = PoseDataset(people, SMALL)
     with pytest.warns(UserWarning, match=r"person 0 of .*people.json is left out: .*0.png"):
         sample = dataset[0]

@@ -12,26 +12,26 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from vitpose.boxes import Size
-from vitpose.data.annotations import Annotations, read_annotations
+from vitpose.data.annotations import TrainingAnnotations, read_training_annotations
 from vitpose.data.augment import Augmentation
 from vitpose.data.dataset import PoseDataset
-from vitpose.data.device import DeviceLoader
+from vitpose.data.device_samples import DeviceLoader
 from vitpose.data.pack import cut_out, join_packs, read_pack, write_pack
 from vitpose.errors import ImageError, InputError, OutputError
-from vitpose.processing import VitPoseImageProcessor
-from vitpose.skeleton import Skeleton
+from vitpose.geometry.boxes import Size
+from vitpose.keypoints.skeleton import Skeleton
+from vitpose.processing.image_processor import VitPoseImageProcessor
 
 RECIPE = Augmentation(brightness=0.2, occlusion=0.5)
 
 
-def in_pictures(samples: PoseDataset) -> np.ndarray:
+def in_images(samples: PoseDataset) -> np.ndarray:
     return np.stack([samples[1, index]["pixels"].numpy() for index in range(len(samples))]).astype(int)
 
 
 @pytest.mark.parametrize(("quality", "mean", "most"), [(None, 0.1, 1), (95, 1.0, 12)])
 def test_a_pack_gives_the_same_samples(
-    people: Annotations, tmp_path: Path, quality: int | None, mean: float, most: int
+    people: TrainingAnnotations, tmp_path: Path, quality: int | None, mean: float, most: int
 ) -> None:
     write_pack([people], tmp_path / "pack", quality=quality)
     packed = read_pack(tmp_path / "pack")
@@ -40,7 +40,7 @@ def test_a_pack_gives_the_same_samples(
     assert packed.report.people == 10
     np.testing.assert_array_equal(packed.ids, people.ids)
     first, second = (PoseDataset(source, augmentation=RECIPE, seed=4) for source in (people, packed))
-    difference = np.abs(in_pictures(first) - in_pictures(second))
+    difference = np.abs(in_images(first) - in_images(second))
     assert difference.max() <= most
     assert difference.mean() <= mean
     for index in range(len(people)):
@@ -49,8 +49,8 @@ def test_a_pack_gives_the_same_samples(
         np.testing.assert_array_equal(one["weights"], other["weights"])
 
 
-def test_reduced_crops_are_seen_alike(people: Annotations, tmp_path: Path) -> None:
-    """Points and pixels of a reduced crop shrink together: over smooth pictures a view hardly changes."""
+def test_reduced_crops_are_seen_alike(people: TrainingAnnotations, tmp_path: Path) -> None:
+    """Points and pixels of a reduced crop shrink together: over smooth images a view hardly changes."""
     write_pack([people], tmp_path / "pack", quality=None, side=90)
     packed = read_pack(tmp_path / "pack")
     assert (packed.factors > 2).all()
@@ -59,7 +59,7 @@ def test_reduced_crops_are_seen_alike(people: Annotations, tmp_path: Path) -> No
     back = packed.xy * packed.factors[:, None, None] + shift[:, None]
     np.testing.assert_allclose(back[packed.labelled], people.xy[people.labelled], atol=1e-3)
     middle = (slice(None), slice(64, 192), slice(48, 144))
-    first, second = (in_pictures(PoseDataset(source))[middle] for source in (people, packed))
+    first, second = (in_images(PoseDataset(source))[middle] for source in (people, packed))
     assert np.abs(first - second).mean() < 4
     shifted = np.abs(first[:, :, 3:] - second[:, :, :-3]).mean()
     assert shifted > 1.5 * np.abs(first - second).mean()
@@ -75,7 +75,7 @@ def test_reducing_is_the_same_both_ways_and_keeps_places() -> None:
     np.testing.assert_allclose(crop[40, 5:95, 0], places * 255 / 300, atol=1.5)
 
 
-def test_a_box_beyond_the_picture_leaves_a_pixel() -> None:
+def test_a_box_beyond_the_image_leaves_a_pixel() -> None:
     crop, origin, _ = cut_out(np.zeros((20, 30, 3), np.uint8), np.array([50.0, -40, 80, -10]), 100)
     assert crop.shape == (1, 1, 3)
     assert origin.tolist() == [29, 0]
@@ -96,19 +96,19 @@ def test_a_box_of_any_size_is_cut_without_a_warning() -> None:
     assert crop.shape == (20, 30, 3)
 
 
-def test_parts_are_no_larger_than_allowed(people: Annotations, tmp_path: Path) -> None:
+def test_parts_are_no_larger_than_allowed(people: TrainingAnnotations, tmp_path: Path) -> None:
     write_pack([people], tmp_path / "pack", quality=None, max_part_bytes=200_000)
     packed = read_pack(tmp_path / "pack")
-    assert len(packed.pictures) > 2
-    assert max(part.stat().st_size for part in packed.pictures) <= 200_000
+    assert len(packed.images) > 2
+    assert max(part.stat().st_size for part in packed.images) <= 200_000
     whole = write_pack([people], tmp_path / "whole", quality=None)
     other = read_pack(tmp_path / "whole")
     assert whole[0].people == len(other) == len(packed)
     for row in range(len(packed)):
-        np.testing.assert_array_equal(packed.read_picture(row), other.read_picture(row))
+        np.testing.assert_array_equal(packed.read_image(row), other.read_image(row))
 
 
-def test_several_sources_and_their_rows(people: Annotations, tmp_path: Path) -> None:
+def test_several_sources_and_their_rows(people: TrainingAnnotations, tmp_path: Path) -> None:
     few = people.select(slice(0, 3))
     write_pack([people, few], tmp_path / "pack")
     packed = read_pack(tmp_path / "pack")
@@ -116,12 +116,12 @@ def test_several_sources_and_their_rows(people: Annotations, tmp_path: Path) -> 
     assert packed.source_names == (people.report.source,) * 2
     chosen = packed.select([12, 1])
     np.testing.assert_array_equal(chosen.ids, [people.ids[2], people.ids[1]])
-    np.testing.assert_array_equal(chosen.read_picture(1), packed.read_picture(1))
+    np.testing.assert_array_equal(chosen.read_image(1), packed.read_image(1))
     lsp = packed.map_to(Skeleton.load("lsp"))
-    np.testing.assert_array_equal(lsp.read_picture(4), packed.read_picture(4))
+    np.testing.assert_array_equal(lsp.read_image(4), packed.read_image(4))
 
 
-def test_packs_join(people: Annotations, tmp_path: Path) -> None:
+def test_packs_join(people: TrainingAnnotations, tmp_path: Path) -> None:
     write_pack([people, people.select(slice(0, 3))], tmp_path / "first", max_part_bytes=30_000)
     write_pack([people.select(slice(4, 6))], tmp_path / "second")
     packs = [read_pack(tmp_path / name) for name in ("first", "second")]
@@ -130,33 +130,33 @@ def test_packs_join(people: Annotations, tmp_path: Path) -> None:
     assert len(joined) == joined.report.people == 15
     for row, person in enumerate([*range(13), 0, 1]):
         own = packs[row > 12]
-        np.testing.assert_array_equal(joined.read_picture(row), own.read_picture(person))
+        np.testing.assert_array_equal(joined.read_image(row), own.read_image(person))
         np.testing.assert_array_equal(joined.xy[row], own.xy[person])
     with pytest.raises(InputError, match="no source of people"):
         join_packs([])
 
 
-def test_a_broken_picture_is_named(people: Annotations, tmp_path: Path) -> None:
-    people.pictures[2].write_bytes(b"broken")
+def test_a_broken_image_is_named(people: TrainingAnnotations, tmp_path: Path) -> None:
+    people.images[2].write_bytes(b"broken")
     (report,) = write_pack([people], tmp_path / "pack")
-    assert report.problems["picture cannot be read"] == ("annotation 20 (2.png)", "annotation 21 (2.png)")
+    assert report.problems["image cannot be read"] == ("annotation 20 (2.png)", "annotation 21 (2.png)")
     assert report.people == len(read_pack(tmp_path / "pack")) == 8
     kept = json.loads((tmp_path / "pack" / "pack.json").read_text())["sources"][0]
-    assert kept["problems"]["picture cannot be read"][0] == "annotation 20 (2.png)"
+    assert kept["problems"]["image cannot be read"][0] == "annotation 20 (2.png)"
 
 
-def test_nobody_to_pack(people: Annotations, tmp_path: Path) -> None:
+def test_nobody_to_pack(people: TrainingAnnotations, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nobody could be packed: .*0 people"):
         write_pack([replace(people.select([]), report=replace(people.report, people=0))], tmp_path / "pack")
 
 
-def test_a_pack_is_not_written_over(people: Annotations, tmp_path: Path) -> None:
+def test_a_pack_is_not_written_over(people: TrainingAnnotations, tmp_path: Path) -> None:
     write_pack([people], tmp_path)
     with pytest.raises(InputError, match="holds a pack already; choose another folder"):
         write_pack([people], tmp_path)
 
 
-def test_a_part_that_cannot_be_written(people: Annotations, tmp_path: Path) -> None:
+def test_a_part_that_cannot_be_written(people: TrainingAnnotations, tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
@@ -169,7 +169,7 @@ def test_a_part_that_cannot_be_written(people: Annotations, tmp_path: Path) -> N
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-def test_half_a_pack_is_none(people: Annotations, tmp_path: Path) -> None:
+def test_half_a_pack_is_none(people: TrainingAnnotations, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no whole pack .*; make one with: vitpose data pack"):
         read_pack(tmp_path)
     write_pack([people], tmp_path)
@@ -207,7 +207,7 @@ def test_half_a_pack_is_none(people: Annotations, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_an_index_that_cannot_be(
-    people: Annotations, tmp_path: Path, change: dict[str, Any], message: str
+    people: TrainingAnnotations, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     write_pack([people], tmp_path)
     index = tmp_path / "pack.json"
@@ -228,7 +228,7 @@ SMALL = Augmentation(scale_limit=0.1, rotation_probability=0.0, shift=0.0, half_
 
 @pytest.mark.parametrize("samples", [PoseDataset, lambda *given: DeviceLoader(given[0], [], 1, *given[1:])])
 def test_fault_a_pack_that_ends_too_near_is_refused(
-    people: Annotations, tmp_path: Path, samples: Callable[..., Any]
+    people: TrainingAnnotations, tmp_path: Path, samples: Callable[..., Any]
 ) -> None:
     """What was packed for little variation, or for another aspect, is not used for more with black pixels."""
     small, stretched = VitPoseImageProcessor(), VitPoseImageProcessor(aspect="stretch")
@@ -254,7 +254,7 @@ def test_fault_a_pack_that_ends_too_near_is_refused(
 
 
 def test_a_pack_of_whole_images_reaches_far_enough_for_everything(
-    people: Annotations, tmp_path: Path
+    people: TrainingAnnotations, tmp_path: Path
 ) -> None:
     whole = replace(people, boxes=np.tile(np.array([[0, 0, 240, 200]], np.float32), (10, 1)))
     write_pack([whole], tmp_path / "pack", augmentation=SMALL)
@@ -263,12 +263,12 @@ def test_a_pack_of_whole_images_reaches_far_enough_for_everything(
     PoseDataset(packed, VitPoseImageProcessor(aspect="stretch"), Augmentation())
 
 
-def test_reduced_packs_reach_as_far_as_others(people: Annotations, tmp_path: Path) -> None:
+def test_reduced_packs_reach_as_far_as_others(people: TrainingAnnotations, tmp_path: Path) -> None:
     write_pack([people], tmp_path / "pack", side=40)
     PoseDataset(read_pack(tmp_path / "pack"), augmentation=Augmentation())
 
 
-def test_damaged_crops(people: Annotations, tmp_path: Path) -> None:
+def test_damaged_crops(people: TrainingAnnotations, tmp_path: Path) -> None:
     write_pack([people], tmp_path)
     packed = read_pack(tmp_path)
     part = tmp_path / "part-0000.safetensors"
@@ -277,22 +277,22 @@ def test_damaged_crops(people: Annotations, tmp_path: Path) -> None:
     part.unlink()
     save_file(tensors, part)
     with pytest.raises(ImageError, match=r"crop 3 of .*part-0000.safetensors is damaged; pack the set again"):
-        packed.read_picture(3)
+        packed.read_image(3)
     part.unlink()
     with pytest.raises(
         ImageError, match=r"crop 3 of .*part-0000.safetensors cannot be read: .*; pack the set"
     ):
-        packed.read_picture(3)
+        packed.read_image(3)
 
 
 def test_the_margin_is_enough_for_the_recipe(samples: Path, tmp_path: Path) -> None:
     """Wild views: nothing of an image is missing in a pack that was not reduced."""
-    people = read_annotations(samples / "coco/test_coco.json")
+    people = read_training_annotations(samples / "coco/test_coco.json")
     write_pack([people], tmp_path / "pack", quality=None, side=10_000, size=Size(192, 256))
     first, second = (
         PoseDataset(source, augmentation=Augmentation()) for source in (people, read_pack(tmp_path / "pack"))
     )
-    assert np.abs(in_pictures(first) - in_pictures(second)).max() <= 1
+    assert np.abs(in_images(first) - in_images(second)).max() <= 1
 
 
 def change_part(folder: Path, **changes: Any) -> None:
@@ -322,7 +322,7 @@ def change_part(folder: Path, **changes: Any) -> None:
     ],
 )
 def test_columns_of_a_part_that_do_not_fit(
-    name: str, change: Callable, message: str, people: Annotations, tmp_path: Path
+    name: str, change: Callable, message: str, people: TrainingAnnotations, tmp_path: Path
 ) -> None:
     write_pack([people], tmp_path / "pack")
     change_part(tmp_path / "pack", **{name: change})
@@ -330,7 +330,7 @@ def test_columns_of_a_part_that_do_not_fit(
         read_pack(tmp_path / "pack")
 
 
-def test_a_pack_without_parts_is_none(people: Annotations, tmp_path: Path) -> None:
+def test_a_pack_without_parts_is_none(people: TrainingAnnotations, tmp_path: Path) -> None:
     write_pack([people], tmp_path)
     table = json.loads((tmp_path / "pack.json").read_text())
     (tmp_path / "pack.json").write_text(json.dumps(table | {"parts": []}))

@@ -23,16 +23,16 @@ from vitpose.images import decode as module
 
 
 def make_photo(height: int = 24, width: int = 33) -> np.ndarray:
-    """A smooth picture whose corners and channels all differ."""
+    """A smooth image whose corners and channels all differ."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     return np.rint(np.stack([40 + 200 * x, 30 + 180 * y, 120 + 100 * x * y], axis=2)).astype(np.uint8)
 
 
-def encode(picture: Any, key: str, **options: Any) -> bytes:
-    if not isinstance(picture, Image.Image):
-        picture = Image.fromarray(picture)
+def encode(image: Any, key: str, **options: Any) -> bytes:
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(image)
     file = io.BytesIO()
-    picture.save(file, key, **options)
+    image.save(file, key, **options)
     return file.getvalue()
 
 
@@ -54,7 +54,7 @@ PHOTO = make_photo()
 GREY = PHOTO[:, :, 0]
 
 
-# ------------------------------------------------------------------ where pictures come from
+# ------------------------------------------------------------------ where images come from
 
 
 @pytest.mark.parametrize(
@@ -110,10 +110,10 @@ def test_pipes_are_read_although_they_cannot_be_rewound() -> None:
 
 
 def test_pil_images_stay_as_they_are() -> None:
-    picture = Image.fromarray(PHOTO)
-    np.testing.assert_array_equal(read_image(picture), PHOTO)
-    assert picture.mode == "RGB"
-    np.testing.assert_array_equal(np.asarray(picture), PHOTO)
+    image = Image.fromarray(PHOTO)
+    np.testing.assert_array_equal(read_image(image), PHOTO)
+    assert image.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(image), PHOTO)
 
 
 def test_tensors_of_either_order() -> None:
@@ -132,7 +132,7 @@ def test_this_module_brings_no_torch() -> None:
 
 @pytest.mark.parametrize("source", [None, 3, [PHOTO, PHOTO], {"image": PHOTO}])
 def test_other_things_are_refused(source: object) -> None:
-    with pytest.raises(ImageError, match=rf"of type {type(source).__name__} is not a picture; pass one path"):
+    with pytest.raises(ImageError, match=rf"of type {type(source).__name__} is not an image; pass one path"):
         read_image(source)
 
 
@@ -157,7 +157,7 @@ def test_a_tensor_that_numpy_cannot_hold_is_refused() -> None:
         read_image(torch.zeros(3, 4, 5, dtype=torch.bfloat16))
 
 
-# ------------------------------------------------------------------ forms of picture files
+# ------------------------------------------------------------------ forms of image files
 
 
 @pytest.mark.parametrize("key", ["PNG", "BMP", "TIFF", "PPM", "WEBP", "JPEG2000"])
@@ -187,16 +187,16 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(key: str) -> None:
 
 def test_sixteen_bit_grey_in_every_mode_of_pillow() -> None:
     levels = GREY.astype(np.uint16) * 257
-    pictures = {
+    images = {
         "I;16": Image.fromarray(levels),
         "I;16B": Image.frombytes("I;16B", GREY.shape[::-1], levels.astype(">u2").tobytes()),
         "I": Image.fromarray(levels.astype(np.int32)),
     }
-    for mode, picture in pictures.items():
-        assert picture.mode == mode
-        np.testing.assert_array_equal(read_image(picture), np.repeat(GREY[:, :, None], 3, axis=2))
+    for mode, image in images.items():
+        assert image.mode == mode
+        np.testing.assert_array_equal(read_image(image), np.repeat(GREY[:, :, None], 3, axis=2))
     for order in "<", ">":  # TIFF files of both byte orders
-        data = encode(pictures["I;16" if order == "<" else "I;16B"], "TIFF")
+        data = encode(images["I;16" if order == "<" else "I;16B"], "TIFF")
         np.testing.assert_array_equal(read_image(data)[:, :, 0], GREY)
 
 
@@ -233,8 +233,8 @@ def test_float_tiff_follows_the_rule_for_float_arrays() -> None:
 @pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "CMYK", "YCbCr", "HSV", "PA", "RGBX", "RGBa"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
     rgb = Image.fromarray(PHOTO)
-    picture = rgb.convert("RGBA").convert(mode) if mode == "RGBa" else rgb.convert(mode)
-    read = read_image(picture)
+    image = rgb.convert("RGBA").convert(mode) if mode == "RGBa" else rgb.convert(mode)
+    read = read_image(image)
     assert read.shape == PHOTO.shape
     grey = np.asarray(rgb.convert("L"))[:, :, None]
     wanted = grey if mode in ("L", "LA", "1") else PHOTO
@@ -268,16 +268,16 @@ def test_grey_and_alpha() -> None:
 
 @pytest.mark.parametrize("transparency", [1, bytes([255, 0, 255])])
 def test_palette_with_transparency(transparency: Any) -> None:
-    picture = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
-    picture.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
-    data = encode(picture, "PNG", transparency=transparency)
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    data = encode(image, "PNG", transparency=transparency)
     np.testing.assert_array_equal(read_image(data)[0], [[10, 20, 30], [255] * 3, [70, 80, 90]])
 
 
 @pytest.mark.parametrize(("mode", "key"), [("RGB", (40, 30, 120)), ("L", 40)])
 def test_one_colour_as_transparent(mode: str, key: Any) -> None:
-    picture = Image.fromarray(PHOTO if mode == "RGB" else GREY)
-    read = read_image(encode(picture, "PNG", transparency=key))
+    image = Image.fromarray(PHOTO if mode == "RGB" else GREY)
+    read = read_image(encode(image, "PNG", transparency=key))
     assert read[0, 0].tolist() == [255] * 3
     np.testing.assert_array_equal(read[-1, -1], PHOTO[-1, -1] if mode == "RGB" else [GREY[-1, -1]] * 3)
 
@@ -289,9 +289,9 @@ def test_of_several_frames_the_first_is_taken(key: str) -> None:
     data = encode(first, key, save_all=True, append_images=[second], **options)
     assert Image.open(io.BytesIO(data)).n_frames == 2
     assert read_image(data)[0, 0].tolist() == [255, 0, 0]
-    picture = Image.open(io.BytesIO(data))
-    picture.seek(1)
-    assert read_image(picture)[0, 0].tolist() == [0, 0, 255], "a PIL image gives the frame it stands at"
+    image = Image.open(io.BytesIO(data))
+    image.seek(1)
+    assert read_image(image)[0, 0].tolist() == [0, 0, 255], "a PIL image gives the frame it stands at"
 
 
 STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -304,12 +304,12 @@ STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda upright: upright.swapaxes(0, 1)[::-1, ::-1],
     8: lambda upright: upright.swapaxes(0, 1)[:, ::-1],
 }
-"""How EXIF says that an upright picture is stored: where its first row and column are seen."""
+"""How EXIF says that an upright image is stored: where its first row and column are seen."""
 
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("key", ["PNG", "TIFF", "WEBP"])
-def test_pictures_are_turned_upright(orientation: int, key: str) -> None:
+def test_images_are_turned_upright(orientation: int, key: str) -> None:
     stored = np.ascontiguousarray(STORED[orientation](PHOTO))
     options = {"lossless": True} if key == "WEBP" else {}
     data = encode(stored, key, exif=exif_of(orientation), **options)
@@ -337,7 +337,7 @@ def test_an_orientation_that_means_nothing_is_passed_over(orientation: int) -> N
         b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01",
     ],
 )
-def test_damaged_exif_neither_warns_nor_loses_the_picture(key: str, exif: bytes) -> None:
+def test_damaged_exif_neither_warns_nor_loses_the_image(key: str, exif: bytes) -> None:
     assert read_image(encode(PHOTO, key, exif=exif)).shape == PHOTO.shape
 
 
@@ -352,22 +352,22 @@ def test_one_pixel() -> None:
 
 def test_empty_files(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
-    with pytest.raises(ImageError, match=r"empty\.jpg is empty; fetch or save the picture again"):
+    with pytest.raises(ImageError, match=r"empty\.jpg is empty; fetch or save the image again"):
         read_image(tmp_path / "empty.jpg")
     with pytest.raises(ImageError, match="the bytes object of 0 bytes is empty"):
         read_image(b"")
 
 
-def test_not_a_picture(tmp_path: Path) -> None:
+def test_not_a_image(tmp_path: Path) -> None:
     (tmp_path / "notes.jpg").write_text("dear diary")
     with pytest.raises(
-        ImageError, match=r"notes\.jpg is not a picture: it begins with b'dear diary', .* one of JPEG,"
+        ImageError, match=r"notes\.jpg is not an image: it begins with b'dear diary', .* one of JPEG,"
     ):
         read_image(tmp_path / "notes.jpg")
 
 
 def test_formats_that_are_no_photographs_are_not_opened() -> None:
-    with pytest.raises(ImageError, match=r"is not a picture: it begins with b'%!PS"):
+    with pytest.raises(ImageError, match=r"is not an image: it begins with b'%!PS"):
         read_image(encode(PHOTO, "EPS"))
 
 
@@ -375,7 +375,7 @@ def test_a_format_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> N
     Image.init()
     monkeypatch.setitem(Image.OPEN, "AVIF", (None, lambda prefix: "AVIF support not installed"))
     with pytest.raises(
-        ImageError, match=r"cannot be read: AVIF support not installed; save the picture as JPEG or PNG"
+        ImageError, match=r"cannot be read: AVIF support not installed; save the image as JPEG or PNG"
     ):
         read_image(encode(PHOTO, "AVIF"))
 
@@ -410,7 +410,7 @@ def test_a_file_cut_anywhere_is_refused_or_whole(kind: str) -> None:
     assert refused > len(data) // 11 // 2
 
 
-def test_a_picture_cut_off_says_so(tmp_path: Path) -> None:
+def test_a_image_cut_off_says_so(tmp_path: Path) -> None:
     path = tmp_path / "cut.png"
     path.write_bytes(WHOLE["PNG"][:-60])
     with pytest.raises(
@@ -443,7 +443,7 @@ def enormous(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(("width", "height"), [(20_000, 10_001), (2**31 - 1, 2**31 - 1)])
-def test_enormous_pictures_are_refused_by_their_header(width: int, height: int, tmp_path: Path) -> None:
+def test_enormous_images_are_refused_by_their_header(width: int, height: int, tmp_path: Path) -> None:
     path = tmp_path / "huge.png"
     path.write_bytes(enormous(width, height))
     pixels = width * height
@@ -478,17 +478,17 @@ def test_pillows_own_refusal_is_explained(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_pil_image_that_was_closed_or_has_no_pixels() -> None:
-    picture = Image.open(io.BytesIO(WHOLE["PNG"]))
-    picture.close()
+    image = Image.open(io.BytesIO(WHOLE["PNG"]))
+    image.close()
     with pytest.raises(ImageError, match=r"the PIL image \(RGB, 33x24\) cannot be read: "):
-        read_image(picture)
+        read_image(image)
     with pytest.raises(ImageError, match=r"the PIL image \(RGB, 0x5\) has no pixels"):
         read_image(Image.new("RGB", (0, 5)))
 
 
 def test_a_colour_space_that_pillow_cannot_convert() -> None:
     with pytest.raises(
-        ImageError, match=r"PIL image \(La, 2x2\) cannot be read: .*save it as an RGB picture in JPEG"
+        ImageError, match=r"PIL image \(La, 2x2\) cannot be read: .*save it as an RGB image in JPEG"
     ):
         read_image(Image.new("La", (2, 2)))
 
@@ -498,13 +498,13 @@ def test_pillows_switches_and_the_filters_for_warnings_stay() -> None:
     with ThreadPoolExecutor(8) as pool:
         damaged = encode(PHOTO, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
         read = list(pool.map(read_image, [damaged, WHOLE["TIFF"]] * 100))
-    assert {picture.shape for picture in read} == {PHOTO.shape}
+    assert {image.shape for image in read} == {PHOTO.shape}
     with pytest.raises(ImageError):
         read_image(WHOLE["TIFF"][:100])
     assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
 
 
-def test_other_peoples_warnings_pass_while_a_picture_is_read() -> None:
+def test_other_peoples_warnings_pass_while_a_image_is_read() -> None:
     class File(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             warnings.resetwarnings()
@@ -566,9 +566,9 @@ def test_rounding_beyond_the_range_of_floats_is_forgiven() -> None:
         ),
         (
             np.zeros(7, np.uint8),
-            r"shape \(7,\) and type uint8 is not a picture; it needs the axes \(h w\) or",
+            r"shape \(7,\) and type uint8 is not an image; it needs the axes \(h w\) or",
         ),
-        (np.uint8(7), r"shape \(\) and type uint8 is not a picture"),
+        (np.uint8(7), r"shape \(\) and type uint8 is not an image"),
         (np.zeros((0, 5, 3), np.uint8), r"shape \(0, 5, 3\) and type uint8 has no pixels"),
         (np.zeros((5, 5, 0), np.uint8), r"shape \(5, 5, 0\) and type uint8 has no pixels"),
         (
@@ -588,7 +588,7 @@ def test_rounding_beyond_the_range_of_floats_is_forgiven() -> None:
         (np.array([[0.5, np.inf]]), r"has values from 0.5 to inf, and floats"),
     ],
 )
-def test_arrays_that_are_no_pictures(array: Any, message: str) -> None:
+def test_arrays_that_are_no_images(array: Any, message: str) -> None:
     with pytest.raises(ImageError, match=f"^the array of .*{message.removeprefix('shape ')}"):
         read_image(array)
 
@@ -607,7 +607,7 @@ ANY_DTYPE = st.one_of(
 
 @settings(max_examples=400, deadline=None)
 @given(hnp.arrays(ANY_DTYPE, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=6)))
-def test_any_array_is_a_picture_or_an_image_error(array: np.ndarray) -> None:
+def test_any_array_is_a_image_or_an_image_error(array: np.ndarray) -> None:
     read, error = outcome(read_image, array)
     if read is None:
         assert error.startswith("the array of shape")
@@ -632,7 +632,7 @@ def test_a_file_and_an_array_of_the_same_levels_agree(levels: np.ndarray) -> Non
     where=st.floats(0, 1, exclude_max=True),
     junk=st.binary(min_size=1, max_size=8),
 )
-def test_damaged_files_are_pictures_or_image_errors(kind: str, where: float, junk: bytes) -> None:
+def test_damaged_files_are_images_or_image_errors(kind: str, where: float, junk: bytes) -> None:
     data = bytearray(WHOLE[kind])
     start = int(where * len(data))
     data[start : start + len(junk)] = junk
@@ -649,9 +649,9 @@ def test_photographs(samples: Path) -> None:
     for path in found:
         read = read_image(path)
         assert read.std() > 5
-        picture = Image.open(path)
-        if picture.mode == "RGB" and ExifTags.Base.Orientation not in picture.getexif():
-            np.testing.assert_array_equal(read, np.asarray(picture))
+        image = Image.open(path)
+        if image.mode == "RGB" and ExifTags.Base.Orientation not in image.getexif():
+            np.testing.assert_array_equal(read, np.asarray(image))
 
 
 def test_photographs_cut_off(samples: Path) -> None:
@@ -663,7 +663,7 @@ def test_photographs_cut_off(samples: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", [None, 1, 3, 5, 6, 7, 8])
-def test_the_size_is_that_of_the_upright_picture(tmp_path: Path, orientation: int | None) -> None:
+def test_the_size_is_that_of_the_upright_image(tmp_path: Path, orientation: int | None) -> None:
     exif = Image.Exif()
     if orientation is not None:
         exif[ExifTags.Base.Orientation] = orientation
@@ -672,7 +672,7 @@ def test_the_size_is_that_of_the_upright_picture(tmp_path: Path, orientation: in
     assert (size.height, size.width) == read_image(tmp_path / "a.jpg").shape[:2]
 
 
-def test_the_size_of_no_picture(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match=r"a.jpg is not a picture: it begins with"):
+def test_the_size_of_no_image(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"a.jpg is not an image: it begins with"):
         read_size(tmp_path / "a.jpg")

@@ -44,7 +44,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         ):
             self.send_error(404)
             return
-        body = b"<!doctype html><p>not a picture" if path == "/page.png" else PNG
+        body = b"<!doctype html><p>not an image" if path == "/page.png" else PNG
         self.send_response(200)
         if path != "/endless.png":
             self.send_header("Content-Length", str(len(body) + 100 * (path == "/short.png")))
@@ -85,7 +85,7 @@ def test_an_address_that_does_not_exist(server: str) -> None:
 
 def test_an_address_of_a_page(server: str) -> None:
     with pytest.raises(
-        ImageError, match=rf"{server}/page.png is not a picture: it begins with b'<!doctype html"
+        ImageError, match=rf"{server}/page.png is not an image: it begins with b'<!doctype html"
     ):
         read_image(f"{server}/page.png")
 

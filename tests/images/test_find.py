@@ -39,7 +39,7 @@ def names(found: list[str | Path], folder: Path) -> list[str]:
     return [Path(path).relative_to(folder).as_posix() for path in found]
 
 
-def test_a_folder_gives_all_pictures_under_it_in_order(album: Path) -> None:
+def test_a_folder_gives_all_images_under_it_in_order(album: Path) -> None:
     assert names(find_images(album), album) == ["a.PNG", "b.jpg", "sub/c.webp", "sub/deep/d.jpeg"]
     assert find_images([str(album)]) == find_images(album)
 
@@ -134,18 +134,18 @@ def test_a_link_to_nothing_does_not_offer_itself(tmp_path: Path) -> None:
         read_image(tmp_path / "link.jpg")
 
 
-def test_a_folder_without_pictures(tmp_path: Path) -> None:
+def test_a_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(
-        ImageError, match=r"the folder .* holds no pictures, nor do the folders in it; .*\.jpg "
+        ImageError, match=r"the folder .* holds no images, nor do the folders in it; .*\.jpg "
     ):
         find_images(tmp_path)
 
 
 def test_a_glob_without_a_match(album: Path) -> None:
-    with pytest.raises(ImageError, match=r"no picture matches .*\*\.gif; check the pattern, in which \*\*"):
+    with pytest.raises(ImageError, match=r"no image matches .*\*\.gif; check the pattern, in which \*\*"):
         find_images([album / "*.gif"])
-    with pytest.raises(ImageError, match=r"no picture matches .*no\*; 1 other files do; check the pattern"):
+    with pytest.raises(ImageError, match=r"no image matches .*no\*; 1 other files do; check the pattern"):
         find_images([album / "no*"])
 
 
@@ -170,8 +170,8 @@ def test_a_folder_that_cannot_be_listed(album: Path, monkeypatch: pytest.MonkeyP
         find_images(album)
 
 
-def test_a_folder_is_not_a_picture(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"is a folder; vitpose\.find_images lists the pictures in it"):
+def test_a_folder_is_not_a_image(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"is a folder; vitpose\.find_images lists the images in it"):
         read_image(tmp_path)
 
 

@@ -33,13 +33,13 @@ print(read_image(path, max_pixels=pixels).shape)
 
 
 def write(path: Path, form: str, mode: str, side: int, **options: Any) -> Path:
-    picture = Image.new(mode, (side, side))
+    image = Image.new(mode, (side, side))
     if mode == "P":
-        picture.putpalette(bytes(range(256)) * 3)
+        image.putpalette(bytes(range(256)) * 3)
     if options.pop("turned", False):
         options["exif"] = Image.Exif()
         options["exif"][0x0112] = 6
-    picture.save(path, form, **options)
+    image.save(path, form, **options)
     return path
 
 

@@ -13,8 +13,8 @@ PHOTO = PHOTO.astype(np.uint8)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".PNG", ".bmp", ".tif", ".tiff"])
-def test_written_pictures_come_back(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / "new" / "folder" / f"picture{suffix}"
+def test_written_images_come_back(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "new" / "folder" / f"image{suffix}"
     save_image(path, PHOTO)
     np.testing.assert_array_equal(read_image(path), PHOTO)
     save_image(str(path), PHOTO[::-1])
@@ -22,7 +22,7 @@ def test_written_pictures_come_back(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".webp"])
-def test_lossy_pictures_are_written_in_good_quality(tmp_path: Path, suffix: str) -> None:
+def test_lossy_images_are_written_in_good_quality(tmp_path: Path, suffix: str) -> None:
     save_image(tmp_path / f"a{suffix}", PHOTO)
     assert np.abs(read_image(tmp_path / f"a{suffix}").astype(int) - PHOTO).mean() < 2.5
 
@@ -35,9 +35,9 @@ def test_thin_coloured_lines_keep_their_colour(tmp_path: Path) -> None:
 
 
 def test_an_unknown_suffix(tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown picture suffix '\.jpgg'; did you mean \.jpg"):
+    with pytest.raises(UnknownNameError, match=r"unknown image suffix '\.jpgg'; did you mean \.jpg"):
         save_image(tmp_path / "new" / "a.jpgg", PHOTO)
-    with pytest.raises(UnknownNameError, match=r"unknown picture suffix ''; known: .*Give .*a one of these"):
+    with pytest.raises(UnknownNameError, match=r"unknown image suffix ''; known: .*Give .*a one of these"):
         save_image(tmp_path / "new" / "a", PHOTO)
     assert not (tmp_path / "new").exists()
 
@@ -52,14 +52,14 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
         save_image(tmp_path / "folder.jpg", PHOTO)
 
 
-def test_a_picture_too_large_for_its_format_leaves_no_file(tmp_path: Path) -> None:
+def test_a_image_too_large_for_its_format_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(
-        ImageError, match=r"a\.webp cannot be written: .*another format if the picture of 17000x1 is too"
+        ImageError, match=r"a\.webp cannot be written: .*another format if the image of 17000x1 is too"
     ):
         save_image(tmp_path / "a.webp", np.zeros((1, 17_000, 3), np.uint8))
     assert not (tmp_path / "a.webp").exists()
 
 
-def test_only_pictures_are_written(tmp_path: Path) -> None:
+def test_only_images_are_written(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="has four axes, like a batch"):
         save_image(tmp_path / "a.png", np.zeros((2, 4, 4, 3), np.uint8))

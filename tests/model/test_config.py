@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from vitpose.conventions import Conventions
 from vitpose.errors import CheckpointError, InputError, OutputError, UnknownNameError
-from vitpose.hub import list_models
+from vitpose.files.hub import list_models
+from vitpose.keypoints.dataset_spec import DatasetSpec
+from vitpose.keypoints.skeleton import Skeleton
 from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
-from vitpose.skeleton import Skeleton
 
 
 def count_parameters(config: VitPoseConfig) -> float:
@@ -86,7 +86,7 @@ def test_models_with_a_short_name_are_as_large_as_their_table_says() -> None:
 def test_preset_takes_a_first_letter_a_skeleton_and_other_numbers() -> None:
     config = VitPoseConfig.preset("S", skeleton="mpii", decoder="simple", num_experts=6, drop_path_rate=0.0)
     assert (config.num_labels, config.use_simple_decoder) == (16, True)
-    assert config.edges == [list(limb) for limb in Skeleton.load("mpii").limbs]
+    assert config.edges == [list(edge) for edge in Skeleton.load("mpii").edges]
     backbone = config.backbone_config
     assert (backbone.hidden_size, backbone.part_features, backbone.drop_path_rate) == (384, 96, 0.0)
     assert backbone.layer_norm_eps == 1e-6
@@ -154,7 +154,7 @@ def test_contradicting_configuration_is_refused(options: dict[str, Any], message
             {"backbone_config": {f"a{i}": 1 for i in range(5000)}},
             "backbone_config: it has 5000 keys; 4096 at most",
         ),
-        ({"datasets": [5]}, "a dataset must be a name, a .toml file or a vitpose.Conventions, not 5"),
+        ({"datasets": [5]}, "a dataset must be a name, a .toml file or a vitpose.DatasetSpec, not 5"),
         ({"num_labels": 100_000_000}, "num_labels is 100000000; input should be less than or equal to 10000"),
         ({"num_labels": 2.5}, "num_labels is 2.5; input should be a valid integer"),
         ({"id2label": {str(i): i for i in range(20_000)}}, "id2label: 20000 entries; 10000 at most"),
@@ -187,7 +187,7 @@ def test_wrong_types_and_sizes_are_refused_from_python_and_from_files(
 
 def test_keypoints_of_all_heads_have_a_limit_together() -> None:
     skeleton = Skeleton("long", tuple(f"k{index}" for index in range(6000)), ())
-    heads = [Conventions(name=name, skeleton=skeleton) for name in ("a", "b")]
+    heads = [DatasetSpec(name=name, skeleton=skeleton) for name in ("a", "b")]
     with pytest.raises(InputError, match="the datasets have 12000 keypoints together; 10000 at most"):
         VitPoseConfig(datasets=heads)
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from vitpose.deploy.conversion import make_program
-from vitpose.engine.metadata import Metadata
+from vitpose.engines.metadata import Metadata
+from vitpose.exporters.conversion import make_program
 from vitpose.model.decoder import ClassicDecoder
-from vitpose.model.fold import CROPS_AT_ONCE, InferenceNetwork, fold_decoder
-from vitpose.processing import VitPoseImageProcessor
+from vitpose.model.fold import CROPS_PER_PASS, InferenceNetwork, fold_decoder
+from vitpose.processing.image_processor import VitPoseImageProcessor
 
 Build = Callable[..., Any]
 
@@ -57,7 +57,7 @@ def test_an_expert_folded_first_is_the_same(build: Build, pixels: torch.Tensor) 
     torch.testing.assert_close(maps_of(folded, pixels), plain, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("count", [0, 1, CROPS_AT_ONCE, CROPS_AT_ONCE + 3])
+@pytest.mark.parametrize("count", [0, 1, CROPS_PER_PASS, CROPS_PER_PASS + 3])
 def test_any_number_of_crops(build: Build, count: int) -> None:
     model = build(use_simple_decoder=True)
     pixels = torch.randn(count, 3, 64, 48)

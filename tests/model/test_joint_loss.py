@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vitpose.conventions import Conventions
 from vitpose.errors import UnknownNameError
+from vitpose.keypoints.dataset_spec import DatasetSpec
+from vitpose.keypoints.skeleton import Skeleton
 from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
-from vitpose.skeleton import Skeleton
 
 COUNTS = (5, 3, 4)
 INDEX = torch.tensor([0, 1, 0, 0, 2, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0])  # 12 samples, 3 and 1
@@ -21,7 +21,7 @@ def network(request: pytest.FixtureRequest) -> VitPoseForPoseEstimation:
     datasets = []
     for number, count in enumerate(COUNTS):
         skeleton = Skeleton(f"set{number}", tuple(f"keypoint_{k}" for k in range(count)))
-        datasets.append(Conventions(name=f"set{number}", skeleton=skeleton))
+        datasets.append(DatasetSpec(name=f"set{number}", skeleton=skeleton))
     backbone = VitPoseBackboneConfig(
         image_size=(64, 48), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_experts=3,
         part_features=8,

@@ -144,7 +144,7 @@ def test_loss_of_half_precision_maps_is_taken_in_full() -> None:
 def test_loss_of_other_shapes_is_refused(build: Build, pixels: Tensor, unchecked: None) -> None:
     model = build()
     message = (
-        r"labels have the shape \(3, 5, 64, 48\), the heat maps \(3, 5, 16, 12\); make targets of that size"
+        r"labels have the shape \(3, 5, 64, 48\), the heatmaps \(3, 5, 16, 12\); make targets of that size"
     )
     with pytest.raises(InputError, match=message):
         model(pixels, labels=torch.zeros(3, 5, 64, 48))

@@ -250,7 +250,7 @@ def test_backbone_of_one_dataset_is_taken_out_of_several(
     assert backbone.config.num_experts == 1
     torch.testing.assert_close(backbone(pixels).feature_maps, model.backbone(pixels, 2).feature_maps)
     model.backbone.save_pretrained(tmp_path / "alone")
-    with pytest.raises(InputError, match=r"is a backbone alone, which knows no data sets \(dataset=2\)"):
+    with pytest.raises(InputError, match=r"is a backbone alone, which knows no datasets \(dataset=2\)"):
         VitPoseBackbone.from_pretrained(tmp_path / "alone", dataset=2)
 
 

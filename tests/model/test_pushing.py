@@ -15,7 +15,7 @@ import transformers
 import vitpose
 from vitpose.errors import InputError
 from vitpose.model.pose import VitPoseForPoseEstimation
-from vitpose.processing import VitPoseImageProcessor
+from vitpose.processing.image_processor import VitPoseImageProcessor
 
 Build = Callable[..., VitPoseForPoseEstimation]
 PROCESSOR = VitPoseImageProcessor(size={"height": 64, "width": 48})

@@ -1,7 +1,7 @@
 """Checkpoints against independent code: `transformers` in both directions, and the original's files.
 
 All weights are random, norms and BatchNorm statistics included, so that no parameter can be lost or
-swapped without a trace in the heat maps.
+swapped without a trace in the heatmaps.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
-from vitpose.conventions import PLUS_DATASETS, Conventions
 from vitpose.images import read_image
+from vitpose.keypoints.dataset_spec import PLUS_DATASETS, DatasetSpec
+from vitpose.keypoints.skeleton import Skeleton
 from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
-from vitpose.processing import VitPoseImageProcessor
-from vitpose.skeleton import Skeleton
+from vitpose.processing.image_processor import VitPoseImageProcessor
 
 TOLERANCE = 1e-4
 """Largest difference over the largest value, both in float32."""
@@ -371,7 +371,7 @@ ALL_SIX = (17, 14, 16, 17, 17, 133)
 ORIGINALS = [
     pytest.param(Case("S", 384, 12, 12, 0, 1, simple=True), (17,), False, id="S simple"),
     pytest.param(Case("S", 384, 12, 12, 0, 1, simple=False), (17,), False, id="S classic"),
-    pytest.param(Case("B", 768, 12, 12, 0, 1, simple=False), (17, 14, 16), True, id="B of three data sets"),
+    pytest.param(Case("B", 768, 12, 12, 0, 1, simple=False), (17, 14, 16), True, id="B of three datasets"),
     pytest.param(Case("S", 384, 12, 12, 96, 6, simple=False), ALL_SIX, False, id="S++"),
     pytest.param(Case("L", 1024, 1, 16, 256, 6, simple=False), ALL_SIX, True, id="L++ of one block"),
     pytest.param(Case("H", 1280, 1, 16, 0, 1, simple=True), (17,), False, id="H of one block"),
@@ -417,7 +417,7 @@ def test_converted_original_is_a_folder_that_transformers_reads(tmp_path: Path) 
     assert not any(report.values()), report
 
 
-# ------------------------------------------------------------------ ViTPose++: six data sets
+# ------------------------------------------------------------------ ViTPose++: six datasets
 
 PLUS = [
     pytest.param(Case("S", 384, 12, 12, 96, 6, simple=False), id="S++", marks=pytest.mark.slow),
@@ -437,7 +437,7 @@ def plus(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Case, dict[str
 
 
 def theirs_for(state: dict[str, Tensor], case: Case, index: int) -> transformers.VitPoseForPoseEstimation:
-    """`transformers`' network with the head of a data set in the place of COCO's."""
+    """`transformers`' network with the head of a dataset in the place of COCO's."""
     head = "keypoint_head." if index == 0 else f"associate_keypoint_heads.{index - 1}."
     own = {name: value for name, value in state.items() if "keypoint_head" not in name}
     own |= {
@@ -470,7 +470,7 @@ def test_every_expert_and_head_of_an_original_file(
         for source in (path, tmp_path / "saved"):
             split = VitPoseForPoseEstimation.from_pretrained(source, dataset=name)
             assert split.config.num_experts == 1
-            assert split.config.heads == [Conventions.load(name)]
+            assert split.config.heads == [DatasetSpec.load(name)]
             assert difference(split(pixels).heatmaps, maps) <= TOLERANCE
     mixed = whole(torch.cat([pixels] * 6), [5, 0, 3, 1, 2, 4]).heatmaps
     assert mixed.shape[1] == 133
@@ -516,14 +516,14 @@ def test_released_weights_find_the_published_point(
     name: str, nose: tuple[float, float], score: float
 ) -> None:
     """The point that the public converter checks: the second person's nose, after a flip test."""
-    picture = read_image("http://images.cocodataset.org/val2017/000000000139.jpg")
+    image = read_image("http://images.cocodataset.org/val2017/000000000139.jpg")
     boxes = [[[412.8, 157.61, 53.05, 138.01], [384.43, 172.21, 15.12, 35.74]]]
     # The published decoding blurs less than the paper and mirrors the map at its border.
     processor = replace(
         VitPoseImageProcessor.from_pretrained(name), blur_sigma=0.8, border="reflect", max_step=None
     )
     model = VitPoseForPoseEstimation.from_pretrained(name)
-    pixels = processor(picture, boxes=boxes, return_tensors="pt").pixel_values
+    pixels = processor(image, boxes=boxes, return_tensors="pt").pixel_values
     index = 0 if model.config.backbone_config.num_experts > 1 else None
     plain = model(pixels, index)
     mirrored = model(pixels.flip(-1), index, flip_pairs=Skeleton.load("coco").flip_pairs)

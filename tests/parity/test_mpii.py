@@ -12,22 +12,22 @@ import torch
 from PIL import Image
 
 import vitpose
-from vitpose.boxes import Size
-from vitpose.conventions import Conventions
-from vitpose.crop import Warp
-from vitpose.data.annotations import read_annotations
+from vitpose.data.annotations import read_training_annotations
 from vitpose.data.augment import Augmentation
 from vitpose.data.dataset import MixSampler, PoseDataset
-from vitpose.data.device import DeviceLoader
+from vitpose.data.device_samples import DeviceLoader
 from vitpose.data.pack import read_pack, write_pack
-from vitpose.detect.protocol import Detections
-from vitpose.engine.fake import FakeEngine
-from vitpose.engine.metadata import Metadata
-from vitpose.estimator import Estimator
+from vitpose.detectors.protocol import Detections
+from vitpose.engines.fake import FakeEngine
+from vitpose.engines.metadata import Metadata
+from vitpose.geometry.boxes import Size
+from vitpose.geometry.warp import Warp
+from vitpose.inference.estimator import Estimator
+from vitpose.keypoints.dataset_spec import DatasetSpec
 
 SIZE, MAPS = Size(width=192, height=256), Size(width=48, height=64)
-MPII = Conventions.load("mpii")
-PROCESSOR = vitpose.VitPoseImageProcessor(size=SIZE).with_conventions(MPII)
+MPII = DatasetSpec.load("mpii")
+PROCESSOR = vitpose.VitPoseImageProcessor(size=SIZE).with_dataset(MPII)
 
 
 def original_square(row: dict[str, Any]) -> tuple[np.ndarray, float]:
@@ -64,7 +64,7 @@ def file(rows: list[dict[str, Any]], tmp_path: Path) -> Path:
 
 
 def test_fault_the_square_fills_the_crop(rows: list[dict[str, Any]], file: Path) -> None:
-    people = read_annotations(file)
+    people = read_training_annotations(file)
     warp = PROCESSOR.warp_boxes(people.boxes)
     expected = [to_crop(np.array(row["joints"]) - 1, *original_square(row), SIZE) for row in rows]
     np.testing.assert_allclose(warp.to_grid(people.xy.astype(float), SIZE), expected, atol=1e-3)
@@ -77,10 +77,10 @@ def test_fault_the_square_fills_the_crop(rows: list[dict[str, Any]], file: Path)
 
 
 def test_estimates_go_back_by_the_same_square(rows: list[dict[str, Any]], file: Path) -> None:
-    people = read_annotations(file)
+    people = read_training_annotations(file)
     cells = np.random.default_rng(3).uniform(5, 40, (16, 2))
-    estimator = Estimator(FakeEngine(cells, MAPS), PROCESSOR, MPII.skeleton, conventions=MPII)
-    image = people.read_picture(0)
+    estimator = Estimator(FakeEngine(cells, MAPS), PROCESSOR, MPII.skeleton, dataset_spec=MPII)
+    image = people.read_image(0)
     (poses,) = estimator.estimate([image], [Detections(people.boxes, np.ones(3, np.float32), ("",) * 3)])
     for row, found in zip(rows, poses.xy, strict=True):
         centre, side = original_square(row)
@@ -92,7 +92,7 @@ def test_estimates_go_back_by_the_same_square(rows: list[dict[str, Any]], file: 
 def test_training_samples_are_of_the_square(
     rows: list[dict[str, Any]], file: Path, tmp_path: Path, kind: str
 ) -> None:
-    people = read_annotations(file)
+    people = read_training_annotations(file)
     if kind == "host":
         targets = [PoseDataset(people, PROCESSOR)[index]["targets"] for index in range(3)]
     else:
@@ -108,7 +108,7 @@ def test_training_samples_are_of_the_square(
 
 def test_turned_and_scaled_views_are_the_original_s(rows: list[dict[str, Any]], file: Path) -> None:
     """Its UDP warp turns the square in the image, and then scales each axis by itself."""
-    people = read_annotations(file)
+    people = read_training_annotations(file)
     varied = Augmentation(shift_probability=0.0, half_body=0.0)
     view = varied.draw(people, SIZE, "udp", np.random.default_rng(5), "stretch")
     assert (view.warp.angles != 0).any()

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import vitpose
-from vitpose.boxes import xyxy_from_xywh
+from vitpose.geometry.boxes import xyxy_from_xywh
 from vitpose.images import read_image
 from vitpose.model.pose import VitPoseForPoseEstimation
-from vitpose.processing import VitPoseImageProcessor
+from vitpose.processing.image_processor import VitPoseImageProcessor
 
 STD = np.array([0.229, 0.224, 0.225])
 
@@ -67,7 +67,7 @@ def test_pixels_within_one_grey_level_of_transformers(
         # sampling still has a share of them: compared is what lies inside.
         warp = ours.warp_boxes(xyxy_from_xywh(np.array(boxes, np.float32)))
         cells = np.stack(np.meshgrid(np.arange(ours.size.width), np.arange(ours.size.height)), axis=-1)
-        places = warp.to_picture(
+        places = warp.to_image(
             np.repeat(cells.reshape(1, -1, 2).astype(float), len(boxes), axis=0), ours.size
         )
         last = [image.shape[1] - 1, image.shape[0] - 1]
@@ -80,7 +80,7 @@ def test_pixels_within_one_grey_level_of_transformers(
 
 
 def test_pixels_within_one_grey_level_of_opencv(photographs: Any, ours: VitPoseImageProcessor) -> None:
-    """Against OpenCV's warp of the picture in floating point, with a matrix from three points."""
+    """Against OpenCV's warp of the image in floating point, with a matrix from three points."""
     width, height = ours.size.width, ours.size.height
     for image, boxes in photographs:
         crops = ours.warp_boxes(xyxy_from_xywh(np.array(boxes, np.float32))).crop(image)
@@ -112,7 +112,7 @@ def test_keypoints_of_transformers_with_its_own_choices(
 
 
 def test_the_whole_way_equals_transformers(photographs: Any, theirs: Any, reference: Path) -> None:
-    """Picture to keypoints with each side's own network, processor and files; its settings for the decoding."""
+    """ImageRow to keypoints with each side's own network, processor and files; its settings for the decoding."""
     transformers = pytest.importorskip("transformers")
     their_model = transformers.VitPoseForPoseEstimation.from_pretrained(reference, dtype=torch.float32)
     our_model = VitPoseForPoseEstimation.from_pretrained(reference)
@@ -130,5 +130,5 @@ def test_the_whole_way_equals_transformers(photographs: Any, theirs: Any, refere
         expected = theirs.post_process_pose_estimation(a, boxes=[boxes])[0]
         found = ours.post_process_pose_estimation(b, boxes=[boxes])[0]
         moved += [(p["keypoints"] - q["keypoints"]).abs() for p, q in zip(expected, found, strict=True)]
-    # Their black border (see above) changes the crops of people at the picture's edge a little.
+    # Their black border (see above) changes the crops of people at the image's edge a little.
     assert torch.cat(moved).median() < 0.1

@@ -16,8 +16,8 @@ from PIL import Image
 
 from vitpose.errors import ImageError, InputError
 from vitpose.model.outputs import VitPoseEstimatorOutput
-from vitpose.pixel_values import BatchFeature
-from vitpose.processing import VitPoseImageProcessor
+from vitpose.processing.image_processor import VitPoseImageProcessor
+from vitpose.processing.pixel_values import BatchFeature
 
 OPTIONS: dict[str, Any] = {
     "do_affine_transform": True,

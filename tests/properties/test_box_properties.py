@@ -7,8 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vitpose.boxes import Size, as_xyxy, clip_to, iou, suppress_overlaps, xywh_from_xyxy, xyxy_from_xywh
 from vitpose.errors import BoxError
+from vitpose.geometry.boxes import (
+    Size,
+    as_xyxy,
+    clip_to,
+    iou,
+    suppress_overlaps,
+    xywh_from_xyxy,
+    xyxy_from_xywh,
+)
 
 COORDINATE = st.floats(-1e4, 1e4, width=32)
 
@@ -87,7 +95,7 @@ def test_checked_boxes_are_finite_and_have_area(rows: np.ndarray) -> None:
 
 @settings(deadline=None)
 @given(boxes(), st.integers(1, 200), st.integers(1, 200))
-def test_clipped_boxes_lie_in_the_picture(rows: np.ndarray, width: int, height: int) -> None:
+def test_clipped_boxes_lie_in_the_image(rows: np.ndarray, width: int, height: int) -> None:
     clipped = clip_to(rows, Size(width, height))
     assert ((clipped >= 0) & (clipped <= [width, height, width, height])).all()
     assert (clipped[:, 2:] >= clipped[:, :2]).all()

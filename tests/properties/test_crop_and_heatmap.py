@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitpose.boxes import Size
-from vitpose.crop import Warp
-from vitpose.heatmap import Decoding, decode, encode, merge_flipped
+from vitpose.geometry.boxes import Size
+from vitpose.geometry.heatmaps import Decoding, decode, encode, merge_flipped
+from vitpose.geometry.warp import Warp
 
 SIDE = st.floats(1, 5_000)
 PLACE = st.floats(-2_000, 5_000)
@@ -33,7 +33,7 @@ def warps(draw: st.DrawFn) -> Warp:
 @given(warps(), st.floats(-100, 200), st.floats(-100, 200))
 def test_there_and_back_is_the_same_point(warp: Warp, x: float, y: float) -> None:
     points = np.full((len(warp), 1, 2), [x, y])
-    back = warp.to_grid(warp.to_picture(points, GRID), GRID)
+    back = warp.to_grid(warp.to_image(points, GRID), GRID)
     np.testing.assert_allclose(back, points, atol=1e-6)
 
 
@@ -81,11 +81,11 @@ def test_a_plain_map_is_shifted_after_mirroring(x: float, y: float) -> None:
 
 
 @given(warps(), st.floats(10, 38), st.floats(10, 54))
-def test_a_point_of_the_picture_comes_back_through_its_map(warp: Warp, x: float, y: float) -> None:
-    """Picture → cells → target map → cells → picture, in both conventions, turned or not."""
-    points = warp.to_picture(np.full((len(warp), 1, 2), [x, y]), GRID)
+def test_a_point_of_the_image_comes_back_through_its_map(warp: Warp, x: float, y: float) -> None:
+    """ImageRow → cells → target map → cells → image, in both conventions, turned or not."""
+    points = warp.to_image(np.full((len(warp), 1, 2), [x, y]), GRID)
     maps, _ = encode(warp.to_grid(points, GRID), np.ones((len(warp), 1), bool), GRID)
-    found = warp.to_picture(decode(maps)[0].astype(float), GRID)
+    found = warp.to_image(decode(maps)[0].astype(float), GRID)
     cell_px = np.linalg.norm(warp.matrices(GRID)[:, :, :2], axis=1).max(axis=1)
     assert (np.linalg.norm(found - points, axis=2)[:, 0] <= 0.08 * cell_px).all()
 

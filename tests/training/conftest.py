@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from vitpose.schemas import check
+from vitpose.files.schemas import check
 from vitpose.training.recipe import Recipe
 
 POINTS = ("tip", "left_end", "right_end", "middle", "tail")
 
 
 def draw_arrow(rng: np.random.Generator, tilt_deg: float = 0.0) -> tuple[Image.Image, np.ndarray]:
-    """A picture of an arrow whose five points are known, turned by up to so much."""
+    """An image of an arrow whose five points are known, turned by up to so much."""
     image = Image.fromarray(rng.integers(0, 60, (96, 72, 3), dtype=np.uint8))
     x, y = rng.uniform([26, 20], [46, 32])
     length, half = rng.uniform(34, 50), rng.uniform(9, 15)
@@ -33,14 +33,14 @@ def draw_arrow(rng: np.random.Generator, tilt_deg: float = 0.0) -> tuple[Image.I
 def _write_arrows(
     file: Path, images: Path, count: int, rng: np.random.Generator, tilt_deg: float = 0.0
 ) -> np.ndarray:
-    """Draws pictures into a folder and writes their COCO file; returns the points (n, 5, 2)."""
+    """Draws images into a folder and writes their COCO file; returns the points (n, 5, 2)."""
     images.mkdir(exist_ok=True)
     drawn = [draw_arrow(rng, tilt_deg) for _ in range(count)]
-    pictures, annotations = [], []
+    rows, annotations = [], []
     for index, (image, points) in enumerate(drawn):
         image.save(images / f"{index}.png")
         low, high = points.min(axis=0) - 4, points.max(axis=0) + 4
-        pictures.append({"id": index, "file_name": f"{index}.png", "width": 72, "height": 96})
+        rows.append({"id": index, "file_name": f"{index}.png", "width": 72, "height": 96})
         annotations.append(
             {
                 "id": index,
@@ -53,9 +53,9 @@ def _write_arrows(
                 "keypoints": np.column_stack([points, np.full(5, 2)]).ravel().tolist(),
             }
         )
-    limbs = [[1, 2], [1, 3], [1, 4], [4, 5]]
-    category = {"id": 1, "name": "arrow", "keypoints": list(POINTS), "skeleton": limbs}
-    file.write_text(json.dumps({"images": pictures, "annotations": annotations, "categories": [category]}))
+    edges = [[1, 2], [1, 3], [1, 4], [4, 5]]
+    category = {"id": 1, "name": "arrow", "keypoints": list(POINTS), "skeleton": edges}
+    file.write_text(json.dumps({"images": rows, "annotations": annotations, "categories": [category]}))
     return np.array([points for _, points in drawn])
 
 
@@ -66,12 +66,12 @@ def write_arrows() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def arrows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty drawn pictures with five invented keypoints, in COCO's form."""
+    """Forty drawn images with five invented keypoints, in COCO's form."""
     folder = tmp_path_factory.mktemp("arrows")
     _write_arrows(folder / "arrows.json", folder, 40, np.random.default_rng(0))
     (folder / "arrow.toml").write_text(
         f'name = "arrow"\nkeypoints = {json.dumps(POINTS)}\n'
-        'limbs = [["tip", "left_end"], ["tip", "right_end"], ["tip", "middle"], ["middle", "tail"]]\n'
+        'edges = [["tip", "left_end"], ["tip", "right_end"], ["tip", "middle"], ["middle", "tail"]]\n'
         'flip_pairs = [["left_end", "right_end"]]\n'
     )
     return folder

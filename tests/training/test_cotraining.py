@@ -1,4 +1,4 @@
-"""Several data sets in one training: each head learns, and nothing moves but by its own samples."""
+"""Several datasets in one training: each head learns, and nothing moves but by its own samples."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 import torch
 
 import vitpose
-from vitpose.conventions import Conventions
-from vitpose.data.annotations import read_annotations
+from vitpose.data.annotations import read_training_annotations
 from vitpose.data.dataset import JointDataset, PoseDataset
 from vitpose.errors import InputError
-from vitpose.evaluate import evaluate_model, evaluate_predictions
+from vitpose.evaluation import evaluate_model, evaluate_predictions
+from vitpose.files.schemas import check
+from vitpose.keypoints.dataset_spec import DatasetSpec
 from vitpose.model.experts import fold_state, unfold_state
-from vitpose.processing import VitPoseImageProcessor
-from vitpose.schemas import check
+from vitpose.processing.image_processor import VitPoseImageProcessor
 from vitpose.training.loop import PoseModule, train
 from vitpose.training.recipe import ModelRecipe, Recipe, read_recipe
 from vitpose.training.samples import Samples, make_processor
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def two_sets(table: dict, arrows: Path, tmp_path: Path) -> dict:
-    """The arrows as two data sets: all five points unbiased, and three of them with the plain conventions."""
+    """The arrows as two datasets: all five points unbiased, and three of them with the plain conventions."""
     three = ["tip", "left_end", "right_end"]
     (tmp_path / "three.toml").write_text(
         f'name = "three"\nwarp = "plain"\ntarget = "msra"\ndecode = "quarter"\nshift_heatmap = true\n'
@@ -95,7 +95,7 @@ def test_samples_are_seen_by_their_own_conventions(two_sets: dict) -> None:
 
 
 def test_a_joint_dataset_counts_through_its_parts(arrows: Path) -> None:
-    people = read_annotations(arrows / "arrows.json", arrows)
+    people = read_training_annotations(arrows / "arrows.json", arrows)
     processor = VitPoseImageProcessor(size=vitpose.Size(48, 64))
     parts = [
         PoseDataset(people.select(slice(0, 3)), processor),
@@ -113,10 +113,10 @@ def test_a_joint_dataset_counts_through_its_parts(arrows: Path) -> None:
 
 def test_experts_begin_as_copies_of_the_dense_rows(caplog: pytest.LogCaptureFixture) -> None:
     recipe = ModelRecipe(start="vitpose-tiny")
-    datasets = [Conventions.load("coco"), Conventions.load("lsp"), Conventions.load("ap10k")]
+    datasets = [DatasetSpec.load("coco"), DatasetSpec.load("lsp"), DatasetSpec.load("ap10k")]
     with caplog.at_level(logging.WARNING):
         network = make_network(recipe, datasets)
-    assert "knows no data set 'lsp': its head and expert begin as those of 'coco'" in caplog.text
+    assert "knows no dataset 'lsp': its head and expert begin as those of 'coco'" in caplog.text
     donor = vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny").state_dict()
     state = network.state_dict()
     assert network.config.num_experts == 3
@@ -152,14 +152,14 @@ def test_folding_takes_back_what_unfolding_did() -> None:
 
 def test_a_data_set_that_the_start_knows_keeps_its_expert_and_head(tmp_path: Path) -> None:
     recipe = ModelRecipe(start="vitpose-tiny", height=128, width=96)
-    first = make_network(recipe, [Conventions.load("coco"), Conventions.load("lsp")])
+    first = make_network(recipe, [DatasetSpec.load("coco"), DatasetSpec.load("lsp")])
     with torch.no_grad():
         for parameter in first.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.01)
     first.save_pretrained(tmp_path)
     recipe = ModelRecipe(start=str(tmp_path), height=128, width=96)
     second = make_network(
-        recipe, [Conventions.load("lsp"), Conventions.load("aic"), Conventions.load("coco")]
+        recipe, [DatasetSpec.load("lsp"), DatasetSpec.load("aic"), DatasetSpec.load("coco")]
     )
     pixels = torch.randn(1, 3, 128, 96)
     for old, new in ((1, 0), (0, 2)):
@@ -171,7 +171,7 @@ def test_a_data_set_that_the_start_knows_keeps_its_expert_and_head(tmp_path: Pat
 
 
 def test_an_expert_moves_with_its_own_samples_only(two_sets: dict) -> None:
-    """Steps of the optimiser, its decay and momentum included, on people of the first data set."""
+    """Steps of the optimiser, its decay and momentum included, on people of the first dataset."""
     recipe = recipe_of(two_sets)
     network = make_network(recipe.model, recipe.datasets)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.1)
@@ -206,11 +206,11 @@ def test_recipes_that_cannot_be(two_sets: dict) -> None:
         recipe_of(two_sets | {"target": {"convention": "msra"}})
     validation = [{"annotations": "a.json", "images": "a", "dataset": "four"}]
     with pytest.raises(
-        InputError, match=r"unknown data set of the validation set .* 'four'; known: five, three"
+        InputError, match=r"unknown dataset of the validation set .* 'four'; known: five, three"
     ):
         recipe_of(two_sets | {"validation": validation})
     packs = [{"pack": "p", "dataset": source["dataset"]} for source in two_sets["sources"]]
-    with pytest.raises(InputError, match=r"loop.on_device keeps the people of one data set"):
+    with pytest.raises(InputError, match=r"loop.on_device keeps the people of one dataset"):
         recipe_of(two_sets | {"sources": packs, "loop": {"on_device": True}})
 
 
@@ -260,7 +260,7 @@ def part_of(source: Path, target: Path, rows: slice) -> Path:
 
 def mean_pose(train_file: Path, images: Path, validation: Path) -> list[dict[str, Any]]:
     """Predicts for everybody the mean place of each point in the box."""
-    people = read_annotations(train_file, images)
+    people = read_training_annotations(train_file, images)
     low, sides = people.boxes[:, None, :2], people.boxes[:, None, 2:] - people.boxes[:, None, :2]
     share = np.where(people.labelled[:, :, None], (people.xy - low) / sides, np.nan)
     mean = np.nanmean(share, axis=0)

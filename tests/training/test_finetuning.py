@@ -1,4 +1,4 @@
-"""docs/finetuning.md, followed command by command with drawn pictures."""
+"""docs/finetuning.md, followed command by command with drawn images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitpose.data.annotations import read_annotations
-from vitpose.skeleton import Skeleton
+from vitpose.data.annotations import read_training_annotations
+from vitpose.keypoints.skeleton import Skeleton
 
 PAGE = (Path(__file__).parents[2] / "docs" / "finetuning.md").read_text(encoding="utf-8")
 
@@ -55,7 +55,7 @@ def test_the_page_can_be_followed(
     for text in blocks("toml"):
         Path(text.split()[1]).write_text(text)
     check, train, evaluate, predict = "".join(blocks("sh")).splitlines()
-    assert "32 people in 32 pictures" in run(check)
+    assert "32 people in 32 images" in run(check)
     assert "the last layer is made anew" in run(train, "--loop.epochs", str(epochs))
     assert "PCK@0.1" in run(evaluate)
     run(predict)
@@ -71,16 +71,16 @@ def test_the_page_can_be_followed(
 
 
 def predicted(file: Path) -> np.ndarray:
-    """Returns the one pose of each picture (n 5 2), in the order of the pictures' numbers."""
-    pictures = sorted(json.loads(file.read_text()), key=lambda one: int(Path(one["picture"]).stem))
-    poses = [one["poses"][0]["keypoints"].values() for one in pictures]
+    """Returns the one pose of each image (n 5 2), in the order of the images' numbers."""
+    images = sorted(json.loads(file.read_text()), key=lambda one: int(Path(one["image"]).stem))
+    poses = [one["poses"][0]["keypoints"].values() for one in images]
     return np.array([[(point["x"], point["y"]) for point in pose] for pose in poses])
 
 
 def test_the_page_s_annotations_are_some(tmp_path: Path) -> None:
     (tmp_path / "page.json").write_text(blocks("json")[0])
     Image.new("RGB", (72, 96)).save(tmp_path / "0001.png")
-    people = read_annotations(tmp_path / "page.json", tmp_path)
+    people = read_training_annotations(tmp_path / "page.json", tmp_path)
     assert people.report.problems == {}
     assert people.visibility.tolist() == [[2, 2, 2, 2, 0]]
     assert people.skeleton.keypoints == Skeleton.from_toml(blocks("toml")[0]).keypoints

@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vitpose.data.annotations import read_annotations
+from vitpose.data.annotations import read_training_annotations
 from vitpose.data.pack import write_pack
 from vitpose.errors import InputError, OutputError
 from vitpose.training.checkpoints import RECIPE_FILE, find_checkpoints, hold_folder, step_of
@@ -87,11 +87,11 @@ def losses(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def pack(arrows: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("packed") / "pack"
-    write_pack([read_annotations(arrows / "arrows.json", arrows)], folder)
+    write_pack([read_training_annotations(arrows / "arrows.json", arrows)], folder)
     return str(folder)
 
 
-WAYS = ["pictures", "a pack and workers", "two packs on the device", "two stages"]
+WAYS = ["images", "a pack and workers", "two packs on the device", "two stages"]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -7,7 +7,7 @@ import pytest
 
 from vitpose.cli.train import _changes
 from vitpose.errors import InputError
-from vitpose.schemas import check
+from vitpose.files.schemas import check
 from vitpose.training.recipe import Recipe, read_recipe
 
 

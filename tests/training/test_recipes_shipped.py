@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from vitpose.files.schemas import check
 from vitpose.model.config import VitPoseConfig
-from vitpose.schemas import check
 from vitpose.training.optimizer import rate_factor
 from vitpose.training.recipe import Recipe, read_recipe
 

@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitpose.conventions import Conventions
-from vitpose.data.annotations import read_annotations
+from vitpose.data.annotations import read_training_annotations
 from vitpose.data.dataset import MixSampler
 from vitpose.data.pack import write_pack
 from vitpose.data.pack_index import STILL
 from vitpose.errors import InputError
+from vitpose.keypoints.dataset_spec import DatasetSpec
 from vitpose.training.recipe import LoopRecipe, ModelRecipe, Recipe, Source, Stage
-from vitpose.training.samples import Samples, Stream
+from vitpose.training.samples import Samples, SampleStream
 
 
 def test_the_stream_goes_on_where_it_stopped() -> None:
     def taken(start: int, count: int) -> list[tuple[int, int]]:
-        stream = iter(Stream(MixSampler([5, 3], seed=4), start))
+        stream = iter(SampleStream(MixSampler([5, 3], seed=4), start))
         return [next(stream) for _ in range(count)]
 
     assert taken(0, 30)[13:] == taken(13, 17)
@@ -38,9 +38,9 @@ def test_a_sample_is_as_the_recipe_has_it(recipe: Recipe, weighted: bool) -> Non
 def test_a_pack_on_a_device_follows_its_data_set(arrows: Path, tmp_path: Path, dataset: str) -> None:
     table = json.loads((arrows / "arrows.json").read_text())
     table["categories"][0]["keypoints"] = ["left_elbow", "right_elbow", "left_knee", "right_knee", "left_hip"]
-    (tmp_path / "limbs.json").write_text(json.dumps(table))
-    people = read_annotations(tmp_path / "limbs.json", arrows)
-    write_pack([people], tmp_path / "pack", aspect=Conventions.load(dataset).aspect)
+    (tmp_path / "edges.json").write_text(json.dumps(table))
+    people = read_training_annotations(tmp_path / "edges.json", arrows)
+    write_pack([people], tmp_path / "pack", aspect=DatasetSpec.load(dataset).aspect)
     source = Source(pack=str(tmp_path / "pack"), dataset=dataset)
     plain = Recipe(name="one", sources=(source,), model=ModelRecipe(size="tiny", height=64, width=48))
     living = replace(plain, loop=LoopRecipe(on_device=True))
@@ -58,7 +58,9 @@ def test_a_pack_on_a_device_follows_its_data_set(arrows: Path, tmp_path: Path, d
 def test_a_pack_that_a_later_stage_looks_beyond_is_refused_before_the_first(
     recipe: Recipe, arrows: Path, tmp_path: Path
 ) -> None:
-    write_pack([read_annotations(arrows / "arrows.json", arrows)], tmp_path / "pack", augmentation=STILL)
+    write_pack(
+        [read_training_annotations(arrows / "arrows.json", arrows)], tmp_path / "pack", augmentation=STILL
+    )
     still = {key: 0.0 for key, value in asdict(STILL).items() if value == 0.0}
     stages = (Stage(augmentation=still), Stage())
     packed = replace(recipe, sources=(Source(pack=str(tmp_path / "pack")),))
@@ -76,7 +78,7 @@ def test_a_source_may_be_cut_short(recipe: Recipe) -> None:
     assert samples.sources[0].ids.tolist() == samples.sources[1].ids[:7].tolist()
 
 
-def test_a_source_without_anybody_is_named_with_where_its_pictures_were_looked_for(recipe: Recipe) -> None:
+def test_a_source_without_anybody_is_named_with_where_its_images_were_looked_for(recipe: Recipe) -> None:
     lost = replace(recipe.sources[0], images="/nowhere")
     message = (
         r"(?s)nobody can be trained on: .*arrows.json: 0 people .*/nowhere/0.png.*or give images, the folder"

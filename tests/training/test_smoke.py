@@ -1,4 +1,4 @@
-"""recipes/smoke.toml: two minutes of training from nothing see more in a picture than the mean pose does."""
+"""recipes/smoke.toml: two minutes of training from nothing see more in an image than the mean pose does."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitpose.data.annotations import Annotations, read_annotations
-from vitpose.evaluate import evaluate_model
-from vitpose.loading import load
+from vitpose.data.annotations import TrainingAnnotations, read_training_annotations
+from vitpose.evaluation import evaluate_model
+from vitpose.inference.loading import load
 
 ROOT = Path(__file__).parents[2]
 LEARNT = 200
@@ -30,15 +30,15 @@ def test_two_minutes_beat_the_mean_pose(shared_data: Path, tmp_path: Path) -> No
     folder = shared_data / "lsp" / "images"
     learnt = first_people(shared_data / "lsp/train.json", LEARNT, tmp_path / "learnt.json")
     held_out = first_people(shared_data / "lsp/val.json", LEARNT, tmp_path / "held_out.json")
-    mean = mean_pose(read_annotations(learnt, folder))
+    mean = mean_pose(read_training_annotations(learnt, folder))
     for file, share in ((learnt, 2.0), (held_out, 1.15)):
         found = evaluate_model(pipe, file, folder, metrics=["pck"]).numbers["pck"]["PCK@0.2"]
-        baseline = pck(read_annotations(file, folder), mean)
+        baseline = pck(read_training_annotations(file, folder), mean)
         assert found > share * baseline, (file.name, found, baseline)
 
 
 def first_people(source: Path, count: int, target: Path) -> Path:
-    """Writes the first people of a file, one a picture, and their pictures."""
+    """Writes the first people of a file, one an image, and their images."""
     table = json.loads(source.read_text())
     people = table["annotations"][:count]
     used = {one["image_id"] for one in people}
@@ -47,14 +47,14 @@ def first_people(source: Path, count: int, target: Path) -> Path:
     return target
 
 
-def mean_pose(people: Annotations) -> np.ndarray:
+def mean_pose(people: TrainingAnnotations) -> np.ndarray:
     """Returns where in a box each point lies on average, as shares of its sides."""
     low, sides = people.boxes[:, None, :2], people.boxes[:, None, 2:] - people.boxes[:, None, :2]
     shares = np.where(people.labelled[:, :, None], (people.xy - low) / sides, 0)
     return shares.sum(axis=0) / people.labelled.sum(axis=0)[:, None]
 
 
-def pck(people: Annotations, shares: np.ndarray) -> float:
+def pck(people: TrainingAnnotations, shares: np.ndarray) -> float:
     """Returns PCK@0.2 of a pose that is the same in every box, the torso being left shoulder to right hip."""
     low, sides = people.boxes[:, None, :2], people.boxes[:, None, 2:] - people.boxes[:, None, :2]
     away = np.linalg.norm(low + shares * sides - people.xy, axis=2)

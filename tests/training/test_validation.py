@@ -82,7 +82,7 @@ def test_the_best_stays_and_what_was_not_measured_is(measured: Recipe, tmp_path:
         (
             {"images": "missing"},
             InputError,
-            "the pictures of the validation set plain, missing, are no folder",
+            "the images of the validation set plain, missing, are no folder",
         ),
         ({"skeleton": "other.toml"}, InputError, "have no point in common: tip"),
     ],

@@ -11,13 +11,13 @@ import av
 import numpy as np
 import pytest
 
-from vitpose.boxes import Size
-from vitpose.detect.protocol import Detections
-from vitpose.engine.fake import FakeEngine
-from vitpose.estimator import Estimator
-from vitpose.pipeline import Pipeline
-from vitpose.processing import VitPoseImageProcessor
-from vitpose.skeleton import Skeleton
+from vitpose.detectors.protocol import Detections
+from vitpose.engines.fake import FakeEngine
+from vitpose.geometry.boxes import Size
+from vitpose.inference.estimator import Estimator
+from vitpose.inference.pipeline import Pipeline
+from vitpose.keypoints.skeleton import Skeleton
+from vitpose.processing.image_processor import VitPoseImageProcessor
 
 # A box drawn around these points is nearly the box that they were looked for in, as it is with people.
 CELLS = np.array([23.5, 31.5]) + np.random.default_rng(0).uniform(-1, 1, (17, 2)) * [14.7, 21]
@@ -26,8 +26,8 @@ CELLS[:2] = np.array([23.5, 31.5]) + np.array([[-14.7, -21], [14.7, 21]])
 SIZE = Size(96, 64)
 
 
-def picture(index: int, width: int = 96, height: int = 64) -> np.ndarray:
-    """A dark picture with a red top left corner and a white square at x = 16 + 4 index."""
+def draw_frame(index: int, width: int = 96, height: int = 64) -> np.ndarray:
+    """A dark image with a red top left corner and a white square at x = 16 + 4 index."""
     image = np.full((height, width, 3), 40, np.uint8)
     image[: height // 4, : width // 4] = (250, 30, 30)
     left = 16 + 4 * index
@@ -67,7 +67,7 @@ def make_clip(
         audio = output.add_stream(sound, rate=48000, layout="mono") if sound else None
         for index, tick in enumerate(range(frames) if ticks is None else ticks):
             frame = av.VideoFrame.from_ndarray(
-                picture(index + start, size.width, size.height), format="rgb24"
+                draw_frame(index + start, size.width, size.height), format="rgb24"
             )
             frame.pts, frame.time_base = tick, time_base
             output.mux(video.encode(frame))

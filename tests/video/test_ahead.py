@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vitpose.video.ahead import RunAhead
+from vitpose.video.run_ahead import RunAhead
 
 
 def test_items_keep_their_order() -> None:

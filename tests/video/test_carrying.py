@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from vitpose.boxes import Size
-from vitpose.poses import Poses
-from vitpose.skeleton import Skeleton
-from vitpose.video.carrying import carry_boxes
+from vitpose.geometry.boxes import Size
+from vitpose.keypoints.skeleton import Skeleton
+from vitpose.results.poses import Poses
+from vitpose.video.propagation import carry_boxes
 
 COCO = Skeleton.load("coco")
 SIZE = Size(640, 480)

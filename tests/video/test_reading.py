@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import vitpose
-from vitpose.boxes import Size
 from vitpose.errors import ImageError, InputError, VideoError
+from vitpose.geometry.boxes import Size
 from vitpose.video.reading import is_video, open_video
 
-from .conftest import make_clip, picture, square, times
+from .conftest import draw_frame, make_clip, square, times
 
 
 def test_frames_come_in_order_with_their_times(clip) -> None:
@@ -37,9 +37,9 @@ def test_a_variable_rate_keeps_its_exact_times(clip) -> None:
 
 @pytest.mark.parametrize("rotation", [90, 180, 270, -90])
 def test_rotated_videos_are_upright(clip, rotation: int) -> None:
-    """The flag says by how much players turn the picture, counter-clockwise in PyAV's count."""
+    """The flag says by how much players turn the image, counter-clockwise in PyAV's count."""
     (frame, *_) = open_video(clip(frames=2, rotation=rotation))
-    expected = np.rot90(picture(0), rotation // 90 % 4)
+    expected = np.rot90(draw_frame(0), rotation // 90 % 4)
     assert frame.image.shape == expected.shape
     red = (frame.image[:, :, 0] > 180) & (frame.image[:, :, 1] < 90)
     assert (
@@ -71,7 +71,7 @@ def test_pixel_formats(clip, codec: str, pixels: str, name: str) -> None:
     assert len(frames) == 12
     assert frames[3].image.dtype == np.uint8
     assert abs(square(frames[3].image) - 28) <= 1
-    expected = picture(3)[40, 60]
+    expected = draw_frame(3)[40, 60]
     np.testing.assert_allclose(frames[3].image[40, 60], expected, atol=8)
 
 
@@ -233,7 +233,7 @@ def test_a_stream_that_stalls_is_opened_again_as_asked(server: tuple[str, list[i
 
 def test_image_sequences(tmp_path: Path) -> None:
     for index in range(4):
-        vitpose.save_image(tmp_path / f"{index}.png", picture(index))
+        vitpose.save_image(tmp_path / f"{index}.png", draw_frame(index))
     (tmp_path / "2.png").write_bytes(b"broken")
     for source in (tmp_path, str(tmp_path / "*.png"), [tmp_path / f"{index}.png" for index in range(4)]):
         reader = open_video(source, rate=10)
@@ -241,11 +241,11 @@ def test_image_sequences(tmp_path: Path) -> None:
         assert [frame.index for frame in frames] == [0, 1, 3]
         assert [frame.time_s for frame in frames] == [0, Fraction(1, 10), Fraction(3, 10)]
         assert "frame 2" in reader.problems[0]
-        assert "2.png is not a picture" in reader.problems[0]
-    arrays = list(open_video(picture(index) for index in range(3)))
-    assert np.array_equal(arrays[2].image, picture(2))
+        assert "2.png is not an image" in reader.problems[0]
+    arrays = list(open_video(draw_frame(index) for index in range(3)))
+    assert np.array_equal(arrays[2].image, draw_frame(2))
     with pytest.raises(
-        VideoError, match=r"sequence holds no picture that can be read: frame 0: .*check its files"
+        VideoError, match=r"sequence holds no image that can be read: frame 0: .*check its files"
     ):
         list(open_video([b"no"]))
     with pytest.raises(ImageError):

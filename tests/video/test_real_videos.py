@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import vitpose
-from vitpose.pipeline import Pipeline
+from vitpose.inference.pipeline import Pipeline
 from vitpose.video.reading import open_video
 
 # By eye: six people, one after the other; first and last frame in which any part of each is in view.

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from vitpose.errors import OutputError, UnknownNameError
-from vitpose.poses import Poses
-from vitpose.skeleton import Skeleton
+from vitpose.keypoints.skeleton import Skeleton
+from vitpose.results.poses import Poses
 from vitpose.video.recording import KINDS, Recording
 from vitpose.video.stream import PoseFrame
 
@@ -141,7 +141,7 @@ def test_posetrack(tmp_path: Path) -> None:
     assert len(annotations[0]["scores"]) == 17
     (category,) = content["categories"]
     assert category["keypoints"] == list(COCO.keypoints)
-    assert min(min(limb) for limb in category["skeleton"]) == 1
+    assert min(min(edge) for edge in category["skeleton"]) == 1
 
 
 @pytest.mark.parametrize("kind", ["dlc", "dlc-h5"])

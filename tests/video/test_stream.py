@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitpose.detect.protocol import Detections
+from vitpose.detectors.protocol import Detections
 from vitpose.errors import InputError, VideoError
-from vitpose.pipeline import Pipeline, Prediction
-from vitpose.poses import Poses
-from vitpose.skeleton import Skeleton
+from vitpose.inference.pipeline import Pipeline, Prediction
+from vitpose.keypoints.skeleton import Skeleton
+from vitpose.results.poses import Poses
 from vitpose.video.reading import SequenceReader, open_video
-from vitpose.video.stream import Stream
+from vitpose.video.stream import PoseStream
 
-from .conftest import CELLS, SquareDetector, picture
+from .conftest import CELLS, SquareDetector, draw_frame
 
 
 def test_a_clip_is_streamed(pipe: Pipeline, clip) -> None:
@@ -41,7 +41,7 @@ def test_frames_singly_give_the_same_keypoints(pipe: Pipeline, clip) -> None:
 
 
 def test_the_detector_looks_at_every_nth_frame(pipe: Pipeline) -> None:
-    frames = list(pipe.stream([picture(0)] * 13, detect_every=5))
+    frames = list(pipe.stream([draw_frame(0)] * 13, detect_every=5))
     assert pipe.detector.calls == 3
     assert [frame.detected for frame in frames] == [index % 5 == 0 for index in range(13)]
     assert [frame.poses.ids.tolist() for frame in frames] == [[1]] * 13
@@ -56,20 +56,20 @@ def test_carried_people_who_are_lost_are_dropped(pipe: Pipeline) -> None:
 
     pipe.estimator.engine.heatmaps = dim
     dark = np.zeros((64, 96, 3), np.uint8)
-    frames = list(pipe.stream([picture(0), picture(1), dark, dark, picture(2)], detect_every=4))
+    frames = list(pipe.stream([draw_frame(0), draw_frame(1), dark, dark, draw_frame(2)], detect_every=4))
     assert [len(frame.poses) for frame in frames] == [1, 1, 0, 0, 1]
 
 
 def test_another_resolution_is_looked_at_at_once(pipe: Pipeline) -> None:
-    sources = [picture(0), picture(1), picture(1, 192, 128), picture(2, 192, 128)]
+    sources = [draw_frame(0), draw_frame(1), draw_frame(1, 192, 128), draw_frame(2, 192, 128)]
     frames = list(pipe.stream(sources, detect_every=9))
     assert [frame.detected for frame in frames] == [True, False, True, False]
 
 
 def test_identities_and_smoothing_survive_another_resolution(pipe: Pipeline) -> None:
     """Twice as large, the square is where it was; smoothed between the two frames it would be somewhere else."""
-    sources = [picture(0)] * 5 + [picture(4, 192, 128)] * 5
-    small, large = list(pipe.stream([picture(0)] * 5)), list(pipe.stream([picture(4, 192, 128)] * 5))
+    sources = [draw_frame(0)] * 5 + [draw_frame(4, 192, 128)] * 5
+    small, large = list(pipe.stream([draw_frame(0)] * 5)), list(pipe.stream([draw_frame(4, 192, 128)] * 5))
     for options in ({"smooth": True}, {"smooth": True, "detect_every": 3}):
         frames = list(pipe.stream(sources, **options))
         assert [frame.poses.ids.tolist() for frame in frames] == [[1]] * 10
@@ -82,7 +82,7 @@ def test_a_skeleton_without_sigmas_is_tracked(pipe: Pipeline) -> None:
     plain = Skeleton("plain", tuple(f"k{number}" for number in range(17)))
     pipe.estimator = replace(pipe.estimator, skeleton=plain)
     for every in (1, 3):
-        frames = list(pipe.stream([picture(0)] * 12, detect_every=every))
+        frames = list(pipe.stream([draw_frame(0)] * 12, detect_every=every))
         assert [frame.poses.ids.tolist() for frame in frames] == [[1]] * 12
 
 
@@ -97,9 +97,9 @@ class Twice(SquareDetector):
 @pytest.mark.parametrize("detect_every", [1, 3])
 def test_a_person_who_is_detected_twice_is_one(pipe: Pipeline, detect_every: int) -> None:
     pipe.detector = Twice()
-    frames = list(pipe.stream([picture(0)] * 12, detect_every=detect_every))
+    frames = list(pipe.stream([draw_frame(0)] * 12, detect_every=detect_every))
     assert [frame.poses.ids.tolist() for frame in frames] == [[1]] * 12
-    both = list(pipe.stream([picture(0)] * 12, detect_every=detect_every, max_oks=1.0))
+    both = list(pipe.stream([draw_frame(0)] * 12, detect_every=detect_every, max_oks=1.0))
     assert [len(frame.poses) for frame in both] == [2] * 12
 
 
@@ -120,9 +120,9 @@ def test_carried_people_who_become_one_are_one(pipe: Pipeline) -> None:
                 xy = CELLS + np.array([[[0, 0]], [[apart, 0]]]).astype(np.float32)
                 yield Prediction(source, "", source, replace(found, xy=xy))
 
-    stream = Stream(
+    stream = PoseStream(
         Sliding(),
-        open_video([picture(0)] * 6),
+        open_video([draw_frame(0)] * 6),
         detect_every=3,
         identities=None,
         smoother=None,
@@ -147,7 +147,7 @@ def test_a_stream_holds_a_few_frames_only(pipe: Pipeline) -> None:
         nonlocal read
         while True:
             read += 1
-            yield picture(0)
+            yield draw_frame(0)
 
     with pipe.stream(endless()) as stream:
         for _ in range(100):
@@ -168,8 +168,8 @@ def test_a_live_source_drops_old_frames(pipe: Pipeline) -> None:
                 assert first_is_taken.wait(60)
             all_are_given.set()
 
-    reader = Camera([picture(0)] * 100, Fraction(100), "camera")
-    stream = Stream(pipe, reader, detect_every=1, identities=None, smoother=None, flip_test=False)
+    reader = Camera([draw_frame(0)] * 100, Fraction(100), "camera")
+    stream = PoseStream(pipe, reader, detect_every=1, identities=None, smoother=None, flip_test=False)
     seen = []
     for frame in stream:
         seen.append(frame.index)
@@ -208,8 +208,8 @@ def test_what_cannot_be_streamed(pipe: Pipeline, clip, tmp_path: Path) -> None:
         Pipeline(None, pipe.estimator).stream(clip())
     with pytest.raises(VideoError, match=r"nothing.mp4 cannot be opened"):
         pipe.stream(tmp_path / "nothing.mp4")
-    with pytest.raises(VideoError, match=r"holds no picture that can be read"):
-        list(pipe.stream([b"no picture"]))
+    with pytest.raises(VideoError, match=r"holds no image that can be read"):
+        list(pipe.stream([b"no image"]))
 
 
 def test_an_error_of_the_detector_is_raised(pipe: Pipeline, clip) -> None:

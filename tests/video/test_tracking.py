@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vitpose.errors import InputError, MissingDependencyError
-from vitpose.poses import Poses
-from vitpose.skeleton import Skeleton
+from vitpose.keypoints.skeleton import Skeleton
+from vitpose.results.poses import Poses
 from vitpose.video.smoothing import OneEuro, Smoother, choose_smoother
 from vitpose.video.tracking import NOBODY, ByteTrack, Identities, choose_identities
 

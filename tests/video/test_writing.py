@@ -7,12 +7,12 @@ import av
 import numpy as np
 import pytest
 
-from vitpose.boxes import Size
 from vitpose.errors import OutputError
+from vitpose.geometry.boxes import Size
 from vitpose.video.reading import open_video
 from vitpose.video.writing import VideoWriter
 
-from .conftest import make_clip, packets_of_sound, picture, square, times
+from .conftest import draw_frame, make_clip, packets_of_sound, square, times
 
 
 def copy(source: Path, target: Path) -> VideoWriter:
@@ -54,7 +54,7 @@ def test_sound_is_kept(clip, tmp_path: Path, name: str, sound: str) -> None:
     assert times(tmp_path / "out.mp4") == times(source)
 
 
-def test_sound_and_picture_of_a_stream_that_starts_late_stay_together(clip, tmp_path: Path) -> None:
+def test_sound_and_image_of_a_stream_that_starts_late_stay_together(clip, tmp_path: Path) -> None:
     source = clip("late.ts", frames=30, sound="aac", kind="mpegts")
     assert times(source)[0] > 0
     copy(source, tmp_path / "out.mp4")
@@ -79,7 +79,7 @@ def test_odd_sizes_are_filled_up(clip, tmp_path: Path) -> None:
 
 
 def test_a_changing_resolution_is_fitted_in(tmp_path: Path) -> None:
-    reader = open_video([picture(0), picture(0, 96, 192)], rate=10)
+    reader = open_video([draw_frame(0), draw_frame(0, 96, 192)], rate=10)
     with VideoWriter(tmp_path / "out.mp4", reader) as writer:
         for frame in reader:
             writer.add(frame.image, frame.time_s)

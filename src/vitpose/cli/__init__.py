@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..errors import VitPoseError
-from ..threads import wait_passively
+from ..hardware.threads import wait_passively
 from . import benchmark, convert, data, evaluate, export, models, predict, train
 from .interruption import INTERRUPTED
 
@@ -59,7 +59,7 @@ app = typer.Typer(
 )
 
 
-@app.callback(help="ViTPose and ViTPose++: the keypoints of people and animals in pictures.")
+@app.callback(help="ViTPose and ViTPose++: the keypoints of people and animals in images.")
 def _options(
     version: Annotated[
         bool,

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, MissingDependencyError, UnknownNameError, WorkerError
-from ..hub import DEFAULT_MODEL
+from ..files.hub import DEFAULT_MODEL
 from .options import MODEL_PANEL, BatchSize, Dataset, Device, Trust, read_dataset
 
 if TYPE_CHECKING:
-    from ..benchmark import Lap, Scene
+    from ..inference.benchmark import Lap, Scene
 
 RIVALS = ("transformers",)
 _MEASURING = "Measuring"
@@ -47,8 +47,8 @@ _Loader = Callable[[], _Loaded]
 
 
 def benchmark(
-    picture: Annotated[
-        Path | None, typer.Argument(show_default="a made-up one of 1280x720", help="Picture to run on.")
+    image: Annotated[
+        Path | None, typer.Argument(show_default="a made-up one of 1280x720", help="ImageRow to run on.")
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -79,9 +79,7 @@ def benchmark(
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the network first.", rich_help_panel=MODEL_PANEL)
     ] = False,
-    people: Annotated[
-        int, typer.Option(min=1, help="People in the picture.", rich_help_panel=_MEASURING)
-    ] = 8,
+    people: Annotated[int, typer.Option(min=1, help="People in the image.", rich_help_panel=_MEASURING)] = 8,
     rounds: Annotated[
         int, typer.Option(min=1, help="How often each is run; medians are shown.", rich_help_panel=_MEASURING)
     ] = 7,
@@ -99,14 +97,14 @@ def benchmark(
     Each is run once a round, in turn, so that all meet the same machine. What does not go together is left out, and
     the reason said.
     """
-    from ..benchmark import Scene, take_turns
-    from ..boxes import Size
-    from ..engine import runs_code
+    from ..engines import runs_code
+    from ..geometry.boxes import Size
+    from ..inference.benchmark import Scene, take_turns
     from .job import counted, say_while
 
     if against not in (None, *RIVALS):
         raise UnknownNameError("library to run against", against, RIVALS)
-    scene = Scene.make(Size(width=1280, height=720), people, picture)
+    scene = Scene.make(Size(width=1280, height=720), people, image)
     options = {
         "device": device,
         "dataset": read_dataset(dataset),
@@ -138,7 +136,7 @@ def benchmark(
         entries,
         list(laps.values()),
         people,
-        f"{counted(people, 'person', 'people')} in a picture of {size}, medians of {counted(rounds, 'round')}",
+        f"{counted(people, 'person', 'people')} in an image of {size}, medians of {counted(rounds, 'round')}",
     )
     for reason in left_out:
         typer.echo(f"left out: {' '.join(reason.split())}")
@@ -181,7 +179,7 @@ def _peak_alone(loader: _Loader) -> int:
 
 
 def _peak_here(loader: _Loader) -> int:
-    from ..benchmark import MemoryWatch
+    from ..inference.benchmark import MemoryWatch
 
     with MemoryWatch() as memory:
         _, run = loader()
@@ -190,18 +188,18 @@ def _peak_here(loader: _Loader) -> int:
 
 
 def _load(scene: Scene, loading: dict[str, Any]) -> _Loaded:
-    from ..benchmark import run_vitpose
-    from ..loading import load
+    from ..inference.benchmark import run_vitpose
+    from ..inference.loading import load
 
     pipe = load(detector=None, **loading)
     return f"{loading['model']}\n{pipe.estimator.runs_on}", lambda: run_vitpose(pipe, scene)
 
 
 def _load_rival(scene: Scene, model: str, device: str, dataset: str | int | None) -> _Loaded:
-    from ..benchmark import TransformersWay
-    from ..device import choose_device
-    from ..engine import is_exported
-    from ..loading import load_network, load_processor
+    from ..engines import is_exported
+    from ..hardware.devices import choose_device
+    from ..inference.benchmark import TransformersWay
+    from ..inference.loading import load_network, load_processor
 
     if is_exported(model):
         raise InputError(f"transformers does not run {model}; give the checkpoint that it was exported from")
@@ -218,7 +216,7 @@ def _print_table(entries: list[Entry], laps: list[list[Lap]], people: int, title
     from rich.table import Table
     from rich.text import Text
 
-    from ..benchmark import STAGES
+    from ..inference.benchmark import STAGES
 
     shown = [stage for stage in STAGES if any(stage in own[0].seconds for own in laps)]
     table = Table(

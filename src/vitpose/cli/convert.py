@@ -31,7 +31,7 @@ def convert(
         typer.Option(
             metavar="NAME",
             show_default="all",
-            help="Write the dense model that a ViTPose++ model is for one data set, by name or number: coco, aic, "
+            help="Write the dense model that a ViTPose++ model is for one dataset, by name or number: coco, aic, "
             "mpii, ap10k, apt36k, coco-wholebody. Of an original file with one head it says what that was trained on.",
         ),
     ] = None,
@@ -53,7 +53,7 @@ def convert(
         )
 
     require("torch", None, "to convert checkpoints")
-    from ..loading import load_processor
+    from ..inference.loading import load_processor
     from ..model.pose import VitPoseForPoseEstimation
 
     network = VitPoseForPoseEstimation.from_pretrained(source, dataset=read_dataset(dataset), dtype=dtype)

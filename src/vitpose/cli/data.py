@@ -10,7 +10,7 @@ import typer
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from ..data.annotations import Annotations
+    from ..data.annotations import TrainingAnnotations
 
 data = typer.Typer(no_args_is_help=True, help="Training data: check annotations, pack them.")
 
@@ -19,7 +19,7 @@ _Sources = Annotated[
     typer.Argument(
         metavar="SOURCE",
         show_default=False,
-        help="Annotations of COCO's or MPII's form: FILE, or FILE=FOLDER with the folder of the pictures (the "
+        help="TrainingAnnotations of COCO's or MPII's form: FILE, or FILE=FOLDER with the folder of the images (the "
         "folder 'images' beside the file, or the file's own).",
     ),
 ]
@@ -36,20 +36,20 @@ _Skeleton = Annotated[
 def check(
     sources: _Sources,
     skeleton: _Skeleton = None,
-    pictures: Annotated[
-        bool, typer.Option("--pictures", help="Decode every picture too, and compare its size.")
+    images: Annotated[
+        bool, typer.Option("--images", help="Decode every image too, and compare its size.")
     ] = False,
 ) -> None:
     """Read annotations and say what is in them, and what is broken, by name.
 
     The exit code is 1 if a source has nobody that can be trained on.
     """
-    from ..data.annotations import check_pictures
+    from ..data.annotations import check_images
 
     nobody = False
     for source in sources:
         people = _read(source, skeleton)
-        report = check_pictures(people) if pictures else people.report
+        report = check_images(people) if images else people.report
         typer.echo(str(report))
         names = people.skeleton.keypoints
         counts = people.labelled.sum(axis=0)
@@ -80,14 +80,14 @@ def pack(
         bool, typer.Option("--lossless", help="PNG instead of JPEG: exact, four times as large.")
     ] = False,
 ) -> None:
-    """Decode pictures once into crops with margin, from which a training runs alone.
+    """Decode images once into crops with margin, from which a training runs alone.
 
     Broken rows are left out and named. Parts have at most 50 MB.
     """
     if lossless and quality is not None:
         raise InputError(f"both --lossless and --quality {quality} are given; give one")
-    from ..conventions import Conventions
     from ..data.pack import QUALITY, SIDE_PX, read_pack, write_pack
+    from ..keypoints.dataset_spec import DatasetSpec
     from .job import show_progress
     from .output import refuse_unwritable
 
@@ -98,7 +98,7 @@ def pack(
         reports = write_pack(
             people,
             out,
-            aspect="keep" if dataset is None else Conventions.load(dataset).aspect,
+            aspect="keep" if dataset is None else DatasetSpec.load(dataset).aspect,
             side=SIDE_PX if side is None else side,
             quality=None if lossless else QUALITY if quality is None else quality,
             advance=advance,
@@ -106,13 +106,13 @@ def pack(
     for report in reports:
         typer.echo(str(report))
     packed = read_pack(out)
-    megabytes = sum(part.stat().st_size for part in packed.pictures) / 1e6
-    typer.echo(f"{len(packed)} people, {len(packed.pictures)} parts, {megabytes:.1f} MB; written to {out}")
+    megabytes = sum(part.stat().st_size for part in packed.images) / 1e6
+    typer.echo(f"{len(packed)} people, {len(packed.images)} parts, {megabytes:.1f} MB; written to {out}")
 
 
-def _read(source: str, skeleton: str | None) -> Annotations:
-    from ..data.annotations import read_annotations, split_source
-    from ..skeleton import Skeleton
+def _read(source: str, skeleton: str | None) -> TrainingAnnotations:
+    from ..data.annotations import read_training_annotations, split_source
+    from ..keypoints.skeleton import Skeleton
 
-    people = read_annotations(*split_source(source))
+    people = read_training_annotations(*split_source(source))
     return people if skeleton is None else people.map_to(Skeleton.load(skeleton))

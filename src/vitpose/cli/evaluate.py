@@ -1,4 +1,4 @@
-"""`vitpose evaluate`: its options, and what it leaves behind. The measuring is `vitpose.evaluate`'s."""
+"""`vitpose evaluate`: its options, and what it leaves behind. The measuring is `vitpose.evaluation`'s."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..hub import DEFAULT_MODEL
+from ..files.hub import DEFAULT_MODEL
 from .options import (
     MODEL_PANEL,
     BatchSize,
@@ -24,7 +24,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..evaluate import Report
+    from ..evaluation import EvaluationReport
 
 _WHAT, _MEASURES, _OUTPUT = "What is evaluated", "Measures", "Output"
 
@@ -34,12 +34,12 @@ def evaluate(
         Path,
         typer.Option(
             metavar="FILE",
-            help="Annotations in COCO's form, with any keypoints; CrowdPose's and COCO-WholeBody's too; MPII's json.",
+            help="GroundTruth in COCO's form, with any keypoints; CrowdPose's and COCO-WholeBody's too; MPII's json.",
             rich_help_panel=_WHAT,
         ),
     ],
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the pictures.", rich_help_panel=_WHAT)
+        Path | None, typer.Option(metavar="DIR", help="Folder of the images.", rich_help_panel=_WHAT)
     ] = None,
     boxes: Annotated[
         Path | None,
@@ -98,7 +98,7 @@ def evaluate(
             min=0,
             max=1,
             show_default="the dataset's, or 0.9 with --boxes, otherwise all stay",
-            help="Of two poses of a picture that are more alike than this, by OKS, keep the better.",
+            help="Of two poses of an image that are more alike than this, by OKS, keep the better.",
             rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
@@ -144,7 +144,7 @@ def evaluate(
 ) -> None:
     """Measure a model, or saved predictions, against annotations.
 
-    What cannot be used is counted and named in the end. If a picture failed,
+    What cannot be used is counted and named in the end. If an image failed,
     the exit code is 1.
     """
     out = None if out is None else out.expanduser()
@@ -157,7 +157,7 @@ def evaluate(
         "thresholds": _read_thresholds(thresholds),
     }
     if predictions is not None:
-        from ..evaluate import evaluate_predictions
+        from ..evaluation import evaluate_predictions
 
         report = evaluate_predictions(
             predictions, annotations, dataset=dataset, predicted_skeleton=predicted_skeleton, **measures
@@ -176,7 +176,7 @@ def evaluate(
     report.print()
     if out is not None:
         _write(report, out, images, worst, with_predictions=predictions is None)
-    raise typer.Exit(1 if report.problems.pictures else 0)
+    raise typer.Exit(1 if report.problems.images else 0)
 
 
 def _refuse_contradictions(
@@ -186,12 +186,12 @@ def _refuse_contradictions(
 
     if predictions is None and images is None:
         raise InputError(
-            "the pictures' folder is missing; give --images, or --predictions to measure saved ones"
+            "the images' folder is missing; give --images, or --predictions to measure saved ones"
         )
     if predictions is not None and boxes is not None:
         raise InputError(f"both --boxes {boxes} and --predictions {predictions} are given; give one")
     if worst and (out is None or images is None):
-        raise InputError(f"--worst {worst} draws pictures into a file; give --images and --out too")
+        raise InputError(f"--worst {worst} draws images into a file; give --images and --out too")
     if out is not None:
         refuse_unwritable(out)
 
@@ -205,9 +205,9 @@ def _read_thresholds(text: str) -> list[float]:
 
 def _run(
     model: str, loading: dict[str, Any], annotations: Path, images: Path | None, options: dict[str, Any]
-) -> Report:
-    from ..evaluate import evaluate_model
-    from ..loading import load
+) -> EvaluationReport:
+    from ..evaluation import evaluate_model
+    from ..inference.loading import load
     from .job import say_while, show_progress
 
     with say_while("loading the model"):
@@ -217,8 +217,10 @@ def _run(
     return replace(report, settings={**report.settings, "model": model})
 
 
-def _write(report: Report, out: Path, images: Path | None, worst: int, with_predictions: bool) -> None:
-    from ..evaluate import draw_worst
+def _write(
+    report: EvaluationReport, out: Path, images: Path | None, worst: int, with_predictions: bool
+) -> None:
+    from ..evaluation import draw_worst
     from ..images import save_image
 
     names = ["report.json"]

@@ -42,7 +42,7 @@ def export(
         typer.Option(
             metavar="SOURCE",
             help="People to measure int8's ranges on: annotations (FILE, or FILE=FOLDER with the folder of the "
-            "pictures), or pictures of one person each (a folder, a glob). 256 of them are taken.",
+            "images), or images of one person each (a folder, a glob). 256 of them are taken.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
@@ -62,7 +62,7 @@ def export(
 
     if out is not None:
         refuse_unwritable(out.expanduser().parent)
-    from ..loading import export as write
+    from ..inference.loading import export as write
 
     with say_while(f"exporting {model}"):
         written = write(

@@ -1,4 +1,4 @@
-"""The work of `vitpose predict`: look for the pictures, load, go through them, say how it went.
+"""The work of `vitpose predict`: look for the images, load, go through them, say how it went.
 
 Owns what the user sees while it runs and at its end. What is written is `output`'s business.
 """
@@ -30,7 +30,7 @@ from rich.text import Text
 import vitpose
 
 from ..errors import VitPoseError
-from ..pipeline import Pipeline
+from ..inference.pipeline import Pipeline
 from .output import Writer, choose_kinds, refuse_unwritable
 
 DONE, FAILED = 0, 1
@@ -64,7 +64,7 @@ class Job:
             arguments: Files, folders, globs and addresses, as typed.
 
         Raises:
-            VitPoseError: Something is wrong that concerns all pictures; most of it is said before any work.
+            VitPoseError: Something is wrong that concerns all images; most of it is said before any work.
         """
         start = time.perf_counter()
         kinds = choose_kinds(self.save)
@@ -88,17 +88,17 @@ class Job:
         found: dict[str, str | Path] = {}
         for argument in arguments:
             try:
-                pictures = vitpose.find_images(argument)
+                images = vitpose.find_images(argument)
                 if _comes_across(argument, self.out):
-                    pictures = _outside(self.out, pictures)
-                    if not pictures:
+                    images = _outside(self.out, images)
+                    if not images:
                         where = f"the output folder {self.out}"
-                        raise vitpose.ImageError(f"{argument} gives only pictures in {where}; add others")
+                        raise vitpose.ImageError(f"{argument} gives only images in {where}; add others")
             except VitPoseError as error:
                 self._fail(argument, error)
                 continue
-            for picture in pictures:
-                found.setdefault(_identity(picture), picture)
+            for image in images:
+                found.setdefault(_identity(image), image)
         return list(found.values())
 
     def _go_through(self, sources: Sequence[str | Path], pipe: Pipeline, writer: Writer) -> None:
@@ -116,8 +116,8 @@ class Job:
         self.failures.append((name, reason.removeprefix(name).lstrip()))
 
     def _print_summary(self, writer: Writer, wanted: int, seconds: float, pipe: Pipeline) -> None:
-        done = "" if writer.pictures == wanted else f"{writer.pictures} of "
-        counts = [done + counted(wanted, "picture"), counted(writer.poses, "pose")]
+        done = "" if writer.images == wanted else f"{writer.images} of "
+        counts = [done + counted(wanted, "image"), counted(writer.poses, "pose")]
         if self.failures:
             counts.append(counted(len(self.failures), "failure"))
         line = f"{', '.join(counts)} in {seconds:.1f} s with {pipe.estimator.runs_on}; results in {self.out}"
@@ -138,25 +138,25 @@ def print_failures(failures: Sequence[tuple[str, str]]) -> None:
     console.print(table)
 
 
-def _identity(picture: str | Path) -> str:
-    return picture if isinstance(picture, str) else os.path.normpath(picture.absolute())
+def _identity(image: str | Path) -> str:
+    return image if isinstance(image, str) else os.path.normpath(image.absolute())
 
 
 def _comes_across(argument: str, folder: Path) -> bool:
-    """Tells whether looking for pictures from the argument on leads into the folder."""
+    """Tells whether looking for images from the argument on leads into the folder."""
     place = Path(argument).expanduser()
     if not place.is_dir():
         place = next(parent for parent in place.parents if parent.is_dir())
     return place.resolve() in folder.resolve().parents
 
 
-def _outside(folder: Path, pictures: Sequence[str | Path]) -> list[str | Path]:
+def _outside(folder: Path, images: Sequence[str | Path]) -> list[str | Path]:
     inside = folder.resolve()
-    return [one for one in pictures if isinstance(one, str) or not one.resolve().is_relative_to(inside)]
+    return [one for one in images if isinstance(one, str) or not one.resolve().is_relative_to(inside)]
 
 
 def counted(number: int, one: str, several: str = "") -> str:
-    """Returns a number with its noun: "1 picture", "2 people"."""
+    """Returns a number with its noun: "1 image", "2 people"."""
     return f"{number} {one if number == 1 else several or f'{one}s'}"
 
 
@@ -179,7 +179,7 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def show_progress(what: str = "pictures") -> Iterator[Callable[[int, int | None], None]]:
+def show_progress(what: str = "images") -> Iterator[Callable[[int, int | None], None]]:
     """Shows a bar on a terminal, which what this yields moves on: done, of all; shows nothing elsewhere."""
     console = Console(stderr=True)
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())

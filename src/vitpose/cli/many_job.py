@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ..many.job import Progress, failures_of, predict_many
+from ..batch.job import Progress, failures_of, predict_many
 from .interruption import INTERRUPTED, stop_when_asked
 from .job import DONE, FAILED, counted, show_progress
 
@@ -36,7 +36,7 @@ class ManyJob:
             sources: Files, folders, globs and addresses.
 
         Raises:
-            VitPoseError: Something is wrong that concerns all pictures.
+            VitPoseError: Something is wrong that concerns all images.
         """
         start = time.perf_counter()
         with (
@@ -47,7 +47,7 @@ class ManyJob:
                 sources,
                 self.out,
                 stop=stop.is_set,
-                report=lambda progress: advance(progress.done, progress.pictures),
+                report=lambda progress: advance(progress.done, progress.images),
                 **self.options,
             )
         self._say(progress, time.perf_counter() - start)
@@ -57,7 +57,7 @@ class ManyJob:
 
     def _say(self, progress: Progress, seconds: float) -> None:
         done = "" if progress.complete else f"{progress.done} of "
-        counts = [done + counted(progress.pictures, "picture")]
+        counts = [done + counted(progress.images, "image")]
         counts.append(f"{counted(progress.people, 'pose')} found")
         if progress.failed:
             counts.append(f"{counted(progress.failed, 'failure')} listed in {failures_of(self.out)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..hub import DEFAULT_MODEL, ModelCard, list_models
+from ..files.hub import DEFAULT_MODEL, ModelCard, list_models
 
 _HEAD = ("model", "params", "input", "skeleton", "experts", "licence")
 _LEFT = {"model", "skeleton", "licence"}

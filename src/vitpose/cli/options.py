@@ -20,7 +20,7 @@ FlipTest = Annotated[
     bool,
     typer.Option(
         "--flip-test",
-        help="Average with the mirrored picture: more accurate, twice the work.",
+        help="Average with the mirrored image: more accurate, twice the work.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
@@ -29,7 +29,7 @@ Dataset = Annotated[
     typer.Option(
         metavar="NAME",
         show_default="the model's first, COCO",
-        help="Which data set of a ViTPose++ model: its expert, head, skeleton and conventions (coco, aic, mpii, ap10k, "
+        help="Which dataset of a ViTPose++ model: its expert, head, skeleton and conventions (coco, aic, mpii, ap10k, "
         "apt36k, coco-wholebody), by name or number.",
         rich_help_panel=MODEL_PANEL,
     ),
@@ -67,5 +67,5 @@ BatchSize = Annotated[
 
 
 def read_dataset(text: str | None) -> str | int | None:
-    """Returns the name or number of a data set."""
+    """Returns the name or number of a dataset."""
     return int(text) if text is not None and text.isdigit() else text

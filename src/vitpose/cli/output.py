@@ -1,4 +1,4 @@
-"""What `vitpose predict` leaves behind: drawn pictures, JSON, COCO results, a table.
+"""What `vitpose predict` leaves behind: drawn images, JSON, COCO results, a table.
 
 Owns the names and forms of these files, and that none of them overwrites a source. Knows no network
 and no terminal.
@@ -20,27 +20,27 @@ from urllib.parse import unquote, urlsplit
 
 import vitpose
 
-from ..boxes import Size
 from ..errors import InputError, OutputError, UnknownNameError
-from ..files import replace_file
-from ..mixed_poses import MixedPoses
-from ..pipeline import Prediction
-from ..poses import Poses
+from ..files.writing import replace_file
+from ..geometry.boxes import Size
+from ..inference.pipeline import Prediction
+from ..results.mixed_poses import MixedPoses
+from ..results.poses import Poses
 
-KINDS = ("pictures", "json", "coco", "csv")
-"""What can be written: drawn pictures, poses.json, coco.json (with coco_images.json), poses.csv."""
+KINDS = ("images", "json", "coco", "csv")
+"""What can be written: drawn images, poses.json, coco.json (with coco_images.json), poses.csv."""
 
 # File names on Linux may be no Unicode. Written so, they are read back from JSON as they were.
 _NO_UNICODE = "backslashreplace"
 _COLUMNS = (
-    "picture", "person", "left", "top", "right", "bottom", "box_score", "pose_score",
+    "image", "person", "left", "top", "right", "bottom", "box_score", "pose_score",
     "keypoint", "x", "y", "score",
 )  # fmt: skip
 _KIND_COLUMNS = ("dataset", "label")  # of people and animals, after the first two
 
 
 def choose_kinds(text: str) -> frozenset[str]:
-    """Reads a list such as "pictures,json".
+    """Reads a list such as "images,json".
 
     Raises:
         UnknownNameError: A name in it is none of `KINDS`.
@@ -67,11 +67,11 @@ def refuse_unwritable(folder: Path) -> None:
         raise OutputError(f"nothing can be written to {folder}: {reason}; choose another folder") from error
 
 
-def place_pictures(sources: Sequence[str | Path]) -> list[Path]:
-    """Chooses where each drawn picture goes, relative to the output folder.
+def place_images(sources: Sequence[str | Path]) -> list[Path]:
+    """Chooses where each drawn image goes, relative to the output folder.
 
-    A drawn picture keeps its place below the deepest folder that all sources have in common, and its
-    stem; pictures from the network go to the top. Where two would have the same name, ignoring case,
+    A drawn image keeps its place below the deepest folder that all sources have in common, and its
+    stem; images from the network go to the top. Where two would have the same name, ignoring case,
     the later one gets a number: `a.jpg`, `a-2.jpg`.
     """
     paths = (source for source in sources if isinstance(source, Path))
@@ -86,11 +86,11 @@ def place_pictures(sources: Sequence[str | Path]) -> list[Path]:
     return list(places.values())
 
 
-def number_pictures(sources: Sequence[str | Path]) -> list[int]:
-    """Chooses the pictures' ids in COCO's results.
+def number_images(sources: Sequence[str | Path]) -> list[int]:
+    """Chooses the images' ids in COCO's results.
 
     They are the numbers at the ends of the stems, as in `000000000785.jpg` and
-    `COCO_val2014_000000000785.jpg`, if every picture has one of its own; otherwise 1, 2, 3, ….
+    `COCO_val2014_000000000785.jpg`, if every image has one of its own; otherwise 1, 2, 3, ….
     """
     found = [re.search(r"[0-9]+$", _stem(source)) for source in sources]
     numbers = [int(match[0]) for match in found if match]
@@ -101,14 +101,14 @@ def _stem(source: str | Path) -> str:
     if isinstance(source, Path):
         return source.stem
     stem = PurePosixPath(unquote(urlsplit(source).path)).stem
-    return re.sub(r"[^\w.-]+", "_", stem).strip(".") or "picture"
+    return re.sub(r"[^\w.-]+", "_", stem).strip(".") or "image"
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One picture that is done."""
+    """One image that is done."""
 
-    picture: str
+    image: str
     drawn: Path | None
     image_id: int
     size: Size
@@ -121,36 +121,36 @@ class Writer:
     Args:
         folder: Where to; made with the first file.
         kinds: What to write, of `KINDS`.
-        sources: All pictures of the run, as `find_images` gives them.
+        sources: All images of the run, as `find_images` gives them.
         threshold: Keypoints that score less are not drawn; the data files always have all.
 
     Raises:
-        InputError: Drawn pictures would lie among the sources.
+        InputError: Drawn images would lie among the sources.
     """
 
     def __init__(
         self, folder: Path, kinds: frozenset[str], sources: Sequence[str | Path], threshold: float
     ) -> None:
         self.folder, self.kinds, self.threshold = folder, kinds, threshold
-        self._places, self._ids = place_pictures(sources), number_pictures(sources)
+        self._places, self._ids = place_images(sources), number_images(sources)
         self._rows: list[_Row] = []
-        if "pictures" in kinds:
+        if "images" in kinds:
             self._refuse_among(sources)
 
     def _refuse_among(self, sources: Sequence[str | Path]) -> None:
         paths = [source for source in sources if isinstance(source, Path)]
-        # A link lies in one folder and its picture in another; neither must be written to.
+        # A link lies in one folder and its image in another; neither must be written to.
         theirs = {place.resolve() for path in paths for place in (path.parent, path.resolve().parent)}
         for folder in sorted({(self.folder / place).parent for place in self._places}):
             if folder.resolve() in theirs:
                 raise InputError(
-                    f"drawn pictures would be written to {folder}, among the sources, and could replace "
+                    f"drawn images would be written to {folder}, among the sources, and could replace "
                     "some; choose another output folder"
                 )
 
     @property
-    def pictures(self) -> int:
-        """How many pictures are done."""
+    def images(self) -> int:
+        """How many images are done."""
         return len(self._rows)
 
     @property
@@ -159,10 +159,10 @@ class Writer:
         return sum(len(row.poses) for row in self._rows)
 
     def add(self, index: int, prediction: Prediction) -> None:
-        """Takes the result of the source of that index, and writes its drawn picture.
+        """Takes the result of the source of that index, and writes its drawn image.
 
         Raises:
-            VitPoseError: The prediction failed; or the drawn picture cannot be written, and only the data
+            VitPoseError: The prediction failed; or the drawn image cannot be written, and only the data
                 files have its poses.
         """
         image, poses = prediction.image, prediction.poses
@@ -170,7 +170,7 @@ class Writer:
             raise prediction.error or InputError(f"{prediction.name} has no result; predict it first")
         drawn = None
         try:
-            if "pictures" in self.kinds:
+            if "images" in self.kinds:
                 canvas = vitpose.draw(image, poses, threshold=self.threshold, boxes=True)
                 vitpose.save_image(self.folder / self._places[index], canvas)
                 drawn = self._places[index]
@@ -193,7 +193,7 @@ class Writer:
     def _described(self, row: _Row) -> dict[str, Any]:
         drawn = {} if row.drawn is None else {"drawn": row.drawn.as_posix()}
         size = {"width": row.size.width, "height": row.size.height}
-        return {"picture": row.picture, **drawn, **size, **row.poses.to_dict()}
+        return {"image": row.image, **drawn, **size, **row.poses.to_dict()}
 
     def _write_json(self, name: str, entries: list[dict[str, Any]]) -> None:
         lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
@@ -213,7 +213,7 @@ class Writer:
                 for person, pose in enumerate(row.poses.to_dict()["poses"]):
                     kinds = [pose[column] for column in kind]
                     shared = (
-                        row.picture,
+                        row.image,
                         person,
                         *kinds,
                         *pose["box_xyxy"],
@@ -227,7 +227,7 @@ class Writer:
 def _coco_image(row: _Row) -> dict[str, Any]:
     return {
         "id": row.image_id,
-        "file_name": row.picture,
+        "file_name": row.image,
         "width": row.size.width,
         "height": row.size.height,
     }

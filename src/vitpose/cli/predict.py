@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..hub import DEFAULT_MODEL
+from ..files.hub import DEFAULT_MODEL
 from .options import (
     MODEL_PANEL,
     BatchSize,
@@ -23,7 +23,7 @@ from .options import (
 )
 
 DEFAULT_DETECTOR = "rtdetr"
-_PEOPLE, _OUTPUT, _VIDEO, _MANY = "Finding people", "Output", "Videos", "Very many pictures"
+_PEOPLE, _OUTPUT, _VIDEO, _MANY = "Finding people", "Output", "Videos", "Very many images"
 
 
 def predict(
@@ -57,7 +57,7 @@ def predict(
             metavar="SPEC",
             show_default=DEFAULT_DETECTOR,
             help="rtdetr, rtdetr:NAME (hub or folder), onnx:FILE (YOLOX, RTMDet), boxes:FILE, or "
-            "whole-picture (one person a picture).",
+            "whole-image (one person an image).",
             rich_help_panel=_PEOPLE,
         ),
     ] = None,
@@ -101,8 +101,8 @@ def predict(
         str,
         typer.Option(
             metavar="DIR",
-            help="Folder for all results. A search that comes across it passes over the pictures in it. With "
-            "the suffix .parquet: the folder of one table of all pictures, which an interrupted run goes on with.",
+            help="Folder for all results. A search that comes across it passes over the images in it. With "
+            "the suffix .parquet: the folder of one table of all images, which an interrupted run goes on with.",
             rich_help_panel=_OUTPUT,
         ),
     ] = "predictions",
@@ -110,8 +110,8 @@ def predict(
         str | None,
         typer.Option(
             metavar="KINDS",
-            show_default="pictures,json; for videos video,jsonl",
-            help="What to write, separated by commas. For images: pictures (drawn, each person with the score of the "
+            show_default="images,json; for videos video,jsonl",
+            help="What to write, separated by commas. For images: images (drawn, each person with the score of the "
             "pose: box score x mean keypoint score), json (poses.json), coco "
             "(coco.json and coco_images.json), csv (poses.csv). For videos: video (drawn, mp4), jsonl, csv, "
             "parquet, coco, posetrack, dlc and dlc-h5 (DeepLabCut).",
@@ -128,7 +128,7 @@ def predict(
         ),
     ] = 0.3,
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, show_default="200 million", help="Refuse larger pictures.")
+        int | None, typer.Option(min=1, show_default="200 million", help="Refuse larger images.")
     ] = None,
     detect_every: Annotated[
         int,
@@ -148,7 +148,7 @@ def predict(
     rate: Annotated[
         float | None,
         typer.Option(
-            help="Take a folder or glob of pictures as one video of so many frames a second.",
+            help="Take a folder or glob of images as one video of so many frames a second.",
             rich_help_panel=_VIDEO,
         ),
     ] = None,
@@ -173,7 +173,7 @@ def predict(
         ),
     ] = 1,
     shard_size: Annotated[
-        int, typer.Option(min=1, help="Pictures that are done, and kept, together.", rich_help_panel=_MANY)
+        int, typer.Option(min=1, help="Images that are done, and kept, together.", rich_help_panel=_MANY)
     ] = 256,
     engine_cluster: Annotated[
         str | None,
@@ -184,12 +184,12 @@ def predict(
         ),
     ] = None,
 ) -> None:
-    """Find poses in pictures and videos, draw them, and write them to files.
+    """Find poses in images and videos, draw them, and write them to files.
 
-    A drawn picture keeps its name, and its place below the folder that all
+    A drawn image keeps its name, and its place below the folder that all
     sources share; of two with one name, the second gets a number.
 
-    A picture that fails does not stop the others: in the end a table says
+    An image that fails does not stop the others: in the end a table says
     what failed and why, and the exit code is 1.
     """
     if boxes is not None and detector is not None:
@@ -231,9 +231,7 @@ def predict(
         streaming |= {"rate": rate, "timeout_s": timeout, "reconnect": reconnect} | running
         raise typer.Exit(_predict_videos(sources, save=save or "video,jsonl", streaming=streaming, **shared))
     _refuse_unused(of_videos, "images; leave it out")
-    raise typer.Exit(
-        _predict_images(sources, save=save or "pictures,json", running=running | limits, **shared)
-    )
+    raise typer.Exit(_predict_images(sources, save=save or "images,json", running=running | limits, **shared))
 
 
 def _predict_many(sources: list[str], out: str, options: dict[str, Any]) -> int:
@@ -269,7 +267,7 @@ def _refuse_unused(given: dict[str, Any], what: str) -> None:
 
 
 def _read_datasets(text: str | None) -> Any:
-    """Several data sets are separated by commas: people and animals in one go."""
+    """Several datasets are separated by commas: people and animals in one go."""
     if text is None or "," not in text:
         return read_dataset(text)
     return [read_dataset(name.strip()) for name in text.split(",")]

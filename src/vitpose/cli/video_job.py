@@ -19,11 +19,11 @@ from rich.text import Text
 import vitpose
 
 from ..errors import InputError, UnknownNameError, VideoError, VitPoseError
-from ..pipeline import Pipeline
-from ..video.ahead import RunAhead
+from ..inference.pipeline import Pipeline
 from ..video.reading import is_missing
 from ..video.recording import KINDS, Recording
-from ..video.stream import PoseFrame, Stream
+from ..video.run_ahead import RunAhead
+from ..video.stream import PoseFrame, PoseStream
 from ..video.writing import VideoWriter
 from .interruption import stop_when_asked
 from .job import DONE, FAILED, counted, print_failures, say_while, show_progress
@@ -114,7 +114,7 @@ class VideoJob:
         self.failures += [(source, problem) for problem in problems]
         self._say(source, stream, frames, len(people), time.perf_counter() - start)
 
-    def _say(self, source: str, stream: Stream, frames: int, people: int, seconds: float) -> None:
+    def _say(self, source: str, stream: PoseStream, frames: int, people: int, seconds: float) -> None:
         found = f", {counted(people, 'identity', 'identities')}" if self.streaming.get("track", True) else ""
         line = f"{source}: {counted(frames, 'frame')}{found} in {seconds:.1f} s; results in {self.out}"
         Console(highlight=False).print(Text(line, style="green"), soft_wrap=True)

@@ -1,7 +1,7 @@
-"""Annotations: who was labelled where, in columns, and what was wrong with the files.
+"""TrainingAnnotations: who was labelled where, in columns, and what was wrong with the files.
 
 Owns who of a file can be trained on, and the mapping of keypoints between skeletons. Reads no
-pixels, except headers of pictures whose size no file gives.
+pixels, except headers of images whose size no file gives.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from ..annotation_file import (
+from ..errors import ImageError, InputError, SkeletonError
+from ..geometry.boxes import Size, are_outside, xyxy_from_xywh
+from ..images import read_image, read_size
+from ..keypoints.mapping import place_name
+from ..keypoints.skeleton import Skeleton
+from .annotation_file import (
     UNUSABLE_ID,
     AnnotationFile,
     ImageFinder,
-    Picture,
+    ImageRow,
     Row,
     is_file,
     read_annotation_file,
 )
-from ..boxes import Size, are_outside, xyxy_from_xywh
-from ..errors import ImageError, InputError, SkeletonError
-from ..images import read_image, read_size
-from ..layout import place_name
-from ..skeleton import Skeleton
 
 if TYPE_CHECKING:
     from typing import Self
@@ -38,42 +38,42 @@ _MOST_AREA_PX = 1e30
 
 
 @dataclass(frozen=True)
-class Report:
+class AnnotationReport:
     """What was read and what was wrong with it.
 
     Attributes:
         source: The file.
         people: How many people are usable.
-        pictures: In how many pictures.
+        images: In how many images.
         problems: Each kind of problem with the names of the rows that have it. A row may have several.
     """
 
     source: str
     people: int
-    pictures: int
+    images: int
     problems: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"{self.source}: {self.people} people in {self.pictures} pictures"]
+        lines = [f"{self.source}: {self.people} people in {self.images} images"]
         for problem, names in self.problems.items():
             some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
             lines.append(f"  {problem}: {len(names)} ({some})")
         return "\n".join(lines)
 
-    def with_problems(self, problem: str, names: Sequence[str], people: int) -> Report:
+    def with_problems(self, problem: str, names: Sequence[str], people: int) -> AnnotationReport:
         """Returns the report with one more kind of problem, which left that many people."""
         return replace(self, people=people, problems={**self.problems, problem: tuple(names)})
 
 
 @dataclass(frozen=True, eq=False)
-class Annotations:
+class TrainingAnnotations:
     """n labelled people in columns.
 
     Attributes:
-        pictures: Files of the pictures; those without people may be among them.
-        picture_index: Which picture each person is in.
-        boxes: xyxy, px of the picture.
-        xy: Keypoints, px of the picture; zero where there is no label.
+        images: Files of the images; those without people may be among them.
+        image_index: Which image each person is in.
+        boxes: xyxy, px of the image.
+        xy: Keypoints, px of the image; zero where there is no label.
         visibility: 0 no label, 1 labelled but hidden, 2 seen.
         areas: Area of each person, px², as OKS wants it.
         ids: The rows' ids in their file; -1 for those that are no numbers.
@@ -81,17 +81,17 @@ class Annotations:
         report: What was wrong with the file.
     """
 
-    pictures: tuple[Path, ...]
-    picture_index: Int[np.ndarray, " n"]
+    images: tuple[Path, ...]
+    image_index: Int[np.ndarray, " n"]
     boxes: Float[np.ndarray, "n 4"]
     xy: Float[np.ndarray, "n k 2"]
     visibility: UInt8[np.ndarray, "n k"]
     areas: Float[np.ndarray, " n"]
     ids: Int[np.ndarray, " n"]
     skeleton: Skeleton
-    report: Report
+    report: AnnotationReport
 
-    columns: ClassVar[tuple[str, ...]] = ("picture_index", "boxes", "xy", "visibility", "areas", "ids")
+    columns: ClassVar[tuple[str, ...]] = ("image_index", "boxes", "xy", "visibility", "areas", "ids")
     """What has one entry a person."""
 
     def __len__(self) -> int:
@@ -136,31 +136,31 @@ class Annotations:
         report = self.report.with_problems(problem, names, int((~without).sum()))
         return replace(mapped.select(~without), report=report)
 
-    def read_picture(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Decodes the picture of a person.
+    def read_image(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
+        """Decodes the image of a person.
 
         Raises:
             ImageError: It cannot be read.
         """
-        return read_image(self.pictures[self.picture_index[row]])
+        return read_image(self.images[self.image_index[row]])
 
 
-def read_annotations(
+def read_training_annotations(
     path: str | Path, images: str | Path | None = None, skeleton: str | Path | Skeleton | None = None
-) -> Annotations:
+) -> TrainingAnnotations:
     """Reads a file of COCO's or MPII's form, told apart by what is in it.
 
     Args:
-        path: The file; see `vitpose.annotation_file`.
-        images: Folder of the pictures; without it the folder `images` beside the file, and the file's own. A picture
+        path: The file; see `vitpose.data.annotation_file`.
+        images: Folder of the images; without it the folder `images` beside the file, and the file's own. An image
             that is not where the file says is looked for under its base name, unless
             the file lists another one with that name.
         skeleton: What the keypoints of a COCO file are: a shipped name, a `.toml` file, a `Skeleton`. Without it the
             `keypoints` and `skeleton` of the file's category say so.
 
     Returns:
-        Everybody with a box and at least one labelled point in a picture that exists. The `report` names
-        every other row. A point outside its picture loses its label.
+        Everybody with a box and at least one labelled point in an image that exists. The `report` names
+        every other row. A point outside its image loses its label.
 
     Raises:
         InputError: The file cannot be read or is neither.
@@ -169,8 +169,8 @@ def read_annotations(
     file = read_annotation_file(path, skeleton)
     own = file.path.parent
     folders = (own / "images", own) if images is None else (Path(images).expanduser(),)
-    reader = _Reader(file, ImageFinder(file.pictures.values(), *folders))
-    for name in file.broken_pictures:
+    reader = _Reader(file, ImageFinder(file.images.values(), *folders))
+    for name in file.broken_images:
         reader.note(UNUSABLE_ID, name)
     for row in file.rows:
         reader.add(row)
@@ -178,7 +178,7 @@ def read_annotations(
 
 
 def split_source(source: str) -> tuple[str, str | None]:
-    """Splits FILE=FOLDER, as commands take it, into the annotations and the folder of their pictures.
+    """Splits FILE=FOLDER, as commands take it, into the annotations and the folder of their images.
 
     The folder is None where only a file is named.
     """
@@ -187,32 +187,32 @@ def split_source(source: str) -> tuple[str, str | None]:
     return file, folder or None
 
 
-def check_pictures(people: Annotations) -> Report:
-    """Decodes every picture that has people, and reports those that are damaged or of another size than the file says.
+def check_images(people: TrainingAnnotations) -> AnnotationReport:
+    """Decodes every image that has people, and reports those that are damaged or of another size than the file says.
 
-    A size that is not the file's shows where points lie beyond the picture that was found.
+    A size that is not the file's shows where points lie beyond the image that was found.
     """
     damaged, beyond, kept = [], [], 0
-    for index in np.unique(people.picture_index):
-        rows = np.flatnonzero(people.picture_index == index)
+    for index in np.unique(people.image_index):
+        rows = np.flatnonzero(people.image_index == index)
         try:
-            size = Size.of(people.read_picture(int(rows[0])))
+            size = Size.of(people.read_image(int(rows[0])))
         except ImageError as error:
             damaged += [f"annotation {people.ids[row]} ({error})" for row in rows]
             continue
         kept += len(rows)
         for row in rows:
             if _outside(people.xy[row][people.labelled[row]], size).any():
-                beyond.append(f"annotation {people.ids[row]} ({people.pictures[index].name} is {size})")
+                beyond.append(f"annotation {people.ids[row]} ({people.images[index].name} is {size})")
     report = people.report
     if damaged:
-        report = report.with_problems("picture cannot be read", damaged, kept)
+        report = report.with_problems("image cannot be read", damaged, kept)
     if beyond:
-        report = report.with_problems("points outside the picture as it is", beyond, kept)
+        report = report.with_problems("points outside the image as it is", beyond, kept)
     return report
 
 
-def shared_skeleton(sources: Sequence[Annotations]) -> Skeleton:
+def shared_skeleton(sources: Sequence[TrainingAnnotations]) -> Skeleton:
     """Returns the skeleton that all sources have.
 
     Raises:
@@ -242,35 +242,35 @@ class _Reader:
     def note(self, problem: str, name: str) -> None:
         self.problems.setdefault(problem, []).append(name)
 
-    def look_up(self, picture: Picture) -> tuple[Path, Size | None]:
-        """Returns where a picture lies and its size, None if there is no such picture."""
-        if picture.id not in self.places:
-            path = self.finder.find(picture)
-            self.places[picture.id] = path, _size_of(path, picture)
-        return self.places[picture.id]
+    def look_up(self, image: ImageRow) -> tuple[Path, Size | None]:
+        """Returns where an image lies and its size, None if there is no such image."""
+        if image.id not in self.places:
+            path = self.finder.find(image)
+            self.places[image.id] = path, _size_of(path, image)
+        return self.places[image.id]
 
     def add(self, row: Row) -> None:
         """Takes a row, or notes why not."""
-        picture = self.file.pictures.get(row.image_id)
+        image = self.file.images.get(row.image_id)
         if row.crowd:
             return self.note("crowd region, no person", row.name)
-        if picture is None or not picture.file_name:
-            return self.note("picture not listed in the file", row.name)
-        path, size = self.look_up(picture)
+        if image is None or not image.file_name:
+            return self.note("image not listed in the file", row.name)
+        path, size = self.look_up(image)
         if size is None:
-            shared = self.finder.shares_name(picture) and not is_file(path)
+            shared = self.finder.shares_name(image) and not is_file(path)
             why = ", and not looked for under its base name, which others have too" if shared else ""
-            return self.note(f"picture missing or unreadable{why}", f"{row.name} ({path})")
+            return self.note(f"image missing or unreadable{why}", f"{row.name} ({path})")
         if row.xywh is None or not _has_area(box := xyxy_from_xywh([row.xywh])):
             return self.note("box without area", row.name)
         if are_outside(box, size).any():
-            return self.note("box wholly outside its picture", row.name)
+            return self.note("box wholly outside its image", row.name)
         if row.points is None:
             return self.note(f"not {len(self.file.skeleton)} numeric keypoints (x, y, visibility)", row.name)
         marked = row.points[:, 2] > 0
         outside = marked & _outside(row.points[:, :2], size)
         if outside.any():
-            self.note("points outside the picture (they lose their labels)", row.name)
+            self.note("points outside the image (they lose their labels)", row.name)
         labelled = marked & ~outside
         if not labelled.any():
             return self.note("no labelled points", row.name)
@@ -280,31 +280,31 @@ class _Reader:
         self.rows.append((path, box[0], points, area, number))
         return None
 
-    def annotations(self) -> Annotations:
+    def annotations(self) -> TrainingAnnotations:
         n, k = len(self.rows), len(self.file.skeleton)
-        pictures = tuple(dict.fromkeys(path for path, _ in self.places.values()))
-        index = {picture: i for i, picture in enumerate(pictures)}
+        images = tuple(dict.fromkeys(path for path, _ in self.places.values()))
+        index = {image: i for i, image in enumerate(images)}
         points = np.array([row[2] for row in self.rows], np.float64).reshape(n, k, 3)
         used = len({row[0] for row in self.rows})
         problems = {problem: tuple(names) for problem, names in self.problems.items()}
-        return Annotations(
-            pictures=pictures,
-            picture_index=np.array([index[row[0]] for row in self.rows], np.int64),
+        return TrainingAnnotations(
+            images=images,
+            image_index=np.array([index[row[0]] for row in self.rows], np.int64),
             boxes=np.array([row[1] for row in self.rows], np.float32).reshape(n, 4),
             xy=points[:, :, :2].astype(np.float32),
             visibility=np.clip(points[:, :, 2], 0, 2).astype(np.uint8),
             areas=np.array([row[3] for row in self.rows], np.float32),
             ids=np.array([row[4] for row in self.rows], np.int64),
             skeleton=self.file.skeleton,
-            report=Report(str(self.file.path), n, used, problems),
+            report=AnnotationReport(str(self.file.path), n, used, problems),
         )
 
 
-def _size_of(path: Path, picture: Picture) -> Size | None:
+def _size_of(path: Path, image: ImageRow) -> Size | None:
     if not is_file(path):
         return None
     try:
-        return picture.size or read_size(path)
+        return image.size or read_size(path)
     except ImageError:
         return None
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from ..boxes import Size
-from ..crop import Warp, grow
 from ..errors import InputError
-from ..schemas import Schema
-from .annotations import Annotations
+from ..files.schemas import Schema
+from ..geometry.boxes import Size
+from ..geometry.warp import Warp, grow
+from .annotations import TrainingAnnotations
 
 GREY = 127.5
 LUMA = (0.299, 0.587, 0.114)
@@ -65,7 +65,7 @@ class View:
         return self.warp.extents[:, 0] < 0
 
     def crop(self, image: UInt8[np.ndarray, "h w 3"], row: int = 0) -> UInt8[np.ndarray, "hc wc 3"]:
-        """Cuts one person's crop out of the picture, coloured, and partly hidden."""
+        """Cuts one person's crop out of the image, coloured, and partly hidden."""
         crop = self.warp[row : row + 1].crop(image)[0]
         colours = self.colours[row]
         if not np.array_equal(colours, np.eye(3, 4)):
@@ -91,10 +91,10 @@ class View:
         """Carries labelled points to cells of a grid over the crops; mirrored views swap left and right.
 
         Args:
-            xy: Points in px of the picture.
+            xy: Points in px of the image.
             labelled: Which of them have a label.
             mirror: Each keypoint's mirror image (`Skeleton.mirror`).
-            grid: Size of the grid: the crop's or the heat map's.
+            grid: Size of the grid: the crop's or the heatmap's.
         """
         order = np.where(self.mirrored[:, None], mirror, np.arange(len(mirror)))
         points = self.warp.to_grid(xy.astype(np.float64), grid)
@@ -162,7 +162,7 @@ class Augmentation:
 
     def draw(
         self,
-        people: Annotations,
+        people: TrainingAnnotations,
         size: Size,
         convention: str,
         rng: np.random.Generator,
@@ -199,7 +199,9 @@ class Augmentation:
             warp, self._colours(colour), self._rectangles(hidden[:, :4]) * shown[:, None], hidden[:, 4:] * 255
         )
 
-    def reach(self, people: Annotations, size: Size, aspect: str = "keep") -> Float[np.ndarray, "n 4"]:
+    def reach(
+        self, people: TrainingAnnotations, size: Size, aspect: str = "keep"
+    ) -> Float[np.ndarray, "n 4"]:
         """Returns boxes (xyxy, px) that no view of a person can look beyond.
 
         Args:
@@ -221,7 +223,9 @@ class Augmentation:
             low, high = np.fmin(low, centres - radius), np.fmax(high, centres + radius)
         return np.concatenate([low, high], axis=1)
 
-    def _halves(self, people: Annotations, size: Size, aspect: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _halves(
+        self, people: TrainingAnnotations, size: Size, aspect: str
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Returns centres and extents of the upper and of the lower halves, NaN where there is none."""
         halves = []
         for part in (people.skeleton.upper_body, people.skeleton.lower_body):

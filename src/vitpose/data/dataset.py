@@ -16,17 +16,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch.utils.data import Dataset, Sampler
 
-from ..boxes import Size
-from ..crop import normalise
 from ..errors import ImageError, InputError
-from ..heatmap import encode
-from ..processing import VitPoseImageProcessor
-from .annotations import Annotations, shared_skeleton
+from ..geometry.boxes import Size
+from ..geometry.heatmaps import encode
+from ..geometry.warp import normalise
+from ..processing.image_processor import VitPoseImageProcessor
+from .annotations import TrainingAnnotations, shared_skeleton
 from .augment import Augmentation, View
 from .pack import Packed
 
 STRIDE = 4
-"""Heat maps are a quarter of the crop."""
+"""Heatmaps are a quarter of the crop."""
 
 
 class PoseDataset(Dataset[dict[str, Any]]):
@@ -40,10 +40,10 @@ class PoseDataset(Dataset[dict[str, Any]]):
         weights   weight of each keypoint, 0 without a label, float32 (k)
         meta      numbers: index, pass, source, id
 
-    A picture that cannot be read gives a black crop whose weights are 0, and a warning that names it.
+    An image that cannot be read gives a black crop whose weights are 0, and a warning that names it.
 
     Args:
-        sources: Annotations, packed or not, all of one skeleton (see `Annotations.map_to`).
+        sources: TrainingAnnotations, packed or not, all of one skeleton (see `TrainingAnnotations.map_to`).
         processor: Size and aspect of the crops, the convention of warp and targets (UDP, or the plain warp with the
             targets of MSRA), and the normalisation.
         augmentation: What is varied; nothing without one.
@@ -59,7 +59,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        sources: Annotations | Sequence[Annotations],
+        sources: TrainingAnnotations | Sequence[TrainingAnnotations],
         processor: VitPoseImageProcessor | None = None,
         augmentation: Augmentation | None = None,
         *,
@@ -69,7 +69,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
         unbiased: bool | None = None,
         joint_weights: bool = False,
     ) -> None:
-        self.sources = (sources,) if isinstance(sources, Annotations) else tuple(sources)
+        self.sources = (sources,) if isinstance(sources, TrainingAnnotations) else tuple(sources)
         self.skeleton = shared_skeleton(self.sources)
         self.processor = processor or VitPoseImageProcessor()
         self.augmentation, self.seed, self.sigma = augmentation, seed, sigma
@@ -90,7 +90,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
         view = self.look_at(person, turn, int(index))
         targets, weights = targets_of(person, view, self.sigma, self.joint_weights, self.unbiased)
         try:
-            pixels = view.crop(person.read_picture(0))
+            pixels = view.crop(person.read_image(0))
         except ImageError as error:
             warnings.warn(
                 f"person {person.ids[0]} of {person.report.source} is left out: {error}", stacklevel=2
@@ -108,7 +108,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
         """Size of the crops."""
         return self.processor.size
 
-    def look_at(self, person: Annotations, turn: int, index: int) -> View:
+    def look_at(self, person: TrainingAnnotations, turn: int, index: int) -> View:
         """Returns how a person is seen in a pass."""
         own = self.processor
         if self.augmentation is None:
@@ -121,12 +121,12 @@ class PoseDataset(Dataset[dict[str, Any]]):
 
 
 def map_size(crop: Size) -> Size:
-    """Returns the size of the heat maps over a crop."""
+    """Returns the size of the heatmaps over a crop."""
     return Size(width=crop.width // STRIDE, height=crop.height // STRIDE)
 
 
 def targets_of(
-    people: Annotations,
+    people: TrainingAnnotations,
     view: View,
     sigma: float = 2.0,
     joint_weights: bool = False,
@@ -149,13 +149,13 @@ def targets_of(
 
 
 class JointDataset(Dataset[dict[str, Any]]):
-    """People of several data sets, each seen by the conventions of its own.
+    """People of several datasets, each seen by the conventions of its own.
 
-    Samples are those of `PoseDataset`, and have `dataset`, the number of their data set; targets and weights are
+    Samples are those of `PoseDataset`, and have `dataset`, the number of their dataset; targets and weights are
     padded with zeros to the largest number of keypoints.
 
     Args:
-        parts: One dataset for each data set; an index counts through all of them.
+        parts: One dataset for each dataset; an index counts through all of them.
 
     Raises:
         InputError: There is no part, or their crops differ in size.
@@ -165,7 +165,7 @@ class JointDataset(Dataset[dict[str, Any]]):
         self.parts = tuple(parts)
         if len({part.size for part in self.parts}) != 1:
             sizes = ", ".join(str(part.size) for part in self.parts)
-            raise InputError(f"data sets that are trained together need one size of crops, not {sizes}")
+            raise InputError(f"datasets that are trained together need one size of crops, not {sizes}")
         self.most = max(len(part.skeleton) for part in self.parts)
         self._starts = np.cumsum([0, *map(len, self.parts)])
 

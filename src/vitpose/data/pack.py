@@ -1,11 +1,11 @@
-"""Packing: pictures decoded once into crops with margin, from which a training runs alone.
+"""Packing: images decoded once into crops with margin, from which a training runs alone.
 
 A pack is a folder of parts (safetensors files) and `pack.json`, which is written last: a folder without it is
 no pack. Each part holds encoded crops end to end and the annotations of its people in pixels of their
-crops. A crop reaches as far as the augmentation can look and is cut off at the borders of its picture, beyond
+crops. A crop reaches as far as the augmentation can look and is cut off at the borders of its image, beyond
 which everything is black anyway. `pack.json` says how far that was (`Margin`), and a training run that could look
-further is refused. It keeps the picture's own pixels unless it would be larger than
-`side`; then it is reduced, by the same factor both ways, so that a view of the picture is a view of the crop.
+further is refused. It keeps the image's own pixels unless it would be larger than
+`side`; then it is reduced, by the same factor both ways, so that a view of the image is a view of the crop.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from jaxtyping import Float, Int, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..boxes import Size
 from ..errors import ImageError, InputError
-from ..files import replace_file
-from ..processing import INPUT_SIZE, VitPoseImageProcessor
-from ..skeleton import Skeleton
-from .annotations import Annotations, Report, shared_skeleton
+from ..files.writing import replace_file
+from ..geometry.boxes import Size
+from ..keypoints.skeleton import Skeleton
+from ..processing.image_processor import INPUT_SIZE, VitPoseImageProcessor
+from .annotations import AnnotationReport, TrainingAnnotations, shared_skeleton
 from .augment import Augmentation
 from .pack_index import INDEX_FILE, VERSION, Margin, read_index
 
 MAX_PART_BYTES = 50_000_000
 SIDE_PX = 384
 """Longest side of a packed crop. A crop reaches some 2.8 times as far as its person is tall, so people up to 140 px
-keep all their pixels; where the picture ends nearer, larger ones do. At 256x192 a person of the plain crop
+keep all their pixels; where the image ends nearer, larger ones do. At 256x192 a person of the plain crop
 is 205 px tall."""
 QUALITY = 95
 """Of JPEG, without chroma subsampling (measured: benchmarks/loading.py)."""
@@ -55,8 +55,8 @@ _COLUMNS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Packed(Annotations):
-    """n people of a pack: annotations whose pictures are the crops of the pack's parts.
+class Packed(TrainingAnnotations):
+    """n people of a pack: annotations whose images are the crops of the pack's parts.
 
     All coordinates are px of the person's own crop.
 
@@ -65,8 +65,8 @@ class Packed(Annotations):
         ends: For each part, where each crop's bytes end.
         sources: Which of `source_names` each person is from.
         sizes: Width and height of each crop, px.
-        origins: Left top corner of each crop in its picture, px.
-        factors: Pixels of the picture a pixel of the crop, 1 where it was not reduced.
+        origins: Left top corner of each crop in its image, px.
+        factors: Pixels of the image a pixel of the crop, 1 where it was not reduced.
         source_names: The files that were packed.
         margins: How far the crops of each of them reach.
     """
@@ -81,7 +81,7 @@ class Packed(Annotations):
     margins: tuple[Margin, ...] = ()
 
     columns: ClassVar[tuple[str, ...]] = (
-        *Annotations.columns,
+        *TrainingAnnotations.columns,
         "rows",
         "sources",
         "sizes",
@@ -116,16 +116,16 @@ class Packed(Annotations):
                     "dataset or vitpose.data.pack.write_pack for another augmentation or size, or vary less"
                 )
 
-    def read_picture(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
+    def read_image(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
         """Decodes the crop of a person.
 
         Raises:
             ImageError: The part is damaged.
         """
-        part, place = int(self.picture_index[row]), int(self.rows[row])
+        part, place = int(self.image_index[row]), int(self.rows[row])
         ends = self.ends[part]
         start, end = int(ends[place - 1]) if place else 0, int(ends[place])
-        name = self.pictures[part]
+        name = self.images[part]
         try:
             code = _open_part(name).get_slice("crops")[start:end]
         except (OSError, SafetensorError) as error:
@@ -147,7 +147,7 @@ def _map_part(path: Path, written_ns: int) -> Any:
 
 
 def write_pack(
-    sources: Sequence[Annotations],
+    sources: Sequence[TrainingAnnotations],
     folder: str | Path,
     *,
     augmentation: Augmentation | None = None,
@@ -157,7 +157,7 @@ def write_pack(
     quality: int | None = QUALITY,
     max_part_bytes: int = MAX_PART_BYTES,
     advance: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Report]:
+) -> list[AnnotationReport]:
     """Packs the people of sources that share a skeleton.
 
     Args:
@@ -165,14 +165,14 @@ def write_pack(
         folder: Where to; made if need be, and must hold no pack.
         augmentation: What a training on it may do at most; the published recipe without one.
         size: Size of the crops of such a training run; what counts is their aspect.
-        aspect: How its boxes fill them, "keep" or "stretch"; see `vitpose.crop.Warp.from_boxes`.
+        aspect: How its boxes fill them, "keep" or "stretch"; see `vitpose.geometry.warp.Warp.from_boxes`.
         side: Longest side of a packed crop, px.
         quality: Of JPEG, 1 to 100; None packs PNG, without any loss and four times as large.
         max_part_bytes: Largest part.
         advance: Called once a person with how many are done, of how many.
 
     Returns:
-        The report of each source; pictures that could not be read are new in it, their people are not packed.
+        The report of each source; images that could not be read are new in it, their people are not packed.
 
     Raises:
         InputError: The skeletons differ, the folder holds a pack, or nobody could be packed.
@@ -188,20 +188,18 @@ def write_pack(
     final, done, total = [], 0, sum(map(len, sources))
     for number, people in enumerate(sources):
         cuts, failed = margin.reach(people), []
-        for row in _by_picture(people):
+        for row in _by_image(people):
             try:
-                crop, origin, factor = cut_out(people.read_picture(row), cuts[row], side)
+                crop, origin, factor = cut_out(people.read_image(row), cuts[row], side)
             except ImageError:
-                failed.append(
-                    f"annotation {people.ids[row]} ({people.pictures[people.picture_index[row]].name})"
-                )
+                failed.append(f"annotation {people.ids[row]} ({people.images[people.image_index[row]].name})")
             else:
                 writer.add(_encode(crop, quality), _columns(people, row, number, crop, origin, factor))
             done += 1
             advance(done, total)
         report = people.report
         final.append(
-            report.with_problems("picture cannot be read", failed, len(people) - len(failed))
+            report.with_problems("image cannot be read", failed, len(people) - len(failed))
             if failed
             else report
         )
@@ -240,12 +238,12 @@ def read_pack(folder: str | Path) -> Packed:
     counts = [len(part["boxes"]) for part in columns]
     joined = {name: np.concatenate([part[name] for part in columns]) for name in _COLUMNS}
     return Packed(
-        pictures=paths,
-        picture_index=np.repeat(np.arange(len(paths)), counts),
+        images=paths,
+        image_index=np.repeat(np.arange(len(paths)), counts),
         rows=np.concatenate([np.arange(count) for count in counts]),
         ends=tuple(part["ends"] for part in columns),
         skeleton=skeleton,
-        report=Report(str(folder), sum(counts), sum(counts)),
+        report=AnnotationReport(str(folder), sum(counts), sum(counts)),
         source_names=tuple(one.file for one in index.sources),
         margins=(Margin.from_form(index.margin, source),) * len(index.sources),
         **joined,
@@ -261,7 +259,7 @@ def join_packs(packs: Sequence[Packed]) -> Packed:
     skeleton = shared_skeleton(packs)
     columns = {name: np.concatenate([getattr(one, name) for one in packs]) for name in Packed.columns}
     for name, counts in (
-        ("picture_index", [len(one.pictures) for one in packs]),
+        ("image_index", [len(one.images) for one in packs]),
         ("sources", [len(one.source_names) for one in packs]),
     ):
         # Each pack counts its parts and its sources from 0.
@@ -269,10 +267,10 @@ def join_packs(packs: Sequence[Packed]) -> Packed:
         columns[name] = columns[name] + np.repeat(starts, list(map(len, packs)))
     names = tuple(name for one in packs for name in one.source_names)
     return Packed(
-        pictures=tuple(path for one in packs for path in one.pictures),
+        images=tuple(path for one in packs for path in one.images),
         ends=tuple(ends for one in packs for ends in one.ends),
         skeleton=skeleton,
-        report=Report(
+        report=AnnotationReport(
             ", ".join(one.report.source for one in packs), len(columns["boxes"]), len(columns["boxes"])
         ),
         source_names=names,
@@ -284,19 +282,19 @@ def join_packs(packs: Sequence[Packed]) -> Packed:
 def cut_out(
     image: UInt8[np.ndarray, "h w 3"], box: Float[np.ndarray, " 4"], side: int
 ) -> tuple[UInt8[np.ndarray, "hc wc 3"], Int[np.ndarray, " 2"], float]:
-    """Cuts a box out of a picture, at whole pixels and no larger than the picture.
+    """Cuts a box out of an image, at whole pixels and no larger than the image.
 
     Args:
-        image: The picture.
+        image: The image.
         box: xyxy, px.
         side: A larger crop is reduced to this longest side, px.
 
     Returns:
-        The crop, its left top corner in the picture, and how much it was reduced: pixels of the picture a
+        The crop, its left top corner in the image, and how much it was reduced: pixels of the image a
         pixel of the crop.
     """
     limit = np.array([image.shape[1], image.shape[0]])
-    # A box beyond the picture still gets one pixel, or there would be no crop.
+    # A box beyond the image still gets one pixel, or there would be no crop.
     low = np.clip(np.floor(box[:2]), 0, limit - 1).astype(int)
     high = np.clip(np.ceil(box[2:]) + 1, low + 1, limit).astype(int)
     crop = image[low[1] : high[1], low[0] : high[0]]
@@ -307,8 +305,8 @@ def cut_out(
     return crop, low, factor
 
 
-def _by_picture(people: Annotations) -> Iterator[int]:
-    yield from np.argsort(people.picture_index, kind="stable").tolist()
+def _by_image(people: TrainingAnnotations) -> Iterator[int]:
+    yield from np.argsort(people.image_index, kind="stable").tolist()
 
 
 def _encode(crop: np.ndarray, quality: int | None) -> np.ndarray:
@@ -319,7 +317,7 @@ def _encode(crop: np.ndarray, quality: int | None) -> np.ndarray:
 
 
 def _columns(
-    people: Annotations, row: int, source: int, crop: np.ndarray, origin: np.ndarray, factor: float
+    people: TrainingAnnotations, row: int, source: int, crop: np.ndarray, origin: np.ndarray, factor: float
 ) -> dict[str, Any]:
     # The middle of a reduced pixel is the middle of the pixels that it stands for.
     shift = origin - 0.5 + factor / 2 if factor > 1 else origin

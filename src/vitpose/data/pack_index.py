@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field
 
-from ..boxes import Size
 from ..errors import InputError
-from ..processing import INPUT_SIZE, VitPoseImageProcessor
-from ..schemas import Row, Schema, check, parse_json
-from .annotations import Annotations
+from ..files.schemas import Row, Schema, check, parse_json
+from ..geometry.boxes import Size
+from ..processing.image_processor import INPUT_SIZE, VitPoseImageProcessor
+from .annotations import TrainingAnnotations
 from .augment import Augmentation
 
 INDEX_FILE = "pack.json"
@@ -78,18 +78,18 @@ class Margin:
     Attributes:
         augmentation: As far as this can look.
         size: In crops of this aspect.
-        aspect: "keep" or "stretch"; see `vitpose.crop.Warp.from_boxes`.
+        aspect: "keep" or "stretch"; see `vitpose.geometry.warp.Warp.from_boxes`.
     """
 
     augmentation: Augmentation = field(default_factory=Augmentation)
     size: Size = INPUT_SIZE
     aspect: str = "keep"
 
-    def reach(self, people: Annotations) -> Float[np.ndarray, "n 4"]:
+    def reach(self, people: TrainingAnnotations) -> Float[np.ndarray, "n 4"]:
         """Returns boxes (xyxy, px) that no view of a person looks beyond."""
         return self.augmentation.reach(people, self.size, self.aspect)
 
-    def count_short(self, people: Annotations, sizes: Int[np.ndarray, "n 2"], wanted: Margin) -> int:
+    def count_short(self, people: TrainingAnnotations, sizes: Int[np.ndarray, "n 2"], wanted: Margin) -> int:
         """Returns for how many people a crop of this margin ends before another one, within the image.
 
         Args:

@@ -44,9 +44,9 @@ def rgb_from_array(array: np.ndarray, name: str) -> UInt8[np.ndarray, "h w 3"]:
 
 def _channels_last(array: np.ndarray, name: str) -> Shaped[np.ndarray, "h w c"]:
     if array.ndim == 4:
-        raise ImageError(f"{name} has four axes, like a batch; pass one picture at a time")
+        raise ImageError(f"{name} has four axes, like a batch; pass one image at a time")
     if array.ndim not in (2, 3):
-        raise ImageError(f"{name} is not a picture; it needs the axes (h w) or (h w 3)")
+        raise ImageError(f"{name} is not an image; it needs the axes (h w) or (h w 3)")
     if not array.size:
         raise ImageError(f"{name} has no pixels; it needs a width and a height of at least 1")
     if array.ndim == 2:
@@ -56,7 +56,7 @@ def _channels_last(array: np.ndarray, name: str) -> Shaped[np.ndarray, "h w c"]:
     if array.shape[0] in (1, 3):
         return np.moveaxis(array, 0, 2)
     raise ImageError(
-        f"{name} has no axis that is clearly the channels; pass (h w 3), or one picture at a time of a batch"
+        f"{name} has no axis that is clearly the channels; pass (h w 3), or one image at a time of a batch"
     )
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
-from ..boxes import Size
 from ..errors import ImageError
+from ..geometry.boxes import Size
 from .arrays import array_from, rgb_from_array
 from .download import MAX_DOWNLOAD_BYTES, download, is_url
 from .find import missing_file, path_from
@@ -23,13 +23,13 @@ _BLOCK_BYTES = 2**20
 
 
 def read_image(source: Any, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "h w 3"]:
-    """Reads a picture from wherever it is and returns it as upright RGB.
+    """Reads an image from wherever it is and returns it as upright RGB.
 
     Args:
-        source: One picture, as one of:
+        source: One image, as one of:
 
             - a path (`~` is expanded) or an `http(s)://` address;
-            - the bytes of a picture file, or a binary file object (read from its start where it can
+            - the bytes of an image file, or a binary file object (read from its start where it can
               be rewound, else from where it stands);
             - a PIL image (of several frames, the one it stands at);
             - an array or tensor: (h w), (h w 1), (h w 2) grey and alpha, (h w 3) RGB or (h w 4) RGBA,
@@ -46,7 +46,7 @@ def read_image(source: Any, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "
         become 8 by dropping the low ones, without stretching the contrast. An animation gives its first frame.
 
     Raises:
-        ImageError: There is no such picture, it is damaged, cut off, too large, or of a form not
+        ImageError: There is no such image, it is damaged, cut off, too large, or of a form not
             listed here. The message names the source.
     """
     if isinstance(source, Image.Image):
@@ -62,10 +62,10 @@ def read_image(source: Any, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "
 
 
 def read_size(path: str | os.PathLike[str]) -> Size:
-    """Returns the size of a picture file, upright, by its header alone.
+    """Returns the size of an image file, upright, by its header alone.
 
     Raises:
-        ImageError: There is no such picture, or its header is damaged.
+        ImageError: There is no such image, or its header is damaged.
     """
     file, name = _open(path)
     with file, contain_pillow(name):
@@ -91,7 +91,7 @@ def _open(source: Any) -> tuple[io.BufferedIOBase, str]:
         name = f"the file object {getattr(source, 'name', None) or type(source).__name__}"
         return io.BytesIO(_bytes_from_stream(source, name)), name
     raise ImageError(
-        f"{source!r:.200} of type {type(source).__name__} is not a picture; pass one path, http(s) address, "
+        f"{source!r:.200} of type {type(source).__name__} is not an image; pass one path, http(s) address, "
         "bytes object, binary file object, PIL image, array or tensor at a time"
     )
 
@@ -102,7 +102,7 @@ def _open_path(path: Path) -> io.BufferedIOBase:
     except FileNotFoundError as error:
         raise missing_file(path) from error
     except IsADirectoryError as error:
-        raise ImageError(f"{path} is a folder; vitpose.find_images lists the pictures in it") from error
+        raise ImageError(f"{path} is a folder; vitpose.find_images lists the images in it") from error
     except (OSError, ValueError) as error:
         raise ImageError(f"{path} cannot be opened: {error}; check its name and permissions") from error
     if file.seekable():
@@ -133,7 +133,7 @@ def _decode(file: io.BufferedIOBase, name: str, max_pixels: int) -> UInt8[np.nda
     with contain_pillow(name):
         start = file.read(16)
         if not start:
-            raise ImageError(f"{name} is empty; fetch or save the picture again")
+            raise ImageError(f"{name} is empty; fetch or save the image again")
         opener = find_opener(start, name)
         file.seek(0)
         image = opener(file, "")
@@ -149,7 +149,7 @@ def _refuse_without_end(file: io.BufferedIOBase, name: str) -> None:
     """Refuses a JPEG without the marker that ends it.
 
     Pillow notices a file that stops early, but not one whose tail was never written and reads as zeros:
-    there it returns half a picture and a grey rest. In the data of a scan the marker cannot occur.
+    there it returns half an image and a grey rest. In the data of a scan the marker cannot occur.
     """
     last = b""
     while block := file.read(_BLOCK_BYTES):

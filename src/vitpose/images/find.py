@@ -20,24 +20,24 @@ _MAX_NAMES_COMPARED = 5000  # keeps the message about a missing file quick in a 
 
 
 def find_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str | Path]:
-    """Turns files, folders, globs and addresses into a list of pictures, each of which `read_image` takes.
+    """Turns files, folders, globs and addresses into a list of images, each of which `read_image` takes.
 
     Args:
         sources: One or several of:
 
             - a file, taken whatever its suffix and even if its name looks like a glob (`a[1].jpg`);
-            - a folder, which gives the pictures in it and in the folders under it, sorted; hidden
-              files and folders (a leading dot) and links to folders are passed over. Pictures are
+            - a folder, which gives the images in it and in the folders under it, sorted; hidden
+              files and folders (a leading dot) and links to folders are passed over. Images are
               told by the suffixes of `FORMATS`;
             - a glob (`*`, `?`, `[…]`, and `**` for any depth), which gives the files it matches,
-              sorted: the pictures among them, or all if it spells out a suffix (`*.dat`);
+              sorted: the images among them, or all if it spells out a suffix (`*.dat`);
             - an `http(s)://` address, which is passed on.
 
     Returns:
         Addresses as text and files as paths, in the order of `sources`, each only once.
 
     Raises:
-        ImageError: A file does not exist, a folder holds no pictures or cannot be listed, or a glob
+        ImageError: A file does not exist, a folder holds no images or cannot be listed, or a glob
             matches none.
     """
     several = isinstance(sources, Iterable) and not isinstance(sources, (str, os.PathLike))
@@ -91,27 +91,27 @@ def missing_file(path: Path) -> ImageError:
 
 def _find_files(path: Path) -> list[Path]:
     if path.is_dir():
-        return _pictures_under(path)
+        return _images_under(path)
     if path.exists():
         return [path]
     if any(sign in str(path) for sign in "*?["):
-        return _pictures_matching(path)
+        return _images_matching(path)
     raise missing_file(path)
 
 
-def _picture_suffixes() -> set[str]:
+def _image_suffixes() -> set[str]:
     return {suffix for suffix, key in Image.registered_extensions().items() if key in FORMATS}
 
 
-def _pictures_under(folder: Path) -> list[Path]:
-    suffixes, found = _picture_suffixes(), []
+def _images_under(folder: Path) -> list[Path]:
+    suffixes, found = _image_suffixes(), []
     for place, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         visible = (Path(place, name) for name in names if not name.startswith("."))
         found += [path for path in visible if path.suffix.lower() in suffixes]
     if not found:
         raise ImageError(
-            f"the folder {folder} holds no pictures, nor do the folders in it; pictures are told by their "
+            f"the folder {folder} holds no images, nor do the folders in it; images are told by their "
             f"suffix: {' '.join(sorted(suffixes))}"
         )
     return sorted(found)
@@ -121,17 +121,17 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _pictures_matching(pattern: Path) -> list[Path]:
+def _images_matching(pattern: Path) -> list[Path]:
     # From the deepest folder that exists, so that brackets in the names of folders mean themselves.
     base = next((folder for folder in pattern.parents if folder.is_dir()), Path())
     names = glob.glob(str(pattern.relative_to(base)), root_dir=base, recursive=True)  # noqa: PTH207 (skips hidden)
     matches = [base / name for name in names if (base / name).is_file()]
-    suffix, suffixes = pattern.suffix, _picture_suffixes()
+    suffix, suffixes = pattern.suffix, _image_suffixes()
     spelt_out = suffix and not any(sign in suffix for sign in "*?[")
     found = [path for path in matches if spelt_out or path.suffix.lower() in suffixes]
     if not found:
         others = f"; {len(matches)} other files do" if matches else ""
         raise ImageError(
-            f"no picture matches {pattern}{others}; check the pattern, in which ** stands for any depth"
+            f"no image matches {pattern}{others}; check the pattern, in which ** stands for any depth"
         )
     return sorted(found)

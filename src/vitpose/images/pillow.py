@@ -20,7 +20,7 @@ from ..errors import ImageError
 from .arrays import flatten, levels_of_integers, rgb_from_array
 
 MAX_PIXELS = 200_000_000
-"""Pictures of more pixels are refused unless the caller says otherwise. The largest sensors in phones
+"""Images of more pixels are refused unless the caller says otherwise. The largest sensors in phones
 make photographs of 200 million (16320x12240); as RGB that is 0.6 GB, and about 1.4 GB while decoding."""
 
 BYTES_A_PIXEL = 10
@@ -60,7 +60,7 @@ def contain_pillow(name: str) -> Iterator[None]:
     except Exception as error:  # plugins raise almost anything on damaged files
         raise ImageError(
             f"{name} cannot be read: {error or type(error).__name__}; if it is damaged or cut off fetch it "
-            "again, otherwise save it as an RGB picture in JPEG or PNG"
+            "again, otherwise save it as an RGB image in JPEG or PNG"
         ) from error
     finally:
         with suppress(ValueError):  # another thread reset all filters meanwhile
@@ -70,18 +70,18 @@ def contain_pillow(name: str) -> Iterator[None]:
 def find_opener(start: bytes, name: str) -> Callable[[io.BufferedIOBase, str], Image.Image]:
     """Finds the plugin for a file that begins with these bytes.
 
-    `PIL.Image.open` does this too, but refuses large pictures by a limit for the whole program, which
+    `PIL.Image.open` does this too, but refuses large images by a limit for the whole program, which
     could not be raised for one call, and before the size is known for the message.
     """
     Image.init()
     for opener, accept in (Image.OPEN[key] for key in FORMATS if key in Image.OPEN):
         accepted = accept(start) if accept else False
         if isinstance(accepted, str):  # the plugin knows the format and lacks the library to read it
-            raise ImageError(f"{name} cannot be read: {accepted}; save the picture as JPEG or PNG")
+            raise ImageError(f"{name} cannot be read: {accepted}; save the image as JPEG or PNG")
         if accepted:
             return cast("Callable[[io.BufferedIOBase, str], Image.Image]", opener)
     raise ImageError(
-        f"{name} is not a picture: it begins with {start!r}, and pictures must be one of {', '.join(FORMATS)}"
+        f"{name} is not an image: it begins with {start!r}, and images must be one of {', '.join(FORMATS)}"
     )
 
 

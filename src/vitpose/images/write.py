@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import ImageError, OutputError, UnknownNameError
-from ..files import replace_file
+from ..files.writing import replace_file
 from .decode import read_image
 from .find import path_from
 
@@ -25,7 +25,7 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def save_image(path: str | os.PathLike[str], image: Any) -> None:
-    """Writes a picture in the format of the path's suffix, and makes the folders that are missing.
+    """Writes an image in the format of the path's suffix, and makes the folders that are missing.
 
     Args:
         path: Where to; .jpg, .jpeg (quality 95, full colour resolution), .png, .webp (quality 95),
@@ -34,12 +34,12 @@ def save_image(path: str | os.PathLike[str], image: Any) -> None:
 
     Raises:
         UnknownNameError: The suffix is not one of these.
-        ImageError: The array is no picture, or the file cannot be written.
+        ImageError: The array is no image, or the file cannot be written.
     """
     path = path_from(path)
     if path.suffix.lower() not in _SAVE_OPTIONS:
         hint = f"Give {path} one of these to say in which format it shall be written."
-        raise UnknownNameError("picture suffix", path.suffix, _SAVE_OPTIONS, hint)
+        raise UnknownNameError("image suffix", path.suffix, _SAVE_OPTIONS, hint)
     pixels = Image.fromarray(read_image(image))
     try:
         with replace_file(path) as partial:
@@ -48,5 +48,5 @@ def save_image(path: str | os.PathLike[str], image: Any) -> None:
         reason = error.__cause__ if isinstance(error, OutputError) else error
         raise ImageError(
             f"{path} cannot be written: {reason}; choose another place, or another format if the "
-            f"picture of {pixels.width}x{pixels.height} is too large for this one"
+            f"image of {pixels.width}x{pixels.height} is too large for this one"
         ) from error

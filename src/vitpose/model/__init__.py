@@ -1,1 +1,1 @@
-"""The network: heat maps from crops. Torch only; knows no picture, box or result."""
+"""The network: heatmaps from crops. Torch only; knows no image, box or result."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from ..errors import InputError, UnknownNameError
-from ..limits import (
+from ..files.limits import (
     MAX_CHANNELS,
     MAX_EXPERTS,
     MAX_INPUT_SIDE_PX,
@@ -22,7 +22,7 @@ from ..limits import (
     MAX_PATCHES,
     MAX_WIDTH,
 )
-from ..settings import MutableSettings, at_most
+from ..files.settings import MutableSettings, at_most
 
 CONFIG_FILE = "config.json"
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, InputError, UnknownNameError
-from ..files import remove_file
-from ..hub import find_file, read_json
+from ..files.hub import find_file, read_json
+from ..files.writing import remove_file
 from .config import CONFIG_FILE, VitPoseBackboneConfig, VitPoseConfig
 from .experts import fold_state
 from .names import (
@@ -50,13 +50,13 @@ class Checkpoint(NamedTuple):
     source: str
 
     def for_dataset(self, dataset: str | int) -> Checkpoint:
-        """Returns the dense checkpoint, with one head, that equals this one for a data set.
+        """Returns the dense checkpoint, with one head, that equals this one for a dataset.
 
         Tensors that stay as they are are shared, not copied.
 
         Raises:
-            UnknownNameError: There is no such data set here.
-            InputError: There is no such number, or the data set has other keypoints.
+            UnknownNameError: There is no such dataset here.
+            InputError: There is no such number, or the dataset has other keypoints.
             CheckpointError: The head or the expert is missing.
         """
         config, state = self.config, self.state
@@ -114,10 +114,10 @@ def read_checkpoint(
         name: A short name (see `vitpose models`), a directory, a hub repository, or an original `.pth` or `.pt`
             file.
         config: Takes the place of the one in the checkpoint.
-        dataset: Take the dense network of one data set out of it, by name or number.
+        dataset: Take the dense network of one dataset out of it, by name or number.
         use_safetensors: False reads `pytorch_model.bin` in place of `model.safetensors`, without running what it
             holds; True refuses an original file.
-        subfolder: As in `vitpose.hub.find_file`.
+        subfolder: As in `vitpose.files.hub.find_file`.
         revision: As there.
         token: As there.
         cache_dir: As there.
@@ -126,7 +126,7 @@ def read_checkpoint(
 
     Raises:
         UnknownNameError: No such model, or no such attribute.
-        InputError: There is no such data set in it, or arguments contradict each other.
+        InputError: There is no such dataset in it, or arguments contradict each other.
         CheckpointError: The files are missing, damaged, unsafe, or not of a ViTPose.
     """
     hub: dict[str, Any] = {
@@ -171,7 +171,7 @@ def read_backbone(
     Args:
         name: As in `read_checkpoint`.
         config: Takes the place of the one in the checkpoint.
-        dataset: Of a whole network: take the dense backbone of one data set out of it.
+        dataset: Of a whole network: take the dense backbone of one dataset out of it.
         use_safetensors: As in `read_checkpoint`.
         **options: What `find_file` takes, and attributes of the configuration that take the place of the checkpoint's.
 
@@ -187,7 +187,7 @@ def read_backbone(
     if table.get("model_type") == VitPoseBackboneConfig.model_type:
         if dataset is not None:
             raise InputError(
-                f"{str(name)!r} is a backbone alone, which knows no data sets (dataset={dataset!r}); leave it out"
+                f"{str(name)!r} is a backbone alone, which knows no datasets (dataset={dataset!r}); leave it out"
             )
         found = VitPoseBackboneConfig.from_dict(table, f"{CONFIG_FILE} of {str(name)!r}")
         source, state = read_parameters(name, use_safetensors, hub)
@@ -279,7 +279,7 @@ def _read_shards(name: str | Path, hub: dict[str, Any], missing: CheckpointError
     return state
 
 
-def choose_dtype(dtype: torch.dtype | str | None, state: State) -> torch.dtype:
+def resolve_dtype(dtype: torch.dtype | str | None, state: State) -> torch.dtype:
     """Returns the floating-point type of that name; "auto" is the type in the file, None float32.
 
     Raises:

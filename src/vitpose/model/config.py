@@ -13,11 +13,11 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from ..conventions import PLUS_DATASETS, Conventions
 from ..errors import CheckpointError, InputError, UnknownNameError
-from ..limits import MAX_EXPERTS, MAX_KEYPOINTS, MAX_SCALE_FACTOR
-from ..settings import MutableSettings, at_most
-from ..skeleton import Skeleton, plain_name
+from ..files.limits import MAX_EXPERTS, MAX_KEYPOINTS, MAX_SCALE_FACTOR
+from ..files.settings import MutableSettings, at_most
+from ..keypoints.dataset_spec import PLUS_DATASETS, DatasetSpec
+from ..keypoints.skeleton import Skeleton, plain_name
 from .backbone_config import CONFIG_FILE, PATCH_PADDING, RETURNED, VitPoseBackboneConfig
 from .foreign_config import checked_backbone, checked_kwargs
 from .presets import backbone_of_size
@@ -68,7 +68,7 @@ class VitPoseConfig(MutableSettings):
         scale_factor: The simple decoder's upsampling.
         use_simple_decoder: Simple (bilinear, one convolution) or classic (two deconvolutions) decoder.
         id2label: Keypoint names by index.
-        edges: Limbs as pairs of indices.
+        edges: Edges as pairs of indices.
         num_labels: Number of keypoints, where no names are given.
         datasets: The conventions of each head, in the order of the experts; also as names or tables. The first
             one's keypoints are those of `id2label`. Empty where nothing is declared: one head, and
@@ -115,7 +115,7 @@ class VitPoseConfig(MutableSettings):
                 "use_timm_backbone and use_pretrained_backbone need backbone='...', the name of what to build"
             )
         vars(self)["backbone_config"] = self._read_backbone()
-        vars(self)["datasets"] = Conventions.load_all(self.datasets, "datasets of the configuration")
+        vars(self)["datasets"] = DatasetSpec.load_all(self.datasets, "datasets of the configuration")
         if self.backbone_kwargs is not None:
             vars(self)["backbone_kwargs"] = checked_kwargs(self.backbone_kwargs)
         self._name_keypoints()
@@ -160,7 +160,7 @@ class VitPoseConfig(MutableSettings):
         if not labels and (self.datasets or self.num_labels is None):
             skeleton = self.datasets[0].skeleton if self.datasets else Skeleton.load("coco")
             labels = dict(enumerate(skeleton.keypoints))
-            edges = edges or [list(limb) for limb in skeleton.limbs]
+            edges = edges or [list(edge) for edge in skeleton.edges]
         labels = labels or {index: f"keypoint_{index}" for index in range(self.num_labels or 0)}
         if sorted(labels) != list(range(len(labels))):
             raise InputError(
@@ -194,14 +194,14 @@ class VitPoseConfig(MutableSettings):
             )
         self._refuse_other_keypoints(self.datasets[0])
 
-    def _refuse_other_keypoints(self, own: Conventions) -> None:
+    def _refuse_other_keypoints(self, own: DatasetSpec) -> None:
         labels = [self.id2label[index] for index in range(len(self.id2label))]
         nameless = all(re.fullmatch(r"(keypoint|LABEL)_\d+", label) for label in labels)
         same = [*map(plain_name, labels)] == [*map(plain_name, own.skeleton.keypoints)]
         if len(labels) != len(own.skeleton) or not (nameless or same):
             raise InputError(
                 f"the network's {len(labels)} keypoints ({', '.join(labels[:4])}, …) are not the "
-                f"{len(own.skeleton)} of the data set {own.name!r} ({', '.join(own.skeleton.keypoints[:4])}, …)"
+                f"{len(own.skeleton)} of the dataset {own.name!r} ({', '.join(own.skeleton.keypoints[:4])}, …)"
             )
 
     @property
@@ -210,9 +210,9 @@ class VitPoseConfig(MutableSettings):
         return getattr(self.backbone_config, "num_experts", 1)
 
     @property
-    def heads(self) -> list[Conventions]:
+    def heads(self) -> list[DatasetSpec]:
         """The conventions of each head; what is not declared is taken for COCO's, and so UDP."""
-        return self.datasets or [Conventions(name=self.skeleton.name, skeleton=self.skeleton)]
+        return self.datasets or [DatasetSpec(name=self.skeleton.name, skeleton=self.skeleton)]
 
     @property
     def skeleton(self) -> Skeleton:
@@ -222,13 +222,13 @@ class VitPoseConfig(MutableSettings):
         return Skeleton.from_labels(self.id2label, self.edges)
 
     def index_of(self, dataset: str | int) -> int:
-        """Returns the number of a data set's expert and head.
+        """Returns the number of a dataset's expert and head.
 
         Args:
             dataset: Its name; or its number, which is returned if it can be used.
 
         Raises:
-            UnknownNameError: This network knows no data set of that name.
+            UnknownNameError: This network knows no dataset of that name.
             InputError: There is no expert or head of that number.
             CheckpointError: The network has the expert, but not the head.
         """
@@ -238,7 +238,7 @@ class VitPoseConfig(MutableSettings):
         known = list(PLUS_DATASETS) if released else names
         if isinstance(dataset, str):
             if dataset not in known:
-                raise UnknownNameError("data set of this network", dataset, known)
+                raise UnknownNameError("dataset of this network", dataset, known)
             dataset = known.index(dataset)
         if not 0 <= dataset < count:
             raise InputError(f"expert {dataset!r} does not exist; the network has {count}, 0 to {count - 1}")
@@ -251,29 +251,29 @@ class VitPoseConfig(MutableSettings):
             )
         return dataset
 
-    def declare(self, dataset: str | Path | Conventions) -> VitPoseConfig:
-        """Returns the configuration of the same network, with one head, as that of a data set.
+    def declare(self, dataset: str | Path | DatasetSpec) -> VitPoseConfig:
+        """Returns the configuration of the same network, with one head, as that of a dataset.
 
         Raises:
-            InputError: The data set has other keypoints.
+            InputError: The dataset has other keypoints.
         """
-        own = Conventions.load(dataset)
+        own = DatasetSpec.load(dataset)
         self._refuse_other_keypoints(own)
         return self._with_head(own)
 
     def for_dataset(self, index: int) -> VitPoseConfig:
-        """Returns the configuration of the dense network that is left of this one for one data set."""
+        """Returns the configuration of the dense network that is left of this one for one dataset."""
         chosen = self
         if isinstance(self.backbone_config, VitPoseBackboneConfig):
             dense = replace(self.backbone_config, num_experts=1, out_features=None)
             chosen = replace(self, backbone_config=dense, datasets=self.datasets[:1])
         return chosen._with_head(self.datasets[index]) if self.datasets else chosen
 
-    def _with_head(self, own: Conventions) -> VitPoseConfig:
+    def _with_head(self, own: DatasetSpec) -> VitPoseConfig:
         labels = dict(enumerate(own.skeleton.keypoints))
-        limbs = [list(limb) for limb in own.skeleton.limbs]
+        edges = [list(edge) for edge in own.skeleton.edges]
         return replace(
-            self, datasets=[own], id2label=labels, label2id={}, edges=limbs, num_labels=len(labels)
+            self, datasets=[own], id2label=labels, label2id={}, edges=edges, num_labels=len(labels)
         )
 
     @classmethod
@@ -281,7 +281,7 @@ class VitPoseConfig(MutableSettings):
         """Returns a configuration for the keypoints of a skeleton; `options` are the other attributes."""
         return cls(
             id2label=dict(enumerate(skeleton.keypoints)),
-            edges=[list(limb) for limb in skeleton.limbs],
+            edges=[list(edge) for edge in skeleton.edges],
             **options,
         )
 
@@ -342,8 +342,8 @@ class VitPoseConfig(MutableSettings):
         values = super()._values_of(table)
         named = values.get("datasets")
         for name in named if isinstance(named, list) else ():
-            if isinstance(name, str) and name not in Conventions.available():  # else any file would be read
-                raise UnknownNameError("dataset", name, Conventions.available())
+            if isinstance(name, str) and name not in DatasetSpec.available():  # else any file would be read
+                raise UnknownNameError("dataset", name, DatasetSpec.available())
         if values.get("id2label") is None:
             return {"num_labels": _UNWRITTEN_LABELS, **values}
         values.pop("num_labels", None)  # follows from id2label

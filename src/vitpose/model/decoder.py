@@ -1,4 +1,4 @@
-"""The two light decoders: tokens on their grid in, heat maps out (paper, section 3.1).
+"""The two light decoders: tokens on their grid in, heatmaps out (paper, section 3.1).
 
 Parameter names are those of the original checkpoints. Knows no backbone and no files.
 

@@ -87,7 +87,7 @@ class Mlp(nn.Module):
 
 
 class ExpertMlp(nn.Module):
-    """The feed-forward layer with one set of last rows for each data set."""
+    """The feed-forward layer with one set of last rows for each dataset."""
 
     def __init__(self, width: int, hidden: int, activation: nn.Module, num_experts: int, part: int) -> None:
         super().__init__()

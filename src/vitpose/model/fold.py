@@ -1,7 +1,7 @@
 """The network rewritten for inference: the same maps, up to rounding, for less work and memory.
 
 Owns every rewrite that training and files do not know: what is trained, saved and loaded stays as it is in
-`pose`. Knows no picture and no engine. Folding an expert is `experts`' business: it gives an ordinary
+`pose`. Knows no image and no engine. Folding an expert is `experts`' business: it gives an ordinary
 dense network.
 """
 
@@ -21,12 +21,12 @@ from .decoder import ClassicDecoder, widened
 from .experts import Mlp
 from .pose import VitPoseForPoseEstimation
 
-CROPS_AT_ONCE = 8
+CROPS_PER_PASS = 8
 """Crops that go through the blocks together on a CPU: enough for full speed, few enough for its caches."""
 
 
 class InferenceNetwork(nn.Module):
-    """A network that only runs: crops in, heat maps out, nothing for a backward pass.
+    """A network that only runs: crops in, heatmaps out, nothing for a backward pass.
 
     Shares the weights of the network it is made from, except for the decoder's, which are few.
 
@@ -45,7 +45,7 @@ class InferenceNetwork(nn.Module):
         self.in_place = wanted and _runs_in_place(model.backbone)
 
     def forward(self, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "b k hm wm"]:
-        """Returns the heat maps of normalised crops."""
+        """Returns the heatmaps of normalised crops."""
         features = self._features(pixels)
         if features.ndim == 3:
             rows = pixels.shape[2] // self.backbone.config.patch_size[0]
@@ -94,7 +94,7 @@ def _runs_in_place(backbone: Any) -> bool:
 @torch.no_grad()
 def _tokens_in_place(backbone: VitPoseBackbone, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "b t d"]:
     """Does what the backbone does, a few crops at a time, in three buffers instead of new memory for every step."""
-    parts = [_run_blocks(backbone, backbone.embed(part)) for part in pixels.split(CROPS_AT_ONCE)]
+    parts = [_run_blocks(backbone, backbone.embed(part)) for part in pixels.split(CROPS_PER_PASS)]
     return torch.cat(parts) if len(parts) != 1 else parts[0]
 
 

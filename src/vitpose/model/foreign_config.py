@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError, UnknownNameError
-from ..limits import MAX_LAYERS, MAX_WIDTH
-from ..settings import MAX_KEYS
+from ..files.limits import MAX_LAYERS, MAX_WIDTH
+from ..files.settings import MAX_KEYS
 
 BACKBONE_KWARGS = frozenset({
     "depth", "drop_path_rate", "drop_rate", "dynamic_img_size", "embed_dim", "image_size", "img_size", "in_chans",

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..conventions import PLUS_DATASETS, Conventions
 from ..errors import CheckpointError, InputError
-from ..skeleton import Skeleton
+from ..keypoints.dataset_spec import PLUS_DATASETS, DatasetSpec
+from ..keypoints.skeleton import Skeleton
 from .config import VitPoseBackboneConfig, VitPoseConfig
 from .names import OTHER_HEADS
 
@@ -76,8 +76,8 @@ def _config_from_shapes(
 
 
 def _released_datasets(counts: list[int], source: str) -> list[str]:
-    """Returns which data sets the heads of a released file are of: a file does not say, but their order is fixed."""
-    released = [len(Conventions.load(name).skeleton) for name in PLUS_DATASETS]
+    """Returns which datasets the heads of a released file are of: a file does not say, but their order is fixed."""
+    released = [len(DatasetSpec.load(name).skeleton) for name in PLUS_DATASETS]
     if counts != released[: len(counts)]:
         raise CheckpointError(
             f"{source} has heads of {reprlib.repr(counts)} keypoints; the released files have {released}, in this "

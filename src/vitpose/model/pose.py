@@ -1,6 +1,6 @@
 """The whole network: backbone, decoder, loss.
 
-Knows tensors only: no picture, no box. What stands in files is `checkpoint`'s business.
+Knows tensors only: no image, no box. What stands in files is `checkpoint`'s business.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, InputError, UnknownNameError
-from ..hub import find_file, upload_folder
+from ..files.hub import find_file, upload_folder
 from .backbone import VitPoseBackbone
 from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from .config import VitPoseBackboneConfig, VitPoseConfig
@@ -41,7 +41,7 @@ def flip_back(maps: Float[Tensor, "b k hm wm"], flip_pairs: Any) -> Float[Tensor
     """Returns the maps of a mirrored crop as maps of the crop itself: paired channels swap, columns turn.
 
     Args:
-        maps: Heat maps of mirrored crops.
+        maps: Heatmaps of mirrored crops.
         flip_pairs: Pairs of keypoint indices, as a list or tensor (p, 2).
 
     Raises:
@@ -82,7 +82,7 @@ def heatmap_loss(
     """
     if labels.shape != heatmaps.shape:
         raise InputError(
-            f"labels have the shape {tuple(labels.shape)}, the heat maps {tuple(heatmaps.shape)}; "
+            f"labels have the shape {tuple(labels.shape)}, the heatmaps {tuple(heatmaps.shape)}; "
             "make targets of that size"
         )
     if weights is not None and weights.shape != heatmaps.shape[:2]:
@@ -95,7 +95,7 @@ def heatmap_loss(
 
 
 class VitPoseForPoseEstimation(PretrainedModule):
-    """ViTPose and ViTPose++: crops in, one heat map a keypoint out.
+    """ViTPose and ViTPose++: crops in, one heatmap a keypoint out.
 
     Args:
         config: Sizes and keypoints; ViTPose-B with 17 COCO keypoints without one.
@@ -174,7 +174,7 @@ class VitPoseForPoseEstimation(PretrainedModule):
         label_weights: Float[Tensor, "b k"] | None = None,
         loss_average: str = "batch",
     ) -> VitPoseEstimatorOutput | tuple[Any, ...]:
-        """Returns the heat maps of a batch of crops.
+        """Returns the heatmaps of a batch of crops.
 
         Args:
             pixel_values: Normalised crops; any size that the patch divides.
@@ -258,14 +258,14 @@ class VitPoseForPoseEstimation(PretrainedModule):
         return tokens.transpose(1, 2).unflatten(2, (rows, -1)).contiguous()
 
     def fold_expert(self, dataset: int | str) -> VitPoseForPoseEstimation:
-        """Returns a dense network with one head and the same output as this one for one data set.
+        """Returns a dense network with one head and the same output as this one for one dataset.
 
         Args:
             dataset: Its `dataset_index`, or its name.
 
         Raises:
             InputError: The network has nothing to choose from, or not that, or its weights are quantised.
-            CheckpointError: The network has the data set's expert, but not its head.
+            CheckpointError: The network has the dataset's expert, but not its head.
         """
         if is_quantised(self):
             raise InputError(

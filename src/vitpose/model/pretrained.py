@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 import torch
 from torch import nn
 
-from ..device import choose_device
 from ..errors import InputError, UnknownNameError
-from .checkpoint import BackboneCheckpoint, Checkpoint, choose_dtype
+from ..hardware.devices import choose_device
+from .checkpoint import BackboneCheckpoint, Checkpoint, resolve_dtype
 from .config import VitPoseConfig
 from .fitting import check_fit, compare, load_strictly
 from .quantisation import is_quantised, quantise
@@ -101,7 +101,7 @@ class PretrainedModule(nn.Module):
             name: A short name (see `vitpose models`), a directory, a hub repository, or an original `.pth` or
                 `.pt` file.
             config: Takes the place of the one in the checkpoint.
-            dataset: Load the dense network of one data set out of a ViTPose++ checkpoint, by name ("ap10k") or
+            dataset: Load the dense network of one dataset out of a ViTPose++ checkpoint, by name ("ap10k") or
                 number: expert folded in, with its head and conventions. Of a file with one head that does not
                 say what it was trained on, this says it.
             dtype: Floating-point type of the weights ("float32", "bfloat16", torch.float16, …); "auto" is
@@ -128,10 +128,10 @@ class PretrainedModule(nn.Module):
                 `id2label`, `output_hidden_states`, …).
 
         Raises:
-            UnknownNameError: No such model, data set, type, device, keyword or kind of attention.
+            UnknownNameError: No such model, dataset, type, device, keyword or kind of attention.
             InputError: Arguments contradict each other or the checkpoint; or torchao has no kernel for that
                 quantisation on the device.
-            CheckpointError: The files are missing, damaged, unsafe, or do not fit, or lack the data set's head.
+            CheckpointError: The files are missing, damaged, unsafe, or do not fit, or lack the dataset's head.
             MissingDependencyError: torchao is needed and not installed.
         """
         cls._refuse_unknown(overrides)
@@ -186,7 +186,7 @@ class PretrainedModule(nn.Module):
     ) -> tuple[Self, set[tuple[str, Any, Any]]]:
         """Returns the network, and what had other shapes in the file and was initialised anew, if that is allowed."""
         config, state, source = checkpoint.config, checkpoint.state, checkpoint.source
-        wanted = choose_dtype(dtype, state)
+        wanted = resolve_dtype(dtype, state)
         if isinstance(config, VitPoseConfig) and config.use_pretrained_backbone:
             config = replace(config, use_pretrained_backbone=False)  # the checkpoint brings those weights too
         # Without memory, so that a configuration that does not fit the file costs none.

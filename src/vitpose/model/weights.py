@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..files import replace_file
-from ..hub import existing_path
+from ..files.hub import existing_path
+from ..files.writing import replace_file
 from .names import State
 
 

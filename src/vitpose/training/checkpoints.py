@@ -19,8 +19,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
 from ..errors import InputError, OutputError, require
-from ..files import remove_folder, replace_folder, write_json
-from ..schemas import check, parse_json
+from ..files.schemas import check, parse_json
+from ..files.writing import remove_folder, replace_folder, write_json
 from .recipe import Recipe
 
 require("lightning", "train", "for training")

@@ -23,10 +23,10 @@ from torch.distributed.fsdp import fully_shard
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import require
-from ..files import recover_folders
+from ..files.writing import recover_folders
 from ..model.checkpoint import write_checkpoint
 from ..model.pose import VitPoseForPoseEstimation
-from ..processing import VitPoseImageProcessor
+from ..processing.image_processor import VitPoseImageProcessor
 from .checkpoints import STATE_FILE, Keeper, claim_folder, find_last, hold_folder, step_of
 from .optimizer import freeze_parts, make_optimizer, rate_factor
 from .progress import ProgressLine, ProgressLog
@@ -241,7 +241,7 @@ def make_trainer(
     loop, strategy = recipe.loop, cast("Any", recipe.loop.strategy)
     if len(recipe.datasets) > 1 and strategy in ("auto", "ddp") and devices * loop.nodes > 1:
         strategy = (
-            "ddp_find_unused_parameters_true"  # a batch without a data set's people leaves its head alone
+            "ddp_find_unused_parameters_true"  # a batch without a dataset's people leaves its head alone
         )
     if strategy == "fsdp":
         strategy = ModelParallelStrategy(

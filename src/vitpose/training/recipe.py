@@ -14,11 +14,11 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from ..conventions import Conventions
 from ..data.augment import Augmentation
 from ..errors import InputError, UnknownNameError
-from ..schemas import Schema, check, parse_toml
-from ..skeleton import Skeleton
+from ..files.schemas import Schema, check, parse_toml
+from ..keypoints.dataset_spec import DatasetSpec
+from ..keypoints.skeleton import Skeleton
 
 
 def _text_of_number(value: Any) -> Any:
@@ -31,14 +31,14 @@ Text = Annotated[str, BeforeValidator(_text_of_number)]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One data set of a training: annotations and pictures, or a pack of both.
+    """One dataset of a training: annotations and images, or a pack of both.
 
     Attributes:
         annotations: COCO-format annotation file, or MPII's own.
-        images: Folder of the pictures; the folder `images` beside the file, or the file's own, without it.
+        images: Folder of the images; the folder `images` beside the file, or the file's own, without it.
         skeleton: Name or TOML of its keypoints, where the file does not say.
         pack: Folder that `vitpose data pack` has made, in place of all that.
-        dataset: Name or TOML of the data set it belongs to, whose head (and expert) learns from it by its
+        dataset: Name or TOML of the dataset it belongs to, whose head (and expert) learns from it by its
             conventions. Where no source has one, all of them train one head.
         weight: How often its people are drawn, beside the other sources' weights; by their number without it.
         limit: Take its first so many people only, for a trial.
@@ -66,7 +66,7 @@ class Source:
             raise InputError(f"a source needs annotations or a pack, one of the two, and has {given}")
         if self.pack and (self.images or self.skeleton):
             raise InputError(
-                f"the source {self.pack} is a pack, which holds its pictures and the names of its points; "
+                f"the source {self.pack} is a pack, which holds its images and the names of its points; "
                 f"leave out images {self.images!r} and skeleton {self.skeleton!r}"
             )
 
@@ -77,10 +77,10 @@ class Validation:
 
     Attributes:
         annotations: COCO-format annotation file.
-        images: Folder of its pictures.
+        images: Folder of its images.
         skeleton: Name or TOML of its keypoints, where the file's own are not wanted.
         name: What the logs call it; by default the names of its folder and file ("coco/val").
-        dataset: Name of the data set whose head is measured, where there are several; the first without it.
+        dataset: Name of the dataset whose head is measured, where there are several; the first without it.
     """
 
     annotations: Text
@@ -126,8 +126,8 @@ class ModelRecipe:
             the weights of a plain ViT (a file of MAE's or timm's, a repository of timm's), whose head is made anew.
         size: "tiny", "small", "base", "large", "huge" or "giant"; where `start` is a checkpoint, its own.
         decoder: "classic" or "simple"; where `start` is a checkpoint, its own.
-        skeleton: Name or TOML of the keypoints, where no source has a data set.
-        experts: Give each of several data sets an expert of its own (ViTPose++); without, they share one
+        skeleton: Name or TOML of the keypoints, where no source has a dataset.
+        experts: Give each of several datasets an expert of its own (ViTPose++); without, they share one
             dense trunk.
         height: Height of the input, px.
         width: Width of the input, px.
@@ -233,7 +233,7 @@ class TargetRecipe:
 
     Attributes:
         convention: "udp" (centred on the point, unbiased warp) or "msra" (centred on a cell, plain warp); where the
-            sources have data sets, theirs says it.
+            sources have datasets, theirs says it.
         sigma: Of the Gaussians, cells.
         joint_weights: Multiply the points' weights by the skeleton's. They enter the loss squared; the original's COCO
             recipe leaves them out (`use_different_joint_weights` is off).
@@ -365,27 +365,27 @@ class Recipe:
             raise InputError("some sources have a dataset and some have none; give all of them one, or none")
         if any(named) and (self.model.skeleton != "coco" or self.target.convention != "udp"):
             raise InputError(
-                f"the sources have data sets, which say skeleton and target; leave out model.skeleton "
+                f"the sources have datasets, which say skeleton and target; leave out model.skeleton "
                 f"{self.model.skeleton!r} and target.convention {self.target.convention!r}"
             )
         if self.loop.on_device and len(self.datasets) > 1:
-            raise InputError("loop.on_device keeps the people of one data set; train several without it")
+            raise InputError("loop.on_device keeps the people of one dataset; train several without it")
         known = [own.name for own in self.datasets]
         for one in self.validation:
             if one.dataset and one.dataset not in known:
-                raise UnknownNameError(f"data set of the validation set {one.title!r}", one.dataset, known)
+                raise UnknownNameError(f"dataset of the validation set {one.title!r}", one.dataset, known)
         titles = [one.title for one in self.validation]
         if len(set(titles)) < len(titles):
             raise InputError(f"two validation sets have the same name: {titles}; give each a name of its own")
 
     @property
-    def datasets(self) -> list[Conventions]:
-        """The data sets of the sources, in the order of heads and experts; empty where they train one head unnamed."""
+    def datasets(self) -> list[DatasetSpec]:
+        """The datasets of the sources, in the order of heads and experts; empty where they train one head unnamed."""
         names = dict.fromkeys(source.dataset for source in self.sources if source.dataset)
-        return [Conventions.load(name) for name in names]
+        return [DatasetSpec.load(name) for name in names]
 
     def skeleton_of(self, dataset: str = "") -> Skeleton:
-        """Returns the keypoints of a data set's head, or of the first one."""
+        """Returns the keypoints of a dataset's head, or of the first one."""
         heads = {own.name: own.skeleton for own in self.datasets}
         if not heads:
             return Skeleton.load(self.model.skeleton)

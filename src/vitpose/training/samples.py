@@ -16,15 +16,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from ..boxes import Size
-from ..conventions import Conventions
-from ..crop import normalise
-from ..data.annotations import Annotations, read_annotations
+from ..data.annotations import TrainingAnnotations, read_training_annotations
 from ..data.dataset import JointDataset, MixSampler, PoseDataset
-from ..data.device import DeviceLoader, Frames
+from ..data.device_samples import CropFrames, DeviceLoader
 from ..data.pack import Packed, join_packs, read_pack
 from ..errors import InputError
-from ..processing import VitPoseImageProcessor
+from ..geometry.boxes import Size
+from ..geometry.warp import normalise
+from ..keypoints.dataset_spec import DatasetSpec
+from ..processing.image_processor import VitPoseImageProcessor
 from .recipe import Recipe, Source
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Samples:
 
     def __init__(self, recipe: Recipe) -> None:
         self.datasets = recipe.datasets
-        # The people of a data set lie together, as the parts of the dataset that is made of them do.
+        # The people of a dataset lie together, as the parts of the dataset that is made of them do.
         names = list(dict.fromkeys(source.dataset for source in recipe.sources))
         ordered = sorted(recipe.sources, key=lambda source: names.index(source.dataset))
         self.places = [names.index(source.dataset) for source in ordered]
@@ -55,13 +55,13 @@ class Samples:
             if not len(people):
                 raise InputError(
                     f"nobody can be trained on: {people.report}\nmend the source, or give images, the folder of its "
-                    "pictures"
+                    "images"
                 )
             logger.info("%s", people.report)
             self.sources.append(people.select(slice(source.limit)))
         weights = [source.weight for source in ordered if source.weight is not None]
         self.shares = weights or None
-        self._living: tuple[Packed, Frames] | None = None
+        self._living: tuple[Packed, CropFrames] | None = None
         for stage in recipe.split():
             self.dataset(stage)  # which refuses what a stage cannot use, before the first one runs
 
@@ -83,7 +83,7 @@ class Samples:
         loop = recipe.loop
         lengths = [len(people) for people in self.sources]
         mix = MixSampler(lengths, self.shares, seed=loop.seed, rank=rank, ranks=world)
-        stream = Stream(mix, done * loop.accumulate * loop.batch_size)
+        stream = SampleStream(mix, done * loop.accumulate * loop.batch_size)
         if loop.on_device:
             people, frames = self._on_device(device)
             own = next(iter(self.datasets), None)
@@ -113,15 +113,15 @@ class Samples:
         pixels = np.stack([dataset[row]["pixels"].numpy() for row in rows])
         return torch.from_numpy(normalise(pixels, *processor.scale_and_offset))
 
-    def _on_device(self, device: torch.device) -> tuple[Packed, Frames]:
+    def _on_device(self, device: torch.device) -> tuple[Packed, CropFrames]:
         """Brings the packs there once; later stages find them there."""
         if self._living is None:
             people = join_packs([cast("Packed", source) for source in self.sources])
-            self._living = people, Frames(people, device)
+            self._living = people, CropFrames(people, device)
         return self._living
 
 
-class Stream(Sampler[tuple[int, int]]):
+class SampleStream(Sampler[tuple[int, int]]):
     """The keys of a `MixSampler` epoch after epoch, without an end.
 
     Args:
@@ -140,7 +140,7 @@ class Stream(Sampler[tuple[int, int]]):
             self.mix.set_epoch(self.mix.epoch + 1)
 
 
-def read_source(source: Source) -> Annotations:
+def read_source(source: Source) -> TrainingAnnotations:
     """Reads what a recipe calls a source.
 
     Raises:
@@ -148,11 +148,11 @@ def read_source(source: Source) -> Annotations:
     """
     if source.pack:
         return read_pack(source.pack)
-    return read_annotations(source.annotations, source.images or None, source.skeleton)
+    return read_training_annotations(source.annotations, source.images or None, source.skeleton)
 
 
-def _options(recipe: Recipe, own: Conventions | None = None) -> dict[str, Any]:
-    """Returns what makes a sample, on the CPU or on a device, by a data set's own conventions where it has some."""
+def _options(recipe: Recipe, own: DatasetSpec | None = None) -> dict[str, Any]:
+    """Returns what makes a sample, on the CPU or on a device, by a dataset's own conventions where it has some."""
     processor = make_processor(recipe)
     options = {
         "processor": processor,
@@ -168,7 +168,7 @@ def _options(recipe: Recipe, own: Conventions | None = None) -> dict[str, Any]:
         varied = replace(varied, half_body=0.0)
     if not own.shift_centre:
         varied = replace(varied, shift_probability=0.0)
-    special = {"processor": processor.with_conventions(own), "augmentation": varied}
+    special = {"processor": processor.with_dataset(own), "augmentation": varied}
     return options | special | {"unbiased": own.target == "udp"}
 
 
@@ -176,7 +176,7 @@ def make_processor(recipe: Recipe) -> VitPoseImageProcessor:
     """Returns how the trained network wants its crops and its maps read."""
     size = Size(width=recipe.model.width, height=recipe.model.height)
     if recipe.datasets:
-        return VitPoseImageProcessor(size=size).with_conventions(recipe.datasets[0])
+        return VitPoseImageProcessor(size=size).with_dataset(recipe.datasets[0])
     if recipe.target.convention == "udp":
         return VitPoseImageProcessor(size=size)
     return VitPoseImageProcessor(size=size, warp="plain", decode="quarter", shift_heatmap=True)

@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ..conventions import Conventions
 from ..errors import CheckpointError
-from ..hub import existing_path, find_file, read_json
-from ..layout import place_name
+from ..files.hub import existing_path, find_file, read_json
+from ..keypoints.dataset_spec import DatasetSpec
+from ..keypoints.mapping import place_name
+from ..keypoints.skeleton import Skeleton
 from ..model.backbone import VitPoseBackbone
 from ..model.checkpoint import WEIGHTS_FILE, Checkpoint, read_checkpoint
 from ..model.config import VitPoseConfig
@@ -31,7 +32,6 @@ from ..model.names import OTHER_HEADS
 from ..model.original import is_original
 from ..model.pose import VitPoseForPoseEstimation
 from ..model.weights import read_pickle, read_safetensors
-from ..skeleton import Skeleton
 from .recipe import ModelRecipe
 
 logger = logging.getLogger(__name__)
@@ -43,12 +43,12 @@ _NOT_OF_A_TRUNK = re.compile(r"cls_token|mask_token|decoder_|head|fc_norm|pre_lo
 """What files of MAE and ImageNet ViTs hold besides: the class token, MAE's decoder, and what classifies."""
 
 
-def make_network(recipe: ModelRecipe, datasets: Sequence[Conventions] = ()) -> VitPoseForPoseEstimation:
+def make_network(recipe: ModelRecipe, datasets: Sequence[DatasetSpec] = ()) -> VitPoseForPoseEstimation:
     """Returns the network that a training begins with; what was made anew is logged.
 
     Args:
         recipe: The network.
-        datasets: The data sets of its heads; one head with the recipe's skeleton without any.
+        datasets: The datasets of its heads; one head with the recipe's skeleton without any.
 
     Raises:
         CheckpointError: The start's weights cannot be read, or are no vision transformer's of that size.
@@ -144,11 +144,11 @@ def _ready(network: VitPoseForPoseEstimation, recipe: ModelRecipe) -> VitPoseFor
 
 
 def _joint(
-    checkpoint: Checkpoint, recipe: ModelRecipe, datasets: Sequence[Conventions]
+    checkpoint: Checkpoint, recipe: ModelRecipe, datasets: Sequence[DatasetSpec]
 ) -> VitPoseForPoseEstimation:
     """Makes a network of several heads, and experts if they are wanted, out of a checkpoint.
 
-    A data set that the checkpoint knows keeps its expert and head; another one begins with those of the first, less
+    A dataset that the checkpoint knows keeps its expert and head; another one begins with those of the first, less
     the rows of the last layer for keypoints that the first does not have.
     """
     config = checkpoint.config
@@ -178,7 +178,7 @@ def _joint(
         wanted = f".mlp.experts.{number}."
         state |= {name: tensor for name, tensor in trunk.items() if number == 0 or wanted in name}
         if own.name not in known:
-            message = "%s knows no data set %r: its head and expert begin as those of %r"
+            message = "%s knows no dataset %r: its head and expert begin as those of %r"
             logger.warning(message, checkpoint.source, own.name, known[place])
     state = _with_blocks(state, backbone.num_hidden_layers)
     return _filled(network, state, checkpoint.source, config.backbone_config.grid_size)
@@ -210,7 +210,7 @@ def _unfolded(state: dict[str, Tensor], network: VitPoseForPoseEstimation) -> di
     return unfold_state(state, experts, network.config.backbone_config.part_features)
 
 
-def _config(recipe: ModelRecipe, datasets: Sequence[Conventions]) -> VitPoseConfig:
+def _config(recipe: ModelRecipe, datasets: Sequence[DatasetSpec]) -> VitPoseConfig:
     options: dict[str, Any] = {"image_size": (recipe.height, recipe.width)}
     if recipe.drop_path is not None:
         options["drop_path_rate"] = recipe.drop_path

@@ -16,13 +16,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ..errors import InputError, require
-from ..evaluate.annotations import read_annotations
-from ..evaluate.correspondence import match_keypoints
-from ..evaluate.evaluation import evaluate_model
-from ..files import replace_folder, write_json
-from ..loading import load
-from ..schemas import Schema, check, parse_json
-from ..skeleton import Skeleton
+from ..evaluation.correspondence import match_keypoints
+from ..evaluation.evaluation import evaluate_model
+from ..evaluation.ground_truth import read_ground_truth
+from ..files.schemas import Schema, check, parse_json
+from ..files.writing import replace_folder, write_json
+from ..inference.loading import load
+from ..keypoints.skeleton import Skeleton
 from .checkpoints import step_of
 from .recipe import Recipe, Validation
 
@@ -93,8 +93,8 @@ class Validator:
             skeleton=one.skeleton,
             thresholds=(PCK_THRESHOLD,),
         )
-        for picture, reason in report.problems.pictures.items():
-            logger.warning("%s of %s is not measured: %s", picture, one.title, reason)
+        for image, reason in report.problems.images.items():
+            logger.warning("%s of %s is not measured: %s", image, one.title, reason)
         wanted = {"AP": report.numbers.get("coco", {}).get("AP")} | report.numbers["pck"]
         return {name: value for name, value in wanted.items() if value is not None}
 
@@ -121,10 +121,10 @@ def read_numbers(checkpoint: Path) -> dict[str, Any]:
 
 def _metrics(one: Validation, bones: Skeleton) -> list[str]:
     """Returns what can be measured on a set, whose files are looked at for the purpose."""
-    truth = read_annotations(one.annotations, one.skeleton)
+    truth = read_ground_truth(one.annotations, one.skeleton)
     match_keypoints(truth.skeleton, bones)
     if not Path(one.images).expanduser().is_dir():
-        raise InputError(f"the pictures of the validation set {one.title}, {one.images}, are no folder")
+        raise InputError(f"the images of the validation set {one.title}, {one.images}, are no folder")
     if not truth.skeleton.sigmas:
         return ["pck"]
     require("pycocotools", "evaluate", "for average precision")

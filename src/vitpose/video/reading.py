@@ -45,7 +45,7 @@ SUFFIXES = frozenset(
         ".vob",
     ]
 )
-"""What tells a video from a picture by its name."""
+"""What tells a video from an image by its name."""
 LIVE_SCHEMES = frozenset(("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt"))
 """Addresses of what cannot wait for its viewer."""
 DEFAULT_RATE = Fraction(25)
@@ -55,13 +55,13 @@ TIMEOUT_S = 10.0
 
 _WEBCAM = re.compile(r"webcam(?::(\d+))?|(/dev/video\d+)")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-_TEXT_DEMUXERS = {"tty"}  # FFmpeg takes any text for the picture of a terminal
+_TEXT_DEMUXERS = {"tty"}  # FFmpeg takes any text for the image of a terminal
 _CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture of a video.
+    """One image of a video.
 
     Attributes:
         index: Its number, counted from 0. Frames that were dropped or could not be read leave gaps.
@@ -126,7 +126,7 @@ def open_video(
 
     Args:
         source: A file; "webcam" or "webcam:1"; an address (rtsp://, http://, …); or an image sequence: a list or
-            iterator of pictures, a folder, or a glob.
+            iterator of images, a folder, or a glob.
         rate: Frames per second of an image sequence; 25 without it.
         live: Whether old frames are dropped rather than kept waiting; None means for cameras and rtsp,
             rtmp, rtp, udp and srt addresses.
@@ -136,7 +136,7 @@ def open_video(
     Raises:
         VideoError: There is no such source, or it is no video.
         InputError: An option cannot be used.
-        ImageError: There are no such pictures.
+        ImageError: There are no such images.
         MissingDependencyError: PyAV is not installed.
     """
     if rate is not None:
@@ -147,11 +147,11 @@ def open_video(
         if rate is not None:
             raise InputError(f"rate {rate} is for image sequences; {source} has its own")
         return VideoReader(source, live=live, timeout_s=timeout_s, reconnect=reconnect)
-    pictures = find_images(source) if isinstance(source, str | PathLike) else source
-    if not isinstance(pictures, Iterable) or isinstance(pictures, bytes):
-        raise InputError(f"{source!r:.100} is no video; pass a file, an address, or a list of pictures")
+    images = find_images(source) if isinstance(source, str | PathLike) else source
+    if not isinstance(images, Iterable) or isinstance(images, bytes):
+        raise InputError(f"{source!r:.100} is no video; pass a file, an address, or a list of images")
     exact = Fraction(DEFAULT_RATE if rate is None else rate).limit_denominator(100_000)
-    return SequenceReader(pictures, exact, str(source) if isinstance(source, str | PathLike) else "sequence")
+    return SequenceReader(images, exact, str(source) if isinstance(source, str | PathLike) else "sequence")
 
 
 def is_missing(source: str) -> bool:
@@ -166,23 +166,23 @@ def _is_sequence(source: str | PathLike[str]) -> bool:
 
 
 class SequenceReader:
-    """Pictures as frames at an even rate; see `Reader`. One that cannot be read is a gap and a problem."""
+    """Images as frames at an even rate; see `Reader`. One that cannot be read is a gap and a problem."""
 
     live: bool = False
     sound: str | None = None
     start_s: Fraction = Fraction(0)
 
-    def __init__(self, pictures: Iterable[Any], rate: Fraction, name: str) -> None:
-        self.pictures, self.name = pictures, name
+    def __init__(self, images: Iterable[Any], rate: Fraction, name: str) -> None:
+        self.images, self.name = images, name
         self.rate, self.time_base = rate, 1 / rate
-        self.frames: int | None = len(pictures) if isinstance(pictures, Sequence) else None
+        self.frames: int | None = len(images) if isinstance(images, Sequence) else None
         self.problems: list[str] = []
 
     def __iter__(self) -> Iterator[Frame]:
         readable = 0
-        for index, picture in enumerate(self.pictures):
+        for index, source in enumerate(self.images):
             try:
-                image = read_image(picture)
+                image = read_image(source)
             except (VitPoseError, OSError, MemoryError) as error:
                 self.problems.append(f"frame {index}: {str(error) or 'there is not enough memory'}")
                 continue
@@ -190,7 +190,7 @@ class SequenceReader:
             yield Frame(index, index * self.time_base, image)
         if not readable:
             why = f": {self.problems[0]}" if self.problems else ""
-            raise VideoError(f"{self.name} holds no picture that can be read{why}; check its files")
+            raise VideoError(f"{self.name} holds no image that can be read{why}; check its files")
 
 
 class VideoReader:
@@ -248,7 +248,7 @@ class VideoReader:
             )
 
     def _connected(self) -> Iterator[tuple[Fraction, np.ndarray]]:
-        """Yields times and pictures, over as many connections as allowed."""
+        """Yields times and images, over as many connections as allowed."""
         begin, offset, shown = time.monotonic(), Fraction(0), Fraction(0)
         for attempt in range(self._reconnect + 1 if self.live else 1):
             first, count = None, 0
@@ -302,7 +302,7 @@ class VideoReader:
         if (camera := _WEBCAM.fullmatch(self.name)) is not None:
             kind, place = _camera(camera)
         elif self.name.lower().startswith("rtsp"):
-            options = {"rtsp_transport": "tcp"}  # lost packets would smear the picture
+            options = {"rtsp_transport": "tcp"}  # lost packets would smear the image
         timeout = None if self._local else self._timeout_s
         try:
             return self._av.open(place, format=kind, options=options, timeout=timeout)
@@ -321,9 +321,7 @@ class VideoReader:
         if not moving or container.format.name in _TEXT_DEMUXERS:
             kinds = ", ".join(stream.type for stream in container.streams) or "nothing"
             container.close()
-            raise VideoError(
-                f"{self.name} has no video stream, only {kinds}; give a file with moving pictures"
-            )
+            raise VideoError(f"{self.name} has no video stream, only {kinds}; give a file with moving images")
         moving[0].thread_type = "SLICE" if self.live else "AUTO"  # threads by frame would add delay
         return moving[0]
 

@@ -15,12 +15,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..boxes import Size
 from ..errors import UnknownNameError, require
-from ..files import replace_file
-from ..poses import BOX_KEY
-from ..skeleton import Skeleton
-from ..tables import PoseRows
+from ..files.writing import replace_file
+from ..geometry.boxes import Size
+from ..keypoints.skeleton import Skeleton
+from ..results.poses import BOX_KEY
+from ..results.tables import PoseRows
 from .stream import PoseFrame
 
 _ROWS_AT_ONCE = 4096  # of a Parquet file: what waits in memory for the next row group
@@ -182,8 +182,8 @@ class _PoseTrack:
             self._lists["annotations"].add(entry if number is None else {**entry, "track_id": number})
 
     def close(self) -> None:
-        limbs = [[a + 1, b + 1] for a, b in self._skeleton.limbs]
-        category = {"id": 1, "name": "person", "supercategory": "person", "skeleton": limbs}
+        edges = [[a + 1, b + 1] for a, b in self._skeleton.edges]
+        category = {"id": 1, "name": "person", "supercategory": "person", "skeleton": edges}
         category["keypoints"] = list(self._skeleton.keypoints)
         try:
             for entries in self._lists.values():

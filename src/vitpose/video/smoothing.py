@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import InputError, check_number
-from ..poses import Poses
+from ..results.poses import Poses
 from .tracking import NOBODY
 
 

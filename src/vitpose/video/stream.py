@@ -15,14 +15,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from ..boxes import Size
-from ..detect.protocol import Detections
+from ..detectors.protocol import Detections
 from ..errors import InputError, check_count, check_number
-from ..poses import Poses
-from ..skeleton import Skeleton
-from .ahead import RunAhead
-from .carrying import carry_boxes
+from ..geometry.boxes import Size
+from ..keypoints.skeleton import Skeleton
+from ..results.poses import Poses
+from .propagation import carry_boxes
 from .reading import TIMEOUT_S, Frame, Reader, open_video
+from .run_ahead import RunAhead
 from .smoothing import Smoother, choose_smoother
 from .tracking import Identities, choose_identities
 
@@ -74,7 +74,7 @@ class Predictor(Protocol):
         ...
 
 
-class Stream:
+class PoseStream:
     """An iterator over the `PoseFrame`s of a video; made by `Pipeline.stream`.
 
     Close it, or leave its `with` block, to give up a source before its end.
@@ -117,7 +117,7 @@ class Stream:
         """Ends reading."""
         self._frames.close()
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> PoseStream:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -216,7 +216,7 @@ def open_stream(
     timeout_s: float | int = TIMEOUT_S,
     reconnect: int = 0,
     max_oks: float | None = None,
-) -> Stream:
+) -> PoseStream:
     """Opens a source and returns its frames with poses; the work of `Pipeline.stream`, where all is described."""
     check_count("detect_every", detect_every)
     if max_oks is not None:
@@ -228,7 +228,7 @@ def open_stream(
         raise InputError("smooth needs to know who is who; leave out track=False")
     reader = open_video(source, rate=rate, live=live, timeout_s=timeout_s, reconnect=reconnect)
     identities = choose_identities(track, float(reader.rate) / detect_every)
-    return Stream(
+    return PoseStream(
         predictor,
         reader,
         detect_every=detect_every,

@@ -13,10 +13,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..boxes import iou
 from ..errors import InputError, require
-from ..oks import sigmas_of
-from ..poses import UNTRACKED, Poses
+from ..geometry.boxes import iou
+from ..keypoints.similarity import sigmas_of
+from ..results.poses import UNTRACKED, Poses
 
 NOBODY = UNTRACKED
 """The identity of a pose that nothing follows (yet)."""

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from ..boxes import Size
 from ..errors import OutputError, require
-from ..files import replace_file
+from ..files.writing import replace_file
+from ..geometry.boxes import Size
 from .reading import Reader
 
 _CODECS = ("libx264", "libopenh264", "mpeg4")

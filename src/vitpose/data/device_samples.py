@@ -1,0 +1,193 @@
+"""Samples made on an accelerator, from a packed set that lives there.
+
+The same views, pixels and targets as `dataset` makes with numpy, a whole batch at a time: views are drawn and
+points placed by the same numpy code, which costs next to nothing; only pixels and maps are torch's. Knows
+no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from ..geometry.boxes import Size
+from ..hardware.devices import choose_device
+from ..processing.image_processor import VitPoseImageProcessor
+from .augment import Augmentation, View
+from .dataset import MixSampler, map_size
+from .pack import Packed
+
+_DECODERS = 8
+
+
+class CropFrames:
+    """The crops of a pack as bytes on a device, each in the left top corner of a black square.
+
+    Args:
+        people: The pack.
+        device: Where they live; see `choose_device`.
+    """
+
+    def __init__(self, people: Packed, device: Any = "auto") -> None:
+        self.device = choose_device(device)
+        self.side = int(people.sizes.max(initial=1))
+        shape = (len(people), self.side, self.side, 3)
+        self.pixels: UInt8[Tensor, "n side side 3"] = torch.zeros(
+            shape, dtype=torch.uint8, device=self.device
+        )
+        with ThreadPoolExecutor(_DECODERS) as pool:  # decoding releases Python's lock
+            for start in range(0, len(people), 1024):
+                rows = range(start, min(start + 1024, len(people)))
+                for row, crop in zip(rows, pool.map(people.read_image, rows), strict=True):
+                    self.pixels[row, : crop.shape[0], : crop.shape[1]] = torch.from_numpy(crop).to(
+                        self.device
+                    )
+
+    def crop(self, rows: Int[np.ndarray, " b"], view: View) -> Float[Tensor, "b 3 hc wc"]:
+        """Samples the crops of people, coloured and partly hidden, in levels 0..255."""
+        frames = self.pixels[torch.from_numpy(rows).to(self.device)].permute(0, 3, 1, 2).float()
+        crops = F.grid_sample(frames, self._grid(view), align_corners=True)
+        colours = self._tensor(view.colours)
+        crops = torch.einsum("bij,bjhw->bihw", colours[:, :, :3], crops) + colours[:, :, 3:, None]
+        return torch.where(
+            self._hidden(view)[:, None], self._tensor(view.covers)[:, :, None, None], crops.clamp(0, 255)
+        )
+
+    def _grid(self, view: View) -> Float[Tensor, "b hc wc 2"]:
+        """Returns the places to sample at, -1 to 1 from the middle of a frame's first pixel to its last's."""
+        size = view.warp.size
+        matrices = view.warp.matrices(size) * 2 / max(self.side - 1, 1)
+        matrices[:, :, 2] -= 1
+        affine = self._tensor(matrices)
+        x = torch.arange(size.width, device=self.device, dtype=torch.float32)
+        y = torch.arange(size.height, device=self.device, dtype=torch.float32)
+        columns = affine[:, None, None, :, 0] * x[:, None]
+        return columns + affine[:, None, None, :, 1] * y[:, None, None] + affine[:, None, None, :, 2]
+
+    def _hidden(self, view: View) -> Bool[Tensor, "b hc wc"]:
+        left, top, right, bottom = self._tensor(view.hidden_cells)[:, :, None].unbind(1)
+        x = torch.arange(view.warp.size.width, device=self.device)
+        y = torch.arange(view.warp.size.height, device=self.device)
+        return ((x >= left) & (x < right))[:, None, :] & ((y >= top) & (y < bottom))[:, :, None]
+
+    def _tensor(self, array: np.ndarray) -> Float[Tensor, "..."]:
+        return torch.from_numpy(array.astype(np.float32)).to(self.device, non_blocking=True)
+
+
+def encode(
+    points: Float[Tensor, "n k 2"],
+    labelled: Bool[Tensor, "n k"],
+    size: Size,
+    sigma: float = 2.0,
+    unbiased: bool = True,
+) -> tuple[Float[Tensor, "n k hm wm"], Float[Tensor, "n k"]]:
+    """Does in torch what `vitpose.geometry.heatmaps.encode` does in numpy; see there."""
+    points = torch.where(labelled[:, :, None], points, 0)
+    nearest = torch.floor(points + 0.5)
+    reach = 3 * sigma
+    limits = torch.tensor([size.width, size.height], device=points.device)
+    seen = labelled & ((nearest - reach < limits) & (nearest + reach + 1 > 0)).all(dim=2)
+    centres = points if unbiased else nearest
+    profiles = []
+    for axis, count in ((1, size.height), (0, size.width)):
+        cells = torch.arange(count, device=points.device)
+        profile = torch.exp(-0.5 * ((cells - centres[:, :, axis, None]) / sigma) ** 2)
+        profiles.append(profile * ((cells - nearest[:, :, axis, None]).abs() <= reach))
+    maps = profiles[0][:, :, :, None] * (profiles[1] * seen[:, :, None])[:, :, None, :]
+    return maps.float(), seen.float()
+
+
+class DeviceLoader:
+    """Batches of a pack, made where they are used.
+
+    Goes through a sampler as a `DataLoader` would. A batch has `pixels` (normalised b 3 hc wc), `targets` (b k hm wm),
+    `weights` (b k) and `meta` (`index` and `pass`, numpy). It depends on the seed and on who is in it, in which
+    pass. Its random numbers are drawn for the whole batch at once, so they are not those of `PoseDataset`, but of
+    the same distribution.
+
+    Args:
+        people: The pack.
+        sampler: Whom to take, as (pass, index) of a `MixSampler`; may be endless. Its lengths are those of the pack, or
+            of `people.by_source()` where that has put the people of a source together.
+        batch_size: People a batch; the rest that fills no batch is left out.
+        processor: Size, aspect, convention and normalisation.
+        augmentation: What is varied; nothing without one.
+        seed: Of all random numbers.
+        sigma: Standard deviation of the targets, cells.
+        joint_weights: Multiply the weights by the skeleton's.
+        unbiased: UDP's targets, or MSRA's; as the warp is without it.
+        frames: The pack's pixels, where they are already on a device.
+        device: Where to put them otherwise.
+
+    Raises:
+        InputError: The pack's crops end too near its people.
+    """
+
+    def __init__(
+        self,
+        people: Packed,
+        sampler: Iterable[tuple[int, int]],
+        batch_size: int,
+        processor: VitPoseImageProcessor | None = None,
+        augmentation: Augmentation | None = None,
+        *,
+        seed: int = 0,
+        sigma: float = 2.0,
+        joint_weights: bool = False,
+        unbiased: bool | None = None,
+        frames: CropFrames | None = None,
+        device: Any = "auto",
+    ) -> None:
+        self.people, self.sampler, self.batch_size = people, sampler, batch_size
+        self.processor, self.augmentation = processor or VitPoseImageProcessor(), augmentation
+        self.seed, self.sigma = seed, sigma
+        self.unbiased = self.processor.warp == "udp" if unbiased is None else unbiased
+        people.refuse_short_margin(augmentation, self.processor)
+        self.frames = frames or CropFrames(people, device)
+        factors = people.skeleton.weights if joint_weights else (1.0,) * len(people.skeleton)
+        self._joint_weights = torch.tensor(factors, device=self.frames.device)
+        scale, offset = self.processor.scale_and_offset
+        self._scale, self._offset = (
+            torch.from_numpy(values).to(self.frames.device)[:, None, None] for values in (scale, offset)
+        )
+
+    def __len__(self) -> int:
+        return len(cast("MixSampler", self.sampler)) // self.batch_size
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        keys = iter(self.sampler)
+        while len(chosen := list(islice(keys, self.batch_size))) == self.batch_size:
+            turns, rows = np.array(chosen, np.int64).T
+            rng = np.random.default_rng([self.seed, *turns.tolist(), *rows.tolist()])
+            yield self.make(rows, rng) | {"meta": {"pass": turns, "index": rows}}
+
+    def make(self, rows: Int[np.ndarray, " b"], rng: np.random.Generator) -> dict[str, Any]:
+        """Makes a batch of these people, with random numbers from the generator."""
+        people, own = self.people.select(rows), self.processor
+        if self.augmentation is None:
+            view = View.plain(people.boxes, own.size, own.warp, own.aspect)
+        else:
+            view = self.augmentation.draw(people, own.size, own.warp, rng, own.aspect)
+        return self.look(rows, view)
+
+    def look(self, rows: Int[np.ndarray, " b"], view: View) -> dict[str, Any]:
+        """Makes a batch of these people, seen so."""
+        people, grid, device = self.people.select(rows), map_size(view.warp.size), self.frames.device
+        points, labelled = view.place(people.xy, people.labelled, people.skeleton.mirror, grid)
+        targets, weights = encode(
+            torch.from_numpy(points.astype(np.float32)).to(device, non_blocking=True),
+            torch.from_numpy(labelled).to(device, non_blocking=True),
+            grid,
+            self.sigma,
+            self.unbiased,
+        )
+        pixels = self.frames.crop(rows, view) * self._scale + self._offset
+        return {"pixels": pixels, "targets": targets, "weights": weights * self._joint_weights}

@@ -1,0 +1,116 @@
+"""RT-DETR through `transformers`: the default detector where its weights can be had.
+
+Owns the choice of weights, device and labels; the network, its pixels and its boxes are
+`transformers`' own, which is imported when a detector is made and not before. Knows no pose network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ..errors import CheckpointError, check_number, require
+from ..geometry.boxes import Size
+from ..hardware.devices import choose_device
+from .labels import Labels, choose_labels
+from .protocol import Detections
+
+DEFAULT_MODEL = "PekingU/rtdetr_r50vd_coco_o365"
+BATCH = 8
+"""Images that go through the network at once."""
+
+
+class RtDetrDetector:
+    """RT-DETR (arXiv 2304.08069), from a hub repository or a folder.
+
+    Args:
+        name: A hub repository or a folder in the form of `transformers`.
+        labels: Class names of the model's configuration; None or "all" finds every class.
+        min_score: Boxes that do not score more are left out.
+        device: As torch names it; "auto" is the accelerator where there is one.
+        revision: Branch, tag or commit of the repository.
+        cache_dir: Where downloads are kept.
+        local_files_only: Never goes to the network.
+
+    Raises:
+        CheckpointError: The weights cannot be had, or are not RT-DETR's.
+        UnknownNameError: A label is none of the model's classes, or there is no such device.
+        InputError: The score is not from 0 to 1, or the labels are no names.
+        MissingDependencyError: torch or transformers is not installed.
+    """
+
+    settles = False
+
+    def __init__(
+        self,
+        name: str | Path = DEFAULT_MODEL,
+        *,
+        labels: Labels = ("person",),
+        min_score: float = 0.3,
+        device: str = "auto",
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> None:
+        check_number("min_score", min_score, 0, 1)
+        origin = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        self.name, self.min_score = str(name), min_score
+        self._processor, model = _load(self.name, origin)
+        self._names = model.config.id2label
+        self._wanted = choose_labels(labels, self._names.values())
+        self._device = choose_device(device)
+        self._model = model.eval().to(self._device)
+
+    def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
+        """Finds the boxes of each image; see `Detector`."""
+        starts = range(0, len(images), BATCH)
+        return [found for start in starts for found in self._detect_batch(images[start : start + BATCH])]
+
+    def _detect_batch(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Detections]:
+        import torch
+
+        inputs = self._processor(list(images), input_data_format="channels_last", return_tensors="pt")
+        with torch.inference_mode():
+            outputs = self._model(pixel_values=inputs["pixel_values"].to(self._device))
+        heights_widths = [image.shape[:2] for image in images]
+        results = self._processor.post_process_object_detection(outputs, self.min_score, heights_widths)
+        return [self._finish(result, Size.of(image)) for result, image in zip(results, images, strict=True)]
+
+    def _finish(self, result: dict[str, Any], size: Size) -> Detections:
+        labels = [self._names[int(number)] for number in result["labels"]]
+        rows = [row for row, label in enumerate(labels) if label in self._wanted]
+        boxes, scores = (result[key].float().cpu().numpy()[rows] for key in ("boxes", "scores"))
+        return Detections.found(boxes, scores, [labels[row] for row in rows], size)
+
+
+def _load(name: str, origin: dict[str, Any]) -> tuple[Any, Any]:
+    """Returns the image processor and the model.
+
+    The PIL form of the processor is asked for by name: the other one needs torchvision.
+    """
+    for package, extra in (("torch", None), ("transformers", "detect")):
+        require(package, extra, "for the detector rtdetr, not for onnx:FILE, boxes:FILE and whole-image")
+    import torch
+    from transformers import AutoConfig, RTDetrForObjectDetection, RTDetrImageProcessorPil
+
+    try:
+        config = AutoConfig.from_pretrained(name, **origin)
+        if config.model_type != "rt_detr":
+            raise ValueError(f"it holds a model of the type {config.model_type!r}")
+        processor = RTDetrImageProcessorPil.from_pretrained(name, **origin)
+        model, report = RTDetrForObjectDetection.from_pretrained(
+            name, config=config, dtype=torch.float32, output_loading_info=True, **origin
+        )
+        if report["missing_keys"]:  # transformers would fill them with random numbers
+            raise ValueError(f"it lacks the weights {sorted(report['missing_keys'])[:5]} and perhaps more")
+    except Exception as error:  # the errors of transformers, hub and safetensors share no base class
+        raise CheckpointError(
+            f"no RT-DETR could be loaded from {name!r}: {error}\nCheck the name and the connection, or find "
+            "boxes in another way: onnx:FILE (a YOLOX or RTMDet file), boxes:FILE or --boxes FILE (a COCO "
+            "file), whole-image (one person an image)."
+        ) from error
+    return processor, model

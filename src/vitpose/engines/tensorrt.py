@@ -1,0 +1,167 @@
+"""The engine that runs plans of TensorRT, `.engine` files: our metadata in front, the plan after it.
+
+A plan runs on the kind of GPU and with the version of TensorRT that built it.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from ..errors import CheckpointError, InputError, require
+from ..hardware.devices import choose_device
+from .metadata import INPUT, OUTPUT, Metadata, no_maps
+
+MAGIC = b"vitpose plan"
+LARGEST_BATCH = 64
+"""Crops that a plan takes at once; more go through it in turns."""
+_LENGTH = 8
+
+
+def pack(metadata: Metadata, plan: bytes) -> bytes:
+    """Returns the content of a file: a mark, the length of the metadata, the metadata, the plan."""
+    text = metadata.to_json().encode()
+    return MAGIC + len(text).to_bytes(_LENGTH, "little") + text + plan
+
+
+def unpack(path: Path) -> tuple[Metadata, bytes]:
+    """Returns the metadata and the plan of a file.
+
+    Raises:
+        CheckpointError: The file is missing, or has no metadata in front.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}; give the path of an exported .engine file")
+    content = path.read_bytes()
+    start = len(MAGIC) + _LENGTH
+    end = start + int.from_bytes(content[len(MAGIC) : start], "little")
+    text = content[start:end].decode(errors="replace") if content.startswith(MAGIC) else None
+    return Metadata.from_json(text, path), content[end:]
+
+
+class TensorRtEngine:
+    """Runs an exported `.engine` file with TensorRT.
+
+    Args:
+        path: The file.
+        device: "auto", "cuda", "cuda:1".
+        dtype: "auto"; the types in the plan are what it runs in.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, not exported by vitpose, or built for another GPU.
+        InputError: There is no such GPU, or another type is asked for than the plan's.
+        MissingDependencyError: tensorrt is not installed.
+    """
+
+    def __init__(self, path: str | Path, device: str = "auto", dtype: str = "auto") -> None:
+        self.metadata, plan = unpack(Path(path).expanduser())
+        if dtype not in ("auto", self.metadata.precision):
+            raise InputError(
+                f"{path} runs in {self.metadata.precision}, not in {dtype}; leave dtype at 'auto'"
+            )
+        tensorrt = require("tensorrt", "tensorrt", f"to run {path}")
+        self._place = choose_device(device)
+        if self._place.type != "cuda":
+            raise InputError(
+                f"{path} runs on NVIDIA's GPUs only, not on {self._place}; export to another format"
+            )
+        self._path = path
+        with torch.cuda.device(self._place):
+            self._plan, self._context = open_plan(plan, tensorrt, path)
+        self._lock = threading.Lock()  # a context runs one batch at a time
+        self._shape = self.metadata.check_shapes(*_shapes(self._plan, tensorrt), path)
+        scale, offset = self.metadata.processor.scale_and_offset
+        self._scale = torch.from_numpy(scale).to(self._place)
+        self._offset = torch.from_numpy(offset).to(self._place)
+        self.description = f"TensorRT, {self._place}, {self.metadata.precision}"
+
+    @torch.inference_mode()
+    def heatmaps(self, crops: UInt8[np.ndarray, "n hc wc 3"]) -> Float[np.ndarray, "n k hm wm"]:
+        """Returns the maps of RGB crops."""
+        parts = [self._run(crops[i : i + LARGEST_BATCH]) for i in range(0, len(crops), LARGEST_BATCH)]
+        return np.concatenate(parts) if parts else no_maps(self._shape)
+
+    def _run(self, crops: UInt8[np.ndarray, "n hc wc 3"]) -> Float[np.ndarray, "n k hm wm"]:
+        with self._lock, torch.cuda.device(self._place):
+            pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self._place)
+            pixels = (pixels * self._scale + self._offset).permute(0, 3, 1, 2).contiguous()
+            maps = torch.empty(len(crops), *self._shape, device=self._place)
+            enqueue(self._context, pixels, maps, torch.cuda.current_stream().cuda_stream, self._path)
+            return maps.cpu().numpy()
+
+
+def open_plan(plan: bytes, tensorrt: Any, path: str | Path) -> tuple[Any, Any]:
+    """Returns TensorRT's engine and its execution context.
+
+    Args:
+        plan: What the file holds.
+        tensorrt: The package.
+        path: The file, for messages.
+
+    Raises:
+        CheckpointError: TensorRT does not load it, has not the memory to run it, or it takes or gives other numbers
+            than float32.
+    """
+    engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR)).deserialize_cuda_engine(plan)
+    if engine is None:
+        raise CheckpointError(
+            f"{path} cannot be loaded by TensorRT {tensorrt.__version__}: it is damaged, or was built by "
+            "another version or for another GPU; export it again here"
+        )
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    kinds = {name: engine.get_tensor_dtype(name) for name in names}
+    if any(kind != tensorrt.float32 for kind in kinds.values()):
+        raise CheckpointError(
+            f"{path} takes and gives {', '.join(f'{name} {kind}' for name, kind in kinds.items())}, not float32; "
+            "export the model again with 'vitpose export'"
+        )
+    context = engine.create_execution_context()
+    if context is None:
+        raise CheckpointError(
+            f"{path} cannot be run by TensorRT {tensorrt.__version__}: there is no execution context for it, mostly "
+            "for want of GPU memory; its messages above say why. Free some, or take another device"
+        )
+    return engine, context
+
+
+def enqueue(context: Any, pixels: Tensor, maps: Tensor, stream: int, path: str | Path) -> None:
+    """Has TensorRT write the heatmaps of a batch, once the stream gets there.
+
+    Args:
+        context: TensorRT's execution context.
+        pixels: The batch, contiguous.
+        maps: Where the heatmaps go to.
+        stream: The CUDA stream's handle.
+        path: The file, for messages.
+
+    Raises:
+        CheckpointError: TensorRT refuses a step, or would write heatmaps of another shape; nothing was written.
+    """
+    steps = {
+        f"a batch of {tuple(pixels.shape)}": lambda: context.set_input_shape(INPUT, tuple(pixels.shape)),
+        "the address of the crops": lambda: context.set_tensor_address(INPUT, pixels.data_ptr()),
+        "the address of the heatmaps": lambda: context.set_tensor_address(OUTPUT, maps.data_ptr()),
+        f"heatmaps of {tuple(maps.shape)}": lambda: (
+            tuple(context.get_tensor_shape(OUTPUT)) == tuple(maps.shape)
+        ),
+        "the run": lambda: context.execute_async_v3(stream),
+    }
+    for what, step in steps.items():
+        if not step():
+            raise CheckpointError(
+                f"TensorRT refused {what} for {path}; its messages above say why. Export the model again on this "
+                "machine, or take engine 'onnxruntime' with an .onnx file"
+            )
+
+
+def _shapes(plan: Any, tensorrt: Any) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+    names = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
+    found = [(name, tuple(plan.get_tensor_shape(name)), plan.get_tensor_mode(name)) for name in names]
+    inputs = [(name, shape) for name, shape, mode in found if mode == tensorrt.TensorIOMode.INPUT]
+    return inputs, [(name, shape) for name, shape, mode in found if mode == tensorrt.TensorIOMode.OUTPUT]

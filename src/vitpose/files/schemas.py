@@ -1,0 +1,194 @@
+"""Parsing JSON and TOML, and checking what was parsed against a schema.
+
+Schemas are classes of pydantic. Owns the limits of parsing and the wording of the errors: the file, the path of
+the key, its value, and for an unknown key the nearest known one. Knows no file of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import reprlib
+import tomllib
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from ..errors import InputError, UnknownNameError, VitPoseError
+
+T = TypeVar("T")
+
+MAX_TEXT_BYTES = 64 * 2**20
+"""Largest text that is parsed unless the caller allows more; configurations have a few kilobytes."""
+
+_QUOTED = re.compile("'([^']*)'")
+"""Pydantic lists the choices of a `Literal` in quotes."""
+
+Row = Annotated[tuple[T, ...], Field(strict=False)]
+"""A JSON or TOML array as a tuple."""
+
+
+class Schema(BaseModel):
+    """The base of all schemas: no unknown keys, no conversions between types, only finite numbers, frozen."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def parse_json(
+    text: str | bytes,
+    source: object,
+    error: type[VitPoseError] = InputError,
+    max_bytes: int = MAX_TEXT_BYTES,
+    allow_nan: bool = False,
+) -> Any:
+    """Parses JSON.
+
+    Args:
+        text: The text, or its bytes in UTF-8, with or without a byte order mark.
+        source: How messages name the file.
+        error: The exception to raise.
+        max_bytes: The largest text that is accepted.
+        allow_nan: Accept NaN and Infinity, which some programs write into tables of numbers.
+
+    Raises:
+        VitPoseError: `error`, for text that is too large, not UTF-8, not JSON, nested too deeply, or with numbers
+            that are not finite or have thousands of digits.
+    """
+
+    def refuse_constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} is not a JSON number")
+
+    return _parse(
+        lambda decoded: json.loads(decoded, parse_constant=None if allow_nan else refuse_constant),
+        text,
+        "JSON",
+        source,
+        error,
+        max_bytes,
+    )
+
+
+def parse_toml(text: str | bytes, source: object, error: type[VitPoseError] = InputError) -> dict[str, Any]:
+    """Parses TOML; arguments and errors as of `parse_json`.
+
+    Raises:
+        VitPoseError: `error`, as of `parse_json`.
+    """
+    return _parse(tomllib.loads, text, "TOML", source, error, MAX_TEXT_BYTES)
+
+
+def _parse(
+    parse: Callable[[str], Any],
+    text: str | bytes,
+    form: str,
+    source: object,
+    error: type[VitPoseError],
+    max_bytes: int,
+) -> Any:
+    if len(text) > max_bytes:
+        raise error(f"{source} has {len(text)} bytes; a file of this kind may have {max_bytes} at most")
+    try:
+        return parse(text if isinstance(text, str) else text.decode("utf-8-sig"))
+    except RecursionError as cause:
+        raise error(f"{source} is not valid {form}: it is nested too deeply") from cause
+    except ValueError as cause:  # the parsers' errors, UnicodeDecodeError, and integers of too many digits
+        raise error(f"{source} is not valid {form}: {cause}") from cause
+
+
+def check(schema: Any, data: Any, source: object, error: type[VitPoseError] = InputError) -> Any:
+    """Returns parsed data as an instance of a schema.
+
+    Args:
+        schema: A class of pydantic, or any type that it understands. A dataclass is as strict as `Schema` where it
+            has `__pydantic_config__ = Schema.model_config`.
+        data: What was parsed, or handed in.
+        source: How messages name the file or argument.
+        error: The exception to raise.
+
+    Raises:
+        VitPoseError: `error`: the data does not fit; the message names every wrong key (five at most).
+    """
+    adapter = TypeAdapter(schema)
+    try:
+        if is_dataclass(schema):  # which strict mode makes of JSON only
+            return adapter.validate_json(json.dumps(data, default=str))
+        return adapter.validate_python(data)
+    except ValidationError as invalid:
+        # Without the cause: it repeats the whole input.
+        raise error(f"{source}: {describe_invalid(invalid, schema)}") from None
+    except (OverflowError, ValueError) as cause:  # integers that no float and no JSON can hold
+        raise error(f"{source} has a number that is too large: {cause}") from cause
+
+
+def describe_invalid(invalid: ValidationError, schema: Any = None) -> str:
+    """Returns pydantic's findings as one sentence.
+
+    Args:
+        invalid: What pydantic raised.
+        schema: What was validated against; for an unknown key the nearest of its keys at that path is offered.
+    """
+    found = invalid.errors(include_url=False)
+    lines = [_describe_one(entry, schema) for entry in found[:5]]
+    return "; ".join(lines + [f"and {len(found) - 5} more"] * (len(found) > 5))
+
+
+def _describe_one(entry: Any, schema: Any) -> str:
+    path = ".".join(str(part) for part in entry["loc"])
+    if entry["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return str(UnknownNameError("key", path, _paths_beside(schema, entry["loc"])))
+    if entry["type"] in ("missing", "missing_keyword_only_argument"):
+        return f"{path} is missing"
+    if entry["type"] == "literal_error" and isinstance(entry["input"], str):
+        return str(
+            UnknownNameError(f"value of {path}", entry["input"], _QUOTED.findall(entry["ctx"]["expected"]))
+        )
+    if entry["type"] in ("model_type", "dataclass_type", "dict_type"):
+        table = f"{_shown(entry['input'])}; it must be a table"
+        return f"{path} is {table}" if path else table
+    message = entry["msg"].removeprefix("Value error, ")
+    if entry["type"] == "value_error":  # of a validator of ours, which names the value itself
+        return f"{path}: {message}" if path else message
+    message = message[0].lower() + message[1:]
+    value = _shown(entry["input"])
+    return f"{path} is {value}; {message}" if path else f"{value}: {message}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "an integer of thousands of digits"
+
+
+def _paths_beside(schema: Any, path: tuple[Any, ...]) -> list[str]:
+    """Returns the keys, as paths, that one which is not known could be meant for.
+
+    They are those of the table that the path leads into; or where one of its own tables has such a key, that one.
+    """
+    tables = list(_tables_of(schema))
+    for part in path[:-1]:
+        inner = [keys[part] for keys in tables if part in keys]
+        if inner:  # else it is an index, the key of a mapping, or a member of a union: the same tables
+            tables = [table for kind in inner for table in _tables_of(kind)]
+    known = {key: kind for keys in tables for key, kind in keys.items()}
+    below = [
+        f"{key}.{path[-1]}"
+        for key, kind in known.items()
+        if any(path[-1] in keys for keys in _tables_of(kind))
+    ]
+    before = "".join(f"{part}." for part in path[:-1])
+    return [before + key for key in below or known]
+
+
+def _tables_of(kind: Any) -> Iterator[dict[str, Any]]:
+    """Yields the keys, with their types, of the tables that a type is made of, unions and lists included."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield {name: field.annotation for name, field in kind.model_fields.items()}
+    elif isinstance(kind, type) and is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        yield {field.name: hints[field.name] for field in fields(kind)}
+    for part in typing.get_args(kind):
+        yield from _tables_of(part)

@@ -1,0 +1,1 @@
+"""Boxes, warps and heatmaps: the arithmetic between an image and a network, in NumPy."""

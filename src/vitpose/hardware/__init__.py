@@ -1,0 +1,1 @@
+"""Devices by name, and how many threads a process uses."""

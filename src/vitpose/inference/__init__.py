@@ -1,0 +1,1 @@
+"""From images to poses: the estimator, the pipeline, and loading both by name."""

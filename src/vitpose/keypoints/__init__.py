@@ -1,0 +1,1 @@
+"""What keypoints are: skeletons, mappings between them, and the declarations of datasets."""

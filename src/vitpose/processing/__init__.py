@@ -1,0 +1,1 @@
+"""The image processor with the interface of `transformers`."""

@@ -1,0 +1,1 @@
+"""Poses as results: data, tables and drawings."""

@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+import vitpose
+from vitpose.batch.job import Progress, failures_of, predict_many
+from vitpose.batch.plan import Shard
+from vitpose.batch.worker import Worker
+from vitpose.errors import InputError, OutputError, UnknownNameError, WorkerError
+
+from .conftest import LOADING, make_images, names, rows, table_of
+
+
+def run(source: Path | str, out: Path | str, **options: object) -> Progress:
+    return predict_many(
+        [str(source)], str(out), loading=LOADING, **{"workers": 0, "shard_size": 4, **options}
+    )
+
+
+def words(source: Path, out: Path, *options: str) -> list[str]:
+    files = ["predict", str(source), "--out", str(out)]
+    return [*files, "--detector", "whole-image", "--device", "cpu", "--shard-size", "2", *options]
+
+
+def command(source: Path, out: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "vitpose", *words(source, out, *options)]
+
+
+def test_the_rows_are_those_of_the_pipeline(images: Path, tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    progress = run(images, tmp_path / "out.parquet", report=reports.append)
+    assert progress == Progress(12, 12, people=10, failed=2)
+    assert [report.done for report in reports] == [0, 4, 8, 12]
+    assert names(tmp_path / "out.parquet") == {
+        "_job.json", "_plan-000000.parquet", "part-000000.parquet", "part-000001.parquet", "part-000002.parquet",
+    }  # fmt: skip
+    found = rows(tmp_path / "out.parquet")
+    pipe = vitpose.load("vitpose-tiny", detector="whole-image", device="cpu")
+    for row, path in zip(found, sorted(images.glob("*.png")), strict=True):
+        poses = pipe(path)
+        assert row["image"] == str(path)
+        assert (row["width"], row["height"], row["person"], row["id"]) == (30, poses_height(path), 0, None)
+        np.testing.assert_allclose([row["nose_x"], row["nose_y"]], poses.xy[0, 0], atol=1e-2)
+        np.testing.assert_allclose(row["right_ankle_score"], poses.scores[0, 16], atol=1e-5)
+    failed = rows(failures_of(str(tmp_path / "out.parquet")))
+    assert [Path(row["image"]).name for row in failed] == ["bad 0.jpg", "bad 1.jpg"]
+    assert "is not an image" in failed[0]["reason"]
+
+
+def poses_height(path: Path) -> int:
+    return vitpose.read_image(path).shape[0]
+
+
+def test_a_stopped_run_goes_on_and_new_images_join(images: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole.parquet", tmp_path / "parts.parquet"
+    run(images, whole)
+    asked = iter([False, True])
+    stopped = run(images, parts, stop=lambda: next(asked))
+    assert (stopped.done, stopped.images, stopped.complete) == (4, 12, False)
+    before = (parts / "part-000000.parquet").stat().st_mtime_ns
+    assert run(images, parts).complete
+    assert (parts / "part-000000.parquet").stat().st_mtime_ns == before
+    assert rows(parts) == rows(whole)
+    assert rows(failures_of(str(parts))) == rows(failures_of(str(whole)))
+    assert run(images, parts) == Progress(12, 12)
+    shutil.copy(images / "000.png", images / "zzz.png")
+    assert run(images, parts) == Progress(13, 13, people=1)
+    assert len(rows(parts)) == 11
+
+
+def test_reading_and_writing_elsewhere_give_the_same(images: Path, tmp_path: Path, memory: Any) -> None:
+    run(images, tmp_path / "out.parquet")
+    memory.put(str(images), "/photos", recursive=True)
+    progress = run("memory://photos", "memory://results/out.parquet")
+    assert (progress.people, progress.failed) == (10, 2)
+    memory.get("/results/", str(tmp_path / "copy"), recursive=True)
+    expected = rows(tmp_path / "out.parquet")
+    found = rows(tmp_path / "copy" / "out.parquet")
+    assert [row["image"] for row in found] == [
+        f"memory:///photos/{Path(row['image']).name}" for row in expected
+    ]
+    assert [{**row, "image": ""} for row in found] == [{**row, "image": ""} for row in expected]
+    (failed, _) = rows(tmp_path / "copy" / "out-failures.parquet")
+    assert failed["reason"].startswith("memory:///photos/bad 0.jpg is not an image")
+    assert run("memory://photos", "memory://results/out.parquet") == Progress(12, 12)
+
+
+def test_processes_give_the_same(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path / "here.parquet")
+    assert run(images, tmp_path / "there.parquet", workers=2).complete
+    assert rows(tmp_path / "there.parquet") == rows(tmp_path / "here.parquet")
+
+
+def test_a_dead_worker_is_replaced(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path / "here.parquet")
+    killed: list[int] = []
+
+    def kill_once(progress: Progress) -> None:
+        if progress.done and not killed:
+            (worker,) = own_workers()
+            killed.append(worker.pid)
+            worker.kill()
+
+    assert run(images, tmp_path / "there.parquet", workers=1, report=kill_once).complete
+    assert killed
+    assert rows(tmp_path / "there.parquet") == rows(tmp_path / "here.parquet")
+
+
+def own_workers() -> list[psutil.Process]:
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            found += [one] if "spawn_main" in " ".join(one.cmdline()) else []
+    return found
+
+
+def test_workers_that_always_die_are_given_up(images: Path, tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def kill_all() -> None:
+        while not over.wait(0.1):
+            for one in own_workers():
+                with suppress(psutil.Error):
+                    one.kill()
+
+    killer = threading.Thread(target=kill_all)
+    killer.start()
+    try:
+        with pytest.raises(
+            WorkerError, match=r"a worker died 3 times in a row, at one of the shards \[0\] .*bad 0.jpg"
+        ):
+            run(images / "bad 0.jpg", tmp_path / "out.parquet", workers=1)
+    finally:
+        over.set()
+        killer.join()
+
+
+def test_errors_of_workers_come_back(images: Path, tmp_path: Path) -> None:
+    loading = LOADING | {"model": "vitpose-tinny"}
+    with pytest.raises(UnknownNameError, match="unknown model 'vitpose-tinny'; did you mean vitpose-tiny"):
+        predict_many([str(images)], str(tmp_path / "out.parquet"), loading=loading, workers=1)
+
+
+def test_what_cannot_be_run(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    with pytest.raises(InputError, match=r"shard_size 0 must be at least 1, and workers 1 at least 0"):
+        run(images, out, shard_size=0, workers=1)
+    with pytest.raises(UnknownNameError, match=r"unknown cluster 'dask'; .*known: ray, ray:ADDRESS"):
+        run(images, out, cluster="dask")
+    run(images, out)
+    with pytest.raises(InputError, match=r"was begun with flip_test None, not 'True'"):
+        run(images, out, running={"flip_test": True})
+
+
+def test_a_full_disk_keeps_whole_shards(images: Path, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    out = tmp_path / "out.parquet"
+    run(images, tmp_path / "whole.parquet")
+
+    def fill(progress: Progress) -> None:
+        if progress.done:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OutputError, match=r"part-000001.parquet cannot be written: .*make room"):
+            run(images, out, report=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(out) == {"_job.json", "_plan-000000.parquet", "part-000000.parquet"}
+    assert run(images, out).complete
+    assert rows(out) == rows(tmp_path / "whole.parquet")
+
+
+def test_names_that_are_no_unicode(tmp_path: Path) -> None:
+    make_images(tmp_path / "in", 1, 0)
+    try:
+        (tmp_path / "in" / "000.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/in/caf\xe9 -1.png"))
+    except OSError:
+        pytest.skip("this file system has Unicode names only")
+    run(tmp_path / "in", tmp_path / "out.parquet")
+    (row,) = rows(tmp_path / "out.parquet")
+    assert row["image"].endswith("caf\\udce9 -1.png")
+
+
+def test_a_shard_without_people_is_a_table_without_rows(tmp_path: Path) -> None:
+    make_images(tmp_path / "in", 2, 2)
+    assert run(tmp_path / "in", tmp_path / "out.parquet") == Progress(2, 2, failed=2)
+    assert rows(tmp_path / "out.parquet") == []
+    shard = Shard(0, (str(tmp_path / "in" / "bad 0.jpg"),))
+    assert table_of(Worker.load(LOADING, {}).run(shard).poses).num_columns > 50
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_workers_share_the_cores(engine: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("vitpose.hardware.threads._limit", 0)  # put back afterwards
+    worker = Worker.load({**LOADING, "model": checkpoint, "engine": engine}, {}, workers=2)
+    runner = worker._pipe.estimator.engine
+    if engine == "onnxruntime":
+        assert runner._session.get_session_options().intra_op_num_threads == 1
+    else:
+        assert runner._compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def test_workers_for_exported_files_need_no_torch(
+    exported: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = exported("onnx")
+    monkeypatch.setattr("vitpose.hardware.threads._limit", 0)  # put back afterwards
+    monkeypatch.setitem(sys.modules, "torch", None)
+    worker = Worker.load({**LOADING, "model": path}, {}, workers=2)
+    assert worker._pipe.estimator.engine.description.startswith("ONNX Runtime")
+
+
+def finish(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+
+def count_parts(out: Path) -> int:
+    return len(list(out.glob("part-*")))
+
+
+def kill_and_go_on(images: Path, folder: Path, start: Callable, moments: list[int]) -> None:
+    """Kills runs when so many of their nine shards are done, and goes on with each."""
+
+    def run_command(out: Path, until: int | None = None) -> int:
+        program = start(words(images, out))
+        while until is not None and count_parts(out) < until and program.poll() is None:
+            time.sleep(0.002)
+        if until is not None:
+            program.send_signal(signal.SIGKILL)
+        return program.wait()
+
+    assert run_command(folder / "whole.parquet") == 1  # two bad images
+    whole, failed = rows(folder / "whole.parquet"), rows(folder / "whole-failures.parquet")
+    for turn, moment in enumerate(moments):
+        out = folder / f"{turn}.parquet"
+        assert run_command(out, until=moment) == -signal.SIGKILL, "it was killed too late to show anything"
+        done = count_parts(out)
+        assert moment <= done < 9
+        assert run_command(out) in (0, 1)  # 0 if what failed had been done before
+        assert rows(out) == whole, f"turn {turn}, killed with {done} shards done"
+        assert rows(folder / f"{turn}-failures.parquet") == failed
+        assert names(out) == names(folder / "whole.parquet")
+        shutil.rmtree(out)
+
+
+def test_killed_runs_go_on(tmp_path: Path, start_vitpose: Callable) -> None:
+    kill_and_go_on(make_images(tmp_path / "in", 18), tmp_path, start_vitpose, [0, 1, 4])
+
+
+@pytest.mark.slow
+def test_runs_killed_at_twenty_moments_go_on(tmp_path: Path, start_vitpose: Callable) -> None:
+    moments = random.Random(2).choices(range(7), k=20)
+    kill_and_go_on(make_images(tmp_path / "in", 18), tmp_path, start_vitpose, moments)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_command_finishes_what_is_in_flight_and_says_how_to_go_on(
+    tmp_path: Path, number: signal.Signals, start_vitpose: Callable
+) -> None:
+    images, out = make_images(tmp_path / "in", 60, 0), tmp_path / "my out.parquet"
+    program = start_vitpose(words(images, out))
+    while not count_parts(out):
+        assert program.poll() is None, program.errors
+        time.sleep(0.002)
+    program.send_signal(number)
+    assert program.wait() == 130
+    assert (
+        program.errors.strip() == "stopping: the shards in flight are finished first; again to stop at once"
+    )
+    first, second = program.output.splitlines()
+    done = count_parts(out) * 2
+    assert first.startswith(f"{done} of 60 images, {done} poses found in ")
+    assert second == f"go on with: vitpose {' '.join(words(images, out)[:2])} --out '{out}' --detector " + (
+        "whole-image --device cpu --shard-size 2"
+    )
+    assert len(rows(out)) == done < 60
+    assert not [name for name in names(out) if name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_though_a_worker_is_killed(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    images, out = make_images(tmp_path / "in", 30), tmp_path / "ray.parquet"
+    assert finish(command(images, tmp_path / "whole.parquet"), tmp_path).returncode == 1
+    process = subprocess.Popen(
+        command(images, out, "--engine-cluster", "ray", "--workers", "1"),
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not count_parts(out):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    actors = [
+        one
+        for one in psutil.Process(process.pid).children(recursive=True)
+        if "MapWorker" in " ".join(one.cmdline())
+    ]
+    assert len(actors) == 1
+    actors[0].kill()
+    done = count_parts(out)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 1, errors
+    assert done < 15, "the worker was killed too late to matter"
+    assert "30 images, 28 poses found, 2 failures listed in " in output  # Ray says things of its own
+    assert rows(out) == rows(tmp_path / "whole.parquet")
+    assert rows(tmp_path / "ray-failures.parquet") == rows(tmp_path / "whole-failures.parquet")
+
+
+def test_settings_are_kept_beside_the_results(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path / "out.parquet")
+    kept = json.loads((tmp_path / "out.parquet" / "_job.json").read_text())
+    assert kept == {"detector": "whole-image", "model": "vitpose-tiny"}

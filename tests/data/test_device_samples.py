@@ -1,0 +1,104 @@
+"""What a device makes of a pack is what numpy makes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vitpose.data.annotations import TrainingAnnotations
+from vitpose.data.augment import Augmentation, View
+from vitpose.data.dataset import MixSampler, targets_of
+from vitpose.data.device_samples import CropFrames, DeviceLoader, encode
+from vitpose.data.pack import Packed, read_pack, write_pack
+from vitpose.geometry import heatmaps
+from vitpose.geometry.boxes import Size
+from vitpose.processing.image_processor import VitPoseImageProcessor
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+]
+RECIPE = Augmentation(brightness=0.3, contrast=0.3, saturation=0.5, occlusion=0.7)
+
+
+@pytest.fixture
+def packed(people: TrainingAnnotations, tmp_path: Path) -> Packed:
+    write_pack([people], tmp_path / "pack", side=160)
+    return read_pack(tmp_path / "pack")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("convention", "weighted"), [("udp", True), ("plain", False)])
+def test_the_same_view_gives_the_same_sample(
+    packed: Packed, convention: str, weighted: bool, device: str
+) -> None:
+    processor = VitPoseImageProcessor(size=Size(96, 128), warp=convention)
+    loader = DeviceLoader(
+        packed, MixSampler([10]), 4, processor, RECIPE, joint_weights=weighted, device=device
+    )
+    rows = np.array([3, 9, 3, 0, 7])
+    people = packed.select(rows)
+    view = RECIPE.draw(people, processor.size, convention, np.random.default_rng(2))
+    assert view.mirrored.any()
+    assert (view.hidden_cells[:, 2:] > view.hidden_cells[:, :2]).all(axis=1).any()
+    batch = loader.look(rows, view)
+    expected = np.stack([view.crop(people.read_image(row), row) for row in range(5)])
+    scale, offset = processor.scale_and_offset
+    levels = (batch["pixels"].cpu().numpy() - offset[:, None, None]) / scale[:, None, None]
+    # Numpy's way rounds after the warp and after the colours; the device never does.
+    assert np.abs(levels.transpose(0, 2, 3, 1) - expected).max() <= 2
+    targets, weights = targets_of(people, view, joint_weights=weighted)
+    np.testing.assert_allclose(batch["targets"].cpu(), targets, atol=1e-4)
+    np.testing.assert_allclose(batch["weights"].cpu(), weights, rtol=1e-6)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("unbiased", [True, False])
+@pytest.mark.parametrize("sigma", [1.0, 2.0])
+def test_targets_are_those_of_numpy(device: str, unbiased: bool, sigma: float) -> None:
+    rng = np.random.default_rng(1)
+    points = rng.uniform(-15, 60, (6, 9, 2)).astype(np.float32)
+    labelled = rng.random((6, 9)) < 0.7
+    expected = heatmaps.encode(points, labelled, Size(24, 32), sigma, unbiased)
+    given = torch.from_numpy(points).to(device), torch.from_numpy(labelled).to(device)
+    for found, wanted in zip(encode(*given, Size(24, 32), sigma, unbiased), expected, strict=True):
+        np.testing.assert_allclose(found.cpu(), wanted, atol=1e-5)
+
+
+def test_batches_go_on_where_they_stopped(packed: Packed) -> None:
+    frames, size = CropFrames(packed, "cpu"), VitPoseImageProcessor(size=Size(24, 32))
+    sampler = MixSampler([10], seed=5)
+    loader = DeviceLoader(packed, sampler, 3, size, RECIPE, seed=5, frames=frames)
+    batches = list(loader)
+    assert len(loader) == len(batches) == 3
+    assert [len(batch["pixels"]) for batch in batches] == [3, 3, 3]
+    sampler.advance(3)
+    for expected, batch in zip(batches[1:], loader, strict=True):
+        assert torch.equal(expected["pixels"], batch["pixels"])
+        np.testing.assert_array_equal(expected["meta"]["index"], batch["meta"]["index"])
+
+
+def test_a_batch_depends_on_who_is_in_it_alone(packed: Packed) -> None:
+    """So that it is the same wherever a training begins to count."""
+    frames, size = CropFrames(packed, "cpu"), VitPoseImageProcessor(size=Size(24, 32))
+    keys = [(0, 3), (0, 4), (1, 3), (1, 4)]
+    whole = DeviceLoader(packed, keys, 2, size, RECIPE, frames=frames)
+    late = DeviceLoader(packed, keys[2:], 2, size, RECIPE, frames=frames)
+    (first, second), (again,) = whole, late
+    assert torch.equal(second["pixels"], again["pixels"])
+    assert not torch.equal(first["pixels"], second["pixels"])
+
+
+def test_without_variation(packed: Packed) -> None:
+    processor = VitPoseImageProcessor(size=Size(48, 64), do_normalize=False, rescale_factor=1.0)
+    loader = DeviceLoader(packed, MixSampler([10]), 10, processor, device="cpu")
+    (batch,) = loader
+    rows = batch["meta"]["index"]
+    view = View.plain(packed.boxes[rows], processor.size)
+    for place, row in enumerate(rows):
+        crop = view.crop(packed.read_image(int(row)), place)
+        assert np.abs(batch["pixels"][place].permute(1, 2, 0).numpy() - crop).max() <= 1
+    assert set(batch["weights"].unique().tolist()) <= {0.0, 1.0}

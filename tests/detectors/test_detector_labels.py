@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+from vitpose.detectors.labels import choose_labels, coco_labels
+from vitpose.errors import UnknownNameError
+
+
+def test_coco_has_80_classes_whose_ids_have_gaps():
+    names = coco_labels()
+    assert len(set(names.values())) == 80
+    assert list(names) == sorted(names)
+    assert (names[1], names[13], names[44], names[90]) == ("person", "stop sign", "bottle", "toothbrush")
+    assert set(range(1, 91)) - set(names) == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+
+
+@pytest.mark.parametrize("everything", [None, "all"])
+def test_all_labels_can_be_chosen(everything: str | None):
+    assert choose_labels(everything, ["cat", "dog"]) == {"cat", "dog"}
+
+
+def test_one_label_may_stand_alone():
+    assert choose_labels("cat", ["cat", "dog"]) == {"cat"}
+
+
+def test_an_unknown_label_gets_the_nearest():
+    with pytest.raises(UnknownNameError, match=r"unknown label 'persom'; did you mean person\?"):
+        choose_labels(("cat", "persom"), ["cat", "person"])

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vitpose.detectors as detect
+from vitpose.detectors import (
+    CocoBoxes,
+    Detections,
+    Detector,
+    OnnxDetector,
+    RtDetrDetector,
+    WholeImage,
+    load_detector,
+)
+from vitpose.detectors.labels import read_labels
+from vitpose.errors import CheckpointError, InputError, UnknownNameError
+
+
+def test_importing_the_package_loads_no_library_of_networks():
+    code = "import sys, vitpose.detectors; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "onnxruntime", "cv2"} & set(result.stdout.split())
+
+
+def test_public_names_exist():
+    assert all(hasattr(detect, name) for name in detect.__all__)
+
+
+def test_the_whole_image():
+    assert isinstance(load_detector("whole-image"), WholeImage)
+
+
+def test_a_detector_passes_through():
+    detector = WholeImage()
+    assert load_detector(detector) is detector
+
+
+def test_boxes_from_a_file(tmp_path: Path):
+    path = tmp_path / "boxes.json"
+    path.write_text("[]")
+    detector = load_detector(f"boxes:{path}", labels="dog", min_score=0.5, device="cpu")
+    assert isinstance(detector, CocoBoxes)
+    assert detector.path == path
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [("rtdetr", RtDetrDetector), ("rtdetr:owner/name", RtDetrDetector), ("onnx:a:b.onnx", OnnxDetector)],
+)
+def test_the_parts_of_a_text_reach_the_detector(monkeypatch: pytest.MonkeyPatch, spec: str, kind: type):
+    calls: list[Any] = []
+    monkeypatch.setattr(kind, "__init__", lambda self, *args, **options: calls.append((args, options)))
+    assert isinstance(load_detector(spec, device="cpu", labels=("cat",), min_score=0.5), kind)
+    load_detector(spec)
+    load_detector(spec, own=["dog"])
+    given = tuple(filter(None, [spec.partition(":")[2]]))
+    assert calls == [
+        (given, {"device": "cpu", "labels": ("cat",), "min_score": 0.5}),
+        (given, {"device": "auto", "labels": ("person",)}),
+        (given, {"device": "auto", "labels": ["dog"]}),
+    ]
+
+
+def test_errors_of_the_detector_come_through(tmp_path: Path):
+    with pytest.raises(CheckpointError, match="there is no file"):
+        load_detector(f"onnx:{tmp_path / 'none.onnx'}")
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("rtdert", r"unknown detector 'rtdert'; did you mean rtdetr"),
+        ("whole_image", r"did you mean whole-image\?"),
+        ("whole-image:1", r"did you mean whole-image\?"),
+        ("onnx", "known: boxes:FILE, onnx:FILE, rtdetr, rtdetr:NAME, whole-image"),
+        ("boxes:", r"did you mean boxes:FILE"),
+        ("rtdetr:", r"did you mean rtdetr"),
+        ("", "unknown detector ''"),
+    ],
+)
+def test_an_unknown_text_gets_the_nearest(spec: str, told: str):
+    with pytest.raises(UnknownNameError, match=told):
+        load_detector(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"), [("a/model.onnx", "onnx:a/model.onnx"), (Path("b.json"), "boxes:b.json")]
+)
+def test_a_bare_file_gets_its_form(spec: object, told: str):
+    with pytest.raises(InputError, match=f"is a file of some kind; write {told}"):
+        load_detector(spec)
+
+
+def test_a_score_that_cannot_be():
+    for score in (50.0, -0.1, float("nan")):
+        with pytest.raises(InputError, match=rf"min_score {score!r} must be a number from 0 to 1"):
+            load_detector("rtdetr", min_score=score)
+
+
+@pytest.mark.parametrize("labels", [[], 5, [0], b"dog"])
+def test_labels_that_are_no_names(labels: object):
+    # Types are checked while the tests run, which would refuse some of these first.
+    read = getattr(read_labels, "__wrapped__", read_labels)
+    with pytest.raises(
+        InputError, match=r"labels .* must be one or more class names; labels=\"all\" takes every"
+    ):
+        read(labels)
+
+
+def test_no_label_is_no_choice():
+    with pytest.raises(InputError, match=r"labels \[\] must be one or more"):
+        load_detector("rtdetr", labels=[])
+
+
+@pytest.mark.parametrize("options", [{"labels": "person"}, {"labels": None}, {"min_score": 0.0}])
+@pytest.mark.parametrize("spec", ["whole-image", WholeImage()])
+def test_nothing_is_chosen_where_nothing_is_detected(spec: object, options: dict[str, Any]):
+    with pytest.raises(InputError, match=r"and whole-image takes each image as one box; leave them out"):
+        load_detector(spec, **options)
+
+
+class Zoo:
+    """A detector of a user's: a person and two dogs in every image."""
+
+    settles = False
+
+    def __init__(self, labels: tuple[str, ...] = ("person", "dog", "dog")) -> None:
+        self.labels = labels
+
+    def detect(self, images: list[np.ndarray], names: list[str]) -> list[Detections]:
+        boxes = np.float32([[left, 0, left + 4, 4] for left in range(3)])
+        return [Detections(boxes, np.float32([0.9, 0.8, 0.2]), self.labels) for _ in images]
+
+
+def lefts(detector: Any) -> list[float]:
+    assert isinstance(detector, Detector)
+    return detector.detect([np.zeros((9, 9, 3), np.uint8)], [""])[0].boxes[:, 0].tolist()
+
+
+def test_labels_and_scores_choose_among_what_a_users_detector_finds():
+    assert lefts(load_detector(Zoo())) == [0, 1, 2]
+    assert lefts(load_detector(Zoo(), labels="dog")) == [1, 2]
+    assert lefts(load_detector(Zoo(), labels=["dog", "person"], min_score=0.5)) == [0, 1]
+    assert lefts(load_detector(Zoo(), min_score=0.5)) == [0, 1]
+    assert lefts(load_detector(Zoo(), labels=None)) == [0, 1, 2]
+    assert lefts(load_detector(Zoo(), labels=["cat"])) == []
+
+
+def test_labels_cannot_choose_among_boxes_without_labels():
+    unnamed = Zoo(("", "", ""))
+    assert lefts(load_detector(unnamed, min_score=0.5)) == [0, 1]
+    with pytest.raises(
+        InputError, match=r"Zoo gives boxes without labels, so labels \['dog'\] cannot be chosen"
+    ):
+        lefts(load_detector(unnamed, labels="dog"))
+
+
+def test_a_selection_keeps_what_is_said_of_the_detector():
+    zoo = Zoo()
+    zoo.settles, zoo.given = True, True
+    chosen = load_detector(zoo, labels="dog")
+    assert (chosen.settles, chosen.given) == (True, True)
+    zoo.detect = lambda images, names: [5]
+    with pytest.raises(
+        InputError, match=r"Zoo must return one vitpose.Detections for each of the 1 images, not \[5"
+    ):
+        lefts(chosen)
+
+
+def test_an_object_that_is_no_detector():
+    with pytest.raises(InputError, match="5 is no detector: it needs a method `detect` and a flag `settles`"):
+        load_detector(5)

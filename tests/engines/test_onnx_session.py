@@ -1,0 +1,68 @@
+"""Which of ONNX Runtime's providers a device is. Opening files is tested where it is used."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from vitpose.engines.onnx_session import choose_providers, nearest_device, open_session
+from vitpose.errors import InputError
+
+
+class TestProviders:
+    BOTH = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+    def test_auto_takes_the_gpu_where_there_is_one(self):
+        assert choose_providers("auto", self.BOTH)[0] == ("CUDAExecutionProvider", {"device_id": "0"})
+        assert choose_providers("auto", self.BOTH[1:]) == ["CPUExecutionProvider"]
+
+    def test_one_can_be_asked_for(self):
+        assert choose_providers("cpu", self.BOTH) == ["CPUExecutionProvider"]
+        assert choose_providers("cuda:1", self.BOTH)[0] == ("CUDAExecutionProvider", {"device_id": "1"})
+
+    @pytest.mark.parametrize("device", ["tpu", "cuda:x", "auto:1", ""])
+    def test_an_unknown_device(self, device: str):
+        with pytest.raises(InputError, match=f"device '{device}' is not understood; .* cuda or cuda:N"):
+            choose_providers(device, self.BOTH)
+
+    def test_no_gpu(self):
+        with pytest.raises(InputError, match="there is only CPUExecutionProvider; install onnxruntime-gpu"):
+            choose_providers("cuda", self.BOTH[1:])
+
+    @pytest.mark.parametrize(
+        ("device", "with_cuda", "without"),
+        [
+            ("cpu", "cpu", "cpu"),
+            ("auto", "auto", "auto"),
+            ("mps", "auto", "auto"),
+            ("cuda", "cuda", "cpu"),
+            ("cuda:1", "cuda:1", "cpu"),
+            (1, "cuda:1", "cpu"),
+        ],
+    )
+    def test_the_same_gpu_as_the_network_beside_it(
+        self, device: str | int, with_cuda: str, without: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        library = ModuleType("onnxruntime")
+        monkeypatch.setitem(sys.modules, "onnxruntime", library)
+        for available, expected in ((self.BOTH, with_cuda), (self.BOTH[1:], without)):
+            library.get_available_providers = lambda own=available: own
+            assert nearest_device("a.onnx", device) == expected
+
+    def test_a_gpu_that_onnx_runtime_silently_leaves_out(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It answers a broken installation of CUDA by running on the CPU; "auto" takes what there is."""
+        session = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+        library = ModuleType("onnxruntime")
+        library.get_available_providers = lambda: self.BOTH
+        library.InferenceSession = lambda *_, **__: session
+        library.SessionOptions = lambda: SimpleNamespace(add_session_config_entry=lambda *_: None)
+        monkeypatch.setitem(sys.modules, "onnxruntime", library)
+        (tmp_path / "a.onnx").touch()
+        assert open_session(tmp_path / "a.onnx", "auto") is session
+        with pytest.raises(InputError, match="fell back to the CPU where device 'cuda:0' was asked for"):
+            open_session(tmp_path / "a.onnx", "cuda:0")

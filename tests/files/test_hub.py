@@ -1,0 +1,304 @@
+"""From names to files: folders, the package, and a small hub that answers on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vitpose
+from vitpose.errors import CheckpointError, UnknownNameError
+from vitpose.files.hub import DEFAULT_MODEL, find_file, list_models, read_json, upload_folder
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+# ------------------------------------------------------------------ names
+
+
+def test_the_seven_released_models_and_ours_have_short_names() -> None:
+    repositories = {card.source for card in list_models().values() if not card.ships}
+    assert repositories == {
+        "usyd-community/vitpose-base-simple",
+        "usyd-community/vitpose-base",
+        "usyd-community/vitpose-base-coco-aic-mpii",
+        "usyd-community/vitpose-plus-small",
+        "usyd-community/vitpose-plus-base",
+        "usyd-community/vitpose-plus-large",
+        "usyd-community/vitpose-plus-huge",
+    }
+    assert all(card.source.endswith(f"/{card.name}") for card in list_models().values() if not card.ships)
+    assert [name for name, card in list_models().items() if card.ships] == [DEFAULT_MODEL]
+
+
+def test_model_inside_the_package_is_found_without_a_hub() -> None:
+    inside = Path(str(resources.files("vitpose"))) / "weights"
+    assert find_file(DEFAULT_MODEL, "config.json") == inside / "config.json"
+
+
+def test_unknown_name_offers_the_nearest() -> None:
+    with pytest.raises(
+        UnknownNameError, match=r"unknown model 'vitpose-plus-bsae'; did you mean vitpose-plus-b"
+    ):
+        find_file("vitpose-plus-bsae", "config.json")
+    with pytest.raises(UnknownNameError, match=r"hub repository \('owner/name'\) works too"):
+        find_file("/no/such/folder", "config.json")
+
+
+@pytest.mark.parametrize(
+    "name", ["~nobody-of-that-name/model", "a" * 5000, "nul\0", f"owner/{'a' * 5000}", "/" + "a" * 5000]
+)
+def test_name_that_no_file_system_takes_is_an_unknown_name(name: str) -> None:
+    with pytest.raises(UnknownNameError, match="unknown model") as caught:
+        find_file(name, "config.json")
+    assert len(str(caught.value)) < 1500
+
+
+# ------------------------------------------------------------------ folders
+
+
+def test_folder_gives_its_file_and_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"a": 1}')
+    assert find_file(tmp_path, "config.json") == tmp_path / "config.json"
+    assert read_json(str(tmp_path), "config.json") == {"a": 1}
+    with pytest.raises(CheckpointError, match=r"the directory .* has no model.safetensors"):
+        find_file(tmp_path, "model.safetensors")
+
+
+@pytest.mark.parametrize("filename", ["../secret.json", "sub/secret.json", "..", ".", "", "sub\\secret.json"])
+def test_file_name_cannot_leave_the_folder(tmp_path: Path, filename: str) -> None:
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    for place in (tmp_path, folder / "sub"):
+        (place / "secret.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="is no plain file name"):
+        find_file(folder, filename)
+
+
+def test_absolute_file_name_is_refused(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.json"
+    secret.write_text("{}")
+    with pytest.raises(CheckpointError, match="is no plain file name"):
+        find_file(tmp_path, str(secret))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{'a': 1}", "is not valid JSON"),
+        (b"\xff\xfe\x00", "is not valid JSON"),
+        (b"[1, 2]", "holds a list, not a JSON object"),
+        (b'{"a": "\xe9"}', "is not valid JSON: 'utf-8' codec can't decode"),
+        (b"[" * 200_000, "is not valid JSON: it is nested too deeply"),
+        (b'{"a": ' * 200_000, "is not valid JSON: it is nested too deeply"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "is not valid JSON: .*digits"),
+        (b'{"a": NaN}', "is not valid JSON: NaN is not a JSON number"),
+        (b"", "is not valid JSON"),
+        (b" " * (2**26 + 2), r"has 67108865 bytes; a file of this kind may have 67108864 at most"),
+    ],
+)
+def test_damaged_json_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        read_json(tmp_path, "config.json")
+
+
+def test_json_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text("{}")
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", fail)  # root, who may run the tests, may read everything
+    with pytest.raises(
+        CheckpointError, match=r"config.json cannot be read: .*Permission denied; correct its per"
+    ):
+        read_json(tmp_path, "config.json")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "last.ckpt", "config.json"])
+def test_file_in_place_of_its_directory_is_said(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    message = rf"{name} is a file; give the directory it is in, '{tmp_path}', with all files of the model"
+    with pytest.raises(CheckpointError, match=message):
+        find_file(tmp_path / name, "config.json")
+    with pytest.raises(CheckpointError, match=message):
+        vitpose.load(tmp_path / name, detector=None)
+
+
+def test_subfolder_is_a_directory_inside(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b-1").mkdir(parents=True)
+    (tmp_path / "a" / "b-1" / "config.json").write_text("{}")
+    wanted = tmp_path / "a" / "b-1" / "config.json"
+    assert find_file(tmp_path, "config.json", subfolder="a/b-1") == wanted
+    assert find_file(tmp_path / "a", "config.json", subfolder="b-1/") == wanted
+    for wrong in ("..", "a/..", "/etc", "a/../..", "x" * 5000, "~", ".git"):
+        with pytest.raises(CheckpointError, match="must be a directory inside the model's directory"):
+            find_file(tmp_path, "config.json", subfolder=wrong)
+
+
+# ------------------------------------------------------------------ a hub on this machine
+
+
+class FakeHub(http.server.ThreadingHTTPServer):
+    """Answers as a hub does for the files it holds, and remembers what it was asked."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), HubHandler)
+        self.files = files
+        self.requests: list[tuple[str, str, str | None]] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class HubHandler(http.server.BaseHTTPRequestHandler):
+    server: FakeHub
+
+    def do_HEAD(self) -> None:
+        self.answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self.answer(with_body=True)
+
+    def answer(self, with_body: bool) -> None:
+        self.server.requests.append((self.command, self.path, self.headers.get("Authorization")))
+        body = self.server.files.get(self.path)
+        self.send_response(404 if body is None else 200)
+        if body is None:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        else:
+            self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+        if with_body and body is not None:
+            self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def fake_hub() -> Iterator[FakeHub]:
+    config = b'{"model_type": "vitpose"}'
+    names = ["/usyd-community/vitpose-base/resolve/main/config.json", "/me/mine/resolve/v2/config.json"]
+    hub = FakeHub(dict.fromkeys(names, config))
+    thread = threading.Thread(target=hub.serve_forever)
+    thread.start()
+    yield hub
+    hub.shutdown()
+    thread.join()
+    hub.server_close()
+
+
+def find_through(address: str, home: Path, name: str, filename: str, **options: Any) -> str:
+    """Runs `find_file` in a process of its own, as the hub's address is fixed when its client is imported.
+
+    Returns the path, or the type and text of the error.
+    """
+    code = (
+        "import sys, json\n"
+        "from vitpose.files.hub import find_file\n"
+        "name, filename, options = json.loads(sys.argv[1])\n"
+        "try:\n    print(find_file(name, filename, **options))\n"
+        "except Exception as error:\n    print(type(error).__name__, error)\n"
+    )
+    keep = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    source = str(Path(__file__).resolve().parents[2] / "src")
+    environment = keep | {
+        "HF_ENDPOINT": address,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1",
+        "PYTHONPATH": source,
+    }
+    command = [sys.executable, "-c", code, json.dumps([name, filename, options])]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.strip()
+
+
+def test_short_name_is_downloaded_once_and_then_found_without_the_hub(
+    tmp_path: Path, fake_hub: FakeHub
+) -> None:
+    found = find_through(fake_hub.address, tmp_path, "vitpose-base", "config.json")
+    assert Path(found).read_bytes() == b'{"model_type": "vitpose"}'
+    assert Path(found).is_relative_to(tmp_path)
+    assert ("GET", "/usyd-community/vitpose-base/resolve/main/config.json", None) in fake_hub.requests
+    before = len(fake_hub.requests)
+    again = find_through(fake_hub.address, tmp_path, "vitpose-base", "config.json", local_files_only=True)
+    assert again == found
+    assert len(fake_hub.requests) == before
+
+
+def test_subfolder_reaches_the_hub(tmp_path: Path, fake_hub: FakeHub) -> None:
+    fake_hub.files["/me/mine/resolve/main/a/b/config.json"] = b"{}"
+    found = find_through(fake_hub.address, tmp_path, "me/mine", "config.json", subfolder="a/b")
+    assert found.endswith("a/b/config.json")
+    assert Path(found).read_bytes() == b"{}"
+
+
+def test_revision_token_and_cache_reach_the_hub(tmp_path: Path, fake_hub: FakeHub) -> None:
+    options = {"revision": "v2", "token": "hf_secret", "cache_dir": str(tmp_path / "cache")}
+    found = find_through(fake_hub.address, tmp_path / "home", "me/mine", "config.json", **options)
+    assert Path(found).is_relative_to(tmp_path / "cache")
+    assert {request[1:] for request in fake_hub.requests} == {
+        ("/me/mine/resolve/v2/config.json", "Bearer hf_secret")
+    }
+
+
+def test_file_that_the_repository_lacks_is_said(tmp_path: Path, fake_hub: FakeHub) -> None:
+    answer = find_through(fake_hub.address, tmp_path, "vitpose-base", "model.safetensors")
+    assert answer.startswith(
+        "CheckpointError model.safetensors of 'usyd-community/vitpose-base' could not be had from the hub: "
+    )
+    assert "404" in answer
+
+
+def test_hub_switched_off_is_said(tmp_path: Path, fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+    answer = find_through(fake_hub.address, tmp_path, "vitpose-base", "config.json")
+    assert answer.startswith("CheckpointError config.json of 'usyd-community/vitpose-base' could not be had")
+    assert fake_hub.requests == []
+
+
+@pytest.mark.slow  # the hub's client asks again and again for some twenty seconds
+def test_hub_out_of_reach_is_said(tmp_path: Path, fake_hub: FakeHub) -> None:
+    closed = fake_hub.address.replace(str(fake_hub.server_port), "9")  # nothing listens on the discard port
+    answer = find_through(closed, tmp_path, "vitpose-base", "config.json")
+    assert answer.startswith("CheckpointError config.json of 'usyd-community/vitpose-base' could not be had")
+    assert "give a folder with the files; 'vitpose-tiny' ships inside the package" in answer
+
+
+def test_offline_with_an_empty_cache_says_what_to_do(tmp_path: Path) -> None:
+    message = (
+        r"config.json of 'usyd-community/vitpose-base' could not be had from the hub: .*"
+        r"Check the name and the network, or give a folder with the files"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        find_file("vitpose-base", "config.json", cache_dir=tmp_path, local_files_only=True)
+
+
+def test_name_that_is_no_repository_name_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"'bad name/with spaces' could not be had from the hub"):
+        find_file("bad name/with spaces", "config.json", cache_dir=tmp_path, local_files_only=True)
+
+
+def test_upload_that_fails_is_said(tmp_path: Path) -> None:
+    """Refused before any request: no hub takes such a name."""
+    message = (
+        r"nothing could be uploaded to 'bad name/with spaces': .*Check the name, the network and the token"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        upload_folder(tmp_path, "bad name/with spaces", token="hf_none")

@@ -1,0 +1,129 @@
+"""What the benchmarks compare is the same; no test looks at times."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vitpose
+from vitpose.errors import InputError
+from vitpose.geometry.boxes import Size
+from vitpose.inference.benchmark import (
+    MemoryWatch,
+    Scene,
+    TransformersWay,
+    crop_distance,
+    resident_bytes,
+    run_vitpose,
+    take_turns,
+    timed,
+    with_their_decoding,
+)
+from vitpose.inference.pipeline import Pipeline
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Pipeline:
+    return vitpose.load("vitpose-tiny", detector=None, device="cpu", dtype="float32", batch_size=3)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    Image.fromarray(pytest.importorskip("skimage.data").astronaut()).save(tmp_path / "person.png")
+    return Scene.make(Size(1, 1), 5, tmp_path / "person.png")
+
+
+def test_a_scene_is_a_image_with_people_inside() -> None:
+    scene = Scene.make(Size(width=320, height=180), 7)
+    assert scene.image.shape == (180, 320, 3)
+    assert scene.boxes.shape == (7, 4)
+    assert (scene.boxes[:, :2] >= 0).all()
+    assert (scene.boxes[:, 2:] <= [320.01, 180.01]).all()
+    np.testing.assert_array_equal(scene.image, Scene.make(Size(width=320, height=180), 7).image)
+    with pytest.raises(InputError, match="people 0 must be at least 1"):
+        Scene.make(Size(320, 180), 0)
+
+
+def test_the_stages_together_find_what_the_pipeline_finds(pipe: Pipeline, scene: Scene) -> None:
+    lap = run_vitpose(pipe, scene)
+    assert list(lap.seconds) == ["read", "crop", "network", "decode"]
+    assert lap.total_s == sum(lap.seconds.values())
+    np.testing.assert_allclose(lap.points, pipe(scene.image, boxes=scene.boxes).xy, atol=1e-3)
+
+
+def test_transformers_finds_the_same_with_its_own_decoding(pipe: Pipeline, scene: Scene) -> None:
+    pytest.importorskip("transformers")
+    network = vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny", dtype="float32")
+    theirs = TransformersWay(network, pipe.estimator.processor).run(scene)
+    assert list(theirs.seconds) == ["read", "crop", "network", "decode"]
+    ours = run_vitpose(with_their_decoding(pipe), scene)
+    assert np.median(np.linalg.norm(theirs.points - ours.points, axis=2)) < 0.2
+    assert pipe.estimator.processor.border == "zero"  # the pipeline itself keeps its decoding
+
+
+def test_distances_are_those_in_the_crops(pipe: Pipeline) -> None:
+    """A box of 40x80 px makes a crop of 75x100 px, here sampled at 192x256: 2.56 cells a pixel."""
+    scene = Scene(np.zeros((100, 100, 3), np.uint8), np.array([[10, 10, 50, 90]], np.float32))
+    points = np.zeros((1, 17, 2), np.float32)
+    assert crop_distance(
+        points, points + np.float32([3, 4]), scene, pipe.estimator.processor
+    ) == pytest.approx(5 * 2.56)
+
+
+def test_everybody_has_a_turn_in_every_round() -> None:
+    order: list[str] = []
+    results = take_turns(
+        {name: lambda name=name: order.append(name) or len(order) for name in "ab"}, rounds=3
+    )
+    assert order == ["a", "b"] * 5
+    assert results == {"a": [5, 7, 9], "b": [6, 8, 10]}
+    assert timed(lambda: None)() >= 0
+
+
+def test_memory_is_seen_while_it_is_held() -> None:
+    with MemoryWatch() as memory:
+        held = np.ones(20_000_000)
+        deadline = time.monotonic() + 60
+        while memory.peak_bytes < resident_bytes() and time.monotonic() < deadline:
+            time.sleep(0.01)  # a busy machine may let the watching thread wait
+        del held
+    assert memory.peak_bytes >= resident_bytes() + 100e6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "options", "said"),
+    [
+        (
+            "against_transformers.py",
+            ["--rounds", "1", "--people", "2", "--skip", "cold"],
+            "post-process alone",
+        ),
+        (
+            "memory.py",
+            ["--images", "60", "--people", "2"],
+            "the most of all, over the most of the first 50",
+        ),
+        ("cold_start.py", ["--rounds", "1"], "s less, median of 1 rounds"),
+    ],
+)
+def test_the_scripts_run(script: str, options: list[str], said: str) -> None:
+    pytest.importorskip("transformers")
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *options],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout

@@ -1,0 +1,661 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vitpose
+from vitpose.detectors import load_detector
+from vitpose.detectors.given import WholeImage
+from vitpose.detectors.protocol import Detections
+from vitpose.engines.fake import FakeEngine
+from vitpose.engines.protocol import Engine
+from vitpose.engines.torch import TorchEngine, choose_dtype, has_bf16_units
+from vitpose.errors import BoxError, CheckpointError, ImageError, InputError, UnknownNameError
+from vitpose.geometry.boxes import Size
+from vitpose.geometry.heatmaps import decode
+from vitpose.hardware.devices import choose_device
+from vitpose.inference.estimator import Estimator
+from vitpose.inference.pipeline import IMAGES_AT_ONCE, Pipeline
+from vitpose.keypoints.skeleton import Skeleton
+from vitpose.processing.image_processor import VitPoseImageProcessor
+from vitpose.results.poses import Poses
+
+BONES = Skeleton("three", ("top", "left_end", "right_end"), ((0, 1), (0, 2)), ((1, 2),))
+CELLS = np.array([[24.0, 10.0], [12.5, 40.25], [36.0, 40.0]])
+GRID = Size(width=48, height=64)
+
+
+def estimator(batch_size: int = 32, engine: Engine | None = None) -> Estimator:
+    return Estimator(engine or FakeEngine(CELLS, GRID), VitPoseImageProcessor(), BONES, batch_size)
+
+
+def blank(width: int = 200, height: int = 100) -> np.ndarray:
+    return np.zeros((height, width, 3), np.uint8)
+
+
+def expected_points(box: Sequence[float]) -> np.ndarray:
+    """Where the fake engine's cells lie, by UDP's formula."""
+    x1, y1, x2, y2 = box
+    width = max(x2 - x1, (y2 - y1) * 0.75) * 1.25
+    extent = np.array([width, width / 0.75])
+    return CELLS * extent / [47, 63] + [(x1 + x2) / 2, (y1 + y2) / 2] - extent / 2
+
+
+class FixedDetector:
+    """Finds the same boxes in every image."""
+
+    settles = False
+
+    def __init__(self, boxes: list[list[float]]) -> None:
+        self.boxes = boxes
+        self.seen: list[str] = []
+
+    def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[Detections]:
+        self.seen += names
+        return [Detections.of_boxes(self.boxes) for _ in images]
+
+
+BOXES = [[10.0, 10.0, 60.0, 90.0], [100.0, 20.0, 190.0, 80.0], [-20.0, -10.0, 30.0, 50.0]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+def test_points_come_back_into_the_image_whatever_the_batches(batch_size: int) -> None:
+    pipe = Pipeline(None, estimator(batch_size))
+    several = pipe([blank(), blank(300, 200), blank()], boxes=[BOXES, [], BOXES[:2]])
+    assert [len(poses) for poses in several] == [3, 0, 2]
+    for poses in several:
+        for box, points in zip(poses.boxes, poses.xy, strict=True):
+            np.testing.assert_allclose(points, expected_points(box), atol=0.1)
+    assert max(pipe.estimator.engine.batches) <= batch_size
+    assert sum(pipe.estimator.engine.batches) == 5
+
+
+def test_batches_fill_up_across_images() -> None:
+    pipe = Pipeline(None, estimator(batch_size=4))
+    pipe([blank()] * 5, boxes=[BOXES, BOXES, [], BOXES[:1], BOXES])
+    assert pipe.estimator.engine.batches == [4, 4, 2]
+
+
+def test_one_image_gives_poses_and_a_list_gives_a_list(tmp_path: Path) -> None:
+    Image.fromarray(blank()).save(tmp_path / "a.png")
+    detector = FixedDetector(BOXES[:1])
+    pipe = Pipeline(detector, estimator())
+    assert isinstance(pipe(tmp_path / "a.png"), Poses)
+    assert isinstance(pipe([blank()])[0], Poses)
+    assert pipe([]) == []
+    assert detector.seen == [str(tmp_path / "a.png"), ""]
+
+
+def test_given_boxes_take_the_detectors_place() -> None:
+    detector = FixedDetector(BOXES)
+    pipe = Pipeline(detector, estimator())
+    assert len(pipe(blank(), boxes=[])) == 0
+    assert len(pipe(blank(), boxes=BOXES[:2])) == 2
+    assert not detector.seen
+
+
+def test_supervision_detections_are_boxes() -> None:
+    supervision = pytest.importorskip("supervision")
+    found = supervision.Detections(xyxy=np.array(BOXES[:2]), confidence=np.array([0.9, 0.4]))
+    poses = Pipeline(None, estimator())(blank(), boxes=found)
+    np.testing.assert_allclose(poses.box_scores, [0.9, 0.4], rtol=1e-6)
+
+
+class Marks:
+    """An engine that sees: keypoint i is where the crop is as bright as its own level."""
+
+    description = "marks"
+    levels = (90, 150, 210)
+
+    def __init__(self, swapped: bool = False) -> None:
+        self.swapped, self.crops = swapped, []
+
+    def heatmaps(self, crops: np.ndarray) -> np.ndarray:
+        self.crops.append(crops.copy())
+        levels = np.array(self.levels)
+        if self.swapped and len(self.crops) % 2 == 0:
+            levels = levels[[0, 2, 1]]  # what a network calls left is right in a mirrored image
+        small = crops[:, ::4, ::4, 0].astype(np.float32)
+        return np.exp(-(((small[:, None] - levels[None, :, None, None]) / 8) ** 2)).astype(np.float32)
+
+
+def marked() -> tuple[np.ndarray, np.ndarray]:
+    """An image with a round mark for each keypoint, and where they are."""
+    image, points = blank(), np.array([[40.0, 25.0], [22.0, 60.0], [50.0, 70.0]])
+    y, x = np.mgrid[:100, :200]
+    for level, point in zip(Marks.levels, points, strict=True):
+        image[(x - point[0]) ** 2 + (y - point[1]) ** 2 < 6] = level
+    return image, points
+
+
+def test_fault_flip_test_mirrors_the_crops_and_swaps_the_sides() -> None:
+    image, points = marked()
+    engine = Marks(swapped=True)
+    pipe = Pipeline(None, estimator(engine=engine))
+    poses = pipe(image, boxes=BOXES[:1], flip_test=True)
+    np.testing.assert_array_equal(engine.crops[1], engine.crops[0][:, :, ::-1])
+    np.testing.assert_allclose(poses.xy[0], points, atol=1.5)
+    assert (poses.scores > 0.45).all()
+    unswapped = Pipeline(None, estimator(engine=Marks()))(image, boxes=BOXES[:1], flip_test=True)
+    assert np.abs(unswapped.xy[0, 1:] - points[1:]).max() > 10 or unswapped.scores[0, 1:].max() < 0.55
+
+
+def test_flip_test_needs_flip_pairs() -> None:
+    sideless = Skeleton("sideless", ("a", "b", "c"))
+    pipe = Pipeline(None, Estimator(Marks(), VitPoseImageProcessor(), sideless))
+    with pytest.raises(
+        InputError, match="'sideless' has no flip_pairs, so a flip test would average left with right"
+    ):
+        pipe(blank(), boxes=BOXES[:1], flip_test=True)
+
+
+def test_the_estimator_does_as_its_processor_says() -> None:
+    """Warp, decoding and the shift of a mirrored map are the processor's choice."""
+    grid, cells = GRID, np.array([[24.0, 10.0], [12.5, 40.25], [36.0, 40.0]])
+    for processor in (
+        VitPoseImageProcessor(warp="plain"),
+        VitPoseImageProcessor(decode="argmax"),
+        VitPoseImageProcessor(blur_sigma=0.8),
+    ):
+        fake = FakeEngine(cells, grid)
+        found = Pipeline(None, Estimator(fake, processor, BONES))(blank(), boxes=BOXES[:1])
+        maps = fake.heatmaps(np.zeros((1, 256, 192, 3), np.uint8))
+        points, _ = decode(maps, processor.decoding())
+        expected = processor.warp_boxes(np.array(BOXES[:1], np.float32)).to_image(points, grid)
+        np.testing.assert_allclose(found.xy, expected, atol=1e-4)
+    ways = [
+        Estimator(FakeEngine(cells, grid), VitPoseImageProcessor(shift_heatmap=shift), BONES)
+        for shift in (False, True)
+    ]
+    crops = np.zeros((1, 256, 192, 3), np.uint8)
+    plain, shifted = (way.heatmaps(crops, flip_test=True) for way in ways)
+    back = 2 * plain - ways[0].heatmaps(crops)
+    np.testing.assert_allclose((2 * shifted - ways[0].heatmaps(crops))[..., 1:], back[..., :-1], atol=1e-6)
+
+
+def test_maps_that_hold_nan_fail_alone() -> None:
+    class Overflowing(Marks):
+        def heatmaps(self, crops: np.ndarray) -> np.ndarray:
+            maps = super().heatmaps(crops)
+            maps[crops.max(axis=(1, 2, 3)) < 10] = np.nan
+            return maps
+
+    image, _ = marked()
+    results = list(
+        Pipeline(FixedDetector(BOXES[:1]), estimator(engine=Overflowing())).each([image, blank(), image])
+    )
+    assert [result.poses is not None for result in results] == [True, False, True]
+    assert "hold NaN or infinity" in str(results[1].error)
+
+
+def test_a_bad_image_does_not_stop_the_others(tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    sources = [blank(), tmp_path / "bad.jpg", blank(), tmp_path / "missing.jpg", blank()]
+    results = list(Pipeline(FixedDetector(BOXES), estimator()).each(sources))
+    assert [result.poses is not None for result in results] == [True, False, True, False, True]
+    assert isinstance(results[1].error, ImageError)
+    assert [result.source is source for result, source in zip(results, sources, strict=True)] == [True] * 5
+    with pytest.raises(ImageError, match=r"bad\.jpg"):
+        Pipeline(FixedDetector(BOXES), estimator())(sources)
+
+
+def test_bad_boxes_fail_alone() -> None:
+    pipe = Pipeline(None, estimator())
+    results = list(pipe.each([blank(), blank(), blank()], [BOXES, [[500, 500, 600, 600]], [[5, 5, 1, 1]]]))
+    assert len(results[0].poses) == 3
+    assert "wholly outside its image of 200x100" in str(results[1].error)
+    assert "has no area" in str(results[2].error)
+
+
+def test_many_images_are_read_a_few_at_a_time() -> None:
+    read = 0
+
+    def endless():
+        nonlocal read
+        while True:
+            read += 1
+            yield blank()
+
+    stream = Pipeline(FixedDetector(BOXES), estimator()).each(endless())
+    for _ in range(20):
+        next(stream)
+    assert read <= 24 + IMAGES_AT_ONCE  # the group that is read while this one runs
+
+
+def test_the_next_images_are_read_while_these_run() -> None:
+    """The engine waits, on its first batch, for an image of the second group to have been opened."""
+    opened = threading.Event()
+
+    class Late:
+        shape, dtype = (100, 200, 3), np.dtype(np.uint8)
+
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            opened.set()
+            return blank()
+
+    class Waiting(FakeEngine):
+        def heatmaps(self, crops: np.ndarray) -> np.ndarray:
+            assert opened.wait(timeout=60)
+            return super().heatmaps(crops)
+
+    pipe = Pipeline(FixedDetector(BOXES[:1]), estimator(engine=Waiting(CELLS, GRID)))
+    results = list(pipe.each([*[blank()] * IMAGES_AT_ONCE, Late()]))
+    assert all(result.poses is not None for result in results)
+    assert len(results) == IMAGES_AT_ONCE + 1
+
+
+@pytest.mark.parametrize("count", [0, 3, IMAGES_AT_ONCE, IMAGES_AT_ONCE + 3])
+def test_what_an_iterator_raises_comes_after_all_that_it_gave(count: int) -> None:
+    def breaking():
+        yield from [blank()] * count
+        raise OSError("the camera is gone")
+
+    stream = Pipeline(FixedDetector(BOXES), estimator()).each(breaking())
+    assert [len(next(stream).poses) for _ in range(count)] == [3] * count
+    with pytest.raises(OSError, match="the camera is gone"):
+        next(stream)
+
+
+def test_looking_no_further_ends_the_reading() -> None:
+    before = threading.active_count()
+    stream = Pipeline(FixedDetector(BOXES), estimator()).each(blank() for _ in range(1000))
+    next(stream)
+    stream.close()
+    deadline = time.monotonic() + 60
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+def test_boxes_and_detectors_are_asked_for() -> None:
+    pipe = Pipeline(None, estimator())
+    with pytest.raises(BoxError, match="no detector; pass boxes="):
+        pipe(blank())
+    with pytest.raises(BoxError, match="there are 2 images and 1 entries of boxes"):
+        pipe([blank(), blank()], boxes=[BOXES])
+
+
+def test_one_source_is_no_list_of_sources() -> None:
+    with pytest.raises(
+        InputError, match=r"sources must be a list, not 'a.jpg'; for one image call the pipeline"
+    ):
+        next(Pipeline(FixedDetector(BOXES), estimator()).each("a.jpg"))
+
+
+def test_a_detector_must_keep_its_promise() -> None:
+    class Careless(FixedDetector):
+        def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list:
+            return [[[1, 2, 30, 40]] for _ in images]
+
+    with pytest.raises(
+        InputError, match=r"the detector Careless must return one vitpose.Detections for each of the 1 images"
+    ):
+        Pipeline(Careless(BOXES), estimator())(blank())
+
+
+def test_impossible_estimators() -> None:
+    with pytest.raises(InputError, match="batch_size 0 must be a whole number from 1"):
+        estimator(batch_size=0)
+    wrong = Estimator(FakeEngine(CELLS[:2], GRID), VitPoseImageProcessor(), BONES)
+    with pytest.raises(InputError, match="gives 2 heatmaps, the skeleton 'three' has 3"):
+        Pipeline(None, wrong)(blank(), boxes=BOXES)
+
+
+def test_whole_image_settles_on_the_person() -> None:
+    """Keypoints that stay put in the image: the box must close in on them, and stop."""
+
+    class Person:
+        """Sees marks of three brightnesses in the crop."""
+
+        description = "marks"
+
+        def heatmaps(self, crops: np.ndarray) -> np.ndarray:
+            maps = np.zeros((len(crops), 17, 64, 48), np.float32)
+            for row, crop in enumerate(crops):
+                small = crop[::4, ::4, 0].astype(int)
+                for keypoint in range(17):
+                    maps[row, keypoint] = 1 / (1 + abs(small - (100 + 8 * keypoint)))
+            return maps
+
+    image = blank(400, 400)
+    for keypoint in range(17):
+        x, y = 200 + 30 * (keypoint % 3), 150 + 9 * keypoint
+        image[y - 4 : y + 5, x - 10 : x + 11] = 100 + 8 * keypoint
+    pipe = Pipeline(WholeImage(), Estimator(Person(), VitPoseImageProcessor(), Skeleton.load("coco")))
+    poses = pipe(image)
+    assert len(poses) == 1
+    left, top, right, bottom = poses.boxes[0]
+    assert 150 < left < 200
+    assert 100 < top < 160
+    assert 255 < right < 310
+    assert 280 < bottom < 330
+
+
+class Scored(FixedDetector):
+    """Finds the same boxes, with scores and labels."""
+
+    def __init__(self, boxes: list[list[float]], scores: list[float], settles: bool = False) -> None:
+        super().__init__(boxes)
+        self.scores, self.settles = scores, settles
+
+    def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[Detections]:
+        boxes, labels = np.float32(self.boxes), ("person",) * len(self.boxes)
+        return [Detections(boxes, np.float32(self.scores), labels) for _ in images]
+
+
+def test_a_box_that_settles_keeps_the_detectors_score() -> None:
+    """Five points that stay where they are in the crop, so that the box closes in on them."""
+    cells = np.array([[20.0, 20.0], [30.0, 20.0], [20.0, 40.0], [30.0, 40.0], [25.0, 30.0]])
+    made = Estimator(FakeEngine(cells, GRID), VitPoseImageProcessor(), Skeleton("five", tuple("abcde")))
+    first = Scored(BOXES[:1], [0.25], settles=True)
+    poses = Pipeline(first, made)(blank())
+    np.testing.assert_array_equal(poses.box_scores, [0.25])
+    assert made.engine.batches == [1] * 6  # the first look, and five more
+
+
+TWICE = [BOXES[0], BOXES[1], [11.0, 10.0, 61.0, 90.0]]
+"""The first person once more, a pixel to the right."""
+
+
+def test_a_person_who_is_detected_twice_is_found_once() -> None:
+    pipe = Pipeline(Scored(TWICE, [0.5, 0.4, 0.8]), estimator())
+    np.testing.assert_array_equal(pipe(blank()).boxes, TWICE[1:])
+    for one in pipe.each([blank()] * 3):
+        np.testing.assert_array_equal(one.poses.boxes, TWICE[1:])
+    assert len(pipe(blank(), max_oks=1.0)) == 3
+    assert len(pipe(blank(), max_oks=0.9999)) == 3
+    assert len(pipe(blank(), max_oks=0.0)) == 1
+
+
+def test_boxes_that_are_given_all_stay_unless_asked(tmp_path: Path) -> None:
+    pipe = Pipeline(None, estimator())
+    assert len(pipe(blank(), boxes=TWICE)) == 3
+    assert len(pipe([blank()], boxes=[TWICE], max_oks=0.9)[0]) == 2
+    rows = [{"image_id": 1, "category_id": 1, "bbox": [x, y, r - x, b - y]} for x, y, r, b in TWICE]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    Image.fromarray(blank()).save(tmp_path / "1.png")
+    from_file = Pipeline(load_detector(f"boxes:{tmp_path / 'boxes.json'}"), estimator())
+    assert len(from_file(tmp_path / "1.png")) == 3
+    assert len(from_file(tmp_path / "1.png", max_oks=0.9)) == 2
+
+
+def test_repeated_poses_are_those_of_the_originals_evaluation() -> None:
+    """OKS by COCO's formula, over the area of the crop; the order by rescored poses."""
+    skeleton = Skeleton("three", BONES.keypoints, sigmas=(0.03, 0.06, 0.1))
+    made = Estimator(FakeEngine(CELLS, GRID), VitPoseImageProcessor(), skeleton)
+    boxes = np.float32([[10, 10, 60, 90], [13, 10, 63, 90]])
+    crop = np.array([1.25 * 80 * 0.75, 1.25 * 80])  # 60x80 has the aspect of the crop
+    alike = np.exp(-9 / (2 * crop.prod() * (2 * np.array([0.03, 0.06, 0.1])) ** 2)).mean()
+    poses = made.estimate([blank()], [Detections(boxes, np.float32([0.6, 0.7]), ("person",) * 2)])[0]
+    assert made.find_distinct(poses, alike - 1e-3).tolist() == [1]
+    assert made.find_distinct(poses, alike + 1e-3).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("max_oks", [-0.1, 1.1, float("nan")])
+def test_an_impossible_likeness_is_refused(max_oks: float) -> None:
+    with pytest.raises(InputError, match=rf"max_oks {max_oks} must be a number from 0 to 1"):
+        Pipeline(None, estimator())(blank(), boxes=BOXES, max_oks=max_oks)
+
+
+def test_boxes_outside_their_image_are_refused_whoever_found_them() -> None:
+    class Lost(FixedDetector):
+        def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[Detections]:
+            lefts = [500 if image.shape[0] == 50 else 10 for image in images]
+            return [Detections.of_boxes([[left, 10, left + 20, 40]]) for left in lefts]
+
+    results = list(Pipeline(Lost([]), estimator()).each([blank(), blank(height=50), blank()]))
+    assert [result.error is None for result in results] == [True, False, True]
+    assert "wholly outside its image of 200x50" in str(results[1].error)
+
+
+class Unreadable:
+    """A tensor that fails while it is brought to the CPU."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    @property
+    def cpu(self) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (MemoryError(), "the image cannot be processed: there is not enough memory"),
+        (ImageError("is torn"), "is torn"),
+    ],
+)
+def test_an_image_that_fails_in_decoding_stops_none_of_the_others(error: BaseException, told: str) -> None:
+    results = list(Pipeline(FixedDetector(BOXES), estimator()).each([blank(), Unreadable(error), blank()]))
+    assert [result.poses is not None for result in results] == [True, False, True]
+    assert isinstance(results[1].error, ImageError)
+    assert told in str(results[1].error)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError(), BoxError("no box")])
+def test_a_detector_or_network_that_fails_on_one_image_stops_none_of_the_others(error: BaseException) -> None:
+    class Failing(FixedDetector):
+        def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[Detections]:
+            if any(image.shape[0] == 50 for image in images):
+                raise error
+            return super().detect(images, names)
+
+    class Full(FakeEngine):
+        def heatmaps(self, crops: np.ndarray) -> np.ndarray:
+            if (crops == 7).any():
+                raise error
+            return super().heatmaps(crops)
+
+    pipe = Pipeline(Failing(BOXES), estimator(engine=Full(CELLS, GRID)))
+    results = list(pipe.each([blank(), blank(height=50), blank(), np.full_like(blank(), 7), blank()]))
+    assert [result.poses is not None for result in results] == [True, False, True, False, True]
+    for result in (results[1], results[3]):
+        assert isinstance(result.error, InputError)
+        assert "no box" in str(result.error) or "the image cannot be processed: " in str(result.error)
+
+
+# The real network, as it ships.
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Pipeline:
+    return vitpose.load("vitpose-tiny", detector="whole-image", device="cpu", dtype="float32")
+
+
+def test_the_shipped_model_runs(shipped: Pipeline) -> None:
+    poses = shipped(np.random.default_rng(0).integers(0, 256, (120, 90, 3), dtype=np.uint8))
+    assert (len(poses), poses.skeleton.name) == (1, "coco")
+    assert "coco" in repr(shipped)
+    assert "torch, cpu, float32" in repr(shipped)
+    assert len(shipped(blank(), boxes=[])) == 0
+
+
+def test_engine_equals_processor_and_network(shipped: Pipeline) -> None:
+    """Crops normalised on the device and in numpy give the same maps."""
+    image = np.random.default_rng(1).integers(0, 256, (120, 90, 3), dtype=np.uint8)
+    model = vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny")
+    processor = vitpose.VitPoseImageProcessor.from_pretrained("vitpose-tiny")
+    inputs = processor(image, boxes=[[[10, 10, 50, 80]]], return_tensors="pt")
+    with torch.no_grad():
+        expected = processor.post_process_pose_estimation(model(**inputs), [[[10, 10, 50, 80]]])[0][0]
+    found = shipped(image, boxes=[[10, 10, 60, 90]])
+    np.testing.assert_allclose(found.xy[0], expected["keypoints"], atol=1e-2)
+    np.testing.assert_allclose(found.scores[0], expected["scores"], atol=1e-5)
+
+
+def test_batched_people_equal_single_ones(shipped: Pipeline) -> None:
+    image = np.random.default_rng(2).integers(0, 256, (120, 90, 3), dtype=np.uint8)
+    boxes = [[0, 0, 50, 80], [20, 10, 80, 110], [5, 30, 70, 100]]
+    together = shipped(image, boxes=boxes)
+    for row, box in enumerate(boxes):
+        np.testing.assert_allclose(together.scores[row], shipped(image, boxes=[box]).scores[0], atol=1e-5)
+
+
+def test_bfloat16_stays_near(shipped: Pipeline) -> None:
+    half = vitpose.load("vitpose-tiny", detector=None, device="cpu", dtype="bfloat16")
+    image = np.random.default_rng(3).integers(0, 256, (120, 90, 3), dtype=np.uint8)
+    a, b = (pipe(image, boxes=[[0, 0, 90, 120]]).scores for pipe in (shipped, half))
+    np.testing.assert_allclose(a, b, atol=0.05)
+
+
+def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="unknown model 'vitpose-tinny'; did you mean vitpose-tiny"):
+        vitpose.load("vitpose-tinny", detector=None)
+    with pytest.raises(UnknownNameError, match="unknown device 'gpu'"):
+        vitpose.load(detector=None, device="gpu")
+    with pytest.raises(UnknownNameError, match="unknown dtype 'fp16'"):
+        vitpose.load(detector=None, dtype="fp16")
+    with pytest.raises(InputError, match="expert 3 does not exist; the network has 1, 0 to 0"):
+        vitpose.load(detector=None, dataset=3)
+    with pytest.raises(
+        InputError, match=r"17 keypoints \(nose, .*\) are not the 17 of the dataset 'ap10k' \(L_Eye"
+    ):
+        vitpose.load(detector=None, dataset="ap10k")
+    with pytest.raises(
+        UnknownNameError, match=r"unknown argument of vitpose\.load 'devcie'; did you mean device or engine"
+    ):
+        vitpose.load(detector=None, devcie="cpu")
+    with pytest.raises(
+        CheckpointError, match="skeleton 'lsp' has 14 keypoints, the model 'vitpose-tiny' has 17"
+    ):
+        vitpose.load(detector=None, skeleton="lsp")
+    with pytest.raises(UnknownNameError, match="skeleton 'cocoo'; did you mean coco"):
+        vitpose.load(detector=None, skeleton="cocoo")
+
+
+def test_an_expert_and_an_original_file_are_loaded(tmp_path: Path) -> None:
+    config = vitpose.VitPoseConfig.preset("tiny", num_experts=3, num_hidden_layers=2)
+    network = vitpose.VitPoseForPoseEstimation(config).eval()
+    network.save_pretrained(tmp_path)
+    vitpose.VitPoseImageProcessor().save_pretrained(tmp_path)
+    pipe = vitpose.load(tmp_path, detector=None, dataset=2, device="cpu", dtype="float32")
+    crops = np.random.default_rng(0).integers(0, 256, (2, 256, 192, 3), dtype=np.uint8)
+    chosen = TorchEngine(network.fold_expert(2), *pipe.estimator.processor.scale_and_offset)
+    np.testing.assert_allclose(pipe.estimator.heatmaps(crops), chosen.heatmaps(crops), atol=1e-6)
+    state = {
+        name.replace("head.", "keypoint_head.", 1): value
+        for name, value in network.fold_expert(2).state_dict().items()
+    }
+    torch.save({"state_dict": state}, tmp_path / "original.pth")
+    original = vitpose.load(tmp_path / "original.pth", detector=None, device="cpu", dtype="float32")
+    assert original.estimator.processor.size == Size(width=192, height=256)
+    np.testing.assert_allclose(original.estimator.heatmaps(crops), chosen.heatmaps(crops), atol=1e-6)
+
+
+def test_a_folder_with_the_network_alone_is_loaded(tmp_path: Path) -> None:
+    vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny").save_pretrained(tmp_path)
+    pipe = vitpose.load(tmp_path, detector=None, device="cpu", batch_size=5)
+    assert pipe.estimator.processor.size == Size(width=192, height=256)
+    assert pipe.estimator.batch_size == 5
+
+
+def test_where_the_hub_is_asked_is_passed_on(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="could not be had from the hub"):
+        vitpose.load("vitpose-base", detector=None, cache_dir=tmp_path, local_files_only=True)
+
+
+def test_automatic_choices() -> None:
+    expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert choose_device("auto").type == expected
+    assert choose_dtype("auto", torch.device("cpu")) == ("bfloat16" if has_bf16_units() else "float32")
+    assert choose_dtype("bfloat16", torch.device("cpu")) == "bfloat16"
+
+
+def test_a_detector_that_fails_on_one_image_fails_there_only() -> None:
+    class Picky(FixedDetector):
+        def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[Detections]:
+            if any(image.shape[0] == 50 for image in images):
+                raise BoxError("no box for the small one")
+            return super().detect(images, names)
+
+    images = [blank(), blank(height=50), b"no image", blank()]
+    results = list(Pipeline(Picky(BOXES), estimator()).each(images))
+    assert [None if result.poses is None else len(result.poses) for result in results] == [3, None, None, 3]
+    assert str(results[1].error) == "no box for the small one"
+    assert isinstance(results[2].error, ImageError)
+    assert results[1].image is not None
+
+
+def test_compile_is_torchs() -> None:
+    with pytest.raises(InputError, match="compile is for engine 'torch', not for 'onnxruntime'"):
+        vitpose.load("vitpose-tiny", detector=None, engine="onnxruntime", compile=True)
+    with pytest.raises(InputError, match=r"compile is for checkpoints, and a\.onnx is an exported file"):
+        vitpose.load("a.onnx", detector=None, compile=True)
+
+
+def test_unknown_keywords_are_refused_for_every_model(tmp_path: Path) -> None:
+    for model in ("m.onnx", "m.xml", "m.pt2", "m.engine", "vitpose-tiny", tmp_path):
+        with pytest.raises(
+            UnknownNameError, match=r"argument of vitpose\.load 'batchsize'; did you mean batch_size"
+        ):
+            vitpose.load(model, None, batchsize=8)
+    with pytest.raises(
+        UnknownNameError, match=r"argument of vitpose\.export 'calibration'; did you mean calibrate"
+    ):
+        vitpose.export("vitpose-tiny", calibration="x")
+    with pytest.raises(InputError, match=r"revision is for checkpoints, and m\.onnx is an exported file"):
+        vitpose.load("m.onnx", None, revision="v2")
+    with pytest.raises(
+        InputError, match=r"dataset 0 and token are for checkpoints, .* export the checkpoint again"
+    ):
+        vitpose.load("m.onnx", None, dataset=0, token="x")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "device", "expected"),
+    [
+        ("torch", "cuda:1", "cuda:1"),
+        ("onnxruntime", "cuda:1", "cuda:1"),
+        ("tensorrt", "cuda:1", "cuda:1"),
+        ("openvino", "cpu", "cpu"),
+        ("openvino", "gpu", "auto"),
+    ],
+)
+def test_the_detector_gets_the_device_of_the_network(
+    runtime: str, device: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are replaced: there is no second GPU here."""
+    asked = []
+
+    def detector(spec: str, device: str, **_: object) -> FixedDetector:
+        asked.append((spec, device))
+        return FixedDetector(BOXES)
+
+    known = vitpose.DatasetSpec.load("coco")
+    part = (FakeEngine(np.zeros((17, 2)), GRID), VitPoseImageProcessor(), known)
+    monkeypatch.setattr("vitpose.inference.loading.check_engine", lambda *_: runtime)
+    monkeypatch.setattr("vitpose.inference.loading._load_checkpoint", lambda *_, **__: [part])
+    monkeypatch.setattr("vitpose.inference.loading.load_detector", detector)
+    vitpose.load("vitpose-tiny", "rtdetr", device=device)
+    assert asked == [("rtdetr", expected)]
+
+
+@pytest.mark.parametrize("options", [{"labels": "dog"}, {"labels": None}, {"min_score": 0.5}])
+@pytest.mark.parametrize(
+    ("detector", "why"), [(None, "there is none"), ("whole-image", "each image as one box")]
+)
+def test_labels_and_scores_need_a_detector(
+    detector: str | None, why: str, options: dict[str, object]
+) -> None:
+    with pytest.raises(
+        InputError, match=rf"choose among the boxes of a detector, and .*{why}; leave them out"
+    ):
+        vitpose.load("not even looked up", detector, **options)
+
+
+def test_labels_and_scores_choose_among_what_a_users_detector_finds() -> None:
+    detector = Scored(BOXES[:2], [0.9, 0.2])
+    assert vitpose.load("vitpose-tiny", detector, device="cpu").detector is detector
+    pipe = vitpose.load("vitpose-tiny", detector, device="cpu", min_score=0.5)
+    assert len(pipe(blank())) == 1
+    assert len(vitpose.load("vitpose-tiny", detector, device="cpu", labels="dog")(blank())) == 0

@@ -1,0 +1,189 @@
+"""Declarations of datasets: the published facts, files of users, and what cannot be declared."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vitpose
+from vitpose.errors import InputError, SkeletonError, UnknownNameError
+from vitpose.geometry.heatmaps import REFINEMENTS
+from vitpose.geometry.warp import ASPECTS, WARPS
+from vitpose.keypoints.dataset_spec import PLUS_DATASETS, DatasetSpec, EvaluationRules
+from vitpose.keypoints.skeleton import Skeleton
+
+# idx, keypoints, unbiased warp, half body: the original's configurations, by hand.
+PUBLISHED = {
+    "coco": (17, True, True), "aic": (14, False, True), "mpii": (16, True, False), "ap10k": (17, False, True),
+    "apt36k": (17, False, True), "coco-wholebody": (133, False, True), "crowdpose": (14, False, True),
+    "ochuman": (17, False, True), "interhand2d": (21, False, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_published_conventions(name: str) -> None:
+    count, unbiased, half = PUBLISHED[name]
+    own = DatasetSpec.load(name)
+    assert len(own.skeleton) == count
+    wanted = ("udp", "udp", "dark", False) if unbiased else ("plain", "msra", "quarter", True)
+    assert (own.warp, own.target, own.decode, own.shift_heatmap) == wanted
+    assert bool(own.half_body) == half
+    squared = name == "mpii"
+    assert (own.aspect, own.shift_centre) == ("stretch" if squared else "keep", not squared)
+    assert own.evaluation.max_oks == (0.9 if name in ("aic", "ap10k", "apt36k", "ochuman") else 1.0)
+    if half:
+        assert own.skeleton.upper_body
+        assert own.skeleton.lower_body
+
+
+def test_the_released_order_and_what_is_shipped() -> None:
+    assert PLUS_DATASETS == ("coco", "aic", "mpii", "ap10k", "apt36k", "coco-wholebody")
+    assert DatasetSpec.available() == sorted([*PUBLISHED, "lsp"])
+    assert vitpose.DatasetSpec is DatasetSpec
+
+
+@pytest.mark.parametrize("name", DatasetSpec.available())
+def test_a_declaration_survives_json(name: str) -> None:
+    own = DatasetSpec.load(name)
+    assert DatasetSpec.from_dict(json.loads(json.dumps(own.to_dict()))) == own
+    assert own.name == name
+    assert DatasetSpec.load(own) is own
+
+
+MINE = """
+name = "scissors"
+skeleton = "bones.toml"
+warp = "plain"
+half_body = 3
+classes = ["scissors"]
+
+[evaluation]
+metrics = ["pck"]
+"""
+
+
+def write_mine(folder: Path, text: str = MINE) -> Path:
+    (folder / "bones.toml").write_text('name = "scissors"\nkeypoints = ["pivot", "left_tip", "right_tip"]\n')
+    (folder / "mine.toml").write_text(text)
+    return folder / "mine.toml"
+
+
+def test_ones_own_declaration(tmp_path: Path) -> None:
+    own = DatasetSpec.load(write_mine(tmp_path))
+    assert own.skeleton.keypoints == ("pivot", "left_tip", "right_tip")
+    assert (own.warp, own.target, own.decode, own.half_body) == ("plain", "udp", "dark", 3)
+    assert own.evaluation.metrics == ("pck",)
+    assert DatasetSpec.load(write_mine(tmp_path, MINE.replace("bones.toml", "coco"))).skeleton.name == "coco"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"plain"', '"plane"', "mine.toml: unknown value of warp 'plane'; did you mean plain?"),
+        ('warp = "plain"', 'target = "mrsa"', "mine.toml: unknown value of target 'mrsa'; did you mean msra"),
+        ('warp = "plain"', 'decode = "drak"', "mine.toml: unknown value of decode 'drak'; did you mean dark"),
+        ('warp = "plain"', 'aspect = "stretched"', "unknown value of aspect 'stretched'; did you mean stretch"),
+        ("metrics", "metric", r"mine.toml: unknown key 'evaluation.metric'; did you mean evaluation.metrics"),
+        ("[evaluation]", '[evaluation]\nboxes = "found"', "unknown value of evaluation.boxes 'found'"),
+        ("[evaluation]", '[evaluation]\narea = "found"', "unknown value of evaluation.area 'found'"),
+        ("[evaluation]", "[evaluation]\nmax_oks = nan", "evaluation.max_oks is nan; input should be a finite"),
+        ("[evaluation]", "[evaluation]\nmax_oks = 2", "evaluation.max_oks is 2; .* less than or equal to 1"),
+        ("[evaluation]", '[evaluation]\nuncounted = ["pivo"]', "unknown keypoint of the skeleton 'scissors' 'pivo'"),
+        ("warp", "wrap", "mine.toml: unknown key 'wrap'; did you mean warp?"),
+        ('name = "scissors"', "", "mine.toml: name is missing"),
+        ('name = "scissors"', 'name = ""', "mine.toml: name is ''; .* at least 1 character"),
+        ("half_body = 3", "half_body = true", "mine.toml: half_body is True; input should be a valid integer"),
+        ("half_body = 3", "half_body = 1e9", "mine.toml: half_body is 1000000000.0; input should be a valid int"),
+        ("half_body = 3", f"half_body = {10**30}", "mine.toml: half_body is 1.*; .* less than or equal to 10000"),
+        ('["scissors"]', '"scissors"', "mine.toml: classes is 'scissors'; input should be a valid tuple"),
+        ('["scissors"]', "[1]", "mine.toml: classes.0 is 1; input should be a valid string"),
+        ('"bones.toml"', "3", "skeleton must be a name, a file or a table, not 3"),
+        ('"bones.toml"', '"bone.toml"', "there is no file .*bone.toml"),
+        ("[evaluation]", "[[evaluation]]", r"evaluation is \[.*\]; it must be a table"),
+        ('name = "scissors"', "name =", "mine.toml is not valid TOML: "),
+        ('name = "scissors"', "x = " + "[" * 5000, "mine.toml is not valid TOML: "),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_declared(old: str, new: str, message: str, tmp_path: Path) -> None:
+    assert old in MINE
+    with pytest.raises(InputError, match=message):
+        DatasetSpec.load(write_mine(tmp_path, MINE.replace(old, new, 1)))
+
+
+def test_what_cannot_be_declared_in_python() -> None:
+    skeleton = Skeleton.load("coco")
+    with pytest.raises(InputError, match=r"^the dataset 'x': unknown value of warp 'upd'; did you mean udp"):
+        DatasetSpec(name="x", skeleton=skeleton, warp="upd")
+    with pytest.raises(
+        InputError, match=r"^the dataset 'x': evaluation.max_oks is -1.0; .* greater than or eq"
+    ):
+        DatasetSpec(name="x", skeleton=skeleton, evaluation=EvaluationRules(max_oks=-1.0))
+
+
+def test_every_choice_of_the_code_can_be_declared() -> None:
+    own = DatasetSpec.load("coco")
+    for key, choices in (("warp", WARPS), ("aspect", ASPECTS), ("decode", REFINEMENTS)):
+        for choice in choices:
+            assert getattr(replace(own, **{key: choice}), key) == choice
+
+
+@pytest.mark.parametrize("value", [5, True, 1.5, float("nan"), "coco", {"name": "coco"}])
+def test_datasets_of_a_configuration_that_are_no_list(value: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"^datasets is .*; it must be a list of datasets, as names or tables"
+    ):
+        DatasetSpec.load_all(value, "datasets")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (
+            5,
+            "a dataset must be a name, a .toml file or a vitpose.DatasetSpec, not 5; shipped names: aic, ap10k",
+        ),
+        (None, "a dataset must be a name, .* not None"),
+        ({"name": "x"}, r"^datasets\[1\]: skeleton is missing"),
+        ({"name": 5, "skeleton": "coco"}, r"^datasets\[1\]: name is 5"),
+        ({"name": "x", "skeleton": "coco", "wrap": 1}, r"\[1\]: unknown key 'wrap'; did you mean warp"),
+        ({1: 2}, r"^datasets\[1\]: "),
+        ("x" * 5000, "unknown dataset 'xxx"),
+        ("a\0b", "unknown dataset"),
+    ],
+)
+def test_entries_of_a_configuration_that_are_no_datasets(entry: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DatasetSpec.load_all(["coco", entry], "datasets")
+
+
+def test_a_bad_skeleton_inside_is_named() -> None:
+    table = {"name": "x", "skeleton": {"name": "x", "keypoints": ["a", "b"], "edges": [["a", "c"]]}}
+    with pytest.raises(SkeletonError, match=r"my set, \[skeleton\]: edges.0: unknown keypoint 'c'"):
+        DatasetSpec.from_dict(table, "my set")
+
+
+def test_a_name_that_is_not_there() -> None:
+    with pytest.raises(
+        UnknownNameError, match=r"unknown dataset 'ap10'; did you mean ap10k.*\.toml file works too"
+    ):
+        DatasetSpec.load("ap10")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no file .*none.toml; give .* shipped name: aic, ap10k"):
+        DatasetSpec.load(tmp_path / "none.toml")
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    path = write_mine(tmp_path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(
+        InputError, match=r"mine.toml is not valid TOML: 'utf-8' codec can't decode byte 0xff"
+    ):
+        DatasetSpec.load(path)
+    with pytest.raises(InputError, match=r"/proc/self/mem cannot be read \(.*\); give a readable .toml file"):
+        DatasetSpec.load("/proc/self/mem")
