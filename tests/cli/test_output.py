@@ -99,7 +99,7 @@ def test_kinds() -> None:
     assert choose_kinds("json,, csv ,json") == {"json", "csv"}
     with pytest.raises(
         vitpose.UnknownNameError,
-        match=r"unknown kind of output 'jsn'; did you mean json\? known: coco, csv, json, images\. "
+        match=r"unknown kind of output 'jsn'; did you mean json\? known: coco, csv, images, json\. "
         "Separate several with commas",
     ):
         choose_kinds("csv,jsn")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from vitpose.engines import device as engine_device
+from vitpose.engines import accelerator as engine_device
 from vitpose.engines.accelerator import GraphedNetwork
 from vitpose.engines.tensorrt import enqueue, open_plan
 from vitpose.errors import CheckpointError

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..engines.onnx_session import nearest_device
 from ..errors import InputError, UnknownNameError, check_number
+from ..hardware.onnx_session import nearest_device
 from .given import CocoBoxes, WholeImage, detections_from
 from .labels import OWN_LABELS, Labels, coco_labels, read_labels
 from .onnx import OnnxDetector

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from ..engines.onnx_session import open_session
 from ..errors import CheckpointError, check_number
 from ..geometry.boxes import Size, suppress_overlaps, xyxy_from_cxcywh
+from ..hardware.onnx_session import open_session
 from .labels import Labels, choose_labels, coco_labels
 from .protocol import Detections
 

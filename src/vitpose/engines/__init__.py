@@ -104,8 +104,8 @@ def check_conversion(model: str | Path, engine: str, device: str, dtype: str) ->
 
         choose_place(model, device, dtype)
     else:
+        from ..hardware.onnx_session import find_providers
         from .onnx import check_dtype
-        from .onnx_session import find_providers
 
         find_providers(model, device)
         check_dtype(model, dtype, "float32")

@@ -9,8 +9,8 @@ from jaxtyping import Float, UInt8
 
 from ..errors import InputError
 from ..geometry.warp import normalise
+from ..hardware.onnx_session import open_session
 from .metadata import INPUT, KEY, Metadata, no_maps
-from .onnx_session import open_session
 
 
 class OnnxEngine:

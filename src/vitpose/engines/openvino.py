@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ..errors import CheckpointError, InputError, UnknownNameError, require
+from ..files.external_data import refuse_foreign_data
 from ..hardware.threads import thread_limit
-from .external_data import refuse_foreign_data
 from .metadata import INPUT, KEY, OUTPUT, Metadata, no_maps
 
 _TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}

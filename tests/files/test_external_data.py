@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 
 from vitpose.detectors import load_detector
 from vitpose.engines import open_engine
-from vitpose.engines.external_data import _FIELDS, refuse_foreign_data
 from vitpose.errors import CheckpointError
+from vitpose.files.external_data import _FIELDS, refuse_foreign_data
 
 Export = Callable[[str], Path]
 MARKER = "*/_ORT_MEM_ADDR_/*"

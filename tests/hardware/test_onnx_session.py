@@ -8,8 +8,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from vitpose.engines.onnx_session import choose_providers, nearest_device, open_session
 from vitpose.errors import InputError
+from vitpose.hardware.onnx_session import choose_providers, nearest_device, open_session
 
 
 class TestProviders:

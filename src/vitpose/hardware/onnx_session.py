@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, InputError, require
-from ..hardware.threads import thread_limit
-from .external_data import refuse_foreign_data
+from ..files.external_data import refuse_foreign_data
+from .threads import thread_limit
 
 
 def open_session(path: str | Path, device: str) -> Any:
