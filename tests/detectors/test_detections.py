@@ -14,7 +14,7 @@ def test_lengths_must_agree():
         Detections(boxes, np.ones(1, np.float32), ("person", "dog"))
 
 
-def test_found_boxes_are_cut_sorted_and_never_empty():
+def test_found_boxes_are_clipped_sorted_and_have_an_area():
     boxes = np.array([[-5, 2, 30, 8], [25, 0, 30, 5], [1, 1, 2, 2], [3, 9, 3, 10]], np.float32)
     scores = np.array([0.2, 0.9, 0.5, 0.8])
     found = Detections.found(boxes, scores, ["a", "outside", "b", "thin"], Size(20, 10))
@@ -24,7 +24,7 @@ def test_found_boxes_are_cut_sorted_and_never_empty():
     assert found.boxes.dtype == found.scores.dtype == np.float32
 
 
-def test_finding_nothing_is_fine():
+def test_no_found_boxes():
     found = Detections.found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), [], Size(5, 5))
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
@@ -34,7 +34,7 @@ BOX = [[0.0, 0.0, 4.0, 4.0]]
 
 
 @pytest.mark.parametrize(
-    ("boxes", "scores", "labels", "told"),
+    ("boxes", "scores", "labels", "message"),
     [
         ([[0, 0, np.nan, 4]], [1], ["a"], r"box 0 of 1, \[0, 0, nan, 4\], is not finite; drop it"),
         ([[0, 0, np.inf, 4]], [1], ["a"], r"is not finite"),
@@ -44,7 +44,7 @@ BOX = [[0.0, 0.0, 4.0, 4.0]]
             BOX,
             [np.nan],
             ["a"],
-            r"scores must be one finite number for each box, not \[nan\]; drop those boxes",
+            r"scores must be one finite number for each box, not \[nan\]; drop boxes without a finite score",
         ),
         (BOX, [[1]], ["a"], r"scores must be one finite number for each box, not \[\[1\]\]"),
         (BOX, ["high"], ["a"], r"scores must be one number for each box, not \['high'\]"),
@@ -52,21 +52,21 @@ BOX = [[0.0, 0.0, 4.0, 4.0]]
         (BOX, [1], [0], r"labels must be a class name \(a string\) for each box, not \[0\]"),
     ],
 )
-def test_what_is_no_detection_is_refused(boxes: object, scores: object, labels: object, told: str):
-    # Types are checked while the tests run, which would refuse some of these first.
+def test_invalid_detections_are_rejected(boxes: object, scores: object, labels: object, message: str):
+    # Types are checked while the tests run, which would reject some of these first.
     build = getattr(Detections.__init__, "__wrapped__", Detections.__init__)
-    with pytest.raises(BoxError, match=told):
+    with pytest.raises(BoxError, match=message):
         build(object.__new__(Detections), boxes, scores, labels)
 
 
-def test_detections_stay_when_the_arrays_change_that_they_were_made_of():
+def test_detections_copy_the_arrays_they_are_created_from():
     boxes, scores = np.float32(BOX), np.float32([0.5])
     found = Detections(boxes, scores, ("a",))
     boxes[:], scores[:] = 0, 0
     assert (found.boxes.tolist(), found.scores.tolist()) == (BOX, [0.5])
 
 
-def test_rows_are_selected():
+def test_boxes_are_selected_by_index_and_mask():
     boxes = np.float32([[left, 0, left + 4, 4] for left in range(3)])
     found = Detections(boxes, np.float32([0.9, 0.8, 0.7]), ("a", "b", "c"))
     chosen = found[[2, 0]]
@@ -78,7 +78,8 @@ def test_rows_are_selected():
 @pytest.mark.parametrize(
     ("box", "score"), [([0, 0, np.nan, 4], 1.0), ([-np.inf, 0, 4, 4], 1.0), (BOX[0], np.nan)]
 )
-def test_found_boxes_that_are_not_finite_are_refused(box: list[float], score: float):
-    """Cut at the borders, an infinite box would be the whole image."""
-    with pytest.raises(BoxError, match="found boxes or scores that are NaN or infinite; its file is damaged"):
+def test_found_boxes_that_are_not_finite_are_rejected(box: list[float], score: float):
+    """Clipped to the image, an infinite box would be the whole image."""
+    message = "returned boxes or scores that are NaN or infinite; its file is damaged, or its dtype overflows"
+    with pytest.raises(BoxError, match=message):
         Detections.found(np.float32([box]), np.float32([score]), ["a"], Size(9, 9))

@@ -14,15 +14,21 @@ def test_coco_has_80_classes_whose_ids_have_gaps():
     assert set(range(1, 91)) - set(names) == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 
-@pytest.mark.parametrize("everything", [None, "all"])
-def test_all_labels_can_be_chosen(everything: str | None):
-    assert choose_labels(everything, ["cat", "dog"]) == {"cat", "dog"}
+@pytest.mark.parametrize("labels", [None, "all"])
+def test_all_labels_can_be_selected(labels: str | None):
+    assert choose_labels(labels, ["cat", "dog"]) == {"cat", "dog"}
 
 
-def test_one_label_may_stand_alone():
+def test_one_label_may_be_a_string():
     assert choose_labels("cat", ["cat", "dog"]) == {"cat"}
 
 
-def test_an_unknown_label_gets_the_nearest():
-    with pytest.raises(UnknownNameError, match=r"unknown label 'persom'; did you mean person\?"):
+def test_an_unknown_label_is_reported_with_the_nearest():
+    message = r"unknown label 'persom'; did you mean person\?"
+    with pytest.raises(UnknownNameError, match=message):
         choose_labels(("cat", "persom"), ["cat", "person"])
+
+
+def test_the_error_names_the_option_for_every_class():
+    with pytest.raises(UnknownNameError, match=r"labels=\"all\" selects every class\."):
+        choose_labels("bird", ["cat"])

@@ -13,8 +13,8 @@ from vitpose.errors import BoxError, InputError, UnknownNameError
 IMAGE = np.zeros((40, 60, 3), np.uint8)
 
 
-def row(image_id: Any = 7, bbox: Any = (10, 5, 20, 30), **others: Any) -> dict[str, Any]:
-    return {"image_id": image_id, "category_id": 1, "bbox": list(bbox), "score": 0.5, **others}
+def row(image_id: Any = 7, bbox: Any = (10, 5, 20, 30), **fields: Any) -> dict[str, Any]:
+    return {"image_id": image_id, "category_id": 1, "bbox": list(bbox), "score": 0.5, **fields}
 
 
 def annotations(*rows: dict[str, Any], **image: Any) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class TestDetectionsFrom:
         np.testing.assert_array_equal(found.scores, [1, 1])
         assert found.labels == ("person", "person")
 
-    def test_an_empty_list_is_nobody(self):
+    def test_an_empty_list_means_no_boxes(self):
         assert len(detections_from([])) == 0
 
     def test_detections_pass_through(self):
@@ -68,7 +68,7 @@ class TestDetectionsFrom:
         bare = detections_from(supervision.Detections(xyxy=given.xyxy))
         assert (bare.scores.tolist(), bare.labels) == ([1, 1], ("person", "person"))
 
-    def test_bad_boxes_are_refused(self):
+    def test_invalid_boxes_are_rejected(self):
         with pytest.raises(BoxError, match=r"box 1 of 2, .* has no area"):
             detections_from([[0, 0, 1, 1], [5, 5, 4, 9]])
 
@@ -99,11 +99,11 @@ class TestCocoBoxes:
         np.testing.assert_array_equal(found.boxes, [[50, 0, 60, 10], [10, 5, 30, 35]])
         np.testing.assert_array_equal(found.scores, np.float32([0.9, 0.5]))
 
-    def test_a_image_without_a_row_has_no_boxes(self, coco: Any):
+    def test_an_image_without_rows_has_no_boxes(self, coco: Any):
         assert len(find(coco([row()]), "9.jpg")) == 0
         assert len(find(coco(annotations(row())), "two.jpg")) == 0
 
-    def test_images_of_the_file_without_an_id_or_a_name_stop_nothing(self, coco: Any):
+    def test_images_of_the_file_without_an_id_or_a_name_are_skipped(self, coco: Any):
         content = annotations(row(image_id=7.0))
         content["images"] += [{"file_name": "x.jpg"}, {"id": 9, "file_name": None}]
         boxes = coco(content)
@@ -111,18 +111,18 @@ class TestCocoBoxes:
         with pytest.raises(InputError, match=r"'x.jpg' is not among the 3 images"):
             find(boxes, "x.jpg")
 
-    def test_a_image_that_the_file_does_not_know_is_refused(self, coco: Any):
+    def test_an_image_that_is_not_in_the_file_is_rejected(self, coco: Any):
         with pytest.raises(
-            InputError, match=r"'7.jpg' is not among the 2 images of .*boxes.json; give the file"
+            InputError, match=r"'7.jpg' is not among the 2 images of .*boxes.json; use the file of boxes for"
         ):
             find(coco(annotations(row())), "7.jpg")
 
     @pytest.mark.parametrize("score", [float("nan"), -0.1, 2.0])
-    def test_a_score_that_cannot_be(self, coco: Any, score: float):
+    def test_a_minimum_score_out_of_range(self, coco: Any, score: float):
         with pytest.raises(InputError, match=r"min_score .* must be a number from 0 to 1"):
             coco([row()], min_score=score)
 
-    def test_an_empty_file_is_nobody_anywhere(self, coco: Any):
+    def test_an_empty_file_has_no_boxes_for_any_image(self, coco: Any):
         assert len(find(coco([]), "people.jpg")) == 0
 
     def test_annotations_are_found_by_name_and_score_1(self, coco: Any):
@@ -131,45 +131,52 @@ class TestCocoBoxes:
         found = find(coco(annotations(plain)), r"elsewhere\one.jpg")
         assert (found.boxes.tolist(), found.scores.tolist()) == ([[10, 5, 30, 35]], [1])
 
-    def test_folders_decide_between_equal_names(self, coco: Any):
+    def test_directories_distinguish_equal_base_names(self, coco: Any):
         content = annotations(row(8))
         content["images"][1]["file_name"] = "b/one.jpg"
         assert len(find(coco(content), "set/b/one.jpg")) == 1
         assert len(find(coco(content), "set/a/one.jpg")) == 0
-        with pytest.raises(InputError, match=r"'one.jpg' could be any of the images \[7, 8\]"):
+        message = (
+            r"'one.jpg' matches the images \[7, 8\] of .*boxes.json, .* give the path as written in the file"
+        )
+        with pytest.raises(InputError, match=message):
             find(coco(content), "one.jpg")
 
     def test_ids_may_be_stems(self, coco: Any):
         assert len(find(coco([row("left-07")]), "left-07.jpg")) == 1
         assert len(find(coco([row("left-07")]), "right.jpg")) == 0
 
-    def test_crowds_and_boxes_without_area_are_no_boxes(self, coco: Any):
+    def test_crowds_and_boxes_without_area_are_skipped(self, coco: Any):
         assert len(find(coco([row(iscrowd=1), row(bbox=[1, 1, 0, 5])]), "7.jpg")) == 0
 
-    def test_labels_and_scores_choose(self, coco: Any):
+    def test_boxes_are_filtered_by_label_and_score(self, coco: Any):
         rows = [row(), row(category_id=18, score=0.2), row(category_id=93, score=0.1)]
         assert find(coco(rows), "7.jpg").labels == ("person",)
         assert find(coco(rows, labels="dog"), "7.jpg").labels == ("dog",)
         assert find(coco(rows, labels=None), "7.jpg").labels == ("person", "dog", "category 93")
         assert find(coco(rows, labels="all", min_score=0.2), "7.jpg").labels == ("person", "dog")
 
-    def test_an_unknown_label_gets_the_nearest(self, coco: Any):
+    def test_an_unknown_label_is_reported_with_the_known_ones(self, coco: Any):
         content = annotations(row())
         content["categories"][0]["name"] = "antelope"
         with pytest.raises(UnknownNameError, match="unknown label 'person'; known: antelope"):
             coco(content)
 
-    def test_a_image_without_a_name(self, coco: Any):
-        with pytest.raises(InputError, match=r"without a file name cannot be found in .*boxes.json"):
+    def test_an_image_without_a_name(self, coco: Any):
+        with pytest.raises(
+            InputError, match=r"without a file name cannot be looked up in .*boxes.json; read it"
+        ):
             find(coco([row()]), "")
-        with pytest.raises(InputError, match="1 images came with 0 names"):
+        with pytest.raises(
+            InputError, match=r"got 0 names for 1 images, but .*boxes.json identifies images by"
+        ):
             coco([row()]).detect([IMAGE], [])
 
     def test_a_name_without_a_number(self, coco: Any):
-        with pytest.raises(InputError, match=r"'people.jpg' cannot be found .* by number only"):
+        with pytest.raises(InputError, match=r"'people.jpg' cannot be looked up .* by number only"):
             find(coco([row()]), "people.jpg")
 
-    def test_the_image_must_have_the_size_that_the_boxes_are_for(self, coco: Any):
+    def test_the_image_must_have_the_annotated_size(self, coco: Any):
         with pytest.raises(BoxError, match=r"one.jpg has 60x40 pixels, but the boxes of .* are for 120x80"):
             find(coco(annotations(row(), width=120, height=80)), "one.jpg")
 
@@ -192,17 +199,20 @@ class TestCocoBoxes:
         [
             ({"boxes": []}, r"holds the keys \['boxes'\]; COCO's form is"),
             (3, "holds 3; COCO's form is"),
-            ([row(), 5], "row 1: image_id, category_id and bbox are needed, not 5"),
-            ([{"image_id": 7, "bbox": [0, 0, 1, 1]}], "row 0: image_id, category_id and bbox are needed"),
-            ([row(None)], "row 0: image_id None must be a number or a text"),
-            ([row(category_id="1")], "category_id '1' a number"),
+            (
+                [row(), 5],
+                "row 1: image_id, category_id and bbox are required, not 5; correct or delete the row",
+            ),
+            ([{"image_id": 7, "bbox": [0, 0, 1, 1]}], "row 0: image_id, category_id and bbox are required"),
+            ([row(None)], "row 0: image_id None must be an integer or a string"),
+            ([row(category_id="1")], "category_id '1' an integer; correct or delete the row"),
             ([row(score="high")], "row 0: score 'high' must be a finite number"),
             ([row(score=float("nan"))], "row 0: score nan must be a finite number"),
-            ([row(score=1e300)], "row 0: score 1e\\+300 must be a finite number, 1e\\+30 at most; mend"),
-            ({**annotations(), "categories": [{"id": 1}]}, "every category needs an id and a name"),
+            ([row(score=1e300)], "row 0: score 1e\\+300 must be a finite number, 1e\\+30 at most; correct"),
+            ({**annotations(), "categories": [{"id": 1}]}, "every category must have an id and a name, not"),
         ],
     )
-    def test_a_file_of_another_shape(self, coco: Any, content: Any, message: str):
+    def test_a_file_of_another_layout(self, coco: Any, content: Any, message: str):
         with pytest.raises(InputError, match=message):
             coco(content)
 
@@ -210,7 +220,7 @@ class TestCocoBoxes:
         "bbox",
         [[0, 0, float("nan"), 1], [0, 0, -1, 1], [0, 0, 1], 5, None, [0, 0, "wide", 1], [[0, 0, 1, 1]]],
     )
-    def test_a_box_that_is_none(self, coco: Any, bbox: Any):
+    def test_an_invalid_box(self, coco: Any, bbox: Any):
         with pytest.raises(BoxError, match=r"row 1: bbox .* must be four finite numbers"):
             coco([row(), {**row(), "bbox": bbox}])
 

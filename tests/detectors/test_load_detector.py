@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import vitpose.detectors as detect
+import vitpose.detectors
 from vitpose.detectors import (
     CocoBoxes,
     Detections,
@@ -22,21 +22,21 @@ from vitpose.detectors.labels import read_labels
 from vitpose.errors import CheckpointError, InputError, UnknownNameError
 
 
-def test_importing_the_package_loads_no_library_of_networks():
+def test_importing_the_package_imports_no_inference_library():
     code = "import sys, vitpose.detectors; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "onnxruntime", "cv2"} & set(result.stdout.split())
 
 
 def test_public_names_exist():
-    assert all(hasattr(detect, name) for name in detect.__all__)
+    assert all(hasattr(vitpose.detectors, name) for name in vitpose.detectors.__all__)
 
 
 def test_the_whole_image():
     assert isinstance(load_detector("whole-image"), WholeImage)
 
 
-def test_a_detector_passes_through():
+def test_a_detector_is_returned_unchanged():
     detector = WholeImage()
     assert load_detector(detector) is detector
 
@@ -53,7 +53,9 @@ def test_boxes_from_a_file(tmp_path: Path):
     ("spec", "kind"),
     [("rtdetr", RtDetrDetector), ("rtdetr:owner/name", RtDetrDetector), ("onnx:a:b.onnx", OnnxDetector)],
 )
-def test_the_parts_of_a_text_reach_the_detector(monkeypatch: pytest.MonkeyPatch, spec: str, kind: type):
+def test_the_parts_of_a_string_are_passed_to_the_detector(
+    monkeypatch: pytest.MonkeyPatch, spec: str, kind: type
+):
     calls: list[Any] = []
     monkeypatch.setattr(kind, "__init__", lambda self, *args, **options: calls.append((args, options)))
     assert isinstance(load_detector(spec, device="cpu", labels=("cat",), min_score=0.5), kind)
@@ -67,13 +69,13 @@ def test_the_parts_of_a_text_reach_the_detector(monkeypatch: pytest.MonkeyPatch,
     ]
 
 
-def test_errors_of_the_detector_come_through(tmp_path: Path):
+def test_errors_of_the_detector_are_raised(tmp_path: Path):
     with pytest.raises(CheckpointError, match="there is no file"):
         load_detector(f"onnx:{tmp_path / 'none.onnx'}")
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("spec", "message"),
     [
         ("rtdert", r"unknown detector 'rtdert'; did you mean rtdetr"),
         ("whole_image", r"did you mean whole-image\?"),
@@ -84,49 +86,49 @@ def test_errors_of_the_detector_come_through(tmp_path: Path):
         ("", "unknown detector ''"),
     ],
 )
-def test_an_unknown_text_gets_the_nearest(spec: str, told: str):
-    with pytest.raises(UnknownNameError, match=told):
+def test_an_unknown_string_is_reported_with_the_nearest(spec: str, message: str):
+    with pytest.raises(UnknownNameError, match=message):
         load_detector(spec)
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"), [("a/model.onnx", "onnx:a/model.onnx"), (Path("b.json"), "boxes:b.json")]
+    ("spec", "form"), [("a/model.onnx", "onnx:a/model.onnx"), (Path("b.json"), "boxes:b.json")]
 )
-def test_a_bare_file_gets_its_form(spec: object, told: str):
-    with pytest.raises(InputError, match=f"is a file of some kind; write {told}"):
+def test_a_bare_file_is_reported_with_the_string_to_write(spec: object, form: str):
+    with pytest.raises(InputError, match=f"is a file without its kind; write {form}"):
         load_detector(spec)
 
 
-def test_a_score_that_cannot_be():
+def test_a_minimum_score_out_of_range():
     for score in (50.0, -0.1, float("nan")):
         with pytest.raises(InputError, match=rf"min_score {score!r} must be a number from 0 to 1"):
             load_detector("rtdetr", min_score=score)
 
 
 @pytest.mark.parametrize("labels", [[], 5, [0], b"dog"])
-def test_labels_that_are_no_names(labels: object):
-    # Types are checked while the tests run, which would refuse some of these first.
+def test_labels_that_are_not_names(labels: object):
+    # Types are checked while the tests run, which would reject some of these first.
     read = getattr(read_labels, "__wrapped__", read_labels)
     with pytest.raises(
-        InputError, match=r"labels .* must be one or more class names; labels=\"all\" takes every"
+        InputError, match=r"labels .* must be one or more class names; labels=\"all\" selects every"
     ):
         read(labels)
 
 
-def test_no_label_is_no_choice():
+def test_an_empty_list_of_labels_is_rejected():
     with pytest.raises(InputError, match=r"labels \[\] must be one or more"):
         load_detector("rtdetr", labels=[])
 
 
 @pytest.mark.parametrize("options", [{"labels": "person"}, {"labels": None}, {"min_score": 0.0}])
 @pytest.mark.parametrize("spec", ["whole-image", WholeImage()])
-def test_nothing_is_chosen_where_nothing_is_detected(spec: object, options: dict[str, Any]):
-    with pytest.raises(InputError, match=r"and whole-image takes each image as one box; leave them out"):
+def test_labels_and_scores_are_rejected_for_whole_images(spec: object, options: dict[str, Any]):
+    with pytest.raises(InputError, match=r"and whole-image uses each image as one box; leave them out"):
         load_detector(spec, **options)
 
 
 class Zoo:
-    """A detector of a user's: a person and two dogs in every image."""
+    """A custom detector: a person and two dogs in every image."""
 
     settles = False
 
@@ -143,7 +145,7 @@ def lefts(detector: Any) -> list[float]:
     return detector.detect([np.zeros((9, 9, 3), np.uint8)], [""])[0].boxes[:, 0].tolist()
 
 
-def test_labels_and_scores_choose_among_what_a_users_detector_finds():
+def test_detections_of_a_custom_detector_are_filtered_by_label_and_score():
     assert lefts(load_detector(Zoo())) == [0, 1, 2]
     assert lefts(load_detector(Zoo(), labels="dog")) == [1, 2]
     assert lefts(load_detector(Zoo(), labels=["dog", "person"], min_score=0.5)) == [0, 1]
@@ -152,16 +154,16 @@ def test_labels_and_scores_choose_among_what_a_users_detector_finds():
     assert lefts(load_detector(Zoo(), labels=["cat"])) == []
 
 
-def test_labels_cannot_choose_among_boxes_without_labels():
+def test_boxes_without_labels_cannot_be_filtered_by_label():
     unnamed = Zoo(("", "", ""))
     assert lefts(load_detector(unnamed, min_score=0.5)) == [0, 1]
     with pytest.raises(
-        InputError, match=r"Zoo gives boxes without labels, so labels \['dog'\] cannot be chosen"
+        InputError, match=r"Zoo returns boxes without labels, so they cannot be filtered by labels \['dog'\]"
     ):
         lefts(load_detector(unnamed, labels="dog"))
 
 
-def test_a_selection_keeps_what_is_said_of_the_detector():
+def test_a_selecting_detector_copies_the_attributes_of_the_detector():
     zoo = Zoo()
     zoo.settles, zoo.given = True, True
     chosen = load_detector(zoo, labels="dog")
@@ -173,6 +175,7 @@ def test_a_selection_keeps_what_is_said_of_the_detector():
         lefts(chosen)
 
 
-def test_an_object_that_is_no_detector():
-    with pytest.raises(InputError, match="5 is no detector: it needs a method `detect` and a flag `settles`"):
+def test_an_object_that_is_not_a_detector():
+    message = "5 is not a detector: a method `detect` and an attribute `settles` are required"
+    with pytest.raises(InputError, match=message):
         load_detector(5)

@@ -55,7 +55,7 @@ def write_onnx(
     path: Path, image: Sequence[int | str], outputs: dict[str, np.ndarray | Sequence[int | str]],
     nodes: Sequence[bytes] = (), constants: dict[str, np.ndarray] | None = None, kind: int = 1,
 ) -> Path:  # fmt: skip
-    """Writes a network with one input; an output is an array it always gives, or what `nodes` compute."""
+    """Write a network with one input; an output is a constant array, or computed by `nodes`."""
     fixed = {name: value for name, value in outputs.items() if isinstance(value, np.ndarray)}
     nodes = [*nodes, *(node("Identity", [f"the_{name}"], name) for name in fixed)]
     held = {**(constants or {}), **{f"the_{name}": value for name, value in fixed.items()}}
@@ -70,26 +70,26 @@ def write_onnx(
     return path
 
 
-def yolox_answer(size: Size, *boxes: tuple[int, int, int, list[float], int, float]) -> np.ndarray:
-    """Encodes (stride, column, row, xyxy, class, score) as YOLOX would answer."""
+def yolox_output(size: Size, *boxes: tuple[int, int, int, list[float], int, float]) -> np.ndarray:
+    """Encode (stride, column, row, xyxy, class, score) as the output of YOLOX."""
     grids = {stride: (size.width // stride, size.height // stride) for stride in (8, 16, 32)}
-    answer = np.zeros((1, sum(columns * rows for columns, rows in grids.values()), 85), np.float32)
+    output = np.zeros((1, sum(columns * rows for columns, rows in grids.values()), 85), np.float32)
     for stride, column, row, (left, top, right, bottom), number, score in boxes:
         before = sum(columns * rows for other, (columns, rows) in grids.items() if other < stride)
-        anchor = answer[0, before + row * grids[stride][0] + column]
+        anchor = output[0, before + row * grids[stride][0] + column]
         anchor[:2] = (left + right) / 2 / stride - column, (top + bottom) / 2 / stride - row
         anchor[2:4] = np.log([(right - left) / stride, (bottom - top) / stride])
         anchor[4], anchor[5 + number] = 0.5, score / 0.5
-    return answer
+    return output
 
 
 FRAME = Size(64, 32)
-ANSWER = yolox_answer(
+OUTPUT = yolox_output(
     FRAME,
     (8, 1, 0, [4, 2, 20, 14], 0, 0.4),
     (8, 2, 1, [5, 2, 21, 14], 0, 0.45),  # the same person, better
-    (16, 1, 1, [6, 2, 22, 14], 16, 0.35),  # a dog in the same place
-    (32, 0, 0, [1, 1, 3, 3], 0, 0.1),  # too uncertain
+    (16, 1, 1, [6, 2, 22, 14], 16, 0.35),  # a dog at the same position
+    (32, 0, 0, [1, 1, 3, 3], 0, 0.1),  # below the minimum score
     (32, 1, 0, [20, 10, 90, 40], 0, 0.5),  # reaches out of the image
 )
 IMAGE = np.full((64, 64, 3), 50, np.uint8)  # 32 x 32 in the frame: half its size
@@ -97,10 +97,10 @@ IMAGE = np.full((64, 64, 3), 50, np.uint8)  # 32 x 32 in the frame: half its siz
 
 @pytest.fixture
 def yolox(tmp_path: Path) -> Path:
-    return write_onnx(tmp_path / "any.name", [1, 3, FRAME.height, FRAME.width], {"out": ANSWER})
+    return write_onnx(tmp_path / "any.name", [1, 3, FRAME.height, FRAME.width], {"out": OUTPUT})
 
 
-def test_yolox_is_decoded_suppressed_and_brought_back(yolox: Path):
+def test_yolox_is_decoded_suppressed_and_scaled_to_the_image(yolox: Path):
     detector = OnnxDetector(yolox)
     assert isinstance(detector, Detector)
     assert not detector.settles
@@ -111,54 +111,56 @@ def test_yolox_is_decoded_suppressed_and_brought_back(yolox: Path):
     assert found.boxes.dtype == np.float32
 
 
-def test_classes_are_suppressed_apart(yolox: Path):
-    everything = OnnxDetector(yolox, labels="all", min_score=0.05).detect([IMAGE], [""])[0]
-    assert everything.labels == ("person", "person", "dog", "person")
+def test_each_class_is_suppressed_separately(yolox: Path):
+    found = OnnxDetector(yolox, labels="all", min_score=0.05).detect([IMAGE], [""])[0]
+    assert found.labels == ("person", "person", "dog", "person")
     assert OnnxDetector(yolox, labels=["dog"]).detect([IMAGE], [""])[0].labels == ("dog",)
     assert len(OnnxDetector(yolox, max_iou=0.95).detect([IMAGE], [""])[0]) == 3
 
 
-def test_no_images_and_nobody(yolox: Path):
+def test_no_images_and_no_boxes(yolox: Path):
     assert OnnxDetector(yolox).detect([], []) == []
     assert len(OnnxDetector(yolox, min_score=0.9).detect([IMAGE[:1, :1]], [""])[0]) == 0
 
 
-def test_yolox_takes_many_images_at_once_where_it_can(tmp_path: Path):
+def test_yolox_with_a_dynamic_batch_runs_on_several_images(tmp_path: Path):
     nodes = [
         node("ReduceMean", ["image"], "mean", axes=[1, 2, 3]),
         node("Squeeze", ["mean"], "level", axes=[1]),
         node("Mul", ["level", "nothing"], "nothings"),
-        node("Add", ["nothings", "answer"], "out"),
+        node("Add", ["nothings", "output"], "out"),
     ]
-    constants = {"nothing": np.zeros(1, np.float32), "answer": ANSWER}
+    constants = {"nothing": np.zeros(1, np.float32), "output": OUTPUT}
     shape = ["b", 3, FRAME.height, FRAME.width]
-    path = write_onnx(tmp_path / "many.onnx", shape, {"out": ["b", *ANSWER.shape[1:]]}, nodes, constants)
+    path = write_onnx(tmp_path / "many.onnx", shape, {"out": ["b", *OUTPUT.shape[1:]]}, nodes, constants)
     images = [IMAGE, IMAGE[::2, ::2]] * 5
     found = OnnxDetector(path).detect(images, [""] * 10)
     assert [len(part) for part in found] == [2] * 10
     np.testing.assert_allclose(found[9].boxes * 2, found[8].boxes, atol=1e-4)
 
 
-def test_a_yolox_that_decodes_itself_is_refused(tmp_path: Path):
-    answer = ANSWER.copy()
-    answer[:, :, 2:4] = 30
-    path = write_onnx(tmp_path / "decoded.onnx", [1, 3, 32, 64], {"out": answer})
-    with pytest.raises(CheckpointError, match="it gives a box of 30 pixels"):
+def test_a_yolox_file_that_decodes_its_boxes_is_rejected(tmp_path: Path):
+    output = OUTPUT.copy()
+    output[:, :, 2:4] = 30
+    path = write_onnx(tmp_path / "decoded.onnx", [1, 3, 32, 64], {"out": output})
+    with pytest.raises(CheckpointError, match="it returns a box of 30 pixels"):
         OnnxDetector(path).detect([IMAGE], [""])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("column", [0, 4])
-def test_an_answer_that_is_not_finite_is_refused(tmp_path: Path, bad: float, column: int):
-    """Dropped, it would read as an image without people."""
-    answer = ANSWER.copy()
-    answer[:, 3, column] = bad
-    path = write_onnx(tmp_path / "overflow.onnx", [1, 3, 32, 64], {"out": answer})
-    with pytest.raises(CheckpointError, match=r"overflow.onnx gives NaN or infinity for an image; the file"):
+def test_an_output_that_is_not_finite_is_rejected(tmp_path: Path, bad: float, column: int):
+    """If such boxes were dropped, the image would seem to be without people."""
+    output = OUTPUT.copy()
+    output[:, 3, column] = bad
+    path = write_onnx(tmp_path / "overflow.onnx", [1, 3, 32, 64], {"out": output})
+    with pytest.raises(
+        CheckpointError, match=r"overflow.onnx returns NaN or infinity for an image; the file"
+    ):
         OnnxDetector(path).detect([IMAGE], [""])
 
 
-def test_a_network_that_fails_is_an_error_of_the_image(tmp_path: Path):
+def test_an_error_of_the_runtime_is_a_checkpoint_error(tmp_path: Path):
     path = write_onnx(
         tmp_path / "broken.onnx", [1, 3, "h", "w"], {"dets": [1, "n", 5], "labels": np.zeros((1, 2), np.int64)},
         # Seven numbers cannot be added to the 320 of a row.
@@ -180,7 +182,7 @@ def rtmdet(path: Path, labels: Sequence[int], shape: Sequence[int | str] = ("b",
     return write_onnx(path, shape, {"dets": dets, "labels": np.array([labels], np.int64)})
 
 
-def test_rtmdet_boxes_are_brought_back(tmp_path: Path):
+def test_rtmdet_boxes_are_scaled_to_the_image(tmp_path: Path):
     detector = OnnxDetector(rtmdet(tmp_path / "r.onnx", [0, 0, 0]))
     found = detector.detect([np.zeros((640, 480, 3), np.uint8)] * 2, ["", ""])
     assert len(found) == 2
@@ -188,7 +190,7 @@ def test_rtmdet_boxes_are_brought_back(tmp_path: Path):
     assert found[1].labels == ("person",)
 
 
-def test_rtmdet_sees_normalised_blue_green_red(tmp_path: Path):
+def test_the_input_of_rtmdet_is_normalised_bgr(tmp_path: Path):
     nodes = [
         node("ReduceMean", ["image"], "means", axes=[2, 3]),
         node("Reshape", ["means", "column"], "scores"),
@@ -204,10 +206,10 @@ def test_rtmdet_sees_normalised_blue_green_red(tmp_path: Path):
         nodes,
         {"column": np.array([1, 3, 1]), "boxes": boxes},
     )
-    red_green_blue = np.full((16, 16, 3), [10, 100, 200], np.uint8)
+    rgb = np.full((16, 16, 3), [10, 100, 200], np.uint8)
     detector = OnnxDetector(path, labels="all")
-    detector.min_score = -9.0  # so that what it is fed comes out as scores
-    found = detector.detect([red_green_blue], [""])[0]
+    detector.min_score = -9.0  # the scores are the means of the input, which may be negative
+    found = detector.detect([rgb], [""])[0]
     scores = dict(zip(found.labels, found.scores.tolist(), strict=True))
     assert scores == pytest.approx(
         {
@@ -219,9 +221,9 @@ def test_rtmdet_sees_normalised_blue_green_red(tmp_path: Path):
     )
 
 
-def test_a_class_beyond_coco_is_refused(tmp_path: Path):
+def test_a_class_that_coco_does_not_have_is_rejected(tmp_path: Path):
     detector = OnnxDetector(rtmdet(tmp_path / "r.onnx", [112, 0, 0]))
-    with pytest.raises(CheckpointError, match="found class 112, and COCO's classes go from 0 to 79"):
+    with pytest.raises(CheckpointError, match="returned class 112, and COCO's classes go from 0 to 79"):
         detector.detect([IMAGE], [""])
 
 
@@ -237,36 +239,42 @@ def test_a_file_that_is_not_onnx(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("image", "output", "told"),
+    ("image", "output", "message"),
     [
-        ([1, 3, 32, 64], [1, 84, 42], r"takes image .*float.* 1 x 3 x 32 x 64 and gives out .* 1 x 84 x 42"),
+        (
+            [1, 3, 32, 64],
+            [1, 84, 42],
+            r"layout: inputs image .*float.* 1 x 3 x 32 x 64, outputs out .* 1 x 84 x 42",
+        ),
         ([1, 3, 32, 64], [1, 41, 85], "1 x 41 x 85"),
-        ([1, 3, 32, 64], [1, 42, 86], "Understood are YOLOX, not decoded .* and RTMDet end2end"),
+        ([1, 3, 32, 64], [1, 42, 86], "supported layouts: YOLOX, not decoded .* and RTMDet end2end"),
         ([4, 3, 32, 64], [4, 42, 85], "4 x 3 x 32 x 64"),
         ([1, 1, 32, 64], [1, 42, 85], "1 x 1 x 32 x 64"),
         ([1, 3, "h", "w"], [1, 42, 85], "1 x 3 x h x w"),
-        ([1, 64], [1, 42, 85], "image .* 1 x 64 and"),
+        ([1, 64], [1, 42, 85], "image .* 1 x 64, outputs"),
     ],
 )
-def test_another_layout_is_listed(tmp_path: Path, image: list[int], output: list[int], told: str):
+def test_an_unsupported_layout_is_described(
+    tmp_path: Path, image: list[int], output: list[int], message: str
+):
     path = write_onnx(tmp_path / "other.onnx", image, {"out": np.zeros(output, np.float32)})
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         OnnxDetector(path)
 
 
-def test_whole_numbers_in_are_another_layout(tmp_path: Path):
-    path = write_onnx(tmp_path / "bytes.onnx", [1, 3, 32, 64], {"out": ANSWER}, kind=2)
+def test_an_integer_input_is_an_unsupported_layout(tmp_path: Path):
+    path = write_onnx(tmp_path / "bytes.onnx", [1, 3, 32, 64], {"out": OUTPUT}, kind=2)
     with pytest.raises(CheckpointError, match=r"tensor\(uint8\)"):
         OnnxDetector(path)
 
 
-def test_an_unknown_label_gets_the_nearest(yolox: Path):
+def test_an_unknown_label_is_reported_with_the_nearest(yolox: Path):
     with pytest.raises(UnknownNameError, match=r"'persn'; did you mean person\?"):
         OnnxDetector(yolox, labels=["persn"])
 
 
 class TestLetterbox:
-    def test_the_image_lies_top_left_and_grey_around(self):
+    def test_the_image_is_at_the_top_left_on_grey(self):
         image = np.full((50, 100, 3), [200, 100, 0], np.uint8)
         boxed = letterbox(image, Size(40, 40))
         assert boxed.shape == (40, 40, 3)
@@ -281,7 +289,7 @@ class TestLetterbox:
 
 
 def recall(detector: OnnxDetector, annotations: Path, images: Path, step: int = 1) -> tuple[int, int]:
-    """Counts people of more than 64 x 64 px, found (IoU of at least 0.5) and all."""
+    """Count people of more than 64 x 64 px: those detected (IoU of at least 0.5) and all."""
     content = json.loads(annotations.read_text())
     chosen = content["images"][::step]
     names = [image["file_name"] for image in chosen]

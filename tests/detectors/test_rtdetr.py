@@ -18,7 +18,7 @@ NAMES = {0: "person", 1: "dog", 2: "traffic light"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small RT-DETR of random weights, saved as `transformers` saves."""
+    """A small RT-DETR with random weights, saved by `transformers`."""
     import torch
 
     transformers = pytest.importorskip("transformers")
@@ -60,7 +60,7 @@ def images() -> list[np.ndarray]:
 
 
 def raw_results(folder: Path, image: np.ndarray) -> dict[str, Any]:
-    """What `transformers` itself makes of one image."""
+    """Return the detections of `transformers` in one image."""
     import torch
     from PIL import Image
     from transformers import RTDetrForObjectDetection, RTDetrImageProcessorPil
@@ -74,7 +74,7 @@ def raw_results(folder: Path, image: np.ndarray) -> dict[str, Any]:
     return {key: value.numpy() for key, value in result.items()}
 
 
-def test_boxes_are_those_of_transformers_cut_at_the_border(folder: Path, images: list[np.ndarray]):
+def test_boxes_are_those_of_transformers_clipped_to_the_image(folder: Path, images: list[np.ndarray]):
     detector = RtDetrDetector(folder, labels="all", device="cpu")
     assert isinstance(detector, Detector)
     assert not detector.settles
@@ -90,7 +90,7 @@ def test_boxes_are_those_of_transformers_cut_at_the_border(folder: Path, images:
     assert found.boxes.dtype == found.scores.dtype == np.float32
 
 
-def test_images_of_different_sizes_go_together(folder: Path, images: list[np.ndarray]):
+def test_images_of_different_sizes_in_one_batch(folder: Path, images: list[np.ndarray]):
     detector = RtDetrDetector(folder, labels=None, device="cpu")
     many = images * 3  # more than one batch
     together = detector.detect(many, [""] * len(many))
@@ -102,17 +102,17 @@ def test_images_of_different_sizes_go_together(folder: Path, images: list[np.nda
     assert detector.detect([], []) == []
 
 
-def test_labels_and_scores_choose(folder: Path, images: list[np.ndarray]):
-    everything = RtDetrDetector(folder, labels=None, device="cpu").detect(images[:1], [""])[0]
-    assert {"person", "dog"} <= set(everything.labels)
+def test_boxes_are_filtered_by_label_and_score(folder: Path, images: list[np.ndarray]):
+    unfiltered = RtDetrDetector(folder, labels=None, device="cpu").detect(images[:1], [""])[0]
+    assert {"person", "dog"} <= set(unfiltered.labels)
     dogs = RtDetrDetector(folder, labels="dog", device="cpu").detect(images[:1], [""])[0]
     assert set(dogs.labels) == {"dog"}
-    assert len(dogs) == everything.labels.count("dog")
-    sure = RtDetrDetector(folder, labels=None, min_score=0.9, device="cpu").detect(images[:1], [""])[0]
-    assert len(sure) == (everything.scores > 0.9).sum() < len(everything)
+    assert len(dogs) == unfiltered.labels.count("dog")
+    confident = RtDetrDetector(folder, labels=None, min_score=0.9, device="cpu").detect(images[:1], [""])[0]
+    assert len(confident) == (unfiltered.scores > 0.9).sum() < len(unfiltered)
 
 
-def test_an_unknown_label_gets_the_nearest(folder: Path):
+def test_an_unknown_label_is_reported_with_the_nearest(folder: Path):
     with pytest.raises(UnknownNameError, match=r"unknown label 'traffic lamp'; did you mean traffic light\?"):
         RtDetrDetector(folder, labels=["traffic lamp"])
 
@@ -123,13 +123,13 @@ def test_an_unknown_device(folder: Path):
 
 
 @pytest.mark.parametrize("name", ["nobody/has-this", "not a name at all"])
-def test_a_name_that_cannot_be_had(tmp_path: Path, name: str):
-    told = rf"(?s)no RT-DETR could be loaded from '{name}': .*onnx:FILE .*--boxes FILE .*whole-image"
-    with pytest.raises(CheckpointError, match=told):
+def test_a_model_that_does_not_exist(tmp_path: Path, name: str):
+    message = rf"(?s)no RT-DETR could be loaded from '{name}': .*onnx:FILE .*--boxes FILE .*whole-image"
+    with pytest.raises(CheckpointError, match=message):
         RtDetrDetector(name, cache_dir=tmp_path, local_files_only=True)
 
 
-class TestDamagedFolders:
+class TestDamagedDirectories:
     @pytest.fixture
     def copy(self, folder: Path, tmp_path: Path) -> Path:
         for file in folder.iterdir():
@@ -138,7 +138,7 @@ class TestDamagedFolders:
 
     def test_another_model(self, copy: Path):
         (copy / "config.json").write_text(json.dumps({"model_type": "vitpose"}))
-        with pytest.raises(CheckpointError, match="it holds a model of the type 'vitpose'"):
+        with pytest.raises(CheckpointError, match="its model type is 'vitpose'"):
             RtDetrDetector(copy)
 
     @pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json", "model.safetensors"])
@@ -159,7 +159,7 @@ class TestDamagedFolders:
         name = next(key for key in weights if "enc_score_head" in key)
         del weights[name]
         save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(CheckpointError, match=f"it lacks the weights .*{name}"):
+        with pytest.raises(CheckpointError, match=rf"1 weights are missing, among them .*{name}"):
             RtDetrDetector(copy)
 
 
@@ -183,6 +183,6 @@ def test_without_its_packages(
     package: str, install: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    wanted = f"'{package}' is needed for the detector rtdetr, not for onnx:FILE, boxes:FILE and whole-image"
-    with pytest.raises(MissingDependencyError, match=f"{wanted}; install it with: pip install {install}$"):
+    message = f"'{package}' is needed for the detector rtdetr, not for onnx:FILE, boxes:FILE and whole-image"
+    with pytest.raises(MissingDependencyError, match=f"{message}; install it with: pip install {install}$"):
         RtDetrDetector(tmp_path)

@@ -647,9 +647,7 @@ def test_the_detector_gets_the_device_of_the_network(
 def test_labels_and_scores_need_a_detector(
     detector: str | None, why: str, options: dict[str, object]
 ) -> None:
-    with pytest.raises(
-        InputError, match=rf"choose among the boxes of a detector, and .*{why}; leave them out"
-    ):
+    with pytest.raises(InputError, match=rf"filter the boxes of a detector, and .*{why}; leave them out"):
         vitpose.load("not even looked up", detector, **options)
 
 

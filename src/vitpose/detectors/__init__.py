@@ -1,15 +1,14 @@
-"""Detectors: what finds the boxes that poses are looked for in.
+"""Detectors find the boxes in which poses are estimated.
 
-All of them are behind one protocol, `Detector`: images and their names go in, `Detections` come
-out. Importing this package loads none of the libraries that run networks: a detector loads its own
-when it is made.
+All of them implement one protocol, `Detector`: images and their names go in, `Detections` come out. Importing this
+package loads no inference library; each detector imports the library it uses when it is created.
 
-    WholeImage    the image is the box            whole-image
-    CocoBoxes       boxes from a COCO file            boxes:FILE
-    OnnxDetector    YOLOX or RTMDet in ONNX           onnx:FILE
-    RtDetrDetector  RT-DETR through transformers      rtdetr, rtdetr:NAME
+    WholeImage      the whole image as one box      whole-image
+    CocoBoxes       boxes from a COCO file          boxes:FILE
+    OnnxDetector    YOLOX or RTMDet in ONNX         onnx:FILE
+    RtDetrDetector  RT-DETR through transformers    rtdetr, rtdetr:NAME
 
-A detector of the user's is passed as an object. `SelectingDetector` applies labels and a smallest score to it.
+A custom detector is passed as an object. `SelectingDetector` filters its detections by label and score.
 """
 
 from __future__ import annotations
@@ -50,22 +49,22 @@ def load_detector(
     min_score: float | None = None,
     own: Sequence[str] = ("person",),
 ) -> Detector:
-    """Makes a detector of a short string.
+    """Create a detector from a short string.
 
     Args:
-        spec: "rtdetr" (its default weights), "rtdetr:NAME" (a hub repository or a directory),
-            "onnx:FILE", "boxes:FILE" (a COCO file) or "whole-image"; or a detector. The object itself is
-            returned unless labels or min_score are given, which are then applied to what it finds.
-        device: Device of the networks: "auto", "cpu", "cuda".
-        labels: Class names to find; None or "all" is every class; "own" is the classes of the dataset (`own`), and
-            of a detector object all that it finds.
-        min_score: Boxes that score less are dropped; default: that of the detector.
-        own: The classes that "own" stands for.
+        spec: "rtdetr" (its default weights), "rtdetr:NAME" (a hub repository or a directory), "onnx:FILE",
+            "boxes:FILE" (a COCO file) or "whole-image"; or a detector object, which is returned unchanged unless labels
+            or min_score are given.
+        device: Device of the network: "auto", "cpu", "cuda", "cuda:1".
+        labels: Class names to detect; None or "all": every class; "own": the classes of the dataset (`own`), or every
+            class for a detector object.
+        min_score: Boxes with a lower score are dropped; default: that of the detector.
+        own: The class names that "own" stands for.
 
     Raises:
-        UnknownNameError: The string is none of these, or a label is none of the detector's.
-        InputError: The object is no detector, the string is a bare file name, the labels are no names, the score is
-            not from 0 to 1, labels or a score are given for "whole-image", or the file of boxes is invalid.
+        UnknownNameError: The string is not one of these, or a label is not a class of the detector.
+        InputError: The object is not a detector, the string is a bare file name, the labels are not class names, the
+            score is not from 0 to 1, labels or a score are given for "whole-image", or the file of boxes is invalid.
         CheckpointError: The network's files are missing or do not fit.
         MissingDependencyError: The library that runs the network is not installed.
     """
@@ -73,22 +72,24 @@ def load_detector(
     if isinstance(spec, str | Path):
         return _make(str(spec), device, own if labels == OWN_LABELS else labels, min_score)
     if not isinstance(spec, Detector):
-        raise InputError(f"{spec!r:.200} is no detector: it needs a method `detect` and a flag `settles`")
+        raise InputError(
+            f"{spec!r:.200} is not a detector: a method `detect` and an attribute `settles` are required"
+        )
     if labels == OWN_LABELS and min_score is None:
         return spec
     return SelectingDetector(spec, None if labels == OWN_LABELS else labels, min_score)
 
 
 def check_selection(spec: Any, labels: Labels, min_score: float | None) -> None:
-    """Checks labels and a smallest score, and that there are detections to choose among.
+    """Check labels and a minimum score, and that there is a detector to apply them to.
 
     Args:
-        spec: As of `load_detector`; None is no detector.
-        labels: As of `load_detector`.
-        min_score: As of `load_detector`.
+        spec: As in `load_detector`; None: no detector.
+        labels: As in `load_detector`.
+        min_score: As in `load_detector`.
 
     Raises:
-        InputError: The labels are no names, the score is not from 0 to 1, or they are given without a detector.
+        InputError: The labels are not class names, the score is not from 0 to 1, or they are given without a detector.
     """
     if min_score is not None:
         check_number("min_score", min_score, 0, 1)
@@ -96,8 +97,8 @@ def check_selection(spec: Any, labels: Labels, min_score: float | None) -> None:
     finds_nothing = spec is None or isinstance(spec, WholeImage) or spec == "whole-image"
     if finds_nothing and (labels != OWN_LABELS or min_score is not None):
         raise InputError(
-            f"labels {labels!r} and min_score {min_score} choose among the boxes of a detector, and "
-            f"{'there is none' if spec is None else 'whole-image takes each image as one box'}; leave them out"
+            f"labels {labels!r} and min_score {min_score} filter the boxes of a detector, and "
+            f"{'there is none' if spec is None else 'whole-image uses each image as one box'}; leave them out"
         )
 
 
@@ -117,6 +118,6 @@ def _make(spec: str, device: str, labels: Labels, min_score: float | None) -> De
             return CocoBoxes(file, **options)
     if spec.endswith((".onnx", ".json")):
         kind = "onnx" if spec.endswith(".onnx") else "boxes"
-        raise InputError(f"the detector {spec!r} is a file of some kind; write {kind}:{spec}")
+        raise InputError(f"the detector {spec!r} is a file without its kind; write {kind}:{spec}")
     forms = ["rtdetr", "rtdetr:NAME", "onnx:FILE", "boxes:FILE", "whole-image"]
     raise UnknownNameError("detector", spec, forms)

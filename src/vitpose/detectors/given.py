@@ -1,6 +1,6 @@
-"""Boxes that nobody has to look for: the whole image, a COCO file, or what a user hands over.
+"""Boxes that need no detection: the whole image, boxes in a COCO file, or boxes passed by the caller.
 
-Owns the reading of COCO's detection and annotation files. Knows no network.
+Reads COCO's detection and annotation files. Runs no network.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from .protocol import Detections
 
 
 def detections_from(boxes: Any) -> Detections:
-    """Turns the boxes that a user gives for one image into detections, in the order given.
+    """Convert the boxes given for one image to detections, in the given order.
 
     Args:
-        boxes: n rows of (left, top, right, bottom) in pixels; `Detections`; or anything with the
-            attributes `xyxy` and `confidence`, as `supervision.Detections` has (its class names are
-            taken from `data["class_name"]`). An empty list is nobody.
+        boxes: n rows of (left, top, right, bottom) in pixels; `Detections`; or any object with the attributes `xyxy`
+            and `confidence`, such as `supervision.Detections` (class names come from `data["class_name"]`). An empty
+            list means no instances.
 
     Raises:
-        BoxError: These are no boxes, or a score is not a finite number a box.
+        BoxError: The boxes are not n x 4 finite numbers with an area, or the scores not one finite number for each box.
     """
     if isinstance(boxes, Detections):
         return boxes
@@ -44,43 +44,42 @@ def detections_from(boxes: Any) -> Detections:
     return Detections(boxes=array, scores=scores, labels=labels)
 
 
-_MOST_SCORE = 1e30
-"""No detector scores more, and float32 can hold it."""
+_MAX_SCORE = 1e30
+"""Far above any detector's scores, and within the range of float32."""
 
 
 class WholeImage:
-    """One box an image: the image itself, for images of one person.
+    """Uses the whole image as its only box, for images of one person.
 
-    The box is only a first guess (`settles`): the pose found in it gives a better one.
+    The box is only a first guess (`settles`): the pose estimated in it gives a better one.
     """
 
     settles = True
 
     def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
-        """Returns the whole image as the one box of each image; see `Detector`."""
+        """Return the whole image as the only box of each image; see `Detector`."""
         sizes = [Size.of(image) for image in images]
         return [Detections.of_boxes([[0, 0, size.width, size.height]]) for size in sizes]
 
 
 class CocoBoxes:
-    """Boxes from a COCO file: detections, or annotations (whose scores are 1 unless they have one).
+    """Boxes from a COCO file of detections or annotations (the score is 1 where the file has none).
 
-    An image is found by its base name among the `file_name`s of the file's `images`; in a file
-    without them, by the number at the end of its stem, which is the `image_id`
-    (`000000000785.jpg` is 785), or by the stem itself where ids are texts. An image without a
-    row has no boxes. Crowd regions (`iscrowd`) are no boxes.
+    An image is identified by its base name among the `file_name`s of the file's `images`. In a file without `images`,
+    it is identified by the number at the end of its stem, which is the `image_id` (`000000000785.jpg` is 785), or by
+    the stem itself if the ids are strings. An image without rows has no boxes. Crowd regions (`iscrowd`) are skipped.
 
     Args:
-        path: A list of `{image_id, category_id, bbox, score}` or a `{images, annotations,
-            categories}`; `bbox` is (left, top, width, height) in pixels.
-        labels: Names of the categories to take; None or "all" takes every one. Files without
-            `categories` are read with COCO's ids, and others are called "category 93".
-        min_score: Boxes that score less are left out.
+        path: A JSON list of `{image_id, category_id, bbox, score}`, or an object `{images, annotations, categories}`;
+            `bbox` is (left, top, width, height) in pixels.
+        labels: Names of the categories to use; None or "all": every category. Files without `categories` have COCO's
+            ids; an unknown id 93 is named "category 93".
+        min_score: Boxes with a lower score are dropped.
 
     Raises:
-        InputError: The file cannot be read, is not JSON, or is no such file; or the labels or the score are invalid.
+        InputError: The file cannot be read, is not JSON or has another layout; or the labels or the score are invalid.
         BoxError: A row's box is not four finite numbers, or its size is negative.
-        UnknownNameError: A label is none of the file's categories.
+        UnknownNameError: A label is not a category of the file.
     """
 
     settles = False
@@ -105,28 +104,27 @@ class CocoBoxes:
         self._numbered = bool(file.rows) and all(isinstance(row.image_id, int) for row in file.rows)
 
     def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
-        """Looks up each image's boxes; see `Detector`.
+        """Look up the boxes of each image; see `Detector`.
 
         Raises:
-            InputError: An image has no name, or a name that cannot be matched with the file.
-            BoxError: The file's image has another size than the one given, or a box lies
-                outside of it.
+            InputError: An image has no name, or a name that matches no image or several images of the file.
+            BoxError: The size of an image differs from the one in the file, or a box lies outside the image.
         """
         if len(names) != len(images):
             raise InputError(
-                f"{len(images)} images came with {len(names)} names, but {self.path} is searched by "
-                "name; give every image its file name"
+                f"got {len(names)} names for {len(images)} images, but {self.path} identifies images by name; pass the "
+                "file name of every image"
             )
         return [self._look_up(Size.of(image), name) for image, name in zip(images, names, strict=True)]
 
     def _look_up(self, size: Size, name: str) -> Detections:
         image_id = self._identify(name)
         image = self._images.get(image_id)
-        meant = size if image is None or image.size is None else image.size
-        if meant != size:
+        annotated = size if image is None or image.size is None else image.size
+        if annotated != size:
             raise BoxError(
-                f"{name} has {size} pixels, but the boxes of {self.path} are for {meant}; use the image "
-                "that the file was made for, or scale its boxes"
+                f"{name} has {size} pixels, but the boxes of {self.path} are for {annotated}; use the annotated image, "
+                "or scale its boxes"
             )
         rows = self._rows.get(image_id, [])
         boxes = xyxy_from_xywh([row.xywh for row in rows])
@@ -135,11 +133,11 @@ class CocoBoxes:
         return Detections.found(boxes, scores, [row.label for row in rows], size)
 
     def _identify(self, name: str) -> Any:
-        """Returns the image's id in the file."""
+        """Return the image's id in the file."""
         if not name:
             raise InputError(
-                f"an image without a file name cannot be found in {self.path}; read it from a file, or "
-                "pass its boxes themselves"
+                f"an image without a file name cannot be looked up in {self.path}; read it from a file, or "
+                "pass its boxes directly"
             )
         if self._ids_by_name:
             return self._identify_by_name(name)
@@ -147,42 +145,42 @@ class CocoBoxes:
         number = re.search(r"\d+$", stem)
         if self._numbered and number is None:
             raise InputError(
-                f"{name!r} cannot be found in {self.path}: the file knows images by number only, and "
-                "there is none at the end of this name; add the file's `images`, or rename the image"
+                f"{name!r} cannot be looked up in {self.path}: the file identifies images by number only, and "
+                "this name does not end with a number; add `images` to the file, or rename the image"
             )
         return stem if stem in self._rows or number is None else int(number[0])
 
     def _identify_by_name(self, name: str) -> Any:
         ids = self._ids_by_name.get(_base_name(name), [])
-        if len(ids) > 1:  # the same base name in several folders: the folders must decide
+        if len(ids) > 1:  # the same base name in several directories: compare the whole path
             given = "/" + name.replace("\\", "/")
             ids = [i for i in ids if given.endswith("/" + self._images[i].file_name)] or ids
         if len(ids) > 1:
             raise InputError(
-                f"{name!r} could be any of the images {ids} of {self.path}, which share its base name; "
-                "give the path as the file has it"
+                f"{name!r} matches the images {ids} of {self.path}, which share its base name; "
+                "give the path as written in the file"
             )
         if not ids:
             raise InputError(
-                f"{name!r} is not among the {len(self._images)} images of {self.path}; give the file that was "
-                "made for it, or add it to its `images`"
+                f"{name!r} is not among the {len(self._images)} images of {self.path}; use the file of boxes for this "
+                "image, or add the image to its `images`"
             )
         return ids[0]
 
 
 def read_boxes(path: str | Path) -> tuple[list[BoxRow], list[InputError]]:
-    """Reads the boxes of a COCO file as they stand: neither cut nor matched with images.
+    """Read the boxes of a COCO file unchanged: neither clipped nor matched with images.
 
-    Crowd regions (`iscrowd`) are left out.
+    Crowd regions (`iscrowd`) are skipped.
 
     Args:
-        path: As of `CocoBoxes`.
+        path: As in `CocoBoxes`.
 
     Returns:
-        The boxes, and what is wrong with each row that is none.
+        The valid rows, and an error for each invalid row.
 
     Raises:
-        InputError: The file cannot be read, is not JSON, or is no such file.
+        InputError: The file cannot be read, is not JSON, or has another layout.
     """
     file = _read_coco(Path(path))
     return file.rows, file.faults
@@ -190,15 +188,15 @@ def read_boxes(path: str | Path) -> tuple[list[BoxRow], list[InputError]]:
 
 @dataclass(frozen=True)
 class BoxRow:
-    """One box of a COCO file, as it stands there.
+    """One box of a COCO file.
 
     Attributes:
-        number: Its place in the file, from 0.
-        image_id: The image's id, a number or a text.
-        category_id: What it holds, by the file's number.
-        label: The same by name.
-        xywh: Left, top, width, height, px; a size may be 0.
-        score: 1 where the file has none.
+        number: Index of the row in the file, from 0.
+        image_id: The image's id, a number or a string.
+        category_id: The category's id in the file.
+        label: The category's name.
+        xywh: Left, top, width, height, in pixels; a width or height may be 0.
+        score: The score; 1 where the file has none.
     """
 
     number: int
@@ -224,7 +222,7 @@ def _read_coco(path: Path) -> _CocoFile:
     content = read_json(path, "a COCO file of boxes")
     if isinstance(content, list):  # of {image_id, category_id, bbox, score}
         content = {"images": [], "annotations": content}
-    images, rows, _ = coco_tables(path, content)  # an image without an id has no boxes here
+    images, rows, _ = coco_tables(path, content)  # images without an id are dropped: no row can refer to them
     names = _read_categories(path, content["categories"]) if content.get("categories") else coco_labels()
     file = _CocoFile(images, names, [], [])
     for number, row in enumerate(rows):
@@ -241,29 +239,33 @@ def _read_categories(path: Path, categories: Any) -> dict[int, str]:
     try:
         return {category["id"]: str(category["name"]) for category in categories}
     except (TypeError, KeyError) as error:
-        raise InputError(f"{path}: every category needs an id and a name, not {categories!r:.200}") from error
+        raise InputError(
+            f"{path}: every category must have an id and a name, not {categories!r:.200}; correct `categories`"
+        ) from error
 
 
 def _read_row(path: Path, number: int, row: Any, names: Mapping[int, str]) -> BoxRow:
     where = f"{path}, row {number}"
     if not isinstance(row, dict) or not {"image_id", "category_id", "bbox"} <= row.keys():
-        raise InputError(f"{where}: image_id, category_id and bbox are needed, not {row!r:.200}")
+        raise InputError(
+            f"{where}: image_id, category_id and bbox are required, not {row!r:.200}; correct or delete the row"
+        )
     image_id, category = read_id(row["image_id"]), read_id(row["category_id"])
     if image_id is None or not isinstance(category, int):
         raise InputError(
-            f"{where}: image_id {row['image_id']!r} must be a number or a text, and category_id "
-            f"{row['category_id']!r} a number"
+            f"{where}: image_id {row['image_id']!r} must be an integer or a string, and category_id "
+            f"{row['category_id']!r} an integer; correct or delete the row"
         )
     xywh = numbers(row["bbox"], 4)
     if xywh is None or min(xywh[2:]) < 0:
         raise BoxError(
-            f"{where}: bbox {row['bbox']!r} must be four finite numbers (left, top, width, height), the "
-            "sizes not negative; mend or drop the row"
+            f"{where}: bbox {row['bbox']!r} must be four finite numbers (left, top, width, height), width and height "
+            "not negative; correct or delete the row"
         )
     score = row.get("score", 1.0)
-    if not is_number(score) or abs(score) > _MOST_SCORE:
+    if not is_number(score) or abs(score) > _MAX_SCORE:
         raise InputError(
-            f"{where}: score {score!r} must be a finite number, {_MOST_SCORE:g} at most; mend or drop the row"
+            f"{where}: score {score!r} must be a finite number, {_MAX_SCORE:g} at most; correct or delete the row"
         )
     label = names.get(category, f"category {category}")
     return BoxRow(number, image_id, category, label, tuple(xywh.tolist()), float(score))

@@ -1,7 +1,4 @@
-"""The class names of detectors: COCO's, and choosing among names.
-
-Knows no detector and no file but the shipped `coco_classes.txt`.
-"""
+"""Class names of detectors: COCO's names (`coco_classes.txt`), and the selection of names."""
 
 from __future__ import annotations
 
@@ -13,17 +10,17 @@ from types import MappingProxyType
 from ..errors import InputError, UnknownNameError
 
 Labels = Sequence[str] | str | None
-"""Class names to find; one name may stand alone; None or "all" is every class."""
+"""Class names to detect: a sequence of names or one name; None or "all": every class."""
 
 OWN_LABELS = "own"
-"""The classes that a dataset is for: the default wherever labels can be given."""
+"""Selects the classes of the model's dataset; the default wherever labels can be given."""
 
 
 @cache
 def coco_labels() -> Mapping[int, str]:
-    """Returns COCO's 80 class names by category id (1 to 90, with gaps).
+    """Return COCO's 80 class names by category id (1 to 90, with gaps).
 
-    Networks trained on COCO count them in this order, from 0.
+    Networks trained on COCO number the classes in this order, from 0.
     """
     text = (resources.files("vitpose.detectors") / "coco_classes.txt").read_text(encoding="utf-8")
     rows = (line.split(" ", 1) for line in text.splitlines() if not line.startswith("#"))
@@ -31,35 +28,35 @@ def coco_labels() -> Mapping[int, str]:
 
 
 def choose_labels(labels: Labels, known: Iterable[str]) -> frozenset[str]:
-    """Returns the chosen names.
+    """Return the selected class names.
 
     Args:
-        labels: Names to choose; None or "all" chooses every known one.
-        known: The names there are.
+        labels: Names to select; None or "all": every known name.
+        known: The known names.
 
     Raises:
-        UnknownNameError: A label is not among them.
-        InputError: As of `read_labels`.
+        UnknownNameError: A label is not a known name.
+        InputError: The labels are not class names, or the sequence is empty.
     """
     names, chosen = frozenset(known), read_labels(labels)
     if chosen is None:
         return names
     for label in sorted(chosen - names):
-        raise UnknownNameError("label", label, names, 'labels="all" takes every class.')
+        raise UnknownNameError("label", label, names, 'labels="all" selects every class.')
     return chosen
 
 
 def read_labels(labels: Labels) -> frozenset[str] | None:
-    """Returns the names that are asked for, None for every class.
+    """Return the requested class names; None for every class.
 
     Raises:
-        InputError: They are no names, or none at all.
+        InputError: The labels are not class names, or the sequence is empty.
     """
     if labels is None or labels == "all":
         return None
     names = [labels] if isinstance(labels, str) else labels
     if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names) or not names:
         raise InputError(
-            f'labels {labels!r:.100} must be one or more class names; labels="all" takes every class'
+            f'labels {labels!r:.100} must be one or more class names; labels="all" selects every class'
         )
     return frozenset(names)

@@ -1,7 +1,7 @@
 """Detectors in ONNX files, run by ONNX Runtime.
 
-Owns what two families of networks want to be fed and what their numbers mean. Which of them a file
-holds is read off its inputs and outputs, never off its name. Knows no pose network.
+Defines the preprocessing and the output layout of two families of networks. The family of a file is recognised by the
+shapes of its inputs and outputs, never by its name.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from .labels import Labels, choose_labels, coco_labels
 from .protocol import Detections
 
 BATCH = 8
-"""Images that go through the network at once, where it takes more than one."""
+"""Batch size of networks that accept more than one image."""
 PAD_GREY = 114
-"""Grey level around a letterboxed image, as both families were trained."""
+"""Grey level around a letterboxed image, as in the training of both families."""
 MIN_SCORE = 0.3
-"""Measured on 361 people of 250 COCO images: at 0.2 RTMDet nano finds 94 % of them in place of 89 %, but
-half of its boxes hold nobody labelled in place of a fifth; YOLOX nano: 88 and 84 %, a third and a quarter."""
+"""Measured on 361 people in 250 COCO images, recall at 0.3 and at 0.2: RTMDet nano 89 and 94 %, with a fifth and a half
+of its boxes not on a labelled person; YOLOX nano 84 and 88 %, with a quarter and a third."""
 MAX_IOU = 0.6
-"""Measured on the same: 0.45 loses people who stand close together. RTMDet's files apply the same inside."""
-UNDERSTOOD = (
+"""Measured on the same images: 0.45 misses people who stand close together. RTMDet's files apply 0.6 themselves."""
+SUPPORTED_LAYOUTS = (
     "YOLOX, not decoded (one output, anchors x 85, for the strides 8, 16 and 32) and RTMDet end2end (two "
-    "outputs, dets, n x 5, and labels, n), each with one float input of b x 3 x h x w, b being 1 or any"
+    "outputs, dets, n x 5, and labels, n), each with one float input of b x 3 x h x w, b being 1 or dynamic"
 )
 
 
@@ -45,9 +45,9 @@ class _Raw(NamedTuple):
 
 @dataclass(frozen=True)
 class _YoloX:
-    """YOLOX (arXiv 2107.08430): every cell of three grids gives one box, relative to the cell.
+    """YOLOX (arXiv 2107.08430): each cell of three grids predicts one box, relative to the cell.
 
-    The network is fed the grey levels themselves, BGR.
+    The input is BGR, 0 to 255, not normalised.
     """
 
     size: Size
@@ -58,6 +58,7 @@ class _YoloX:
 
     @classmethod
     def recognise(cls, inputs: Sequence[Any], outputs: Sequence[Any]) -> _YoloX | None:
+        """Return the layout if the network has it, else None."""
         size = _input_size(inputs)
         if size is None or [len(output.shape) for output in outputs] != [3]:
             return None
@@ -67,24 +68,28 @@ class _YoloX:
         return cls(size, batch=1 if inputs[0].shape[0] == 1 else BATCH)
 
     def read(self, outputs: Sequence[np.ndarray], index: int, min_score: float) -> _Raw:
-        """Returns the candidates of one image of a batch that score enough."""
-        answer = outputs[0][index]
-        # The logarithm of a size in cells is below 5; what a decoded file has there are pixels.
-        largest = answer[:, 2:4].max()
+        """Return the candidates of one image of a batch with at least the minimum score.
+
+        Raises:
+            CheckpointError: The file decodes its boxes itself.
+        """
+        predictions = outputs[0][index]
+        # The logarithm of a size in cells is below 5; a file with decoded boxes has pixels here.
+        largest = predictions[:, 2:4].max()
         if largest > 20:
             raise CheckpointError(
-                f"this YOLOX file decodes its boxes itself (it gives a box of {largest:.0f} pixels); export "
+                f"this YOLOX file decodes its boxes itself (it returns a box of {largest:.0f} pixels); export "
                 "it without --decode_in_inference"
             )
-        scores = answer[:, 4:5] * answer[:, 5:]
+        scores = predictions[:, 4:5] * predictions[:, 5:]
         rows, classes = np.nonzero(scores >= min_score)
         corners, strides = self._cells()
-        centres = (answer[rows, :2] + corners[rows]) * strides[rows]
-        sizes = np.exp(answer[rows, 2:4]) * strides[rows]
+        centres = (predictions[rows, :2] + corners[rows]) * strides[rows]
+        sizes = np.exp(predictions[rows, 2:4]) * strides[rows]
         return _Raw(xyxy_from_cxcywh(np.hstack([centres, sizes])), scores[rows, classes], classes)
 
     def _cells(self) -> tuple[Float[np.ndarray, "a 2"], Float[np.ndarray, "a 1"]]:
-        """Returns the (column, row) and the stride of every anchor, in the order of the output."""
+        """Return the (column, row) and the stride of every anchor, in the order of the output."""
         corners, strides = [], []
         for stride in self.strides:
             rows, columns = np.mgrid[: self.size.height // stride, : self.size.width // stride]
@@ -95,37 +100,38 @@ class _YoloX:
 
 @dataclass(frozen=True)
 class _RtmDet:
-    """RTMDet (arXiv 2212.07784) as MMDeploy exports it end to end: boxes come out ready.
+    """RTMDet (arXiv 2212.07784) as exported end to end by MMDeploy: the outputs are decoded boxes.
 
-    The network is fed (grey level - mean) / std, BGR. Its files promise any batch, but the suppression
-    of overlaps inside them works on one image only.
+    The input is BGR, (0 to 255 - mean) / std. The files declare a dynamic batch, but their non-maximum suppression
+    works on one image only.
     """
 
     size: Size
     batch: ClassVar = 1
     mean: ClassVar = (103.53, 116.28, 123.675)
     std: ClassVar = (57.375, 57.12, 58.395)
-    trained_size: ClassVar = Size(320, 320)  # of the nano person model; other sizes stand in the file
+    trained_size: ClassVar = Size(320, 320)  # of the nano person model; files of other sizes declare them
 
     @classmethod
     def recognise(cls, inputs: Sequence[Any], outputs: Sequence[Any]) -> _RtmDet | None:
+        """Return the layout if the network has it, else None."""
         size = _input_size(inputs, otherwise=cls.trained_size)
         ranks = [(output.name, len(output.shape)) for output in outputs]
         return cls(size) if size is not None and ranks == [("dets", 3), ("labels", 2)] else None
 
     def read(self, outputs: Sequence[np.ndarray], index: int, min_score: float) -> _Raw:
-        """Returns the candidates of one image of a batch that score enough."""
+        """Return the candidates of one image of a batch with at least the minimum score."""
         dets, classes = outputs[0][index], outputs[1][index]
-        good = dets[:, 4] >= min_score
-        return _Raw(dets[good, :4], dets[good, 4], classes[good])
+        kept = dets[:, 4] >= min_score
+        return _Raw(dets[kept, :4], dets[kept, 4], classes[kept])
 
 
 def _input_size(inputs: Sequence[Any], otherwise: Size | None = None) -> Size | None:
-    """Returns the image size of a network's only input, or None where that is no image.
+    """Return the image size of a network's only input, or None if it is not an image.
 
     Args:
         inputs: The inputs of the network.
-        otherwise: What to return where the network takes any size.
+        otherwise: Returned if the network accepts any size.
     """
     if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
         return None
@@ -138,21 +144,22 @@ def _input_size(inputs: Sequence[Any], otherwise: Size | None = None) -> Size | 
 class OnnxDetector:
     """A detector in an ONNX file: YOLOX or RTMDet end2end.
 
-    YOLOX finds COCO's 80 classes. The classes of RTMDet are not in its file: they are read as
-    COCO's, which holds for models of all 80 and for models of people only. MMDeploy gives other
-    families the same two outputs; they want other pixels, and cannot be told apart here.
+    YOLOX detects COCO's 80 classes. RTMDet files do not name their classes: they are taken to be COCO's, which is right
+    for models of all 80 classes and for models of people only. Limitation: MMDeploy exports other families with the
+    same two outputs but another preprocessing; they are not recognised as such.
 
     Args:
         path: The `.onnx` file.
-        min_score: Boxes that score less are left out.
-        max_iou: Of two boxes of one class that overlap more than this, the better stays.
-        labels: COCO class names to find; None or "all" finds every class.
-        device: "cpu", "cuda", "cuda:1"; "auto" is cuda where ONNX Runtime has it.
+        min_score: Boxes with a lower score are dropped.
+        max_iou: Of two boxes of one class with a higher IoU, the one with the lower score is dropped.
+        labels: COCO class names to detect; None or "all": every class.
+        device: "cpu", "cuda", "cuda:1"; "auto": CUDA if ONNX Runtime supports it, else the CPU.
 
     Raises:
-        CheckpointError: The file is missing, not ONNX, or of another layout.
-        UnknownNameError: A label is no class of COCO.
-        InputError: The device is none, or ONNX Runtime does not have it; or a number is not from 0 to 1.
+        CheckpointError: The file is missing, not ONNX, or has an unsupported layout.
+        UnknownNameError: A label is not a class of COCO.
+        InputError: The device is unknown or unavailable in ONNX Runtime, a number is not from 0 to 1, or the labels are
+            not class names.
         MissingDependencyError: onnxruntime is not installed.
     """
 
@@ -180,16 +187,16 @@ class OnnxDetector:
         layout = _YoloX.recognise(inputs, outputs) or _RtmDet.recognise(inputs, outputs)
         if layout is None:
             raise CheckpointError(
-                f"{self.path} is not of a layout that is understood: it takes {_describe(inputs)} and gives "
-                f"{_describe(outputs)}. Understood are {UNDERSTOOD}."
+                f"{self.path} has an unsupported layout: inputs {_describe(inputs)}, outputs {_describe(outputs)}. "
+                f"Export one of the supported layouts: {SUPPORTED_LAYOUTS}."
             )
         return layout
 
     def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
-        """Finds the boxes of each image; see `Detector`.
+        """Detect the boxes of each image; see `Detector`.
 
         Raises:
-            CheckpointError: The network fails, gives NaN or infinity, or something that its layout excludes.
+            CheckpointError: The network fails, returns NaN or infinity, or values that its layout excludes.
         """
         step = self._layout.batch
         found = []
@@ -200,17 +207,17 @@ class OnnxDetector:
             found += [self._finish(raw, Size.of(image)) for raw, image in zip(raws, batch, strict=True)]
         return found
 
-    def _run(self, crops: Float[np.ndarray, "b 3 hc wc"]) -> list[np.ndarray]:
+    def _run(self, pixels: Float[np.ndarray, "b 3 hc wc"]) -> list[np.ndarray]:
         try:
-            outputs = self._session.run(None, {self._session.get_inputs()[0].name: crops})
+            outputs = self._session.run(None, {self._session.get_inputs()[0].name: pixels})
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise CheckpointError(
                 f"{self.path} failed on an image: {str(error).strip()}; check the file"
             ) from error
         if not all(np.isfinite(output).all() for output in outputs):
             raise CheckpointError(
-                f"{self.path} gives NaN or infinity for an image; the file is damaged, or its type overflows: use one "
-                "in float32"
+                f"{self.path} returns NaN or infinity for an image; the file is damaged, or its dtype overflows: use a "
+                "file in float32"
             )
         return outputs
 
@@ -221,7 +228,7 @@ class OnnxDetector:
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def _finish(self, raw: _Raw, size: Size) -> Detections:
-        """Takes the wanted classes, suppresses overlaps, and goes back to the image's pixels."""
+        """Select the requested classes, suppress overlaps, and scale the boxes to pixels of the image."""
         solid = (raw.boxes[:, 2:] > raw.boxes[:, :2]).all(axis=1)
         kept: list[int] = []
         for number in np.unique(raw.classes[solid]).tolist():
@@ -229,28 +236,28 @@ class OnnxDetector:
                 rows = np.flatnonzero(solid & (raw.classes == number))
                 kept += rows[suppress_overlaps(raw.boxes[rows], raw.scores[rows], self.max_iou)].tolist()
         inner = fit_inside(size, self._layout.size)
-        shrunk = np.array([inner.width / size.width, inner.height / size.height] * 2, np.float32)
+        scale = np.array([inner.width / size.width, inner.height / size.height] * 2, np.float32)
         labels = [self._name(number) for number in raw.classes[kept].tolist()]
-        return Detections.found(raw.boxes[kept] / shrunk, raw.scores[kept], labels, size)
+        return Detections.found(raw.boxes[kept] / scale, raw.scores[kept], labels, size)
 
     def _name(self, number: int) -> str:
         if not 0 <= number < len(self._names):
             raise CheckpointError(
-                f"{self.path} found class {number}, and COCO's classes go from 0 to {len(self._names) - 1}; "
-                "only networks of COCO's classes, or of people only, are understood"
+                f"{self.path} returned class {number}, and COCO's classes go from 0 to {len(self._names) - 1}; "
+                "use a network of COCO's classes, or of people only"
             )
         return self._names[number]
 
 
 def fit_inside(size: Size, frame: Size) -> Size:
-    """Returns the largest size of the same shape inside the frame, at least 1x1."""
+    """Return the largest size with the same aspect ratio inside the frame, at least 1x1."""
     ratio = min(frame.width / size.width, frame.height / size.height)
     return Size(max(1, round(size.width * ratio)), max(1, round(size.height * ratio)))
 
 
 def letterbox(image: UInt8[np.ndarray, "h w 3"], frame: Size) -> UInt8[np.ndarray, "hc wc 3"]:
-    """Resizes an image to fit into the frame's top left corner and fills the rest with grey."""
-    import cv2  # takes a third of a second, and only this needs it
+    """Resize an image to fit into the frame's top left corner and pad the rest with grey."""
+    import cv2  # takes a third of a second to import, and nothing else here uses it
 
     inner = fit_inside(Size.of(image), frame)
     canvas = np.full((frame.height, frame.width, 3), PAD_GREY, np.uint8)

@@ -1,4 +1,4 @@
-"""What every detector takes and returns. Knows no detector, no network and no file."""
+"""The interface of detectors: `Detector` and `Detections`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from ..geometry.boxes import Size, as_rows, as_xyxy, clip_to
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Boxes found in one image, best first where they have scores.
+    """The boxes of one image; a detector's are sorted by score, the highest first.
 
     Attributes:
-        boxes: xyxy, in pixels of the image. The detectors of vitpose cut them at its borders.
-        scores: The detector's confidence, 0 to 1; 1 for boxes that were given.
-        labels: The class of each box, in COCO's names ("person", "dog"); an empty string where it is not known.
+        boxes: xyxy, in pixels of the image. The detectors of vitpose clip them to the image.
+        scores: The detector's confidence, 0 to 1; 1 for boxes given by the caller.
+        labels: The class of each box, in COCO's names ("person", "dog"); an empty string if it is unknown.
 
     Raises:
-        BoxError: The three do not have the same length; a box or score is not finite, or a box has no area; or a
-            label is not a string.
+        BoxError: The lengths differ, a box or score is not finite, a box has no area, or a label is not a string.
     """
 
     boxes: Float[np.ndarray, "n 4"]
@@ -45,10 +44,10 @@ class Detections:
 
     @classmethod
     def of_boxes(cls, boxes: object, label: str = "person") -> Detections:
-        """Makes detections of given xyxy boxes, each with score 1.
+        """Create detections from xyxy boxes (px), each with score 1.
 
         Raises:
-            BoxError: The boxes are no boxes (see `as_xyxy`).
+            BoxError: The boxes are not n x 4 finite numbers, or a box has no area.
         """
         array = as_xyxy(boxes)
         return cls(boxes=array, scores=np.ones(len(array), np.float32), labels=(label,) * len(array))
@@ -61,10 +60,10 @@ class Detections:
         labels: Sequence[str],
         size: Size,
     ) -> Detections:
-        """Makes detections of what a detector found in an image of that size.
+        """Create detections from the raw output of a detector for an image of the given size.
 
-        Boxes (xyxy, px) are cut at the image's borders, those left without area are dropped, and
-        the best come first.
+        Boxes (xyxy, px) are clipped to the image, boxes without area are dropped, and the rest is sorted by score, the
+        highest first.
 
         Raises:
             BoxError: A box or score is not finite.
@@ -83,9 +82,9 @@ class Detections:
         return len(self.boxes)
 
     def __getitem__(self, rows: Any) -> Detections:
-        """Selects boxes by slice, mask or array of rows."""
-        chosen = np.arange(len(self))[rows]
-        return Detections(self.boxes[chosen], self.scores[chosen], tuple(self.labels[row] for row in chosen))
+        """Select boxes by a slice, a mask or an array of indices."""
+        indices = np.arange(len(self))[rows]
+        return Detections(self.boxes[indices], self.scores[indices], tuple(self.labels[i] for i in indices))
 
 
 def _as_scores(scores: Any) -> Float[np.ndarray, " n"]:
@@ -95,7 +94,7 @@ def _as_scores(scores: Any) -> Float[np.ndarray, " n"]:
         raise BoxError(f"scores must be one number for each box, not {scores!r:.200}") from error
     if array.ndim != 1 or not np.isfinite(array).all():
         raise BoxError(
-            f"scores must be one finite number for each box, not {scores!r:.200}; drop those boxes"
+            f"scores must be one finite number for each box, not {scores!r:.200}; drop boxes without a finite score"
         )
     return array
 
@@ -103,31 +102,34 @@ def _as_scores(scores: Any) -> Float[np.ndarray, " n"]:
 def _refuse_infinite(boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, " n"]) -> None:
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise BoxError(
-            "the detector found boxes or scores that are NaN or infinite; its file is damaged, or its type overflows: "
-            "use float32"
+            "the detector returned boxes or scores that are NaN or infinite; its file is damaged, or its dtype "
+            "overflows: use float32"
         )
 
 
 @runtime_checkable
 class Detector(Protocol):
-    """Finds boxes in images.
+    """Detects boxes in images.
 
-    A detector whose boxes come from the user, such as a file of them, may say so with `given = True`: then every box
-    keeps its pose, also where two poses are nearly the same.
+    A detector that returns boxes given by the user, for example from a file, may have an attribute `given = True`:
+    every box then keeps its pose, even if two poses are nearly the same.
 
     Attributes:
-        settles: Whether a box is only a first guess that the pose itself should improve: pose, box
-            around it, pose again, until it settles.
+        settles: Whether the boxes are only a first guess: the box is then recomputed from the estimated pose and the
+            pose from the new box, until the box no longer changes.
     """
 
     settles: bool
 
     def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
-        """Finds the boxes of each image.
+        """Detect the boxes of each image.
 
         Args:
-            images: RGB images (h w 3), each of its own size.
+            images: RGB images (h w 3), which may differ in size.
             names: Their file names, in the same order; an empty string for an image without a file.
+
+        Returns:
+            One `Detections` for each image, in the same order.
         """
         ...
 
@@ -135,7 +137,7 @@ class Detector(Protocol):
 def detect_with(
     detector: Detector, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]
 ) -> list[Detections]:
-    """Returns what a detector finds, which may be anybody's object.
+    """Run a detector, which may be an object of the caller, and check what it returns.
 
     Raises:
         InputError: It does not return one `Detections` for each image.

@@ -1,7 +1,7 @@
-"""RT-DETR through `transformers`: the default detector where its weights can be had.
+"""RT-DETR through `transformers`: the default detector.
 
-Owns the choice of weights, device and labels; the network, its pixels and its boxes are
-`transformers`' own, which is imported when a detector is made and not before. Knows no pose network.
+`transformers` provides the network, its preprocessing and its postprocessing, and is imported only when a detector is
+created.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from .protocol import Detections
 
 DEFAULT_MODEL = "PekingU/rtdetr_r50vd_coco_o365"
 BATCH = 8
-"""Images that go through the network at once."""
+"""Batch size."""
 
 
 class RtDetrDetector:
-    """RT-DETR (arXiv 2304.08069), from a hub repository or a folder.
+    """RT-DETR (arXiv 2304.08069), from a hub repository or a directory.
 
     Args:
-        name: A hub repository or a folder in the form of `transformers`.
-        labels: Class names of the model's configuration; None or "all" finds every class.
-        min_score: Boxes that do not score more are left out.
-        device: As torch names it; "auto" is the accelerator where there is one.
+        name: A hub repository or a directory in the format of `transformers`.
+        labels: Class names of the model's configuration; None or "all": every class.
+        min_score: Boxes whose score is not higher are dropped.
+        device: A device name of torch; "auto": the accelerator if there is one, else the CPU.
         revision: Branch, tag or commit of the repository.
-        cache_dir: Where downloads are kept.
-        local_files_only: Never goes to the network.
+        cache_dir: Directory for downloads; default: that of the hub.
+        local_files_only: Use only files that are already on this machine.
 
     Raises:
-        CheckpointError: The weights cannot be had, or are not RT-DETR's.
-        UnknownNameError: A label is none of the model's classes, or there is no such device.
-        InputError: The score is not from 0 to 1, or the labels are no names.
+        CheckpointError: The weights cannot be downloaded or read, or are not of an RT-DETR.
+        UnknownNameError: A label is not a class of the model, or there is no such device.
+        InputError: The score is not from 0 to 1, or the labels are not class names.
         MissingDependencyError: torch or transformers is not installed.
     """
 
@@ -66,7 +66,7 @@ class RtDetrDetector:
         self._model = model.eval().to(self._device)
 
     def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
-        """Finds the boxes of each image; see `Detector`."""
+        """Detect the boxes of each image; see `Detector`."""
         starts = range(0, len(images), BATCH)
         return [found for start in starts for found in self._detect_batch(images[start : start + BATCH])]
 
@@ -88,9 +88,9 @@ class RtDetrDetector:
 
 
 def _load(name: str, origin: dict[str, Any]) -> tuple[Any, Any]:
-    """Returns the image processor and the model.
+    """Return the image processor and the model.
 
-    The PIL form of the processor is asked for by name: the other one needs torchvision.
+    The processor is the PIL variant: the other one requires torchvision.
     """
     for package, extra in (("torch", None), ("transformers", "detect")):
         require(package, extra, "for the detector rtdetr, not for onnx:FILE, boxes:FILE and whole-image")
@@ -100,17 +100,18 @@ def _load(name: str, origin: dict[str, Any]) -> tuple[Any, Any]:
     try:
         config = AutoConfig.from_pretrained(name, **origin)
         if config.model_type != "rt_detr":
-            raise ValueError(f"it holds a model of the type {config.model_type!r}")
+            raise ValueError(f"its model type is {config.model_type!r}")
         processor = RTDetrImageProcessorPil.from_pretrained(name, **origin)
         model, report = RTDetrForObjectDetection.from_pretrained(
             name, config=config, dtype=torch.float32, output_loading_info=True, **origin
         )
-        if report["missing_keys"]:  # transformers would fill them with random numbers
-            raise ValueError(f"it lacks the weights {sorted(report['missing_keys'])[:5]} and perhaps more")
+        if report["missing_keys"]:  # transformers initialises them randomly
+            missing = sorted(report["missing_keys"])
+            raise ValueError(f"{len(missing)} weights are missing, among them {missing[:5]}")
     except Exception as error:  # the errors of transformers, hub and safetensors share no base class
         raise CheckpointError(
-            f"no RT-DETR could be loaded from {name!r}: {error}\nCheck the name and the connection, or find "
-            "boxes in another way: onnx:FILE (a YOLOX or RTMDet file), boxes:FILE or --boxes FILE (a COCO "
-            "file), whole-image (one person an image)."
+            f"no RT-DETR could be loaded from {name!r}: {error}\nCheck the name and the connection, or use "
+            "another detector: onnx:FILE (a YOLOX or RTMDet file), boxes:FILE or --boxes FILE (a COCO "
+            "file), whole-image (one person per image)."
         ) from error
     return processor, model

@@ -1,4 +1,4 @@
-"""A choice among what another detector finds, by class and score. Knows no particular detector."""
+"""Filters the detections of another detector by class and score."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .protocol import Detections, Detector, detect_with
 
 
 class SelectingDetector:
-    """Keeps the boxes of another detector that have one of the labels, and score enough.
+    """Keeps the boxes of another detector that have one of the labels and at least the minimum score.
 
     Args:
-        detector: The detector; its `settles` and `given` hold for this one too.
-        labels: Class names to keep; None or "all" keeps every class.
-        min_score: Boxes that score less are dropped; default: none.
+        detector: The detector, from which `settles` and `given` are copied.
+        labels: Class names to keep; None or "all": every class.
+        min_score: Boxes with a lower score are dropped; None: no minimum.
 
     Raises:
-        InputError: The labels are no class names, or the score is not from 0 to 1.
+        InputError: The labels are not class names, or the score is not from 0 to 1.
     """
 
     def __init__(self, detector: Detector, labels: Labels, min_score: float | None) -> None:
@@ -32,10 +32,10 @@ class SelectingDetector:
         self._wanted = read_labels(labels)
 
     def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
-        """Finds the boxes of each image; see `Detector`.
+        """Detect the boxes of each image; see `Detector`.
 
         Raises:
-            InputError: A class is asked for and a box has no label, or the detector returns no `Detections`.
+            InputError: Labels are given and a box has no label, or the detector does not return `Detections`.
         """
         return [self._select(found) for found in detect_with(self.detector, images, names)]
 
@@ -44,8 +44,8 @@ class SelectingDetector:
         if self._wanted is not None:
             if "" in found.labels:
                 raise InputError(
-                    f"the detector {type(self.detector).__name__} gives boxes without labels, so labels "
-                    f"{sorted(self._wanted)} cannot be chosen among them; leave labels out"
+                    f"the detector {type(self.detector).__name__} returns boxes without labels, so they cannot be "
+                    f"filtered by labels {sorted(self._wanted)}; leave labels out"
                 )
             kept &= np.array([label in self._wanted for label in found.labels], bool)
         if self.min_score is not None:
