@@ -1,4 +1,4 @@
-"""Small sets of invented people, whose images say where their points are."""
+"""Small datasets of random instances in random images."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ COCO = Skeleton.load("coco")
 
 
 def smooth_image(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Coarse noise, enlarged: no two places look alike, and neighbours differ by a few levels."""
+    """Return enlarged coarse noise: no two regions are alike, and neighbouring pixels differ by a few levels."""
     coarse = rng.integers(0, 256, (height // 20, width // 20, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def write_set(folder: Path, count: int = 5, skeleton: Skeleton = COCO, seed: int = 0) -> Path:
-    """Writes images with two people each and their COCO file, which it returns."""
+    """Write images with two instances each and their COCO file; returns the file."""
     rng = np.random.default_rng(seed)
     table: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
     (folder / "images").mkdir(parents=True)
@@ -55,6 +55,6 @@ def write_set(folder: Path, count: int = 5, skeleton: Skeleton = COCO, seed: int
 
 @pytest.fixture
 def people(tmp_path: Path) -> TrainingAnnotations:
-    """Ten people of COCO's skeleton in five images."""
+    """Ten instances with COCO's skeleton in five images."""
     file = write_set(tmp_path / "set")
     return read_training_annotations(file)

@@ -1,4 +1,4 @@
-"""Files as they stand. What becomes of broken rows is tested with those who judge them: data, evaluate, detect."""
+"""Rows of annotation files; the handling of unusable rows is tested in data, evaluation and detectors."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def coco(*rows: Any, **image: Any) -> dict[str, Any]:
     return {
         "images": images,
         "annotations": list(rows),
-        "categories": [category, {"id": 3, "name": "no points"}],
+        "categories": [category, {"id": 3, "name": "no keypoints"}],
     }
 
 
-def test_coco_s_form(tmp_path: Path) -> None:
+def test_coco_format(tmp_path: Path) -> None:
     file = read_annotation_file(write(tmp_path, coco(GOOD)))
     assert file.skeleton.keypoints == ("nose", "left_eye", "right_eye")
     assert (file.skeleton.edges, file.categories) == (((0, 1),), {2, 3})
@@ -62,7 +62,7 @@ def test_coco_s_form(tmp_path: Path) -> None:
     assert (row.xywh.tolist(), row.head_xywh.tolist()) == ([10, 20, 30, 40], [1, 2, 3, 4])
 
 
-def test_what_is_not_in_its_form_is_none(tmp_path: Path) -> None:
+def test_malformed_values_are_none(tmp_path: Path) -> None:
     broken = {
         "id": 8,
         "image_id": [1],
@@ -80,7 +80,7 @@ def test_what_is_not_in_its_form_is_none(tmp_path: Path) -> None:
     assert [row.image_id for row in rows] == [1, None, 1, None]
 
 
-def test_images_without_an_id_are_named_and_stop_nothing(tmp_path: Path) -> None:
+def test_images_without_an_id_are_listed(tmp_path: Path) -> None:
     table = coco(GOOD, id=1.0, file_name=None)
     table["images"] += [{"file_name": "b.jpg"}, {"id": [2]}, 5]
     file = read_annotation_file(write(tmp_path, table))
@@ -89,11 +89,11 @@ def test_images_without_an_id_are_named_and_stop_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("size", [{"width": 0}, {"height": -1}])
-def test_a_size_that_is_none_is_not_known(tmp_path: Path, size: dict[str, int]) -> None:
+def test_invalid_sizes_are_none(tmp_path: Path, size: dict[str, int]) -> None:
     assert read_annotation_file(write(tmp_path, coco(GOOD, **size))).images[1].size is None
 
 
-def test_a_category_s_edges_and_names_that_are_none(tmp_path: Path) -> None:
+def test_invalid_edges_are_dropped_and_invalid_names_raise(tmp_path: Path) -> None:
     table = coco(GOOD, {"image_id": 1, "keypoints": 5})
     category = table["categories"][0]
     category["skeleton"] = [1, ["a", "b"], [1, 2, 3], [1, 3], [1, 17], [[1], 2]]
@@ -109,20 +109,20 @@ def test_a_category_s_edges_and_names_that_are_none(tmp_path: Path) -> None:
         assert read_annotation_file(file, Skeleton("three", ("a", "b", "c"))).categories == frozenset()
 
 
-def test_a_crowd_index_that_is_no_number_says_nothing(tmp_path: Path) -> None:
-    names = [f"point_{index}" for index in range(14)]
+def test_a_crowd_index_that_is_not_a_number_is_ignored(tmp_path: Path) -> None:
+    names = [f"keypoint_{index}" for index in range(14)]
     table = coco(GOOD | {"keypoints": [1, 2, 2] * 14}, crowdIndex="hard")
     table["categories"][0]["keypoints"] = names
     file = read_annotation_file(write(tmp_path, table))
     assert (file.images[1].crowd_index, file.skeleton.keypoints) == (None, tuple(names))
 
 
-def test_ids() -> None:
+def test_read_id() -> None:
     assert [read_id(value) for value in (3, 3.0, np.int64(3), "3")] == [3, 3, 3, "3"]
     assert read_id(1.5) is read_id(float("nan")) is read_id([1]) is read_id(None) is None
 
 
-def test_mpii_s_form_counts_from_one(tmp_path: Path) -> None:
+def test_mpii_coordinates_start_at_one(tmp_path: Path) -> None:
     row = {"image": "a.jpg", "center": [301, 201], "scale": 1.5, "joints": [[11.0, 21.0]] * 16}
     rows = [row | {"joints_vis": [1] * 15 + [0]}, row | {"joints_vis": "x"}, row | {"joints": [[1, "x"]]}]
     file = read_annotation_file(write(tmp_path, rows))
@@ -136,7 +136,7 @@ def test_mpii_s_form_counts_from_one(tmp_path: Path) -> None:
     assert [other.points for other in others] == [None, None]
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none.json cannot be read \(No such file.*\); give a list"):
         read_json(tmp_path / "none.json", "a list")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
@@ -144,7 +144,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_json(tmp_path / "bytes.json", "a list")
 
 
-def test_a_image_is_found_as_named_or_by_its_base_name(tmp_path: Path) -> None:
+def test_images_are_found_by_file_name_or_base_name(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for file in (first / "b.jpg", second / "a/b.jpg", second / "c.jpg"):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ def test_a_image_is_found_as_named_or_by_its_base_name(tmp_path: Path) -> None:
     assert found == [second / "a/b.jpg", second / "c.jpg", first / "x/none.jpg"]
 
 
-def test_images_that_share_a_base_name_are_found_as_named_only(tmp_path: Path) -> None:
+def test_images_with_a_shared_base_name_are_found_by_file_name_only(tmp_path: Path) -> None:
     for name in ("c.jpg", "x/b.jpg", "b.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -168,7 +168,7 @@ def test_images_that_share_a_base_name_are_found_as_named_only(tmp_path: Path) -
     assert [finder.shares_name(image) for image in images] == [True, True, True, False, False]
 
 
-def test_files_that_would_break_a_parser(tmp_path: Path) -> None:
+def test_malformed_json(tmp_path: Path) -> None:
     file = tmp_path / "odd.json"
     for content, message in (
         (b"[" * 200_000, "it is nested too deeply"),
@@ -186,14 +186,14 @@ def test_files_that_would_break_a_parser(tmp_path: Path) -> None:
             read_annotation_file(name)
 
 
-def test_a_byte_order_mark_and_numbers_that_are_not_finite_are_read(tmp_path: Path) -> None:
+def test_byte_order_mark_and_non_finite_numbers(tmp_path: Path) -> None:
     table = coco(GOOD, GOOD | {"area": float("nan"), "bbox": [0, 0, float("inf"), 1]})
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(table).encode())
     first, second = read_annotation_file(tmp_path / "a.json").rows
     assert (first.area, second.area, second.xywh) == (500.5, None, None)
 
 
-def test_integers_that_no_float_can_hold_are_no_numbers(tmp_path: Path) -> None:
+def test_integers_beyond_float64_are_none(tmp_path: Path) -> None:
     huge = 10**400
     rows = coco(
         GOOD | {"bbox": [huge, 0, 1, 1], "area": huge, "keypoints": [huge] * 9, "id": huge}, width=huge
@@ -212,7 +212,7 @@ def test_integers_that_no_float_can_hold_are_no_numbers(tmp_path: Path) -> None:
     assert (row.xywh, row.points) == (None, None)
 
 
-def test_keypoints_of_a_category_that_do_not_hold_together_name_the_file(tmp_path: Path) -> None:
+def test_errors_in_category_keypoints_name_the_file(tmp_path: Path) -> None:
     table = coco(GOOD)
     table["categories"][0]["keypoints"] = ["nose", "nose", "eye"]
     message = (
@@ -222,7 +222,7 @@ def test_keypoints_of_a_category_that_do_not_hold_together_name_the_file(tmp_pat
         read_annotation_file(write(tmp_path, table))
 
 
-def test_finite_numbers() -> None:
+def test_is_number() -> None:
     assert [value for value in (1, 2.5, 10**400, float("nan"), "1", None, [1]) if is_number(value)] == [
         1,
         2.5,
@@ -237,10 +237,10 @@ def test_numbers() -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
-def test_names_that_no_file_can_have_are_missing_everywhere(name: str, tmp_path: Path) -> None:
+def test_invalid_paths_are_missing_files(name: str, tmp_path: Path) -> None:
     annotations = write(tmp_path, coco(GOOD))
     assert split_source(f"{name}=folder") == (name, "folder")
-    with pytest.raises(InputError, match="holds no whole pack"):
+    with pytest.raises(InputError, match="does not contain a complete pack"):
         read_pack(name)
     with pytest.raises(InputError, match="there is no folder"):
         image_folder(name, read_ground_truth(annotations))

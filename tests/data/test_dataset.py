@@ -34,34 +34,34 @@ def test_a_sample(people: TrainingAnnotations) -> None:
     assert sample["pixels"].dtype == torch.uint8
 
 
-def test_targets_are_where_the_points_are(people: TrainingAnnotations) -> None:
-    """The way back: peaks of the targets of varied views, carried to the image, are the labelled points."""
+def test_peaks_of_the_targets_are_the_keypoints(people: TrainingAnnotations) -> None:
+    """Peaks of the targets of augmented views, transformed back to the image, are the labelled keypoints."""
     dataset = PoseDataset(people, augmentation=Augmentation())
     for index in range(len(people)):
         sample, person = dataset[5, index], people.select([index])
-        view = dataset.look_at(people.select(slice(index, index + 1)), 5, index)
-        points, scores = decode(sample["targets"][None].numpy())
-        back = view.warp.to_image(points.astype(float), Size(48, 64))[0]
+        view = dataset.draw_view(people.select(slice(index, index + 1)), 5, index)
+        keypoints, scores = decode(sample["targets"][None].numpy())
+        back = view.warp.to_image(keypoints.astype(float), Size(48, 64))[0]
         order = people.skeleton.mirror if view.mirrored[0] else np.arange(17)
-        # DARK's blur sees nothing beyond the map, so peaks near its border are left out.
-        inside = ((points[0] >= 6) & (points[0] <= [41, 57])).all(axis=1)
+        # DARK's blur is truncated at the border of the heatmap, so peaks near it are skipped.
+        inside = ((keypoints[0] >= 6) & (keypoints[0] <= [41, 57])).all(axis=1)
         sure = (scores[0] > 0.9) & inside
         cell = np.abs(view.warp.extents).max() / 64
         np.testing.assert_allclose(back[sure], person.xy[0][order][sure], atol=0.2 * cell)
         assert not sample["weights"].numpy()[~person.labelled[0][order]].any()
 
 
-def test_the_plain_convention_gets_targets_of_msra(people: TrainingAnnotations) -> None:
+def test_the_plain_convention_has_msra_targets(people: TrainingAnnotations) -> None:
     plain = VitPoseImageProcessor(size=Size(192, 256), warp="plain", shift_heatmap=True)
     sample = PoseDataset(people, plain, sigma=1.5)[0]
     warp, grid = Warp.from_boxes(people.boxes[:1], Size(192, 256), "plain"), Size(48, 64)
-    points = warp.to_grid(people.xy[:1], grid)
-    targets, seen = encode(points, people.labelled[:1], grid, 1.5, unbiased=False)
+    keypoints = warp.to_grid(people.xy[:1], grid)
+    targets, seen = encode(keypoints, people.labelled[:1], grid, 1.5, unbiased=False)
     np.testing.assert_allclose(sample["targets"], targets[0], atol=1e-5)
     np.testing.assert_array_equal(sample["weights"], seen[0])
 
 
-def test_joint_weights_on_request(people: TrainingAnnotations) -> None:
+def test_joint_weights(people: TrainingAnnotations) -> None:
     plain, weighted = PoseDataset(people)[2], PoseDataset(people, joint_weights=True)[2]
     expected = plain["weights"].numpy() * np.array(people.skeleton.weights, np.float32)
     np.testing.assert_array_equal(weighted["weights"], expected)
@@ -75,7 +75,7 @@ def test_normalised_pixels(people: TrainingAnnotations) -> None:
     np.testing.assert_allclose(finished["pixels"], levels.transpose(2, 0, 1), atol=1e-5)
 
 
-def test_passes_differ_and_repeat(people: TrainingAnnotations) -> None:
+def test_passes_differ_and_are_reproducible(people: TrainingAnnotations) -> None:
     first, again = (PoseDataset(people, SMALL, Augmentation(), seed=1) for _ in range(2))
     other = PoseDataset(people, SMALL, Augmentation(), seed=2)
     assert torch.equal(first[2, 5]["pixels"], again[2, 5]["pixels"])
@@ -83,9 +83,11 @@ def test_passes_differ_and_repeat(people: TrainingAnnotations) -> None:
     assert not torch.equal(first[2, 5]["pixels"], other[2, 5]["pixels"])
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores, here and there
+@pytest.mark.filterwarnings(
+    "ignore:This DataLoader will create"
+)  # some machines have fewer cores than workers
 @pytest.mark.parametrize("packed", [False, True])
-def test_the_number_of_workers_changes_nothing(
+def test_samples_do_not_depend_on_the_number_of_workers(
     people: TrainingAnnotations, tmp_path: Path, packed: bool
 ) -> None:
     source = people
@@ -118,22 +120,22 @@ def test_several_sources(people: TrainingAnnotations) -> None:
     dataset = PoseDataset([people, people.select([4, 2])], SMALL)
     assert len(dataset) == 12
     assert (dataset[11]["meta"]["source"], dataset[11]["meta"]["id"]) == (1, people.ids[2])
-    with pytest.raises(IndexError, match="index 12 of a dataset of 12 people"):
+    with pytest.raises(IndexError, match="index 12 is out of range for a dataset of 12 instances"):
         dataset[12]
     with pytest.raises(InputError, match="different skeletons"):
         PoseDataset([people, people.map_to(Skeleton.load("lsp"))])
 
 
-def test_an_unreadable_image_teaches_nothing(people: TrainingAnnotations) -> None:
+def test_an_unreadable_image_has_no_weight(people: TrainingAnnotations) -> None:
     people.images[0].write_bytes(b"broken")
     dataset = PoseDataset(people, SMALL)
-    with pytest.warns(UserWarning, match=r"person 0 of .*people.json is left out: .*0.png"):
+    with pytest.warns(UserWarning, match=r"annotation 0 of .*people.json is skipped: .*0.png"):
         sample = dataset[0]
     assert not sample["pixels"].any()
     assert not sample["weights"].any()
 
 
-def test_an_epoch_has_everybody_once_in_a_new_order() -> None:
+def test_an_epoch_has_every_instance_once_in_a_new_order() -> None:
     sampler = MixSampler([5, 7], seed=3)
     epochs = []
     for epoch in range(3):
@@ -145,7 +147,7 @@ def test_an_epoch_has_everybody_once_in_a_new_order() -> None:
     assert [i for _, i in epochs[0]] != [i for _, i in epochs[1]]
 
 
-def test_weights_are_shares_and_passes_stay_whole() -> None:
+def test_weights_are_shares_and_passes_are_complete() -> None:
     sampler = MixSampler([6, 100], weights=[3, 1], length=40, seed=1)
     drawn = np.concatenate([sampler.keys(epoch) for epoch in range(10)])
     small = drawn[drawn[:, 1] < 6]
@@ -156,18 +158,18 @@ def test_weights_are_shares_and_passes_stay_whole() -> None:
     assert len({tuple(key) for key in drawn.tolist()}) == len(drawn)
 
 
-def test_uneven_weights_even_out() -> None:
+def test_rounding_of_shares_evens_out_over_epochs() -> None:
     sampler = MixSampler([10, 10, 10], weights=[1, 1, 1], length=10)
     sources = [np.bincount(sampler.keys(epoch)[:, 1] // 10, minlength=3) for epoch in range(30)]
     assert all(counts.sum() == 10 for counts in sources)
     assert np.sum(sources, axis=0).tolist() == [100, 100, 100]
 
 
-def test_a_source_of_weight_nothing_is_left_out() -> None:
+def test_a_source_of_weight_zero_is_skipped() -> None:
     assert {index for _, index in MixSampler([3, 4], weights=[0, 1])} == {3, 4, 5, 6}
 
 
-def test_going_on_where_it_stopped() -> None:
+def test_resuming_continues_the_order() -> None:
     sampler, straight = (MixSampler([5, 8], weights=[2, 1], seed=9) for _ in range(2))
     expected = []
     for epoch in range(3):
@@ -187,7 +189,7 @@ def test_going_on_where_it_stopped() -> None:
     assert seen == expected
 
 
-def test_processes_share_each_batch() -> None:
+def test_processes_yield_alternate_samples() -> None:
     whole = list(MixSampler([9], seed=2))
     shared = [list(MixSampler([9], seed=2, rank=rank, ranks=2)) for rank in range(2)]
     assert [key for pair in zip(*shared, strict=True) for key in pair] == whole[:8]
@@ -196,14 +198,17 @@ def test_processes_share_each_batch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"lengths": []}, r"sources of \[\] people; each needs at least one"),
-        ({"lengths": [3, 0]}, r"sources of \[3, 0\] people"),
-        ({"lengths": [3], "weights": [1.0, 2.0]}, r"weights \[1.0, 2.0\] for 1 sources; give one a source"),
-        ({"lengths": [3], "weights": [0.0]}, r"weights \[0.0\] .* not all 0"),
-        ({"lengths": [3], "rank": 2, "ranks": 2}, "rank 2 of 2 processes; ranks count from 0"),
+        ({"lengths": []}, r"the sources have \[\] instances; each requires at least one"),
+        ({"lengths": [3, 0]}, r"the sources have \[3, 0\] instances"),
+        (
+            {"lengths": [3], "weights": [1.0, 2.0]},
+            r"the weights are \[1.0, 2.0\] for 1 sources; give one per source",
+        ),
+        ({"lengths": [3], "weights": [0.0]}, r"the weights are \[0.0\] .* not all 0"),
+        ({"lengths": [3], "rank": 2, "ranks": 2}, "rank 2 is out of range for 2 processes; ranks start at 0"),
         ({"lengths": [3], "ranks": 4}, "an epoch of 3 samples is too short for 4 processes"),
     ],
 )
-def test_impossible_mixes(arguments: dict, message: str) -> None:
+def test_arguments_out_of_range_raise(arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         MixSampler(**arguments)

@@ -1,4 +1,4 @@
-"""What a device makes of a pack is what numpy makes of it."""
+"""Samples computed on a device equal those computed with NumPy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from vitpose.data.annotations import TrainingAnnotations
 from vitpose.data.augment import Augmentation, View
-from vitpose.data.dataset import MixSampler, targets_of
+from vitpose.data.dataset import MixSampler, make_targets
 from vitpose.data.device_samples import CropFrames, DeviceLoader, encode
 from vitpose.data.pack import Packed, read_pack, write_pack
 from vitpose.geometry import heatmaps
@@ -44,13 +44,13 @@ def test_the_same_view_gives_the_same_sample(
     view = RECIPE.draw(people, processor.size, convention, np.random.default_rng(2))
     assert view.mirrored.any()
     assert (view.hidden_cells[:, 2:] > view.hidden_cells[:, :2]).all(axis=1).any()
-    batch = loader.look(rows, view)
+    batch = loader.make_views(rows, view)
     expected = np.stack([view.crop(people.read_image(row), row) for row in range(5)])
     scale, offset = processor.scale_and_offset
     levels = (batch["pixels"].cpu().numpy() - offset[:, None, None]) / scale[:, None, None]
-    # Numpy's way rounds after the warp and after the colours; the device never does.
+    # The NumPy implementation rounds after the warp and after the colour transform; the device does not.
     assert np.abs(levels.transpose(0, 2, 3, 1) - expected).max() <= 2
-    targets, weights = targets_of(people, view, joint_weights=weighted)
+    targets, weights = make_targets(people, view, joint_weights=weighted)
     np.testing.assert_allclose(batch["targets"].cpu(), targets, atol=1e-4)
     np.testing.assert_allclose(batch["weights"].cpu(), weights, rtol=1e-6)
 
@@ -58,17 +58,17 @@ def test_the_same_view_gives_the_same_sample(
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("unbiased", [True, False])
 @pytest.mark.parametrize("sigma", [1.0, 2.0])
-def test_targets_are_those_of_numpy(device: str, unbiased: bool, sigma: float) -> None:
+def test_targets_equal_those_of_numpy(device: str, unbiased: bool, sigma: float) -> None:
     rng = np.random.default_rng(1)
-    points = rng.uniform(-15, 60, (6, 9, 2)).astype(np.float32)
+    keypoints = rng.uniform(-15, 60, (6, 9, 2)).astype(np.float32)
     labelled = rng.random((6, 9)) < 0.7
-    expected = heatmaps.encode(points, labelled, Size(24, 32), sigma, unbiased)
-    given = torch.from_numpy(points).to(device), torch.from_numpy(labelled).to(device)
+    expected = heatmaps.encode(keypoints, labelled, Size(24, 32), sigma, unbiased)
+    given = torch.from_numpy(keypoints).to(device), torch.from_numpy(labelled).to(device)
     for found, wanted in zip(encode(*given, Size(24, 32), sigma, unbiased), expected, strict=True):
         np.testing.assert_allclose(found.cpu(), wanted, atol=1e-5)
 
 
-def test_batches_go_on_where_they_stopped(packed: Packed) -> None:
+def test_resuming_continues_the_batches(packed: Packed) -> None:
     frames, size = CropFrames(packed, "cpu"), VitPoseImageProcessor(size=Size(24, 32))
     sampler = MixSampler([10], seed=5)
     loader = DeviceLoader(packed, sampler, 3, size, RECIPE, seed=5, frames=frames)
@@ -81,8 +81,8 @@ def test_batches_go_on_where_they_stopped(packed: Packed) -> None:
         np.testing.assert_array_equal(expected["meta"]["index"], batch["meta"]["index"])
 
 
-def test_a_batch_depends_on_who_is_in_it_alone(packed: Packed) -> None:
-    """So that it is the same wherever a training begins to count."""
+def test_a_batch_depends_only_on_its_keys(packed: Packed) -> None:
+    """So that it does not depend on the step at which a training run resumes."""
     frames, size = CropFrames(packed, "cpu"), VitPoseImageProcessor(size=Size(24, 32))
     keys = [(0, 3), (0, 4), (1, 3), (1, 4)]
     whole = DeviceLoader(packed, keys, 2, size, RECIPE, frames=frames)
@@ -92,13 +92,13 @@ def test_a_batch_depends_on_who_is_in_it_alone(packed: Packed) -> None:
     assert not torch.equal(first["pixels"], second["pixels"])
 
 
-def test_without_variation(packed: Packed) -> None:
+def test_without_augmentation(packed: Packed) -> None:
     processor = VitPoseImageProcessor(size=Size(48, 64), do_normalize=False, rescale_factor=1.0)
     loader = DeviceLoader(packed, MixSampler([10]), 10, processor, device="cpu")
     (batch,) = loader
     rows = batch["meta"]["index"]
     view = View.plain(packed.boxes[rows], processor.size)
-    for place, row in enumerate(rows):
-        crop = view.crop(packed.read_image(int(row)), place)
-        assert np.abs(batch["pixels"][place].permute(1, 2, 0).numpy() - crop).max() <= 1
+    for index, row in enumerate(rows):
+        crop = view.crop(packed.read_image(int(row)), index)
+        assert np.abs(batch["pixels"][index].permute(1, 2, 0).numpy() - crop).max() <= 1
     assert set(batch["weights"].unique().tolist()) <= {0.0, 1.0}

@@ -49,8 +49,8 @@ def test_a_pack_gives_the_same_samples(
         np.testing.assert_array_equal(one["weights"], other["weights"])
 
 
-def test_reduced_crops_are_seen_alike(people: TrainingAnnotations, tmp_path: Path) -> None:
-    """Points and pixels of a reduced crop shrink together: over smooth images a view hardly changes."""
+def test_reduced_crops_give_similar_views(people: TrainingAnnotations, tmp_path: Path) -> None:
+    """Keypoints and pixels of a reduced crop are scaled alike: in smooth images a view hardly changes."""
     write_pack([people], tmp_path / "pack", quality=None, side=90)
     packed = read_pack(tmp_path / "pack")
     assert (packed.factors > 2).all()
@@ -65,29 +65,29 @@ def test_reduced_crops_are_seen_alike(people: TrainingAnnotations, tmp_path: Pat
     assert shifted > 1.5 * np.abs(first - second).mean()
 
 
-def test_reducing_is_the_same_both_ways_and_keeps_places() -> None:
+def test_reduction_has_one_factor_and_keeps_coordinates() -> None:
     ramp = np.tile(np.linspace(0, 255, 301)[None, :, None], (200, 1, 3)).astype(np.uint8)
     crop, origin, factor = cut_out(ramp, np.array([20.3, 10.0, 270.0, 500.0]), 100)
     assert origin.tolist() == [20, 10]
     assert factor == pytest.approx(251 / 100)
     columns = np.arange(5, 95)
-    places = (columns + 0.5) * factor - 0.5 + origin[0]
-    np.testing.assert_allclose(crop[40, 5:95, 0], places * 255 / 300, atol=1.5)
+    in_image = (columns + 0.5) * factor - 0.5 + origin[0]
+    np.testing.assert_allclose(crop[40, 5:95, 0], in_image * 255 / 300, atol=1.5)
 
 
-def test_a_box_beyond_the_image_leaves_a_pixel() -> None:
+def test_a_box_outside_the_image_gives_one_pixel() -> None:
     crop, origin, _ = cut_out(np.zeros((20, 30, 3), np.uint8), np.array([50.0, -40, 80, -10]), 100)
     assert crop.shape == (1, 1, 3)
     assert origin.tolist() == [29, 0]
 
 
-def test_fault_a_reduced_line_keeps_a_pixel() -> None:
+def test_a_reduced_line_keeps_one_pixel() -> None:
     crop, _, factor = cut_out(np.full((1, 1000, 3), 7, np.uint8), np.array([0.0, 0, 1000, 1]), 100)
     assert (crop.shape, factor) == ((1, 100, 3), 10)
     assert (crop == 7).all()
 
 
-def test_a_box_of_any_size_is_cut_without_a_warning() -> None:
+def test_huge_boxes_are_cropped_without_warnings() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         crop, _, _ = cut_out(
@@ -96,7 +96,7 @@ def test_a_box_of_any_size_is_cut_without_a_warning() -> None:
     assert crop.shape == (20, 30, 3)
 
 
-def test_parts_are_no_larger_than_allowed(people: TrainingAnnotations, tmp_path: Path) -> None:
+def test_parts_do_not_exceed_their_limit(people: TrainingAnnotations, tmp_path: Path) -> None:
     write_pack([people], tmp_path / "pack", quality=None, max_part_bytes=200_000)
     packed = read_pack(tmp_path / "pack")
     assert len(packed.images) > 2
@@ -108,7 +108,7 @@ def test_parts_are_no_larger_than_allowed(people: TrainingAnnotations, tmp_path:
         np.testing.assert_array_equal(packed.read_image(row), other.read_image(row))
 
 
-def test_several_sources_and_their_rows(people: TrainingAnnotations, tmp_path: Path) -> None:
+def test_several_sources(people: TrainingAnnotations, tmp_path: Path) -> None:
     few = people.select(slice(0, 3))
     write_pack([people, few], tmp_path / "pack")
     packed = read_pack(tmp_path / "pack")
@@ -121,22 +121,22 @@ def test_several_sources_and_their_rows(people: TrainingAnnotations, tmp_path: P
     np.testing.assert_array_equal(lsp.read_image(4), packed.read_image(4))
 
 
-def test_packs_join(people: TrainingAnnotations, tmp_path: Path) -> None:
+def test_join_packs(people: TrainingAnnotations, tmp_path: Path) -> None:
     write_pack([people, people.select(slice(0, 3))], tmp_path / "first", max_part_bytes=30_000)
     write_pack([people.select(slice(4, 6))], tmp_path / "second")
     packs = [read_pack(tmp_path / name) for name in ("first", "second")]
     joined = join_packs(packs)
-    assert [len(own) for own in joined.by_source()] == [10, 3, 2]
+    assert [len(part) for part in joined.by_source()] == [10, 3, 2]
     assert len(joined) == joined.report.people == 15
     for row, person in enumerate([*range(13), 0, 1]):
-        own = packs[row > 12]
-        np.testing.assert_array_equal(joined.read_image(row), own.read_image(person))
-        np.testing.assert_array_equal(joined.xy[row], own.xy[person])
-    with pytest.raises(InputError, match="no source of people"):
+        source = packs[row > 12]
+        np.testing.assert_array_equal(joined.read_image(row), source.read_image(person))
+        np.testing.assert_array_equal(joined.xy[row], source.xy[person])
+    with pytest.raises(InputError, match="there are no sources of annotations"):
         join_packs([])
 
 
-def test_a_broken_image_is_named(people: TrainingAnnotations, tmp_path: Path) -> None:
+def test_unreadable_images_are_reported(people: TrainingAnnotations, tmp_path: Path) -> None:
     people.images[2].write_bytes(b"broken")
     (report,) = write_pack([people], tmp_path / "pack")
     assert report.problems["image cannot be read"] == ("annotation 20 (2.png)", "annotation 21 (2.png)")
@@ -145,18 +145,18 @@ def test_a_broken_image_is_named(people: TrainingAnnotations, tmp_path: Path) ->
     assert kept["problems"]["image cannot be read"][0] == "annotation 20 (2.png)"
 
 
-def test_nobody_to_pack(people: TrainingAnnotations, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nobody could be packed: .*0 people"):
+def test_sources_without_instances_raise(people: TrainingAnnotations, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no instance could be packed: .*0 people .*; correct the sources"):
         write_pack([replace(people.select([]), report=replace(people.report, people=0))], tmp_path / "pack")
 
 
-def test_a_pack_is_not_written_over(people: TrainingAnnotations, tmp_path: Path) -> None:
+def test_a_pack_is_not_overwritten(people: TrainingAnnotations, tmp_path: Path) -> None:
     write_pack([people], tmp_path)
-    with pytest.raises(InputError, match="holds a pack already; choose another folder"):
+    with pytest.raises(InputError, match="already contains a pack; choose another directory"):
         write_pack([people], tmp_path)
 
 
-def test_a_part_that_cannot_be_written(people: TrainingAnnotations, tmp_path: Path) -> None:
+def test_a_part_that_cannot_be_written_raises(people: TrainingAnnotations, tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
@@ -169,24 +169,30 @@ def test_a_part_that_cannot_be_written(people: TrainingAnnotations, tmp_path: Pa
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-def test_half_a_pack_is_none(people: TrainingAnnotations, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no whole pack .*; make one with: vitpose data pack"):
+def test_incomplete_packs_and_other_versions_raise(people: TrainingAnnotations, tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"does not contain a complete pack .*; create one with: vitpose data pack"
+    ):
         read_pack(tmp_path)
     write_pack([people], tmp_path)
     index = tmp_path / "pack.json"
     table = json.loads(index.read_text())
     index.write_text(json.dumps(table | {"version": 9}))
-    with pytest.raises(InputError, match="is a pack of version 9, and this is read: 2; pack it again"):
+    with pytest.raises(
+        InputError, match="is a pack of version 9; the supported version is 2; pack the dataset again"
+    ):
         read_pack(tmp_path)
     index.write_text(json.dumps(table | {"version": 1}))
-    with pytest.raises(InputError, match="of version 1, which does not say how far its crops reach; pack it"):
+    with pytest.raises(
+        InputError, match="of version 1, which does not record its margin; pack the dataset again"
+    ):
         read_pack(tmp_path)
     table["parts"][0]["people"] = 11
     index.write_text(json.dumps(table))
-    with pytest.raises(InputError, match="holds 10 people instead of 11"):
+    with pytest.raises(InputError, match="contains 10 instances instead of 11"):
         read_pack(tmp_path)
     (tmp_path / "part-0000.safetensors").write_bytes(b"short")
-    with pytest.raises(InputError, match=r"part-0000.safetensors cannot be read: .*; pack the set again"):
+    with pytest.raises(InputError, match=r"part-0000.safetensors cannot be read: .*; pack the dataset again"):
         read_pack(tmp_path)
 
 
@@ -206,7 +212,7 @@ def test_half_a_pack_is_none(people: TrainingAnnotations, tmp_path: Path) -> Non
         ({"skeleton": {"name": 5}}, r"pack.json, skeleton"),
     ],
 )  # fmt: skip
-def test_an_index_that_cannot_be(
+def test_an_invalid_index_raises(
     people: TrainingAnnotations, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     write_pack([people], tmp_path)
@@ -216,9 +222,9 @@ def test_an_index_that_cannot_be(
         read_pack(tmp_path)
 
 
-def test_an_index_that_is_no_json(tmp_path: Path) -> None:
-    for text, message in (("{", "pack.json is not valid JSON"), ("5", "pack.json: 5; it must be a table")):
-        (tmp_path / "pack.json").write_text(text)
+def test_an_index_that_is_not_json_raises(tmp_path: Path) -> None:
+    for content, message in (("{", "pack.json is not valid JSON"), ("5", "pack.json: 5; it must be a table")):
+        (tmp_path / "pack.json").write_text(content)
         with pytest.raises(InputError, match=message):
             read_pack(tmp_path)
 
@@ -227,10 +233,10 @@ SMALL = Augmentation(scale_limit=0.1, rotation_probability=0.0, shift=0.0, half_
 
 
 @pytest.mark.parametrize("samples", [PoseDataset, lambda *given: DeviceLoader(given[0], [], 1, *given[1:])])
-def test_fault_a_pack_that_ends_too_near_is_refused(
+def test_a_margin_that_is_too_small_raises(
     people: TrainingAnnotations, tmp_path: Path, samples: Callable[..., Any]
 ) -> None:
-    """What was packed for little variation, or for another aspect, is not used for more with black pixels."""
+    """A pack for a weaker augmentation or another aspect is rejected, as pixels would be missing."""
     small, stretched = VitPoseImageProcessor(), VitPoseImageProcessor(aspect="stretch")
     write_pack([people], tmp_path / "pack", augmentation=SMALL)
     packed = read_pack(tmp_path / "pack")
@@ -238,8 +244,8 @@ def test_fault_a_pack_that_ends_too_near_is_refused(
     samples(packed, small, replace(SMALL, scale_limit=0.05, brightness=0.5, flip=0.1))
     samples(packed, small, None)
     message = (
-        r"the pack .*pack ends too near \d+ of 10 people for this training run \(.*scale_limit 0.1 in the "
-        r"pack, 0.5 here.*\); pack it again, with 'vitpose data pack --dataset'"
+        r"the margin of the pack .*pack is too small for \d+ of 10 instances in this training run \(.*scale_limit "
+        r"0.1 in the pack, 0.5 here.*\); pack the dataset again, with 'vitpose data pack --dataset'"
     )
     with pytest.raises(InputError, match=message):
         samples(packed, small, Augmentation())
@@ -249,13 +255,11 @@ def test_fault_a_pack_that_ends_too_near_is_refused(
         samples(packed, VitPoseImageProcessor(size=Size(256, 192)), SMALL)
     write_pack([people], tmp_path / "stretched", augmentation=SMALL, aspect="stretch")
     samples(read_pack(tmp_path / "stretched"), stretched, SMALL)
-    with pytest.raises(InputError, match="ends too near"):
+    with pytest.raises(InputError, match="is too small for"):
         samples(join_packs([read_pack(tmp_path / "stretched"), packed]), stretched, SMALL)
 
 
-def test_a_pack_of_whole_images_reaches_far_enough_for_everything(
-    people: TrainingAnnotations, tmp_path: Path
-) -> None:
+def test_packs_of_whole_images_fit_any_augmentation(people: TrainingAnnotations, tmp_path: Path) -> None:
     whole = replace(people, boxes=np.tile(np.array([[0, 0, 240, 200]], np.float32), (10, 1)))
     write_pack([whole], tmp_path / "pack", augmentation=SMALL)
     packed = read_pack(tmp_path / "pack")
@@ -263,7 +267,7 @@ def test_a_pack_of_whole_images_reaches_far_enough_for_everything(
     PoseDataset(packed, VitPoseImageProcessor(aspect="stretch"), Augmentation())
 
 
-def test_reduced_packs_reach_as_far_as_others(people: TrainingAnnotations, tmp_path: Path) -> None:
+def test_reduced_packs_have_the_same_margin(people: TrainingAnnotations, tmp_path: Path) -> None:
     write_pack([people], tmp_path / "pack", side=40)
     PoseDataset(read_pack(tmp_path / "pack"), augmentation=Augmentation())
 
@@ -276,17 +280,19 @@ def test_damaged_crops(people: TrainingAnnotations, tmp_path: Path) -> None:
     tensors["crops"] = np.zeros_like(tensors["crops"])
     part.unlink()
     save_file(tensors, part)
-    with pytest.raises(ImageError, match=r"crop 3 of .*part-0000.safetensors is damaged; pack the set again"):
+    with pytest.raises(
+        ImageError, match=r"crop 3 of .*part-0000.safetensors is damaged; pack the dataset again"
+    ):
         packed.read_image(3)
     part.unlink()
     with pytest.raises(
-        ImageError, match=r"crop 3 of .*part-0000.safetensors cannot be read: .*; pack the set"
+        ImageError, match=r"crop 3 of .*part-0000.safetensors cannot be read: .*; pack the dataset again"
     ):
         packed.read_image(3)
 
 
-def test_the_margin_is_enough_for_the_recipe(samples: Path, tmp_path: Path) -> None:
-    """Wild views: nothing of an image is missing in a pack that was not reduced."""
+def test_the_margin_contains_all_views(samples: Path, tmp_path: Path) -> None:
+    """Views of the default augmentation are the same from the images and from a pack that was not reduced."""
     people = read_training_annotations(samples / "coco/test_coco.json")
     write_pack([people], tmp_path / "pack", quality=None, side=10_000, size=Size(192, 256))
     first, second = (
@@ -307,30 +313,30 @@ def change_part(folder: Path, **changes: Any) -> None:
         (
             "boxes",
             lambda rows: rows.astype(np.float64),
-            r"boxes is of \(dtype\('float64'\), \(10, 4\)\) instead of",
+            r"the dtype and shape of boxes are \(dtype\('float64'\), \(10, 4\)\) instead of",
         ),
-        ("boxes", lambda rows: rows[0, :1].reshape(()), "holds 1 people instead of 10"),
-        ("xy", lambda rows: rows[:, :-1].copy(), r"xy is of .* instead of"),
-        ("sizes", lambda rows: rows[:, :1].copy(), r"sizes is of .* instead of"),
-        ("sources", lambda rows: rows + 7, r"it names a source that pack\.json does not list"),
-        ("sources", lambda rows: rows - 1, r"it names a source that pack\.json does not list"),
-        ("ends", lambda ends: ends[::-1].copy(), "its crops do not end where it says"),
-        ("ends", lambda ends: ends - ends[0], "its crops do not end where it says"),
-        ("ends", lambda ends: ends[:3].copy(), "its crops do not end where it says"),
-        ("crops", lambda crops: crops[:-1].copy(), "its crops do not end where it says"),
-        ("crops", lambda crops: crops.astype(np.int8), "its crops do not end where it says"),
+        ("boxes", lambda rows: rows[0, :1].reshape(()), "contains 1 instances instead of 10"),
+        ("xy", lambda rows: rows[:, :-1].copy(), r"the dtype and shape of xy are .* instead of"),
+        ("sizes", lambda rows: rows[:, :1].copy(), r"the dtype and shape of sizes are .* instead of"),
+        ("sources", lambda rows: rows + 7, r"it has a source that pack\.json does not list"),
+        ("sources", lambda rows: rows - 1, r"it has a source that pack\.json does not list"),
+        ("ends", lambda ends: ends[::-1].copy(), "the ends of its crops are inconsistent"),
+        ("ends", lambda ends: ends - ends[0], "the ends of its crops are inconsistent"),
+        ("ends", lambda ends: ends[:3].copy(), "the ends of its crops are inconsistent"),
+        ("crops", lambda crops: crops[:-1].copy(), "the ends of its crops are inconsistent"),
+        ("crops", lambda crops: crops.astype(np.int8), "the ends of its crops are inconsistent"),
     ],
 )
-def test_columns_of_a_part_that_do_not_fit(
+def test_inconsistent_columns_raise(
     name: str, change: Callable, message: str, people: TrainingAnnotations, tmp_path: Path
 ) -> None:
     write_pack([people], tmp_path / "pack")
     change_part(tmp_path / "pack", **{name: change})
-    with pytest.raises(InputError, match=rf"part-0000\.safetensors:? {message}.*; pack the set again"):
+    with pytest.raises(InputError, match=rf"part-0000\.safetensors:? {message}.*; pack the dataset again"):
         read_pack(tmp_path / "pack")
 
 
-def test_a_pack_without_parts_is_none(people: TrainingAnnotations, tmp_path: Path) -> None:
+def test_a_pack_without_parts_raises(people: TrainingAnnotations, tmp_path: Path) -> None:
     write_pack([people], tmp_path)
     table = json.loads((tmp_path / "pack.json").read_text())
     (tmp_path / "pack.json").write_text(json.dumps(table | {"parts": []}))

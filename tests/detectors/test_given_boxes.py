@@ -197,8 +197,8 @@ class TestCocoBoxes:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ({"boxes": []}, r"holds the keys \['boxes'\]; COCO's form is"),
-            (3, "holds 3; COCO's form is"),
+            ({"boxes": []}, r"contains the keys \['boxes'\]; COCO format is"),
+            (3, "contains 3; COCO format is"),
             (
                 [row(), 5],
                 "row 1: image_id, category_id and bbox are required, not 5; correct or delete the row",

@@ -174,7 +174,7 @@ def test_a_list_that_is_not_mpiis(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text('[{"image_id": 1}]')
     with pytest.raises(
         InputError,
-        match=r"list.json is not of MPII's form, which is a list of rows with 'image' and 'joints'",
+        match=r"list.json is neither in MPII format, a list of rows with 'image' and 'joints'",
     ):
         evaluate_predictions([], tmp_path / "list.json")
 

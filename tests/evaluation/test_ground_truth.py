@@ -70,7 +70,7 @@ def test_images_without_an_id_are_named(write: Callable[..., Path]) -> None:
     images = [{"id": 1, "file_name": "a.jpg"}, {"file_name": "b.jpg"}]
     found = read_ground_truth(write(content(GOOD, images=images)))
     assert found.problems.names == {
-        "images whose id is neither a whole number nor a text": ["image 1, {'file_name': 'b.jpg'}"]
+        "images whose id is neither an integer nor a string": ["image 1, {'file_name': 'b.jpg'}"]
     }
 
 
@@ -95,8 +95,8 @@ def test_a_skeleton_of_ones_own(write: Callable[..., Path], tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ([GOOD], r"not of MPII's form, .*; nor of COCO's, which is \{images, annotations, categories\}"),
-        ({"images": []}, r"holds the keys \['images'\]"),
+        ([GOOD], r"neither in MPII format, .*, nor in COCO format, \{images, annotations, categories\}"),
+        ({"images": []}, r"contains the keys \['images'\]"),
         (
             content(images=[{"file_name": "a"}]),
             "has 0 annotations, none with keypoints of an image it lists",

@@ -1,10 +1,13 @@
-"""Training data: annotated people in, augmented crops and target maps out.
+"""Training data: annotated instances in, augmented crops and target heatmaps out.
 
-    annotations   files of COCO's and MPII's form → `Annotations`, with a report of what is broken
-    augment       how a person may be looked at: one warp, colours, occlusion
-    pack          images decoded once into crops with margin, that a training runs from alone
-    dataset       torch datasets and a sampler over several sources
-    device        the same samples made on an accelerator, from a packed set that lives there
+    annotation_file  rows of COCO and MPII annotation files
+    annotations      annotation files → `TrainingAnnotations`, with a report of unusable rows
+    augment          random views of an instance: one warp, colours, occlusion
+    pack             images decoded once into crops with a margin; a training run then reads only the pack
+    pack_index       `pack.json`, and the margin of a pack's crops
+    pack_parts       the safetensors files of a pack
+    dataset          PyTorch datasets, and a sampler over several sources
+    device_samples   the same samples computed on an accelerator, from a pack in its memory
 
-Torch is in `dataset` and `device` alone. Nothing here knows a network.
+Only `dataset` and `device_samples` import torch. Nothing here depends on a network.
 """

@@ -1,7 +1,7 @@
-"""Annotation files as they stand: COCO's form with CrowdPose's and COCO-WholeBody's additions, and MPII's own.
+"""Rows of annotation files: COCO format with the additions of CrowdPose and COCO-WholeBody, and MPII's JSON format.
 
-Owns where things are in such a file and what its keypoints are called. Judges nothing: what a row does not have
-is None, and whoever reads says which rows that makes useless. Knows no pixels.
+Owns the layout of these files and the names of their keypoints. Values that are missing or malformed become
+None; callers decide which rows are unusable. Reads no pixels.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from ..geometry.boxes import Size
 from ..keypoints.skeleton import Skeleton, plain_name
 
 WHOLEBODY_FIELDS = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
-"""Where COCO-WholeBody keeps its 133 points, in the order of the skeleton `coco-wholebody`."""
+"""Keys of COCO-WholeBody's 133 keypoints, in the order of the skeleton `coco-wholebody`."""
 
-UNUSABLE_ID = "images whose id is neither a whole number nor a text"
-"""What those who judge call `AnnotationFile.broken_images`."""
+UNUSABLE_ID = "images whose id is neither an integer nor a string"
+"""Name of the problem in reports that list `AnnotationFile.broken_images`."""
 
 MAX_FILE_BYTES = 4 * 2**30
-"""Largest annotation file that is read; those of COCO-WholeBody have some hundred megabytes."""
+"""Largest annotation file that is read; those of COCO-WholeBody have a few hundred megabytes."""
 
 _MOST_PX = 2**31
-"""No image has more pixels a side."""
+"""Upper limit of an image's width and height."""
 
 MPII_BOX_PX = 200.0
 """MPII's `scale` is the person's height over this many pixels (the dataset's README)."""
 
 MPII_DROP = 15.0
-"""MPII's centre is moved down by this many pixels times `scale`, as the original's converter has it:
-the feet were cut off otherwise."""
+"""MPII's centre is moved down by this many pixels times `scale`, as in the converter of the original repository:
+otherwise the feet are cut off."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class ImageRow:
     """One image of the file.
 
     Attributes:
-        id: A number or a text; in MPII's form the file name.
-        file_name: As in the file; empty if it has none.
-        size: Its size, px, if the file says so.
-        crowd_index: CrowdPose's measure of crowding, 0 to 1, if the file has it.
+        id: An integer or a string; in MPII's format the file name.
+        file_name: As in the file; empty if it is missing.
+        size: Width and height in px, if the file contains them.
+        crowd_index: CrowdPose's crowd index, 0 to 1, if the file contains it.
     """
 
     id: Any
@@ -63,20 +63,20 @@ class ImageRow:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One annotated person (or animal); None is what the file does not have, or not in its form.
+    """One annotated instance; None stands for values that are missing or malformed.
 
     Attributes:
-        name: How messages call it.
-        id: Of the annotation.
-        image_id: Of its image, which the file may not list.
-        category_id: What it is; 1 where the file does not say.
-        has_keypoints: Whether there are any, of whatever form.
-        points: x, y (px) and visibility of each keypoint. They need not be finite.
-        xywh: Its box: left, top, width, height, px; finite.
-        area: px².
-        crowd: Whether it is a region of many people.
-        counted: How many labelled points the file says there are.
-        head_xywh: The box of the head, of the form of `xywh`.
+        name: Name of the row in messages.
+        id: ID of the annotation.
+        image_id: ID of its image, which may not be in the file.
+        category_id: ID of its category. Default: 1.
+        has_keypoints: Whether there are keypoints, valid or not.
+        points: x, y (px) and visibility of each keypoint; may be NaN or infinite.
+        xywh: Box: left, top, width, height in px; finite.
+        area: Area in px².
+        crowd: Whether the row is a region with many people.
+        counted: Number of labelled keypoints according to the file (`num_keypoints`).
+        head_xywh: Box of the head, in the format of `xywh`.
     """
 
     name: str
@@ -94,15 +94,15 @@ class Row:
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """What a file holds.
+    """The contents of an annotation file.
 
     Attributes:
         path: The file.
-        images: By id.
-        rows: In the order of the file.
-        skeleton: What the points are called.
-        categories: Ids of the categories that the file lists.
-        broken_images: Names of the images that have no usable id.
+        images: Images by ID.
+        rows: Annotations in the order of the file.
+        skeleton: Skeleton of the keypoints.
+        categories: IDs of the categories that the file lists.
+        broken_images: Names of the images without a usable ID.
     """
 
     path: Path
@@ -114,43 +114,43 @@ class AnnotationFile:
 
 
 def read_annotation_file(path: str | Path, skeleton: str | Path | Skeleton | None = None) -> AnnotationFile:
-    """Reads a file of COCO's or MPII's form, told apart by what is in it.
+    """Read an annotation file in COCO or MPII format; the format is detected from the content.
 
     Args:
-        path: `{images, annotations, categories}`, or MPII's list of `{image, center, scale, joints, joints_vis}`, which
-            counts pixels from 1 as MATLAB does. Here they count from 0.
-        skeleton: What the keypoints of a COCO file are, where its own names are not wanted or there are none.
+        path: `{images, annotations, categories}`, or MPII's list of `{image, center, scale, joints, joints_vis}`, whose
+            pixel coordinates start at 1 as in MATLAB. The result's coordinates start at 0.
+        skeleton: Skeleton of the keypoints of a COCO file. Default: the keypoints that the file's categories name.
 
     Raises:
-        InputError: The file cannot be read or is neither.
-        SkeletonError: The points have no names, or the skeleton has them in another order.
+        InputError: The file cannot be read or has neither format.
+        SkeletonError: The keypoints have no names, or the given skeleton has them in another order.
     """
     path = Path(path).expanduser()
-    content = read_json(path, "an annotation file of COCO's or MPII's form")
+    content = read_json(path, "an annotation file in COCO or MPII format")
     if isinstance(content, list):
         return _mpii(path, content)
     images, rows, broken = coco_tables(path, content)
     categories = _tables(content.get("categories"))
-    bones = _skeleton(path, categories, _tables(rows), images, skeleton)
+    found = _skeleton(path, categories, _tables(rows), images, skeleton)
     return AnnotationFile(
         path=path,
         images=images,
-        rows=tuple(_coco_row(row, len(bones)) for row in rows),
-        skeleton=bones,
-        categories=frozenset(read_id(one.get("id")) for one in categories) - {None},
+        rows=tuple(_coco_row(row, len(found)) for row in rows),
+        skeleton=found,
+        categories=frozenset(read_id(category.get("id")) for category in categories) - {None},
         broken_images=broken,
     )
 
 
 def read_json(path: Path, wanted: str) -> Any:
-    """Reads any JSON file; `wanted` is what the messages ask for.
+    """Read a JSON file; `wanted` is the expected kind of file, for messages.
 
     Raises:
         InputError: The file cannot be read or is not JSON.
     """
     try:
         content = path.read_bytes()
-    except (OSError, ValueError) as error:  # the latter for names that no file can have
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} cannot be read ({reason}); give {wanted}") from error
     try:
@@ -160,16 +160,16 @@ def read_json(path: Path, wanted: str) -> Any:
 
 
 def coco_tables(path: Path, content: Any) -> tuple[dict[Any, ImageRow], list[Any], tuple[str, ...]]:
-    """Returns the images, by id, and the annotations of what COCO's form holds; and names images without an id.
+    """Return the images by ID, the annotation rows and the names of images without an ID of a file in COCO format.
 
     Raises:
-        InputError: The content is not of this form.
+        InputError: The content is not in COCO format.
     """
     table = content if isinstance(content, dict) else {}
     image_rows, rows = table.get("images"), table.get("annotations")
     if not isinstance(image_rows, list) or not isinstance(rows, list):
-        held = f"the keys {sorted(content)}" if isinstance(content, dict) else repr(content)[:50]
-        raise InputError(f"{path} holds {held}; COCO's form is {{images, annotations, categories}}")
+        found = f"the keys {sorted(content)}" if isinstance(content, dict) else repr(content)[:50]
+        raise InputError(f"{path} contains {found}; COCO format is {{images, annotations, categories}}")
     images = list(map(_image, image_rows))
     broken = tuple(
         f"image {index}, {row!r:.80}"
@@ -180,24 +180,24 @@ def coco_tables(path: Path, content: Any) -> tuple[dict[Any, ImageRow], list[Any
 
 
 def is_file(path: Path) -> bool:
-    """Tells whether there is such a file. A name that cannot be one, such as one that is too long, is none."""
-    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for such a name
+    """Return whether the path is a file; False for invalid paths such as one that is too long."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for invalid paths
 
 
 def is_folder(path: Path) -> bool:
-    """Tells whether there is such a directory. A name that cannot be one, such as one that is too long, is none."""
-    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises for such a name
+    """Return whether the path is a directory; False for invalid paths such as one that is too long."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises for invalid paths
 
 
 class ImageFinder:
-    """Finds the files of the images that an annotation file lists.
+    """Find the files of the images that an annotation file lists.
 
-    An image lies where the file says; or under its base name, if no other image of the file has the same one, or two
-    images could be taken for each other.
+    The path of an image is its file name in the annotations, or the base name of that if no other image of the file
+    shares it: otherwise two images could be confused.
 
     Args:
         images: All images of the file.
-        folders: The directories to look in; the first that has an image counts.
+        folders: Directories to search; the first one that contains an image is used.
     """
 
     def __init__(self, images: Iterable[ImageRow], *folders: Path) -> None:
@@ -206,21 +206,21 @@ class ImageFinder:
         self._folders = folders
 
     def find(self, image: ImageRow) -> Path:
-        """Returns where an image lies; if it is nowhere, where it is looked for first."""
+        """Return the path of an image; if it does not exist, the first path that was tried."""
         names = [image.file_name, *([] if self.shares_name(image) else [Path(image.file_name).name])]
         paths = [folder / name for name in names for folder in self._folders]
         return next((path for path in paths if is_file(path)), paths[0])
 
     def shares_name(self, image: ImageRow) -> bool:
-        """Tells whether the base name of an image is that of another image, in another directory, too."""
+        """Return whether another image, in another directory, has the same base name."""
         return self._sharing[Path(image.file_name).name] > 1
 
 
 def numbers(values: Any, count: int | None = None) -> Float[np.ndarray, " _"] | None:
-    """Returns a list of numbers, or that many finite ones, as an array; None if these are none such."""
+    """Return a list of numbers as an array, or None; with `count` it must have that many, and all finite."""
     try:
         array = np.array(values, np.float64)
-    except (TypeError, ValueError, OverflowError):  # the last for integers that no float can hold
+    except (TypeError, ValueError, OverflowError):  # OverflowError: integers beyond float64
         return None
     if array.ndim != 1 or (count is not None and not (len(array) == count and np.isfinite(array).all())):
         return None
@@ -228,12 +228,12 @@ def numbers(values: Any, count: int | None = None) -> Float[np.ndarray, " _"] | 
 
 
 def is_number(value: Any) -> bool:
-    """Tells whether a value is a finite number that a float can hold."""
+    """Return whether a value is a finite number within the range of float64."""
     return isinstance(value, int | float) and numbers([value], 1) is not None
 
 
 def read_id(value: Any) -> int | str | None:
-    """Returns an id, if it can be one; 1.0, as some programs write it, is 1, and so is numpy's 1."""
+    """Return an ID as an integer or a string, or None; 1.0, as some tools write, becomes 1."""
     if isinstance(value, float | np.integer) and value.is_integer():
         return int(value)
     return value if isinstance(value, int | str) else None
@@ -266,21 +266,21 @@ def _skeleton(
     given: str | Path | Skeleton | None,
 ) -> Skeleton:
     used = {read_id(row.get("category_id")) for row in rows}
-    named = [one for one in categories if _are_names(one.get("keypoints"))]
-    named = [one for one in named if read_id(one.get("id")) in used] or named
-    kinds = sorted({tuple(one["keypoints"]) for one in named})
+    named = [category for category in categories if _are_names(category.get("keypoints"))]
+    named = [category for category in named if read_id(category.get("id")) in used] or named
+    kinds = sorted({tuple(category["keypoints"]) for category in named})
     if given is not None:
         return _checked(path, Skeleton.load(given), kinds)
-    bodies = [row.get("keypoints") for row in rows]
-    lengths = {len(body) for body in bodies if isinstance(body, list)} - {0}
+    listed = [row.get("keypoints") for row in rows]
+    lengths = {len(values) for values in listed if isinstance(values, list)} - {0}
     if any("face_kpts" in row for row in rows) or lengths == {3 * 133}:
-        return Skeleton.load("coco-wholebody")  # such files name the first 17 points only
+        return Skeleton.load("coco-wholebody")  # such files name only the first 17 keypoints
     if lengths == {3 * 14} and any(image.crowd_index is not None for image in images.values()):
-        return Skeleton.load("crowdpose")  # whose file calls the top of the head "head"
+        return Skeleton.load("crowdpose")  # its file names the top of the head "head"
     if len(kinds) != 1:
-        why = "have different keypoints" if kinds else "do not name the keypoints"
+        problem = "have different keypoints" if kinds else "do not name the keypoints"
         raise SkeletonError(
-            f"{path}: its categories {why}; give a skeleton: {', '.join(Skeleton.available())}, or a .toml file"
+            f"{path}: its categories {problem}; give a skeleton: {', '.join(Skeleton.available())}, or a .toml file"
         )
     try:
         return Skeleton.from_labels(list(kinds[0]), _edges(named[0].get("skeleton"), len(kinds[0])))
@@ -293,9 +293,9 @@ def _are_names(values: Any) -> bool:
 
 
 def _edges(edges: Any, k: int) -> list[list[int]]:
-    """Returns the edges of a category, counted from 0, that join two of its k points.
+    """Return the edges of a category between two of its k keypoints, as 0-based indices.
 
-    Some files, CrowdPose's among them, carry another dataset's edges: a drawing aid, not worth a refusal.
+    Other edges are dropped: some files, such as CrowdPose's, list those of another dataset, and edges are only drawn.
     """
     if not isinstance(edges, list):
         return []
@@ -304,14 +304,14 @@ def _edges(edges: Any, k: int) -> list[list[int]]:
 
 
 def _checked(path: Path, skeleton: Skeleton, kinds: Iterable[Sequence[str]]) -> Skeleton:
-    """Refuses a skeleton that has the file's points in another order."""
-    ours = tuple(map(plain_name, skeleton.keypoints))
+    """Return the skeleton; raise an error if the file has the same keypoints in another order."""
+    given = tuple(map(plain_name, skeleton.keypoints))
     for names in kinds:
-        theirs = tuple(map(plain_name, names))
-        if ours != theirs and sorted(ours) == sorted(theirs):
+        listed = tuple(map(plain_name, names))
+        if given != listed and sorted(given) == sorted(listed):
             raise SkeletonError(
                 f"{path} has the keypoints of the skeleton {skeleton.name!r} in another order, {', '.join(names)}; "
-                "leave the skeleton out: points are compared and mapped by name"
+                "omit the skeleton: keypoints are matched by name"
             )
     return skeleton
 
@@ -319,22 +319,22 @@ def _checked(path: Path, skeleton: Skeleton, kinds: Iterable[Sequence[str]]) -> 
 def _coco_row(row: Any, k: int) -> Row:
     if not isinstance(row, dict):
         return Row(repr(row)[:50])
-    body = row.get("keypoints")
-    split = k == 133 and isinstance(body, list) and len(body) != 3 * k
+    keypoints = row.get("keypoints")
+    split = k == 133 and isinstance(keypoints, list) and len(keypoints) != 3 * k
     parts = [row[key] for key in WHOLEBODY_FIELDS if isinstance(row.get(key), list)]
-    values = [value for part in parts for value in part] if split else body
+    values = [value for part in parts for value in part] if split else keypoints
     area, counted = numbers([row.get("area")], 1), row.get("num_keypoints")
     return Row(
         name=f"annotation {row.get('id')}",
         id=row.get("id"),
         image_id=read_id(row.get("image_id")),
         category_id=read_id(row.get("category_id", 1)),
-        has_keypoints=isinstance(body, list) and bool(body),
+        has_keypoints=isinstance(keypoints, list) and bool(keypoints),
         points=_triples(values, k),
         xywh=numbers(row.get("bbox"), 4),
         area=None if area is None else float(area[0]),
         crowd=bool(row.get("iscrowd")),
-        # Of split files `num_keypoints` counts the body alone.
+        # In COCO-WholeBody files `num_keypoints` counts only the keypoints of the body.
         counted=counted if isinstance(counted, int) and not split else None,
         head_xywh=numbers(row.get("head_bbox"), 4),
     )
@@ -348,7 +348,7 @@ def _triples(values: Any, k: int) -> Float[np.ndarray, "k 3"] | None:
 def _mpii(path: Path, rows: Sequence[Any]) -> AnnotationFile:
     if any(not isinstance(row, dict) or not isinstance(row.get("image"), str) for row in rows):
         raise InputError(
-            f"{path} is not of MPII's form, which is a list of rows with 'image' and 'joints'; nor of COCO's, which is "
+            f"{path} is neither in MPII format, a list of rows with 'image' and 'joints', nor in COCO format, "
             "{images, annotations, categories}"
         )
     skeleton = Skeleton.load("mpii")
@@ -370,7 +370,7 @@ def _mpii_row(number: int, row: Mapping[str, Any], k: int) -> Row:
         has_keypoints="joints" in row,
         points=_mpii_points(row, k),
         xywh=box,
-        area=None if box is None else float(box[2:].prod()),  # the file has none
+        area=None if box is None else float(box[2:].prod()),  # the file contains no areas
         head_xywh=numbers(row.get("head_bbox"), 4),
     )
 

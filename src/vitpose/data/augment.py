@@ -1,8 +1,8 @@
-"""Augmentation: how a labelled person may be looked at in training.
+"""Augmentation: random views of labelled instances for training.
 
-Draws random views of people and applies them to pixels and points. All geometry is one `Warp` of the
-original pixels, in which a mirrored view has a negative width; all colour is one affine map of RGB. Every
-random number comes from the generator that is handed in. Knows no files and no torch.
+Draws views and applies them to pixels and keypoints. All geometric changes are one `Warp` of the original pixels, in
+which a mirrored view has a negative width; all colour changes are one affine transform of RGB. Random numbers
+come only from the generator that is passed in. Uses neither files nor torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .annotations import TrainingAnnotations
 
 GREY = 127.5
 LUMA = (0.299, 0.587, 0.114)
-"""How bright red, green and blue look (ITU-R BT.601)."""
+"""Luma weights of red, green and blue (ITU-R BT.601)."""
 
 _PROBABILITIES = (
     "flip",
@@ -35,13 +35,13 @@ _PROBABILITIES = (
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """How n people are looked at: where, in which colours, and what hides a part of them.
+    """Views of n instances: crop, colour transform and occluded rectangle.
 
     Attributes:
-        warp: Their crops; a negative width mirrors.
-        colours: Affine maps of (R, G, B, 1), in levels 0..255.
-        hidden: xyxy of a hidden rectangle, as fractions of the crop; without area nothing is hidden.
-        covers: RGB of what hides it, in levels.
+        warp: The crops; a negative width mirrors.
+        colours: Affine transforms of (R, G, B, 1), in levels 0..255.
+        hidden: xyxy of the occluded rectangle, as fractions of the crop; a rectangle without area hides nothing.
+        covers: RGB colour of the rectangle, in levels 0..255.
     """
 
     warp: Warp
@@ -53,7 +53,7 @@ class View:
     def plain(
         cls, boxes: Float[np.ndarray, "n 4"], size: Size, convention: str = "udp", aspect: str = "keep"
     ) -> View:
-        """Returns people as they are seen when nothing is varied, in testing; see `Warp.from_boxes`."""
+        """Return views without augmentation, as in testing; see `Warp.from_boxes` for the arguments."""
         n = len(boxes)
         colours = np.repeat(np.eye(3, 4)[None], n, axis=0)
         warp = Warp.from_boxes(boxes, size, convention, aspect=aspect)
@@ -65,7 +65,12 @@ class View:
         return self.warp.extents[:, 0] < 0
 
     def crop(self, image: UInt8[np.ndarray, "h w 3"], row: int = 0) -> UInt8[np.ndarray, "hc wc 3"]:
-        """Cuts one person's crop out of the image, coloured, and partly hidden."""
+        """Return the crop of one instance, with its colour transform and occlusion.
+
+        Args:
+            image: The image that contains the instance.
+            row: Index of the instance.
+        """
         crop = self.warp[row : row + 1].crop(image)[0]
         colours = self.colours[row]
         if not np.array_equal(colours, np.eye(3, 4)):
@@ -77,56 +82,59 @@ class View:
 
     @property
     def hidden_cells(self) -> Int[np.ndarray, "n 4"]:
-        """The hidden rectangles in cells of the crop: first column and row, and the ones behind the last."""
+        """The occluded rectangles in pixels of the crop: left and top inclusive, right and bottom exclusive."""
         size = self.warp.size
         return np.rint(self.hidden * np.array([size.width, size.height] * 2)).astype(int)
 
-    def place(
+    def to_grid(
         self,
         xy: Float[np.ndarray, "n k 2"],
         labelled: Bool[np.ndarray, "n k"],
         mirror: Int[np.ndarray, " k"],
         grid: Size,
     ) -> tuple[Float[np.ndarray, "n k 2"], Bool[np.ndarray, "n k"]]:
-        """Carries labelled points to cells of a grid over the crops; mirrored views swap left and right.
+        """Transform keypoints and labels from the images to a grid over the crops; mirrored views swap left and right.
 
         Args:
-            xy: Points in px of the image.
-            labelled: Which of them have a label.
-            mirror: Each keypoint's mirror image (`Skeleton.mirror`).
-            grid: Size of the grid: the crop's or the heatmap's.
+            xy: Keypoints in px of the image.
+            labelled: Which keypoints are labelled.
+            mirror: Index of each keypoint's mirrored keypoint (`Skeleton.mirror`).
+            grid: Size of the grid: that of the crop or of the heatmap.
+
+        Returns:
+            Keypoints in cells of the grid, and which of them are labelled.
         """
         order = np.where(self.mirrored[:, None], mirror, np.arange(len(mirror)))
-        points = self.warp.to_grid(xy.astype(np.float64), grid)
-        return np.take_along_axis(points, order[:, :, None], 1), np.take_along_axis(labelled, order, 1)
+        keypoints = self.warp.to_grid(xy.astype(np.float64), grid)
+        return np.take_along_axis(keypoints, order[:, :, None], 1), np.take_along_axis(labelled, order, 1)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is varied, and how much. The defaults are ViTPose's published recipe for COCO.
+    """Probabilities and strengths of the augmentations. The defaults are ViTPose's published recipe for COCO.
 
     Attributes:
         flip: Probability of mirroring.
-        half_body: Probability of looking at the upper or the lower half alone.
-        half_body_upper: Probability that it is the upper half, where both halves have enough keypoints. The default is
-            that of the released code, which compares a normal random number, not a uniform one, with 0.5.
-        half_body_joints: Only where more than so many points have a label.
-        half_body_padding: The crop is this much larger than the half's points.
-        scale_sigma: The size of the crop is multiplied by N(1, sigma), cut to 1 ± `scale_limit`.
-        scale_limit: See there.
-        rotation_probability: Probability of turning.
-        rotation_sigma_deg: By N(0, sigma) degrees, cut to ± `rotation_limit_deg`.
-        rotation_limit_deg: See there.
+        half_body: Probability of a crop of only the upper or lower body.
+        half_body_upper: Probability of the upper body, if both halves have enough keypoints. The default is that of
+            the released code, which compares a normal random number instead of a uniform one with 0.5.
+        half_body_joints: Half-body crops require more labelled keypoints than this.
+        half_body_padding: Size of a half-body crop as a multiple of the extent of its keypoints.
+        scale_sigma: The size of the crop is multiplied by N(1, sigma), clipped to 1 ± `scale_limit`.
+        scale_limit: Limit of the relative change in size.
+        rotation_probability: Probability of rotation.
+        rotation_sigma_deg: The angle is drawn from N(0, sigma) degrees, clipped to ± `rotation_limit_deg`.
+        rotation_limit_deg: Largest angle in degrees.
         shift_probability: Probability of moving the centre.
-        shift: By up to so much of the box's sides, either way.
-        brightness: Levels are multiplied by up to 1 ± this.
-        contrast: Distances from grey are multiplied by up to 1 ± this.
-        saturation: Distances from the pixel's own grey are multiplied by up to 1 ± this.
-        occlusion: Probability of hiding a rectangle of the crop. Its points keep their labels.
-        occlusion_limit: Each side of the rectangle is up to so much of the crop's.
+        shift: Largest shift, as a fraction of the box's width and height.
+        brightness: Levels are multiplied by a factor from 1 ± this.
+        contrast: Differences from mid-grey are multiplied by a factor from 1 ± this.
+        saturation: Differences from the grey value of the pixel are multiplied by a factor from 1 ± this.
+        occlusion: Probability of hiding a rectangle of the crop. Hidden keypoints keep their labels.
+        occlusion_limit: Largest width and height of the rectangle, as fractions of those of the crop.
 
     Raises:
-        InputError: A value is out of its range.
+        InputError: A value is outside its range.
     """
 
     __pydantic_config__ = Schema.model_config
@@ -158,7 +166,9 @@ class Augmentation:
             if getattr(self, name) > 1:
                 raise InputError(f"{name} {getattr(self, name)} of the augmentation must be at most 1")
         if self.scale_limit >= 1:
-            raise InputError(f"scale_limit {self.scale_limit} must be below 1, or a crop could vanish")
+            raise InputError(
+                f"scale_limit {self.scale_limit} must be below 1, otherwise a crop could have no area"
+            )
 
     def draw(
         self,
@@ -168,13 +178,13 @@ class Augmentation:
         rng: np.random.Generator,
         aspect: str = "keep",
     ) -> View:
-        """Draws one view of each person.
+        """Draw one view of each instance.
 
         Args:
-            people: Whom to look at.
+            people: The instances.
             size: Size of the crops.
             convention: "udp" or "plain"; see `Warp`.
-            rng: Where all random numbers come from; how many are taken depends on len(people) alone.
+            rng: Source of all random numbers; how many are drawn depends only on len(people).
             aspect: "keep" or "stretch"; see `Warp.from_boxes`.
         """
         n = len(people)
@@ -202,11 +212,11 @@ class Augmentation:
     def reach(
         self, people: TrainingAnnotations, size: Size, aspect: str = "keep"
     ) -> Float[np.ndarray, "n 4"]:
-        """Returns boxes (xyxy, px) that no view of a person can look beyond.
+        """Return boxes (xyxy, px of the image) that contain every possible view of each instance.
 
         Args:
-            people: The people.
-            size: Size of the crops, for their aspect.
+            people: The instances.
+            size: Size of the crops, which determines their aspect.
             aspect: "keep" or "stretch"; see `Warp.from_boxes`.
         """
         full = View.plain(people.boxes, size, aspect=aspect).warp
@@ -218,7 +228,7 @@ class Augmentation:
         grown = 1 + (self.scale_sigma > 0) * self.scale_limit
         low, high = np.full((len(people), 2), np.inf), np.full((len(people), 2), -np.inf)
         for centres, extents, moved in parts:
-            # Any angle is allowed for: a crop turns within the circle through its corners.
+            # A crop at any angle lies within the circle through its corners.
             radius = grown * np.linalg.norm(extents, axis=1, keepdims=True) / 2 + moved
             low, high = np.fmin(low, centres - radius), np.fmax(high, centres + radius)
         return np.concatenate([low, high], axis=1)
@@ -226,7 +236,7 @@ class Augmentation:
     def _halves(
         self, people: TrainingAnnotations, size: Size, aspect: str
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Returns centres and extents of the upper and of the lower halves, NaN where there is none."""
+        """Return centres and extents of the upper and of the lower bodies, NaN where they cannot be cropped."""
         halves = []
         for part in (people.skeleton.upper_body, people.skeleton.lower_body):
             labelled = people.labelled[:, list(part)]
@@ -236,14 +246,14 @@ class Augmentation:
             low = np.where(used, xy, np.inf).min(axis=1, initial=np.inf)
             sides = np.where(used, xy, -np.inf).max(axis=1, initial=-np.inf) - low
             extents = grow(sides, size, aspect) * self.half_body_padding
-            # The original takes a half with at least three labelled points, if it has an extent at all.
+            # As in the original, a half body requires three labelled keypoints and a positive extent.
             known = (count[:, 0] > 2) & (extents[:, 0] > 0)
             usable = known[:, None]
             halves.append((np.where(usable, centres, np.nan), np.where(usable, extents, np.nan)))
         return halves
 
     def _colours(self, drawn: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3 4"]:
-        """Joins brightness, contrast and saturation in one affine map of RGB."""
+        """Return brightness, contrast and saturation as one affine transform of RGB."""
         limits = np.array([self.brightness, self.contrast, self.saturation])
         brightness, contrast, saturation = (1 + drawn * limits).T[:, :, None, None]
         to_grey = np.tile(np.array(LUMA), (3, 1))
@@ -260,11 +270,11 @@ class Augmentation:
 def _replace_by_half(
     centres: np.ndarray, extents: np.ndarray, upper: Any, lower: Any, halved: np.ndarray, up: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Puts a half in the place of the whole where it is wanted and there is one; `up` is the first choice."""
+    """Replace crops by available half-body crops where `halved`; `up` prefers the upper body to the lower."""
     has_upper, has_lower = (np.isfinite(half[0][:, 0]) for half in (upper, lower))
     take_upper = halved & has_upper & (up | ~has_lower)
     take_lower = halved & has_lower & ~take_upper
-    for (own_centres, own_extents), take in ((upper, take_upper), (lower, take_lower)):
-        centres = np.where(take[:, None], own_centres, centres)
-        extents = np.where(take[:, None], own_extents, extents)
+    for (half_centres, half_extents), take in ((upper, take_upper), (lower, take_lower)):
+        centres = np.where(take[:, None], half_centres, centres)
+        extents = np.where(take[:, None], half_extents, extents)
     return centres, extents

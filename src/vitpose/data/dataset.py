@@ -1,7 +1,7 @@
-"""Torch datasets of people, and a sampler that mixes several sources.
+"""PyTorch datasets of labelled instances, and a sampler that mixes several sources.
 
-A sample depends on the seed, the pass and the person alone: not on the number of workers, nor on what was
-drawn before. Knows no network.
+A sample depends only on the seed, the pass and the instance: neither on the number of workers nor on the samples
+before it. Depends on no network.
 """
 
 from __future__ import annotations
@@ -26,35 +26,34 @@ from .augment import Augmentation, View
 from .pack import Packed
 
 STRIDE = 4
-"""Heatmaps are a quarter of the crop."""
+"""Pixels of the crop per heatmap cell, in both directions."""
 
 
 class PoseDataset(Dataset[dict[str, Any]]):
-    """People of one or several sources, as crops and target maps.
+    """Instances of one or several sources, as crops and target heatmaps.
 
-    A sample is asked for by (pass, index), as `MixSampler` gives them, or by its index alone, which is
-    pass 0. It has
+    Samples are indexed by (pass, index), as `MixSampler` yields them, or by the index alone for pass 0. A sample has
 
         pixels    the crop: uint8 (hc wc 3), or normalised float32 (3 hc wc)
-        targets   target maps, float32 (k hm wm)
-        weights   weight of each keypoint, 0 without a label, float32 (k)
-        meta      numbers: index, pass, source, id
+        targets   target heatmaps, float32 (k hm wm)
+        weights   weight of each keypoint, 0 if unlabelled, float32 (k)
+        meta      integers: index, pass, source, id
 
-    An image that cannot be read gives a black crop whose weights are 0, and a warning that names it.
+    An image that cannot be read results in a black crop with weights of 0, and in a warning that names the image.
 
     Args:
-        sources: TrainingAnnotations, packed or not, all of one skeleton (see `TrainingAnnotations.map_to`).
-        processor: Size and aspect of the crops, the convention of warp and targets (UDP, or the plain warp with the
-            targets of MSRA), and the normalisation.
-        augmentation: What is varied; nothing without one.
-        seed: Of all random numbers.
+        sources: Annotations, packed or not, with the same skeleton (see `TrainingAnnotations.map_to`).
+        processor: Size and aspect of the crops, convention of warp and targets (UDP, or the plain warp with MSRA
+            targets), and normalisation. Default: `VitPoseImageProcessor()`.
+        augmentation: Random views. Default: no augmentation.
+        seed: Seed of all random numbers.
         sigma: Standard deviation of the targets, cells.
-        normalised: Give normalised floats instead of bytes.
-        unbiased: UDP's targets, or MSRA's; as the warp is without it.
-        joint_weights: Multiply the weights by the skeleton's; the original leaves them out.
+        normalised: Return normalised floats instead of bytes.
+        unbiased: UDP targets (True) or MSRA targets (False). Default: UDP targets for the UDP warp.
+        joint_weights: Multiply the weights by those of the skeleton; the original does not.
 
     Raises:
-        InputError: There is no source, their skeletons differ, or a pack's crops end too near its people.
+        InputError: There are no sources, their skeletons differ, or the margin of a pack is too small.
     """
 
     def __init__(
@@ -85,15 +84,15 @@ class PoseDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         turn, index = key if isinstance(key, tuple) else (0, key)
-        source, row = _place_of(index, self._starts)
+        source, row = _locate(index, self._starts)
         person = self.sources[source].select(slice(row, row + 1))
-        view = self.look_at(person, turn, int(index))
-        targets, weights = targets_of(person, view, self.sigma, self.joint_weights, self.unbiased)
+        view = self.draw_view(person, turn, int(index))
+        targets, weights = make_targets(person, view, self.sigma, self.joint_weights, self.unbiased)
         try:
             pixels = view.crop(person.read_image(0))
         except ImageError as error:
             warnings.warn(
-                f"person {person.ids[0]} of {person.report.source} is left out: {error}", stacklevel=2
+                f"annotation {person.ids[0]} of {person.report.source} is skipped: {error}", stacklevel=2
             )
             pixels, weights = np.zeros((self.size.height, self.size.width, 3), np.uint8), weights * 0
         return {
@@ -108,65 +107,71 @@ class PoseDataset(Dataset[dict[str, Any]]):
         """Size of the crops."""
         return self.processor.size
 
-    def look_at(self, person: TrainingAnnotations, turn: int, index: int) -> View:
-        """Returns how a person is seen in a pass."""
-        own = self.processor
+    def draw_view(self, person: TrainingAnnotations, turn: int, index: int) -> View:
+        """Return the view of an instance in a pass.
+
+        Args:
+            person: The one instance.
+            turn: Number of the pass.
+            index: Index of the instance in this dataset.
+        """
+        processor = self.processor
         if self.augmentation is None:
-            return View.plain(person.boxes, own.size, own.warp, own.aspect)
+            return View.plain(person.boxes, processor.size, processor.warp, processor.aspect)
         rng = np.random.default_rng([self.seed, turn, index])
-        return self.augmentation.draw(person, own.size, own.warp, rng, own.aspect)
+        return self.augmentation.draw(person, processor.size, processor.warp, rng, processor.aspect)
 
     def _finished(self, pixels: np.ndarray) -> np.ndarray:
         return normalise(pixels[None], *self.processor.scale_and_offset)[0] if self.normalised else pixels
 
 
-def map_size(crop: Size) -> Size:
-    """Returns the size of the heatmaps over a crop."""
+def heatmap_size(crop: Size) -> Size:
+    """Return the size of the heatmaps of a crop."""
     return Size(width=crop.width // STRIDE, height=crop.height // STRIDE)
 
 
-def targets_of(
+def make_targets(
     people: TrainingAnnotations,
     view: View,
     sigma: float = 2.0,
     joint_weights: bool = False,
     unbiased: bool | None = None,
 ) -> tuple[Float[np.ndarray, "n k hm wm"], Float[np.ndarray, "n k"]]:
-    """Makes the target maps and weights of people as they are seen.
+    """Return the target heatmaps and keypoint weights of instances in given views.
 
     Args:
-        people: The n people.
+        people: The n instances.
         view: Their n views.
         sigma: Standard deviation of the targets, cells.
-        joint_weights: Multiply the weights by the skeleton's; the original leaves them out.
-        unbiased: UDP's sub-cell targets, or MSRA's; without it UDP's for the unbiased warp.
+        joint_weights: Multiply the weights by those of the skeleton; the original does not.
+        unbiased: UDP's sub-cell targets (True) or MSRA targets (False). Default: UDP targets for the UDP warp.
     """
-    grid = map_size(view.warp.size)
-    points, labelled = view.place(people.xy, people.labelled, people.skeleton.mirror, grid)
+    grid = heatmap_size(view.warp.size)
+    keypoints, labelled = view.to_grid(people.xy, people.labelled, people.skeleton.mirror, grid)
     unbiased = view.warp.convention == "udp" if unbiased is None else unbiased
-    maps, weights = encode(points, labelled, grid, sigma, unbiased=unbiased)
-    return maps, weights * np.array(people.skeleton.weights, np.float32) if joint_weights else weights
+    targets, weights = encode(keypoints, labelled, grid, sigma, unbiased=unbiased)
+    return targets, weights * np.array(people.skeleton.weights, np.float32) if joint_weights else weights
 
 
 class JointDataset(Dataset[dict[str, Any]]):
-    """People of several datasets, each seen by the conventions of its own.
+    """Concatenation of datasets with different skeletons and conventions.
 
-    Samples are those of `PoseDataset`, and have `dataset`, the number of their dataset; targets and weights are
+    Samples are those of `PoseDataset` with an additional `dataset`, the index of their part; targets and weights are
     padded with zeros to the largest number of keypoints.
 
     Args:
-        parts: One dataset for each dataset; an index counts through all of them.
+        parts: The datasets; indices run through all of them.
 
     Raises:
-        InputError: There is no part, or their crops differ in size.
+        InputError: There are no parts, or their crops differ in size.
     """
 
     def __init__(self, parts: Sequence[PoseDataset]) -> None:
         self.parts = tuple(parts)
         if len({part.size for part in self.parts}) != 1:
             sizes = ", ".join(str(part.size) for part in self.parts)
-            raise InputError(f"datasets that are trained together need one size of crops, not {sizes}")
-        self.most = max(len(part.skeleton) for part in self.parts)
+            raise InputError(f"datasets that are trained together require the same crop size, not {sizes}")
+        self.max_keypoints = max(len(part.skeleton) for part in self.parts)
         self._starts = np.cumsum([0, *map(len, self.parts)])
 
     def __len__(self) -> int:
@@ -174,40 +179,40 @@ class JointDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         turn, index = key if isinstance(key, tuple) else (0, key)
-        number, row = _place_of(index, self._starts)
+        number, row = _locate(index, self._starts)
         sample = self.parts[number][turn, row]
-        missing = self.most - len(sample["weights"])
+        missing = self.max_keypoints - len(sample["weights"])
         sample["targets"] = F.pad(sample["targets"], (0, 0, 0, 0, 0, missing))
         sample["weights"] = F.pad(sample["weights"], (0, missing))
         return sample | {"dataset": number, "meta": sample["meta"] | {"index": int(index)}}
 
 
-def _place_of(index: int, starts: Int[np.ndarray, " s"]) -> tuple[int, int]:
-    """Returns the part, and the place in it, of an index that counts through parts which begin at `starts`."""
+def _locate(index: int, starts: Int[np.ndarray, " s"]) -> tuple[int, int]:
+    """Return the part that contains an index, and the index within it; `starts` are the first indices of the parts."""
     if not 0 <= index < starts[-1]:
-        raise IndexError(f"index {index} of a dataset of {starts[-1]} people")
+        raise IndexError(f"index {index} is out of range for a dataset of {starts[-1]} instances")
     part = int(np.searchsorted(starts, index, side="right")) - 1
     return part, int(index - starts[part])
 
 
 class MixSampler(Sampler[tuple[int, int]]):
-    """Gives (pass, index) of people from several sources in an order that a seed decides.
+    """Yield (pass, index) of instances from several sources in a seeded random order.
 
-    Every source is gone through in passes of its own, each in a new order, so that a source with a small weight
-    is still seen whole in time, and one with a large weight is varied anew in every pass. Where the training
-    stands is (epoch, position); nothing else has to be kept to resume. Iterating changes nothing: a loader
-    runs ahead of the training, so the training says with `advance` how many samples it has taken.
+    Each source has its passes, in each of which every instance occurs once, in a new order. So all instances of a
+    source with a small weight are seen eventually, and those of one with a large weight are augmented differently in
+    every pass. The state is (epoch, position); nothing else is required to resume. Iterating does not change it: data
+    loaders prefetch, so the training loop reports with `advance` how many samples it has used.
 
     Args:
-        lengths: Number of people of each source, in the dataset's order.
-        weights: Share of each source in an epoch, in any unit; by length without them, each person once.
-        length: Samples of an epoch; without it as many as there are people.
-        seed: Of the order.
-        rank: Which of the processes this one is; each gives every `ranks`-th sample.
-        ranks: How many processes share the samples.
+        lengths: Number of instances of each source, in the order of the dataset.
+        weights: Relative share of each source in an epoch. Default: in proportion to `lengths`, each instance once.
+        length: Number of samples in an epoch. Default: the number of instances.
+        seed: Seed of the order.
+        rank: Index of this process; each process yields every `ranks`-th sample.
+        ranks: Number of processes.
 
     Raises:
-        InputError: A weight or a length is impossible.
+        InputError: A length, weight or rank is out of range.
     """
 
     def __init__(
@@ -222,13 +227,13 @@ class MixSampler(Sampler[tuple[int, int]]):
     ) -> None:
         given = [float(count) for count in lengths] if weights is None else [float(w) for w in weights]
         if not lengths or min(lengths) < 1:
-            raise InputError(f"sources of {list(lengths)} people; each needs at least one")
+            raise InputError(f"the sources have {list(lengths)} instances; each requires at least one")
         if len(given) != len(lengths) or not np.isfinite(given).all() or min(given) < 0 or not sum(given):
             raise InputError(
-                f"weights {given} for {len(lengths)} sources; give one a source, none below 0, not all 0"
+                f"the weights are {given} for {len(lengths)} sources; give one per source, none below 0 and not all 0"
             )
         if not 0 <= rank < ranks:
-            raise InputError(f"rank {rank} of {ranks} processes; ranks count from 0")
+            raise InputError(f"rank {rank} is out of range for {ranks} processes; ranks start at 0")
         self.lengths, self.shares = [int(count) for count in lengths], np.array(given) / sum(given)
         self.length = sum(self.lengths) if length is None else length
         if self.length < ranks:
@@ -244,24 +249,25 @@ class MixSampler(Sampler[tuple[int, int]]):
         yield from map(tuple, keys[self.position :].tolist())
 
     def keys(self, epoch: int) -> np.ndarray:
-        """Returns (pass, index) of all samples of an epoch, for all processes."""
-        # Counted from the first epoch on, so that rounding does not favour a source for ever.
+        """Return (pass, index) of all samples of an epoch, for all processes."""
+        # Counted from the first epoch, so that rounding errors do not accumulate.
         before, after = self._drawn(epoch), self._drawn(epoch + 1)
         starts = np.cumsum([0, *self.lengths]).tolist()
         parts = [
-            self._of_source(source, before[source], after[source], starts[source])
+            self._source_keys(source, before[source], after[source], starts[source])
             for source in range(len(self.lengths))
         ]
         keys = np.concatenate(parts)
         return np.random.default_rng([self.seed, 0, epoch]).permutation(keys)
 
     def _drawn(self, epochs: int) -> list[int]:
-        """How many samples of each source the first epochs take; they sum up to all."""
+        """Return how many samples of each source the first epochs contain."""
         ends = np.floor(np.cumsum(self.shares) * epochs * self.length + 0.5).astype(int)
         ends[-1] = epochs * self.length
         return np.diff(ends, prepend=0).tolist()
 
-    def _of_source(self, source: int, first: int, last: int, start: int) -> np.ndarray:
+    def _source_keys(self, source: int, first: int, last: int, start: int) -> np.ndarray:
+        """Return (pass, index) of a source's samples from number `first` to before `last`; indices begin at `start`."""
         count, keys = self.lengths[source], [np.zeros((0, 2), int)]
         for turn in range(first // count, -(-last // count)):
             order = np.random.default_rng([self.seed, 1, source, turn]).permutation(count)
@@ -270,19 +276,19 @@ class MixSampler(Sampler[tuple[int, int]]):
         return np.concatenate(keys)
 
     def advance(self, samples: int) -> None:
-        """Notes that so many samples of this process were used; a full epoch begins the next one."""
+        """Advance the state by a number of samples that this process has used, into later epochs if necessary."""
         per_epoch = self.length // self.ranks
         epochs, self.position = divmod(self.position + samples, per_epoch)
         self.epoch += epochs
 
     def set_epoch(self, epoch: int) -> None:
-        """Goes to the beginning of an epoch."""
+        """Set the state to the start of an epoch."""
         self.epoch, self.position = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Returns where the training stands."""
+        """Return the epoch and the position in it."""
         return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes to where a training stood."""
+        """Restore a state of `state_dict`."""
         self.epoch, self.position = int(state["epoch"]), int(state["position"])

@@ -1,8 +1,7 @@
-"""Samples made on an accelerator, from a packed set that lives there.
+"""Training samples computed on an accelerator, from a pack in its memory.
 
-The same views, pixels and targets as `dataset` makes with numpy, a whole batch at a time: views are drawn and
-points placed by the same numpy code, which costs next to nothing; only pixels and maps are torch's. Knows
-no network.
+The same views, pixels and targets as in `dataset`, a batch at a time: views and keypoints are computed by the same
+NumPy code, which takes little time; pixels and target heatmaps are computed by torch. Depends on no network.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from ..geometry.boxes import Size
 from ..hardware.devices import choose_device
 from ..processing.image_processor import VitPoseImageProcessor
 from .augment import Augmentation, View
-from .dataset import MixSampler, map_size
+from .dataset import MixSampler, heatmap_size
 from .pack import Packed
 
 _DECODERS = 8
 
 
 class CropFrames:
-    """The crops of a pack as bytes on a device, each in the left top corner of a black square.
+    """The crops of a pack as bytes on a device, each in the top left corner of a black square.
 
     Args:
         people: The pack.
-        device: Where they live; see `choose_device`.
+        device: The device; see `choose_device`.
     """
 
     def __init__(self, people: Packed, device: Any = "auto") -> None:
@@ -43,7 +42,7 @@ class CropFrames:
         self.pixels: UInt8[Tensor, "n side side 3"] = torch.zeros(
             shape, dtype=torch.uint8, device=self.device
         )
-        with ThreadPoolExecutor(_DECODERS) as pool:  # decoding releases Python's lock
+        with ThreadPoolExecutor(_DECODERS) as pool:  # decoding releases the GIL
             for start in range(0, len(people), 1024):
                 rows = range(start, min(start + 1024, len(people)))
                 for row, crop in zip(rows, pool.map(people.read_image, rows), strict=True):
@@ -52,7 +51,12 @@ class CropFrames:
                     )
 
     def crop(self, rows: Int[np.ndarray, " b"], view: View) -> Float[Tensor, "b 3 hc wc"]:
-        """Samples the crops of people, coloured and partly hidden, in levels 0..255."""
+        """Return the crops of instances, with colour transforms and occlusion, in levels 0..255.
+
+        Args:
+            rows: Indices of the instances in the pack.
+            view: Their views.
+        """
         frames = self.pixels[torch.from_numpy(rows).to(self.device)].permute(0, 3, 1, 2).float()
         crops = F.grid_sample(frames, self._grid(view), align_corners=True)
         colours = self._tensor(view.colours)
@@ -62,7 +66,7 @@ class CropFrames:
         )
 
     def _grid(self, view: View) -> Float[Tensor, "b hc wc 2"]:
-        """Returns the places to sample at, -1 to 1 from the middle of a frame's first pixel to its last's."""
+        """Return sampling coordinates for `grid_sample`: -1 and 1 are the centres of a frame's first and last pixel."""
         size = view.warp.size
         matrices = view.warp.matrices(size) * 2 / max(self.side - 1, 1)
         matrices[:, :, 2] -= 1
@@ -83,52 +87,52 @@ class CropFrames:
 
 
 def encode(
-    points: Float[Tensor, "n k 2"],
+    keypoints: Float[Tensor, "n k 2"],
     labelled: Bool[Tensor, "n k"],
     size: Size,
     sigma: float = 2.0,
     unbiased: bool = True,
 ) -> tuple[Float[Tensor, "n k hm wm"], Float[Tensor, "n k"]]:
-    """Does in torch what `vitpose.geometry.heatmaps.encode` does in numpy; see there."""
-    points = torch.where(labelled[:, :, None], points, 0)
-    nearest = torch.floor(points + 0.5)
+    """Return target heatmaps and weights; `vitpose.geometry.heatmaps.encode` in torch, with the same arguments."""
+    keypoints = torch.where(labelled[:, :, None], keypoints, 0)
+    nearest = torch.floor(keypoints + 0.5)
     reach = 3 * sigma
-    limits = torch.tensor([size.width, size.height], device=points.device)
+    limits = torch.tensor([size.width, size.height], device=keypoints.device)
     seen = labelled & ((nearest - reach < limits) & (nearest + reach + 1 > 0)).all(dim=2)
-    centres = points if unbiased else nearest
+    centres = keypoints if unbiased else nearest
     profiles = []
     for axis, count in ((1, size.height), (0, size.width)):
-        cells = torch.arange(count, device=points.device)
+        cells = torch.arange(count, device=keypoints.device)
         profile = torch.exp(-0.5 * ((cells - centres[:, :, axis, None]) / sigma) ** 2)
         profiles.append(profile * ((cells - nearest[:, :, axis, None]).abs() <= reach))
-    maps = profiles[0][:, :, :, None] * (profiles[1] * seen[:, :, None])[:, :, None, :]
-    return maps.float(), seen.float()
+    heatmaps = profiles[0][:, :, :, None] * (profiles[1] * seen[:, :, None])[:, :, None, :]
+    return heatmaps.float(), seen.float()
 
 
 class DeviceLoader:
-    """Batches of a pack, made where they are used.
+    """Batches of a pack, computed on the device that trains on them.
 
-    Goes through a sampler as a `DataLoader` would. A batch has `pixels` (normalised b 3 hc wc), `targets` (b k hm wm),
-    `weights` (b k) and `meta` (`index` and `pass`, numpy). It depends on the seed and on who is in it, in which
-    pass. Its random numbers are drawn for the whole batch at once, so they are not those of `PoseDataset`, but of
-    the same distribution.
+    Iterates over a sampler like a `DataLoader`. A batch has `pixels` (normalised, b 3 hc wc), `targets` (b k hm wm),
+    `weights` (b k) and `meta` (`index` and `pass`, NumPy). It depends only on the seed and its (pass, index) keys.
+    Random numbers are drawn for a whole batch at once, so they differ from those of `PoseDataset` but have the same
+    distribution.
 
     Args:
         people: The pack.
-        sampler: Whom to take, as (pass, index) of a `MixSampler`; may be endless. Its lengths are those of the pack, or
-            of `people.by_source()` where that has put the people of a source together.
-        batch_size: People a batch; the rest that fills no batch is left out.
-        processor: Size, aspect, convention and normalisation.
-        augmentation: What is varied; nothing without one.
-        seed: Of all random numbers.
+        sampler: Keys (pass, index) as of a `MixSampler`; may be endless. Its lengths are that of the pack, or those of
+            `people.by_source()` if the instances of each source are contiguous.
+        batch_size: Instances per batch; an incomplete last batch is dropped.
+        processor: Size, aspect, convention and normalisation. Default: `VitPoseImageProcessor()`.
+        augmentation: Random views. Default: no augmentation.
+        seed: Seed of all random numbers.
         sigma: Standard deviation of the targets, cells.
-        joint_weights: Multiply the weights by the skeleton's.
-        unbiased: UDP's targets, or MSRA's; as the warp is without it.
-        frames: The pack's pixels, where they are already on a device.
-        device: Where to put them otherwise.
+        joint_weights: Multiply the weights by those of the skeleton.
+        unbiased: UDP targets (True) or MSRA targets (False). Default: UDP targets for the UDP warp.
+        frames: The pack's pixels, if they are already on a device.
+        device: The device to copy them to otherwise.
 
     Raises:
-        InputError: The pack's crops end too near its people.
+        InputError: The margin of the pack is too small.
     """
 
     def __init__(
@@ -170,20 +174,20 @@ class DeviceLoader:
             yield self.make(rows, rng) | {"meta": {"pass": turns, "index": rows}}
 
     def make(self, rows: Int[np.ndarray, " b"], rng: np.random.Generator) -> dict[str, Any]:
-        """Makes a batch of these people, with random numbers from the generator."""
-        people, own = self.people.select(rows), self.processor
+        """Return a batch of these instances, in views drawn with the generator."""
+        people, processor = self.people.select(rows), self.processor
         if self.augmentation is None:
-            view = View.plain(people.boxes, own.size, own.warp, own.aspect)
+            view = View.plain(people.boxes, processor.size, processor.warp, processor.aspect)
         else:
-            view = self.augmentation.draw(people, own.size, own.warp, rng, own.aspect)
-        return self.look(rows, view)
+            view = self.augmentation.draw(people, processor.size, processor.warp, rng, processor.aspect)
+        return self.make_views(rows, view)
 
-    def look(self, rows: Int[np.ndarray, " b"], view: View) -> dict[str, Any]:
-        """Makes a batch of these people, seen so."""
-        people, grid, device = self.people.select(rows), map_size(view.warp.size), self.frames.device
-        points, labelled = view.place(people.xy, people.labelled, people.skeleton.mirror, grid)
+    def make_views(self, rows: Int[np.ndarray, " b"], view: View) -> dict[str, Any]:
+        """Return a batch of these instances, in the given views."""
+        people, grid, device = self.people.select(rows), heatmap_size(view.warp.size), self.frames.device
+        keypoints, labelled = view.to_grid(people.xy, people.labelled, people.skeleton.mirror, grid)
         targets, weights = encode(
-            torch.from_numpy(points.astype(np.float32)).to(device, non_blocking=True),
+            torch.from_numpy(keypoints.astype(np.float32)).to(device, non_blocking=True),
             torch.from_numpy(labelled).to(device, non_blocking=True),
             grid,
             self.sigma,

@@ -1,4 +1,4 @@
-"""The index of a pack: what `pack.json` says, and how far the crops of the pack reach around their people."""
+"""The index of a pack (`pack.json`), and the margin of its crops."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ VERSION = 2
 STILL = Augmentation(
     flip=0.0, half_body=0.0, scale_sigma=0.0, rotation_probability=0.0, shift_probability=0.0
 )
-"""Varies nothing."""
+"""The augmentation without any change."""
 
-_OF_THE_REACH = (
+_AFFECTING_REACH = (
     "half_body",
     "half_body_padding",
     "scale_sigma",
@@ -35,49 +35,49 @@ _OF_THE_REACH = (
 )
 
 
-class _SizeForm(Schema):
+class _SizeSchema(Schema):
     height: Annotated[int, Field(ge=2, le=100_000)]
     width: Annotated[int, Field(ge=2, le=100_000)]
 
 
-class MarginForm(Schema):
-    """The table of a margin."""
+class MarginSchema(Schema):
+    """The table of a margin in `pack.json`."""
 
     augmentation: dict[str, Any]
-    size: _SizeForm
+    size: _SizeSchema
     aspect: Literal["keep", "stretch"]
 
 
-class _SourceForm(Schema):
+class _SourceSchema(Schema):
     file: str
     people: Annotated[int, Field(ge=1)]
     problems: dict[str, Row[str]]
 
 
-class _PartForm(Schema):
+class _PartSchema(Schema):
     file: Annotated[str, Field(pattern=r"^part-\d{4,}\.safetensors$")]
     people: Annotated[int, Field(ge=1)]
 
 
 class PackIndex(Schema):
-    """What `pack.json` holds."""
+    """The contents of `pack.json`."""
 
     version: int
     skeleton: dict[str, Any]
-    sources: Row[_SourceForm]
-    margin: MarginForm
+    sources: Row[_SourceSchema]
+    margin: MarginSchema
     side: int
     quality: int | None
-    parts: Annotated[Row[_PartForm], Field(min_length=1)]
+    parts: Annotated[Row[_PartSchema], Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Margin:
-    """How far the crops of a pack reach around their people.
+    """Margin of the crops of a pack around their instances: they contain every view of an augmentation.
 
     Attributes:
-        augmentation: As far as this can look.
-        size: In crops of this aspect.
+        augmentation: The augmentation.
+        size: Size of the views; only its aspect matters.
         aspect: "keep" or "stretch"; see `vitpose.geometry.warp.Warp.from_boxes`.
     """
 
@@ -86,78 +86,84 @@ class Margin:
     aspect: str = "keep"
 
     def reach(self, people: TrainingAnnotations) -> Float[np.ndarray, "n 4"]:
-        """Returns boxes (xyxy, px) that no view of a person looks beyond."""
+        """Return boxes (xyxy, px of the image) that contain every view of each instance."""
         return self.augmentation.reach(people, self.size, self.aspect)
 
     def count_short(self, people: TrainingAnnotations, sizes: Int[np.ndarray, "n 2"], wanted: Margin) -> int:
-        """Returns for how many people a crop of this margin ends before another one, within the image.
+        """Return for how many instances crops with this margin lack pixels of the image that another margin requires.
 
         Args:
-            people: The people, in px of their crops.
+            people: The instances, in px of their crops.
             sizes: Width and height of the crops, px.
-            wanted: The other margin.
+            wanted: The required margin.
         """
         low, high = np.split(self.reach(people), 2, axis=1)
         wanted_low, wanted_high = np.split(wanted.reach(people), 2, axis=1)
-        # A crop that does not begin at its reach was cut off at the border of its image, beyond which everything is
-        # black. Half a pixel is rounding.
-        before = (wanted_low < low - 0.5) & (low > -0.5)
-        behind = (wanted_high > high + 0.5) & (high < sizes - 0.5)
-        return int((before | behind).any(axis=1).sum())
+        # A crop that ends before its reach was cut off at the border of its image, beyond which views are black.
+        # Half a pixel of tolerance for rounding.
+        short_low = (wanted_low < low - 0.5) & (low > -0.5)
+        short_high = (wanted_high > high + 0.5) & (high < sizes - 0.5)
+        return int((short_low | short_high).any(axis=1).sum())
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values, all of them."""
+        """Return the table of `pack.json`."""
         size = {"height": self.size.height, "width": self.size.width}
         return {"augmentation": asdict(self.augmentation), "size": size, "aspect": self.aspect}
 
     @classmethod
     def of(cls, augmentation: Augmentation | None, processor: VitPoseImageProcessor) -> Margin:
-        """Returns what a training run needs; without an augmentation nothing is varied."""
+        """Return the margin that a training run requires; None for no augmentation."""
         return cls(augmentation=augmentation or STILL, size=processor.size, aspect=processor.aspect)
 
     @classmethod
-    def from_form(cls, form: MarginForm, source: str) -> Margin:
-        """Returns the margin that a pack's index tells."""
-        augmentation = check(Augmentation, form.augmentation, f"{source}, margin.augmentation")
-        return cls(
-            augmentation=augmentation,
-            size=Size(width=form.size.width, height=form.size.height),
-            aspect=form.aspect,
-        )
+    def from_table(cls, table: MarginSchema, source: str) -> Margin:
+        """Return the margin in a pack's index; `source` names the file in messages.
+
+        Raises:
+            InputError: The augmentation is invalid.
+        """
+        augmentation = check(Augmentation, table.augmentation, f"{source}, margin.augmentation")
+        size = Size(width=table.size.width, height=table.size.height)
+        return cls(augmentation=augmentation, size=size, aspect=table.aspect)
 
     def differences(self, other: Margin) -> str:
-        """Returns what differs, as far as it changes the reach, for messages."""
-        own, theirs = self._flat(), other._flat()
+        """Return the differences from the required margin that affect its reach, for messages."""
+        packed, required = self._flat(), other._flat()
         return ", ".join(
-            f"{key} {own[key]} in the pack, {theirs[key]} here" for key in own if own[key] != theirs[key]
+            f"{key} {value} in the pack, {required[key]} here"
+            for key, value in packed.items()
+            if value != required[key]
         )
 
     def _flat(self) -> dict[str, Any]:
-        varied = {key: getattr(self.augmentation, key) for key in _OF_THE_REACH}
-        return {**varied, "size": str(self.size), "aspect": self.aspect}
+        values = {key: getattr(self.augmentation, key) for key in _AFFECTING_REACH}
+        return {**values, "size": str(self.size), "aspect": self.aspect}
 
 
 def read_index(folder: Path) -> PackIndex:
-    """Reads the index of a pack.
+    """Read the index of a pack.
+
+    Args:
+        folder: Directory of the pack.
 
     Raises:
-        InputError: There is none, it is damaged, or it is of another version.
+        InputError: The index is missing or damaged, or has another version.
     """
     path = folder / INDEX_FILE
     try:
         content = path.read_bytes()
-    except (OSError, ValueError) as error:  # the latter for names that no file can have
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise InputError(
-            f"{folder} holds no whole pack ({error}); make one with: vitpose data pack"
+            f"{folder} does not contain a complete pack ({error}); create one with: vitpose data pack"
         ) from error
     table = parse_json(content, path)
     version = table.get("version") if isinstance(table, dict) else None
     if version in range(1, VERSION):
         raise InputError(
-            f"{folder} is a pack of version {version}, which does not say how far its crops reach; pack it again"
+            f"{folder} is a pack of version {version}, which does not record its margin; pack the dataset again"
         )
     if isinstance(version, int) and version != VERSION:
         raise InputError(
-            f"{folder} is a pack of version {version}, and this is read: {VERSION}; pack it again"
+            f"{folder} is a pack of version {version}; the supported version is {VERSION}; pack the dataset again"
         )
     return check(PackIndex, table, path)
