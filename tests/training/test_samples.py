@@ -66,7 +66,7 @@ def test_a_pack_that_a_later_stage_looks_beyond_is_refused_before_the_first(
     packed = replace(recipe, sources=(Source(pack=str(tmp_path / "pack")),))
     Samples(replace(packed, stages=stages[:1]))
     with pytest.raises(
-        InputError, match=r"pack ends too near \d+ of 40 people .*scale_sigma 0.0 in the pack, 0.5"
+        InputError, match=r"pack is too small for \d+ of 40 instances .*scale_sigma 0.0 in the pack, 0.5"
     ):
         Samples(replace(packed, stages=stages))
 
