@@ -36,7 +36,7 @@ BOX = [[0.0, 0.0, 4.0, 4.0]]
 @pytest.mark.parametrize(
     ("boxes", "scores", "labels", "message"),
     [
-        ([[0, 0, np.nan, 4]], [1], ["a"], r"box 0 of 1, \[0, 0, nan, 4\], is not finite; drop it"),
+        ([[0, 0, np.nan, 4]], [1], ["a"], r"box 0 of 1, \[0, 0, nan, 4\], is not finite; remove it"),
         ([[0, 0, np.inf, 4]], [1], ["a"], r"is not finite"),
         ([[4, 0, 4, 4]], [1], ["a"], r"box 0 of 1, \[4, 0, 4, 4\], has no area: right must exceed left"),
         ([[0, 0, 4]], [1], ["a"], r"must have the shape \(n, 4\)"),

@@ -158,7 +158,7 @@ def test_a_device_that_gives_nan_is_told(
 ) -> None:
     engine = DeviceEngine(model, *processor.scale_and_offset)
     engine.network = lambda pixels: torch.full((len(pixels), 17, 64, 48), torch.nan)
-    with pytest.raises(InputError, match="hold NaN or infinity; the weights or the precision"):
+    with pytest.raises(InputError, match="contain NaN or infinity, which the weights or the precision"):
         Estimator(engine, processor, model.config.skeleton).estimate([image], [Detections.of_boxes(BOXES)])
 
 

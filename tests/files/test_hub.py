@@ -1,4 +1,4 @@
-"""From names to files: folders, the package, and a small hub that answers on this machine."""
+"""From names to files: directories, the package, and a small hub served on this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 # ------------------------------------------------------------------ names
 
 
-def test_the_seven_released_models_and_ours_have_short_names() -> None:
+def test_short_names_of_the_released_and_the_packaged_models() -> None:
     repositories = {card.source for card in list_models().values() if not card.ships}
     assert repositories == {
         "usyd-community/vitpose-base-simple",
@@ -41,12 +41,12 @@ def test_the_seven_released_models_and_ours_have_short_names() -> None:
     assert [name for name, card in list_models().items() if card.ships] == [DEFAULT_MODEL]
 
 
-def test_model_inside_the_package_is_found_without_a_hub() -> None:
+def test_the_model_in_the_package_is_found_without_a_hub() -> None:
     inside = Path(str(resources.files("vitpose"))) / "weights"
     assert find_file(DEFAULT_MODEL, "config.json") == inside / "config.json"
 
 
-def test_unknown_name_offers_the_nearest() -> None:
+def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(
         UnknownNameError, match=r"unknown model 'vitpose-plus-bsae'; did you mean vitpose-plus-b"
     ):
@@ -58,37 +58,39 @@ def test_unknown_name_offers_the_nearest() -> None:
 @pytest.mark.parametrize(
     "name", ["~nobody-of-that-name/model", "a" * 5000, "nul\0", f"owner/{'a' * 5000}", "/" + "a" * 5000]
 )
-def test_name_that_no_file_system_takes_is_an_unknown_name(name: str) -> None:
+def test_a_name_that_no_file_can_have_is_unknown(name: str) -> None:
     with pytest.raises(UnknownNameError, match="unknown model") as caught:
         find_file(name, "config.json")
     assert len(str(caught.value)) < 1500
 
 
-# ------------------------------------------------------------------ folders
+# ------------------------------------------------------------------ directories
 
 
-def test_folder_gives_its_file_and_says_what_is_missing(tmp_path: Path) -> None:
+def test_files_of_a_directory(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"a": 1}')
     assert find_file(tmp_path, "config.json") == tmp_path / "config.json"
     assert read_json(str(tmp_path), "config.json") == {"a": 1}
-    with pytest.raises(CheckpointError, match=r"the directory .* has no model.safetensors"):
+    with pytest.raises(
+        CheckpointError, match=r"the directory .* has no model.safetensors; give the directory of a"
+    ):
         find_file(tmp_path, "model.safetensors")
 
 
 @pytest.mark.parametrize("filename", ["../secret.json", "sub/secret.json", "..", ".", "", "sub\\secret.json"])
-def test_file_name_cannot_leave_the_folder(tmp_path: Path, filename: str) -> None:
+def test_a_file_name_cannot_leave_the_directory(tmp_path: Path, filename: str) -> None:
     folder = tmp_path / "model"
     (folder / "sub").mkdir(parents=True)
-    for place in (tmp_path, folder / "sub"):
-        (place / "secret.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="is no plain file name"):
+    for directory in (tmp_path, folder / "sub"):
+        (directory / "secret.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="is not a plain file name"):
         find_file(folder, filename)
 
 
-def test_absolute_file_name_is_refused(tmp_path: Path) -> None:
+def test_an_absolute_file_name_raises(tmp_path: Path) -> None:
     secret = tmp_path / "secret.json"
     secret.write_text("{}")
-    with pytest.raises(CheckpointError, match="is no plain file name"):
+    with pytest.raises(CheckpointError, match="is not a plain file name"):
         find_file(tmp_path, str(secret))
 
 
@@ -97,7 +99,7 @@ def test_absolute_file_name_is_refused(tmp_path: Path) -> None:
     [
         (b"{'a': 1}", "is not valid JSON"),
         (b"\xff\xfe\x00", "is not valid JSON"),
-        (b"[1, 2]", "holds a list, not a JSON object"),
+        (b"[1, 2]", "contains a list, not a JSON object; give the directory of a checkpoint"),
         (b'{"a": "\xe9"}', "is not valid JSON: 'utf-8' codec can't decode"),
         (b"[" * 200_000, "is not valid JSON: it is nested too deeply"),
         (b'{"a": ' * 200_000, "is not valid JSON: it is nested too deeply"),
@@ -107,19 +109,19 @@ def test_absolute_file_name_is_refused(tmp_path: Path) -> None:
         (b" " * (2**26 + 2), r"has 67108865 bytes; a file of this kind may have 67108864 at most"),
     ],
 )
-def test_damaged_json_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_damaged_json_raises(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         read_json(tmp_path, "config.json")
 
 
-def test_json_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_json_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text("{}")
 
     def fail(*_: Any, **__: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", fail)  # root, who may run the tests, may read everything
+    monkeypatch.setattr(Path, "open", fail)  # root, which may run the tests, can read every file
     with pytest.raises(
         CheckpointError, match=r"config.json cannot be read: .*Permission denied; correct its per"
     ):
@@ -127,21 +129,21 @@ def test_json_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "last.ckpt", "config.json"])
-def test_file_in_place_of_its_directory_is_said(tmp_path: Path, name: str) -> None:
+def test_a_file_instead_of_its_directory_raises(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")
-    message = rf"{name} is a file; give the directory it is in, '{tmp_path}', with all files of the model"
+    message = rf"{name} is a file; give its directory, '{tmp_path}', with all files of the model"
     with pytest.raises(CheckpointError, match=message):
         find_file(tmp_path / name, "config.json")
     with pytest.raises(CheckpointError, match=message):
         vitpose.load(tmp_path / name, detector=None)
 
 
-def test_subfolder_is_a_directory_inside(tmp_path: Path) -> None:
+def test_subfolder_is_inside_the_directory(tmp_path: Path) -> None:
     (tmp_path / "a" / "b-1").mkdir(parents=True)
     (tmp_path / "a" / "b-1" / "config.json").write_text("{}")
-    wanted = tmp_path / "a" / "b-1" / "config.json"
-    assert find_file(tmp_path, "config.json", subfolder="a/b-1") == wanted
-    assert find_file(tmp_path / "a", "config.json", subfolder="b-1/") == wanted
+    expected = tmp_path / "a" / "b-1" / "config.json"
+    assert find_file(tmp_path, "config.json", subfolder="a/b-1") == expected
+    assert find_file(tmp_path / "a", "config.json", subfolder="b-1/") == expected
     for wrong in ("..", "a/..", "/etc", "a/../..", "x" * 5000, "~", ".git"):
         with pytest.raises(CheckpointError, match="must be a directory inside the model's directory"):
             find_file(tmp_path, "config.json", subfolder=wrong)
@@ -151,7 +153,7 @@ def test_subfolder_is_a_directory_inside(tmp_path: Path) -> None:
 
 
 class FakeHub(http.server.ThreadingHTTPServer):
-    """Answers as a hub does for the files it holds, and remembers what it was asked."""
+    """Serves files like the hub and records the requests."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         super().__init__(("127.0.0.1", 0), HubHandler)
@@ -159,7 +161,7 @@ class FakeHub(http.server.ThreadingHTTPServer):
         self.requests: list[tuple[str, str, str | None]] = []
 
     @property
-    def address(self) -> str:
+    def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
 
@@ -203,10 +205,10 @@ def fake_hub() -> Iterator[FakeHub]:
     hub.server_close()
 
 
-def find_through(address: str, home: Path, name: str, filename: str, **options: Any) -> str:
-    """Runs `find_file` in a process of its own, as the hub's address is fixed when its client is imported.
+def find_through(url: str, home: Path, name: str, filename: str, **options: Any) -> str:
+    """Runs `find_file` in a subprocess, because the URL of the hub is fixed when its client is imported.
 
-    Returns the path, or the type and text of the error.
+    Returns the path, or the type and message of the error.
     """
     code = (
         "import sys, json\n"
@@ -215,10 +217,10 @@ def find_through(address: str, home: Path, name: str, filename: str, **options: 
         "try:\n    print(find_file(name, filename, **options))\n"
         "except Exception as error:\n    print(type(error).__name__, error)\n"
     )
-    keep = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     source = str(Path(__file__).resolve().parents[2] / "src")
-    environment = keep | {
-        "HF_ENDPOINT": address,
+    environment = kept | {
+        "HF_ENDPOINT": url,
         "HF_HOME": str(home),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "NO_PROXY": "127.0.0.1",
@@ -229,76 +231,78 @@ def find_through(address: str, home: Path, name: str, filename: str, **options: 
     return done.stdout.strip()
 
 
-def test_short_name_is_downloaded_once_and_then_found_without_the_hub(
+def test_a_short_name_is_downloaded_once_and_then_read_from_the_cache(
     tmp_path: Path, fake_hub: FakeHub
 ) -> None:
-    found = find_through(fake_hub.address, tmp_path, "vitpose-base", "config.json")
+    found = find_through(fake_hub.url, tmp_path, "vitpose-base", "config.json")
     assert Path(found).read_bytes() == b'{"model_type": "vitpose"}'
     assert Path(found).is_relative_to(tmp_path)
     assert ("GET", "/usyd-community/vitpose-base/resolve/main/config.json", None) in fake_hub.requests
     before = len(fake_hub.requests)
-    again = find_through(fake_hub.address, tmp_path, "vitpose-base", "config.json", local_files_only=True)
+    again = find_through(fake_hub.url, tmp_path, "vitpose-base", "config.json", local_files_only=True)
     assert again == found
     assert len(fake_hub.requests) == before
 
 
-def test_subfolder_reaches_the_hub(tmp_path: Path, fake_hub: FakeHub) -> None:
+def test_subfolder_is_passed_to_the_hub(tmp_path: Path, fake_hub: FakeHub) -> None:
     fake_hub.files["/me/mine/resolve/main/a/b/config.json"] = b"{}"
-    found = find_through(fake_hub.address, tmp_path, "me/mine", "config.json", subfolder="a/b")
+    found = find_through(fake_hub.url, tmp_path, "me/mine", "config.json", subfolder="a/b")
     assert found.endswith("a/b/config.json")
     assert Path(found).read_bytes() == b"{}"
 
 
-def test_revision_token_and_cache_reach_the_hub(tmp_path: Path, fake_hub: FakeHub) -> None:
+def test_revision_token_and_cache_are_passed_to_the_hub(tmp_path: Path, fake_hub: FakeHub) -> None:
     options = {"revision": "v2", "token": "hf_secret", "cache_dir": str(tmp_path / "cache")}
-    found = find_through(fake_hub.address, tmp_path / "home", "me/mine", "config.json", **options)
+    found = find_through(fake_hub.url, tmp_path / "home", "me/mine", "config.json", **options)
     assert Path(found).is_relative_to(tmp_path / "cache")
     assert {request[1:] for request in fake_hub.requests} == {
         ("/me/mine/resolve/v2/config.json", "Bearer hf_secret")
     }
 
 
-def test_file_that_the_repository_lacks_is_said(tmp_path: Path, fake_hub: FakeHub) -> None:
-    answer = find_through(fake_hub.address, tmp_path, "vitpose-base", "model.safetensors")
+def test_a_file_missing_in_the_repository_raises(tmp_path: Path, fake_hub: FakeHub) -> None:
+    answer = find_through(fake_hub.url, tmp_path, "vitpose-base", "model.safetensors")
     assert answer.startswith(
-        "CheckpointError model.safetensors of 'usyd-community/vitpose-base' could not be had from the hub: "
+        "CheckpointError download of model.safetensors of 'usyd-community/vitpose-base' failed: "
     )
     assert "404" in answer
 
 
-def test_hub_switched_off_is_said(tmp_path: Path, fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disabled_hub_raises(tmp_path: Path, fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
-    answer = find_through(fake_hub.address, tmp_path, "vitpose-base", "config.json")
-    assert answer.startswith("CheckpointError config.json of 'usyd-community/vitpose-base' could not be had")
+    answer = find_through(fake_hub.url, tmp_path, "vitpose-base", "config.json")
+    assert answer.startswith(
+        "CheckpointError download of config.json of 'usyd-community/vitpose-base' failed: "
+    )
     assert fake_hub.requests == []
 
 
-@pytest.mark.slow  # the hub's client asks again and again for some twenty seconds
-def test_hub_out_of_reach_is_said(tmp_path: Path, fake_hub: FakeHub) -> None:
-    closed = fake_hub.address.replace(str(fake_hub.server_port), "9")  # nothing listens on the discard port
+@pytest.mark.slow  # the hub's client retries for about twenty seconds
+def test_an_unreachable_hub_raises(tmp_path: Path, fake_hub: FakeHub) -> None:
+    closed = fake_hub.url.replace(str(fake_hub.server_port), "9")  # nothing listens on the discard port
     answer = find_through(closed, tmp_path, "vitpose-base", "config.json")
-    assert answer.startswith("CheckpointError config.json of 'usyd-community/vitpose-base' could not be had")
-    assert "give a folder with the files; 'vitpose-tiny' ships inside the package" in answer
+    assert answer.startswith(
+        "CheckpointError download of config.json of 'usyd-community/vitpose-base' failed: "
+    )
+    assert "give a directory with the files; 'vitpose-tiny' is included in the package" in answer
 
 
-def test_offline_with_an_empty_cache_says_what_to_do(tmp_path: Path) -> None:
+def test_offline_with_an_empty_cache_raises(tmp_path: Path) -> None:
     message = (
-        r"config.json of 'usyd-community/vitpose-base' could not be had from the hub: .*"
-        r"Check the name and the network, or give a folder with the files"
+        r"download of config.json of 'usyd-community/vitpose-base' failed: .*"
+        r"Check the name and the network, or give a directory with the files"
     )
     with pytest.raises(CheckpointError, match=message):
         find_file("vitpose-base", "config.json", cache_dir=tmp_path, local_files_only=True)
 
 
-def test_name_that_is_no_repository_name_is_said(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"'bad name/with spaces' could not be had from the hub"):
+def test_an_invalid_repository_name_raises(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"of 'bad name/with spaces' failed: "):
         find_file("bad name/with spaces", "config.json", cache_dir=tmp_path, local_files_only=True)
 
 
-def test_upload_that_fails_is_said(tmp_path: Path) -> None:
-    """Refused before any request: no hub takes such a name."""
-    message = (
-        r"nothing could be uploaded to 'bad name/with spaces': .*Check the name, the network and the token"
-    )
+def test_a_failed_upload_raises(tmp_path: Path) -> None:
+    """The client rejects the name before any request."""
+    message = r"upload to 'bad name/with spaces' failed: .*Check the name, the network and the token"
     with pytest.raises(CheckpointError, match=message):
         upload_folder(tmp_path, "bad name/with spaces", token="hf_none")

@@ -12,7 +12,7 @@ SIZE = Size(width=192, height=256)
 
 
 def bilinear(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The definition of bilinear sampling with black outside, written out."""
+    """Samples by the definition of bilinear interpolation, black outside the image."""
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
     result = np.zeros((*x.shape, 3))
     for column, row in ((left, top), (left + 1, top), (left, top + 1), (left + 1, top + 1)):
@@ -45,11 +45,11 @@ def test_crop_is_bilinear_sampling_of_the_formula(
 
 
 @pytest.mark.parametrize("convention", ["udp", "plain"])
-def test_turned_crop_samples_where_the_matrix_says(image: np.ndarray, convention: str) -> None:
+def test_a_rotated_crop_samples_at_the_positions_of_its_matrix(image: np.ndarray, convention: str) -> None:
     warp = Warp(np.array([[70.0, 60.0]]), np.array([[60.0, 80.0]]), SIZE, convention, np.array([30.0]))
     cells = np.stack(np.meshgrid(np.arange(SIZE.width), np.arange(SIZE.height)), axis=-1).reshape(1, -1, 2)
-    places = warp.to_image(cells.astype(float), SIZE)[0].reshape(SIZE.height, SIZE.width, 2)
-    assert np.abs(warp.crop(image)[0] - bilinear(image, places[..., 0], places[..., 1])).max() <= 1
+    positions = warp.to_image(cells.astype(float), SIZE)[0].reshape(SIZE.height, SIZE.width, 2)
+    assert np.abs(warp.crop(image)[0] - bilinear(image, positions[..., 0], positions[..., 1])).max() <= 1
 
 
 def test_udp_grids_of_every_size_cover_the_same_rectangle() -> None:
@@ -60,10 +60,8 @@ def test_udp_grids_of_every_size_cover_the_same_rectangle() -> None:
         np.testing.assert_allclose(warp.to_image(corners, grid)[0], expected, atol=1e-5)
 
 
-def test_fault_the_warp_takes_all_channels_at_once(
-    image: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One call a person, on bytes, and not one a colour channel on floats."""
+def test_all_channels_are_warped_in_one_call(image: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One uint8 call for each box instead of one float call for each channel."""
     calls = []
     real = cv2.warpAffine
 
@@ -76,24 +74,24 @@ def test_fault_the_warp_takes_all_channels_at_once(
     assert calls == [(3, np.uint8)] * 2
 
 
-def test_turning_is_about_the_middle_and_clockwise_on_the_screen() -> None:
+def test_rotation_is_clockwise_on_the_screen_about_the_centre() -> None:
     grid = Size(width=49, height=65)
     warp = Warp(np.array([[100.0, 50.0]]), np.array([[48.0, 64.0]]), SIZE, "udp", np.array([90.0]))
-    points = np.array([[[24.0, 32.0], [48.0, 32.0]]])  # the middle, and the middle of the right side
+    points = np.array([[[24.0, 32.0], [48.0, 32.0]]])  # the centre, and the middle of the right side
     np.testing.assert_allclose(warp.to_image(points, grid)[0], [[100, 50], [100, 74]], atol=1e-9)
 
 
-def test_slices_keep_their_place() -> None:
+def test_slices_have_the_same_matrices() -> None:
     boxes = np.array([[0, 0, 10, 10], [20, 20, 60, 80], [5, 5, 50, 9]], np.float32)
     warp = Warp.from_boxes(boxes, SIZE)
     np.testing.assert_array_equal(warp[1:].matrices(SIZE), warp.matrices(SIZE)[1:])
 
 
-def test_no_boxes_make_no_crops(image: np.ndarray) -> None:
+def test_zero_boxes_give_zero_crops(image: np.ndarray) -> None:
     assert Warp.from_boxes(np.zeros((0, 4), np.float32), SIZE).crop(image).shape == (0, 256, 192, 3)
 
 
-def test_images_longer_than_opencv_addresses() -> None:
+def test_images_longer_than_opencv_supports() -> None:
     image = np.zeros((40, 40_000, 3), np.uint8)
     image[:, 39_000:39_100] = 200
     crop = Warp.from_boxes(np.array([[39_000, 0, 39_099, 39]], np.float32), SIZE).crop(image)[0]
@@ -103,29 +101,27 @@ def test_images_longer_than_opencv_addresses() -> None:
 @pytest.mark.parametrize("convention", ["udp", "plain"])
 @pytest.mark.parametrize("sides", [(100_000, 8), (8, 100_000)])
 @pytest.mark.parametrize("angle", [0.0, 30.0])
-def test_fault_a_box_longer_than_opencv_addresses(
-    sides: tuple[int, int], convention: str, angle: float
-) -> None:
-    """The crop of the whole of a long and thin image, against the definition of sampling."""
+def test_boxes_longer_than_opencv_supports(sides: tuple[int, int], convention: str, angle: float) -> None:
+    """The crop of a whole long and thin image equals bilinear sampling by definition."""
     width, height = sides
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     extents = np.array([[width, height]], float)
     warp = Warp(extents / 2, extents, SIZE, convention, np.array([angle]))
     cells = np.stack(np.meshgrid(np.arange(SIZE.width), np.arange(SIZE.height)), axis=-1).reshape(1, -1, 2)
-    places = warp.to_image(cells.astype(float), SIZE)[0].reshape(SIZE.height, SIZE.width, 2)
-    # OpenCV rounds places to a 32nd of a pixel; noise changes by up to 255 levels a pixel.
-    difference = np.abs(warp.crop(image)[0] - bilinear(image, places[..., 0], places[..., 1]))
+    positions = warp.to_image(cells.astype(float), SIZE)[0].reshape(SIZE.height, SIZE.width, 2)
+    # OpenCV rounds positions to a 32nd of a pixel; noise changes by up to 255 levels a pixel.
+    difference = np.abs(warp.crop(image)[0] - bilinear(image, positions[..., 0], positions[..., 1]))
     assert difference.max() <= 255 / 16 + 1
     assert angle or warp.crop(image).any()
 
 
-def test_boxes_far_outside_give_black() -> None:
+def test_boxes_far_outside_give_black_crops() -> None:
     image = np.full((30, 30, 3), 255, np.uint8)
     for box in ([500, 500, 600, 600], [-600, -600, -500, -500]):
         assert not Warp.from_boxes(np.array([box], np.float32), SIZE).crop(image).any()
 
 
-def test_unknown_convention_offers_the_nearest() -> None:
+def test_an_unknown_convention_suggests_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="unknown warp 'upd'; did you mean udp"):
         Warp.from_boxes(np.zeros((0, 4), np.float32), SIZE, "upd")
 
@@ -137,12 +133,12 @@ def test_a_stretched_crop_covers_the_square_of_the_longer_side(box: list[float])
     np.testing.assert_allclose(warp.centres, [[(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]])
 
 
-def test_unknown_aspect_offers_the_nearest() -> None:
+def test_an_unknown_aspect_suggests_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="unknown aspect 'stretched'; did you mean stretch"):
         Warp.from_boxes(np.zeros((0, 4), np.float32), SIZE, aspect="stretched")
 
 
-def test_normalise_is_a_scale_and_an_offset_by_channel() -> None:
+def test_normalise_applies_scale_and_offset_of_each_channel() -> None:
     crops = np.array([[[[0, 10, 255]]]], np.uint8)
     scale, offset = np.array([1, 2, 3], np.float32), np.array([0.5, 0, -1], np.float32)
     np.testing.assert_allclose(normalise(crops, scale, offset)[0, :, 0, 0], [0.5, 20, 764])

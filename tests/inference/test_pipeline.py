@@ -193,7 +193,7 @@ def test_maps_that_hold_nan_fail_alone() -> None:
         Pipeline(FixedDetector(BOXES[:1]), estimator(engine=Overflowing())).each([image, blank(), image])
     )
     assert [result.poses is not None for result in results] == [True, False, True]
-    assert "hold NaN or infinity" in str(results[1].error)
+    assert "contain NaN or infinity" in str(results[1].error)
 
 
 def test_a_bad_image_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -560,7 +560,7 @@ def test_a_folder_with_the_network_alone_is_loaded(tmp_path: Path) -> None:
 
 
 def test_where_the_hub_is_asked_is_passed_on(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="could not be had from the hub"):
+    with pytest.raises(CheckpointError, match=r"download of .* failed: "):
         vitpose.load("vitpose-base", detector=None, cache_dir=tmp_path, local_files_only=True)
 
 

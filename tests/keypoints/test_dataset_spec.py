@@ -1,4 +1,4 @@
-"""Declarations of datasets: the published facts, files of users, and what cannot be declared."""
+"""Declarations of datasets: published conventions, custom files, and invalid declarations."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_published_conventions(name: str) -> None:
     count, unbiased, half = PUBLISHED[name]
-    own = DatasetSpec.load(name)
-    assert len(own.skeleton) == count
-    wanted = ("udp", "udp", "dark", False) if unbiased else ("plain", "msra", "quarter", True)
-    assert (own.warp, own.target, own.decode, own.shift_heatmap) == wanted
-    assert bool(own.half_body) == half
-    squared = name == "mpii"
-    assert (own.aspect, own.shift_centre) == ("stretch" if squared else "keep", not squared)
-    assert own.evaluation.max_oks == (0.9 if name in ("aic", "ap10k", "apt36k", "ochuman") else 1.0)
+    spec = DatasetSpec.load(name)
+    assert len(spec.skeleton) == count
+    expected = ("udp", "udp", "dark", False) if unbiased else ("plain", "msra", "quarter", True)
+    assert (spec.warp, spec.target, spec.decode, spec.shift_heatmap) == expected
+    assert bool(spec.half_body) == half
+    stretched = name == "mpii"
+    assert (spec.aspect, spec.shift_centre) == ("stretch" if stretched else "keep", not stretched)
+    assert spec.evaluation.max_oks == (0.9 if name in ("aic", "ap10k", "apt36k", "ochuman") else 1.0)
     if half:
-        assert own.skeleton.upper_body
-        assert own.skeleton.lower_body
+        assert spec.skeleton.upper_body
+        assert spec.skeleton.lower_body
 
 
-def test_the_released_order_and_what_is_shipped() -> None:
+def test_order_of_plus_datasets_and_available_names() -> None:
     assert PLUS_DATASETS == ("coco", "aic", "mpii", "ap10k", "apt36k", "coco-wholebody")
     assert DatasetSpec.available() == sorted([*PUBLISHED, "lsp"])
     assert vitpose.DatasetSpec is DatasetSpec
 
 
 @pytest.mark.parametrize("name", DatasetSpec.available())
-def test_a_declaration_survives_json(name: str) -> None:
-    own = DatasetSpec.load(name)
-    assert DatasetSpec.from_dict(json.loads(json.dumps(own.to_dict()))) == own
-    assert own.name == name
-    assert DatasetSpec.load(own) is own
+def test_a_declaration_round_trips_through_json(name: str) -> None:
+    spec = DatasetSpec.load(name)
+    assert DatasetSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    assert spec.name == name
+    assert DatasetSpec.load(spec) is spec
 
 
-MINE = """
+CUSTOM = """
 name = "scissors"
-skeleton = "bones.toml"
+skeleton = "skeleton.toml"
 warp = "plain"
 half_body = 3
 classes = ["scissors"]
@@ -66,18 +66,23 @@ metrics = ["pck"]
 """
 
 
-def write_mine(folder: Path, text: str = MINE) -> Path:
-    (folder / "bones.toml").write_text('name = "scissors"\nkeypoints = ["pivot", "left_tip", "right_tip"]\n')
+def write_custom(folder: Path, text: str = CUSTOM) -> Path:
+    (folder / "skeleton.toml").write_text(
+        'name = "scissors"\nkeypoints = ["pivot", "left_tip", "right_tip"]\n'
+    )
     (folder / "mine.toml").write_text(text)
     return folder / "mine.toml"
 
 
-def test_ones_own_declaration(tmp_path: Path) -> None:
-    own = DatasetSpec.load(write_mine(tmp_path))
-    assert own.skeleton.keypoints == ("pivot", "left_tip", "right_tip")
-    assert (own.warp, own.target, own.decode, own.half_body) == ("plain", "udp", "dark", 3)
-    assert own.evaluation.metrics == ("pck",)
-    assert DatasetSpec.load(write_mine(tmp_path, MINE.replace("bones.toml", "coco"))).skeleton.name == "coco"
+def test_a_custom_file_is_read(tmp_path: Path) -> None:
+    spec = DatasetSpec.load(write_custom(tmp_path))
+    assert spec.skeleton.keypoints == ("pivot", "left_tip", "right_tip")
+    assert (spec.warp, spec.target, spec.decode, spec.half_body) == ("plain", "udp", "dark", 3)
+    assert spec.evaluation.metrics == ("pck",)
+    assert (
+        DatasetSpec.load(write_custom(tmp_path, CUSTOM.replace("skeleton.toml", "coco"))).skeleton.name
+        == "coco"
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,20 +106,20 @@ def test_ones_own_declaration(tmp_path: Path) -> None:
         ("half_body = 3", f"half_body = {10**30}", "mine.toml: half_body is 1.*; .* less than or equal to 10000"),
         ('["scissors"]', '"scissors"', "mine.toml: classes is 'scissors'; input should be a valid tuple"),
         ('["scissors"]', "[1]", "mine.toml: classes.0 is 1; input should be a valid string"),
-        ('"bones.toml"', "3", "skeleton must be a name, a file or a table, not 3"),
-        ('"bones.toml"', '"bone.toml"', "there is no file .*bone.toml"),
+        ('"skeleton.toml"', "3", "skeleton must be a name, a file or a table, not 3"),
+        ('"skeleton.toml"', '"skeletn.toml"', "there is no file .*skeletn.toml"),
         ("[evaluation]", "[[evaluation]]", r"evaluation is \[.*\]; it must be a table"),
         ('name = "scissors"', "name =", "mine.toml is not valid TOML: "),
         ('name = "scissors"', "x = " + "[" * 5000, "mine.toml is not valid TOML: "),
     ],
 )  # fmt: skip
-def test_what_cannot_be_declared(old: str, new: str, message: str, tmp_path: Path) -> None:
-    assert old in MINE
+def test_invalid_declarations_raise(old: str, new: str, message: str, tmp_path: Path) -> None:
+    assert old in CUSTOM
     with pytest.raises(InputError, match=message):
-        DatasetSpec.load(write_mine(tmp_path, MINE.replace(old, new, 1)))
+        DatasetSpec.load(write_custom(tmp_path, CUSTOM.replace(old, new, 1)))
 
 
-def test_what_cannot_be_declared_in_python() -> None:
+def test_invalid_values_in_python_raise() -> None:
     skeleton = Skeleton.load("coco")
     with pytest.raises(InputError, match=r"^the dataset 'x': unknown value of warp 'upd'; did you mean udp"):
         DatasetSpec(name="x", skeleton=skeleton, warp="upd")
@@ -124,15 +129,15 @@ def test_what_cannot_be_declared_in_python() -> None:
         DatasetSpec(name="x", skeleton=skeleton, evaluation=EvaluationRules(max_oks=-1.0))
 
 
-def test_every_choice_of_the_code_can_be_declared() -> None:
-    own = DatasetSpec.load("coco")
+def test_every_option_of_the_code_can_be_declared() -> None:
+    spec = DatasetSpec.load("coco")
     for key, choices in (("warp", WARPS), ("aspect", ASPECTS), ("decode", REFINEMENTS)):
         for choice in choices:
-            assert getattr(replace(own, **{key: choice}), key) == choice
+            assert getattr(replace(spec, **{key: choice}), key) == choice
 
 
 @pytest.mark.parametrize("value", [5, True, 1.5, float("nan"), "coco", {"name": "coco"}])
-def test_datasets_of_a_configuration_that_are_no_list(value: Any) -> None:
+def test_datasets_that_are_not_a_list_raise(value: Any) -> None:
     with pytest.raises(
         InputError, match=r"^datasets is .*; it must be a list of datasets, as names or tables"
     ):
@@ -144,7 +149,7 @@ def test_datasets_of_a_configuration_that_are_no_list(value: Any) -> None:
     [
         (
             5,
-            "a dataset must be a name, a .toml file or a vitpose.DatasetSpec, not 5; shipped names: aic, ap10k",
+            "a dataset must be a name, a .toml file or a vitpose.DatasetSpec, not 5; known names: aic, ap10k",
         ),
         (None, "a dataset must be a name, .* not None"),
         ({"name": "x"}, r"^datasets\[1\]: skeleton is missing"),
@@ -152,34 +157,37 @@ def test_datasets_of_a_configuration_that_are_no_list(value: Any) -> None:
         ({"name": "x", "skeleton": "coco", "wrap": 1}, r"\[1\]: unknown key 'wrap'; did you mean warp"),
         ({1: 2}, r"^datasets\[1\]: "),
         ("x" * 5000, "unknown dataset 'xxx"),
+        ("~nobody-of-that-name/x", "unknown dataset '~nobody"),
+        ("~nobody-of-that-name/x.toml", "there is no file ~nobody"),
+        ("x" * 5000 + ".toml", "there is no file xxx"),
         ("a\0b", "unknown dataset"),
     ],
 )
-def test_entries_of_a_configuration_that_are_no_datasets(entry: Any, message: str) -> None:
+def test_invalid_entries_of_datasets_raise(entry: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         DatasetSpec.load_all(["coco", entry], "datasets")
 
 
-def test_a_bad_skeleton_inside_is_named() -> None:
+def test_an_invalid_skeleton_is_named() -> None:
     table = {"name": "x", "skeleton": {"name": "x", "keypoints": ["a", "b"], "edges": [["a", "c"]]}}
     with pytest.raises(SkeletonError, match=r"my set, \[skeleton\]: edges.0: unknown keypoint 'c'"):
         DatasetSpec.from_dict(table, "my set")
 
 
-def test_a_name_that_is_not_there() -> None:
+def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(
         UnknownNameError, match=r"unknown dataset 'ap10'; did you mean ap10k.*\.toml file works too"
     ):
         DatasetSpec.load("ap10")
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no file .*none.toml; give .* shipped name: aic, ap10k"):
+def test_a_missing_file_raises(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no file .*none.toml; give .* names: aic, ap10k"):
         DatasetSpec.load(tmp_path / "none.toml")
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    path = write_mine(tmp_path)
+def test_an_unreadable_file_raises(tmp_path: Path) -> None:
+    path = write_custom(tmp_path)
     path.write_bytes(b"\xff")
     with pytest.raises(
         InputError, match=r"mine.toml is not valid TOML: 'utf-8' codec can't decode byte 0xff"

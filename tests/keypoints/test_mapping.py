@@ -1,4 +1,4 @@
-"""From one skeleton to another: by name, by place, by the middle; never by number."""
+"""Conversion of keypoints between skeletons: by name, by synonym, by midpoint, never by index."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vitpose.errors import SkeletonError, UnknownNameError
-from vitpose.keypoints.mapping import Layout
+from vitpose.keypoints.mapping import KeypointMapping
 from vitpose.keypoints.skeleton import Skeleton
 from vitpose.results.poses import Poses
 
@@ -24,7 +24,7 @@ def poses_of(name: str, n: int = 2) -> Poses:
     )
 
 
-def point(poses: Poses, name: str) -> np.ndarray:
+def keypoint(poses: Poses, name: str) -> np.ndarray:
     index = poses.skeleton.index(name)
     return np.concatenate([poses.xy[:, index], poses.scores[:, index, None]], axis=1)
 
@@ -33,16 +33,20 @@ def test_coco_to_mpii() -> None:
     coco = poses_of("coco")
     mpii = coco.to_skeleton("mpii")
     assert mpii.skeleton.name == "mpii"
-    assert Layout.between(coco.skeleton, mpii.skeleton).missing == ("thorax", "upper_neck", "head_top")
+    assert KeypointMapping.between(coco.skeleton, mpii.skeleton).missing == (
+        "thorax",
+        "upper_neck",
+        "head_top",
+    )
     for side in ("left", "right"):
         for part in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle"):
-            np.testing.assert_array_equal(point(mpii, f"{side}_{part}"), point(coco, f"{side}_{part}"))
-    left, right = point(coco, "left_hip"), point(coco, "right_hip")
-    np.testing.assert_allclose(point(mpii, "pelvis")[:, :2], (left + right)[:, :2] / 2, rtol=1e-6)
-    np.testing.assert_array_equal(point(mpii, "pelvis")[:, 2], np.minimum(left[:, 2], right[:, 2]))
+            np.testing.assert_array_equal(keypoint(mpii, f"{side}_{part}"), keypoint(coco, f"{side}_{part}"))
+    left, right = keypoint(coco, "left_hip"), keypoint(coco, "right_hip")
+    np.testing.assert_allclose(keypoint(mpii, "pelvis")[:, :2], (left + right)[:, :2] / 2, rtol=1e-6)
+    np.testing.assert_array_equal(keypoint(mpii, "pelvis")[:, 2], np.minimum(left[:, 2], right[:, 2]))
     for name in ("thorax", "upper_neck", "head_top"):
-        assert np.isnan(point(mpii, name)[:, :2]).all()
-        assert (point(mpii, name)[:, 2] == 0).all()
+        assert np.isnan(keypoint(mpii, name)[:, :2]).all()
+        assert (keypoint(mpii, name)[:, 2] == 0).all()
     np.testing.assert_array_equal(mpii.ids, coco.ids)
     np.testing.assert_array_equal(mpii.boxes, coco.boxes)
 
@@ -57,40 +61,43 @@ def test_wholebody_to_coco_and_feet() -> None:
     )  # fmt: skip
 
 
-def test_aic_to_coco_and_between_sets_with_other_names() -> None:
+def test_aic_to_coco_and_to_datasets_with_synonyms() -> None:
     aic = poses_of("aic")
     coco = aic.to_skeleton("coco")
-    assert Layout.between(aic.skeleton, coco.skeleton).missing == (
+    assert KeypointMapping.between(aic.skeleton, coco.skeleton).missing == (
         "nose", "left_eye", "right_eye", "left_ear", "right_ear",
     )  # fmt: skip
-    np.testing.assert_array_equal(point(coco, "left_wrist"), point(aic, "left_wrist"))
+    np.testing.assert_array_equal(keypoint(coco, "left_wrist"), keypoint(aic, "left_wrist"))
     crowd = aic.to_skeleton("crowdpose")
-    np.testing.assert_array_equal(point(crowd, "top_head"), point(aic, "head_top"))
+    np.testing.assert_array_equal(keypoint(crowd, "top_head"), keypoint(aic, "head_top"))
     mpii = aic.to_skeleton("mpii")
-    np.testing.assert_array_equal(point(mpii, "upper_neck"), point(aic, "neck"))
-    assert np.isnan(point(mpii, "thorax")[:, :2]).all()
+    np.testing.assert_array_equal(keypoint(mpii, "upper_neck"), keypoint(aic, "neck"))
+    assert np.isnan(keypoint(mpii, "thorax")[:, :2]).all()
 
 
 @pytest.mark.parametrize("name", Skeleton.available())
-def test_a_skeleton_becomes_itself(name: str) -> None:
+def test_conversion_to_the_same_skeleton_changes_nothing(name: str) -> None:
     poses = poses_of(name)
     np.testing.assert_array_equal(poses.to_skeleton(name).xy, poses.xy)
 
 
-def test_people_and_animals_do_not_become_each_other() -> None:
+def test_people_are_not_converted_to_animals() -> None:
     with pytest.raises(
-        SkeletonError, match="'coco' that of person and 'ap10k' that of animal: their points do not"
+        SkeletonError,
+        match=r"the skeletons 'coco' \(person\) and 'ap10k' \(animal\) are of different kinds; choose a",
     ):
         poses_of("coco").to_skeleton("ap10k")
     assert poses_of("ap10k").to_skeleton("apt36k").skeleton.name == "apt36k"
 
 
-def test_ones_own_skeleton_goes_by_name() -> None:
-    own = Skeleton("own", ("Left-Wrist", "hat"))
-    found = poses_of("coco").to_skeleton(own)
+def test_a_custom_skeleton_matches_by_name() -> None:
+    custom = Skeleton("custom", ("Left-Wrist", "hat"))
+    found = poses_of("coco").to_skeleton(custom)
     np.testing.assert_array_equal(found.xy[:, 0], poses_of("coco").xy[:, 9])
     assert np.isnan(found.xy[:, 1]).all()
-    with pytest.raises(SkeletonError, match=r"'coco' and 'hats' share no point: nose, .* and hat, …"):
+    with pytest.raises(
+        SkeletonError, match=r"'coco' and 'hats' have no keypoint in common: nose, .* and hat, …; choose"
+    ):
         poses_of("coco").to_skeleton(Skeleton("hats", ("hat",)))
     with pytest.raises(UnknownNameError, match="unknown skeleton 'mpi'"):
         poses_of("coco").to_skeleton("mpi")

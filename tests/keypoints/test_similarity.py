@@ -25,7 +25,7 @@ def similarity(a: np.ndarray, b: np.ndarray, area: float, sigmas: np.ndarray) ->
     return sum(terms) / len(terms)
 
 
-def test_similarity_is_cocos() -> None:
+def test_similarity_is_coco_oks() -> None:
     xy, other = np.zeros((1, 2, 2)), np.array([[[3.0, 4.0], [0.0, 0.0]]])
     found = point_similarities(xy, other, np.array([100.0]), np.array([0.1, 0.1]))
     assert found[0, 0] == pytest.approx(math.exp(-25 / (2 * 100 * 0.04)))
@@ -35,32 +35,31 @@ def test_similarity_is_cocos() -> None:
 
 
 @given(seed=st.integers(0, 10**6), n=st.integers(0, 7), max_oks=st.sampled_from([0.3, 0.6, 0.9]))
-def test_suppression_against_brute_force(seed: int, n: int, max_oks: float) -> None:
-    """What stays is the one set in which each pose is dropped exactly for a better one that stays."""
+def test_suppression_equals_brute_force(seed: int, n: int, max_oks: float) -> None:
+    """The kept poses are the only set in which a pose is removed exactly if a kept pose of higher score is similar."""
     random = np.random.default_rng(seed)
     centres = random.choice([0.0, 3.0, 40.0], (n, 1, 1))
     xy = centres + random.normal(0, 1.5, (n, 4, 2))
     scores = random.permutation(n).astype(np.float64)
     areas, sigmas = random.uniform(50, 400, n), random.uniform(0.02, 0.1, 4)
-    alike = np.array(
+    oks = np.array(
         [[similarity(xy[i], xy[j], (areas[i] + areas[j]) / 2, sigmas) for j in range(n)] for i in range(n)]
     ).reshape(n, n)
 
-    def holds(chosen: int) -> bool:
-        stays = [bool(chosen >> i & 1) for i in range(n)]
+    def is_consistent(chosen: int) -> bool:
+        kept = [bool(chosen >> i & 1) for i in range(n)]
         blocked = [
-            any(stays[j] and scores[j] > scores[i] and alike[i, j] > max_oks for j in range(n))
-            for i in range(n)
+            any(kept[j] and scores[j] > scores[i] and oks[i, j] > max_oks for j in range(n)) for i in range(n)
         ]
-        return all(stay != block for stay, block in zip(stays, blocked, strict=True))
+        return all(keep != block for keep, block in zip(kept, blocked, strict=True))
 
-    (expected,) = [chosen for chosen in range(2**n) if holds(chosen)]
+    (expected,) = [chosen for chosen in range(2**n) if is_consistent(chosen)]
     found = suppress_repeated(xy, scores, areas, sigmas, max_oks)
     assert sum(1 << int(i) for i in found) == expected
     assert (np.diff(scores[found]) <= 0).all()
 
 
-def test_a_skeleton_without_sigmas_gets_the_mean_of_cocos() -> None:
+def test_a_skeleton_without_sigmas_gets_the_mean_of_coco() -> None:
     coco = Skeleton.load("coco")
     assert sigmas_of(coco).tolist() == list(coco.sigmas)
     assert sigmas_of(Skeleton("two", ("a", "b"))).tolist() == [FALLBACK_SIGMA] * 2

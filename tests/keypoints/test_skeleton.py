@@ -53,12 +53,12 @@ def scissors(**changes: Any) -> Skeleton:
     return Skeleton(**{**parts, **changes})
 
 
-def test_the_shipped_skeletons_are_listed() -> None:
+def test_available_lists_the_shipped_skeletons() -> None:
     assert Skeleton.available() == sorted(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_each_shipped_skeleton_holds_together(name: str) -> None:
+def test_each_shipped_skeleton_is_consistent(name: str) -> None:
     skeleton = Skeleton.load(name)
     k = SHIPPED[name]
     assert (skeleton.name, len(skeleton)) == (name, k)
@@ -73,7 +73,7 @@ def test_each_shipped_skeleton_holds_together(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_mirroring_twice_changes_nothing_and_swaps_the_sides(name: str) -> None:
+def test_mirror_is_an_involution_that_swaps_sides(name: str) -> None:
     skeleton = Skeleton.load(name)
     mirror = skeleton.mirror
     np.testing.assert_array_equal(mirror[mirror], np.arange(len(skeleton)))
@@ -84,8 +84,7 @@ def test_mirroring_twice_changes_nothing_and_swaps_the_sides(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_no_edge_joins_a_left_hand_to_a_right_foot(name: str) -> None:
-    """Across the body only the same joints are joined; and what is joined is not joined twice."""
+def test_edges_across_the_body_connect_the_same_joint_and_do_not_repeat(name: str) -> None:
     skeleton = Skeleton.load(name)
     sides = {name: re.sub("^(left|L)_", "", name) for name in skeleton.keypoints}
     for a, b in skeleton.edges:
@@ -97,7 +96,7 @@ def test_no_edge_joins_a_left_hand_to_a_right_foot(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["aic", "ap10k", "coco", "crowdpose", "mpii", "ochuman"])
-def test_edges_join_everything_into_one_body(name: str) -> None:
+def test_edges_connect_all_keypoints(name: str) -> None:
     skeleton = Skeleton.load(name)
     reached, size = {skeleton.edges[0][0]}, 0
     while len(reached) > size:
@@ -106,7 +105,7 @@ def test_edges_join_everything_into_one_body(name: str) -> None:
     assert reached == set(range(len(skeleton)))
 
 
-def test_coco_looks_as_people_know_it() -> None:
+def test_colours_of_coco_by_side() -> None:
     coco = Skeleton.load("coco")
     colour = dict(zip(coco.edges, coco.edge_colours, strict=True))
     assert colour[coco.index("left_ankle"), coco.index("left_knee")] == LEFT_COLOUR
@@ -114,18 +113,18 @@ def test_coco_looks_as_people_know_it() -> None:
     assert colour[coco.index("left_shoulder"), coco.index("left_hip")] == MIDDLE_COLOUR
 
 
-def test_supervision_counts_from_one() -> None:
+def test_supervision_edges_are_counted_from_one() -> None:
     assert scissors().supervision_edges == [(1, 2), (1, 3), (2, 3)]
 
 
-def test_a_keypoint_is_found_by_its_name() -> None:
+def test_index_of_a_keypoint_by_name() -> None:
     assert scissors().index("right_tip") == 2
-    wanted = r"unknown keypoint of the skeleton 'scissors' 'left_tipp'; did you mean left_tip"
-    with pytest.raises(UnknownNameError, match=wanted):
+    message = r"unknown keypoint of the skeleton 'scissors' 'left_tipp'; did you mean left_tip"
+    with pytest.raises(UnknownNameError, match=message):
         scissors().index("left_tipp")
 
 
-def test_what_is_not_given_gets_its_meaning() -> None:
+def test_defaults_of_weights_sigmas_and_colours() -> None:
     skeleton = scissors()
     assert skeleton.weights == (1, 1, 1)
     assert skeleton.sigmas == ()
@@ -133,7 +132,7 @@ def test_what_is_not_given_gets_its_meaning() -> None:
     assert skeleton.edge_colours == (LEFT_COLOUR, RIGHT_COLOUR, MIDDLE_COLOUR)
 
 
-def test_a_edges_empty_colour_comes_from_its_ends() -> None:
+def test_an_empty_edge_colour_is_derived_from_its_ends() -> None:
     skeleton = scissors(edge_colours=("", "#123456", ""))
     assert skeleton.edge_colours == (LEFT_COLOUR, "#123456", MIDDLE_COLOUR)
 
@@ -142,25 +141,25 @@ def test_a_edges_empty_colour_comes_from_its_ends() -> None:
     ("changes", "message"),
     [
         ({"keypoints": ()}, "keypoints is \\(\\); tuple should have at least 1 item"),
-        ({"keypoints": ("a", "b", "a")}, "keypoints may have each name once, but has a more often"),
-        ({"edges": ((0, 3),)}, "edges has the index 3, but there are 3 keypoints, 0 to 2"),
-        ({"edges": ((-1, 0),)}, "edges has the index -1, but there are 3 keypoints"),
+        ({"keypoints": ("a", "b", "a")}, "keypoints must not repeat a name; remove duplicates of a"),
+        ({"edges": ((0, 3),)}, "edges has the index 3; valid indices of the 3 keypoints are 0 to 2"),
+        ({"edges": ((-1, 0),)}, "edges has the index -1; valid indices of the 3 keypoints are 0 to 2"),
         ({"flip_pairs": ((1, 5),)}, "flip_pairs has the index 5"),
         (
             {"flip_pairs": ((1, 2), (2, 0))},
-            "flip_pairs may have each name once, but has right_tip more often",
+            "flip_pairs must not repeat a name; remove duplicates of right_tip",
         ),
-        ({"flip_pairs": ((1, 1),)}, "flip_pairs may have each name once, but has left_tip more often"),
+        ({"flip_pairs": ((1, 1),)}, "flip_pairs must not repeat a name; remove duplicates of left_tip"),
         ({"upper_body": (7,)}, "upper_body has the index 7"),
         ({"lower_body": (7,)}, "lower_body has the index 7"),
-        ({"sigmas": (0.1,)}, "sigmas has 1 entries and needs 3, or none"),
+        ({"sigmas": (0.1,)}, "sigmas has 1 entries; give 3 or none"),
         ({"sigmas": (0.1, 0.0, 0.1)}, "sigmas.1 is 0.0; input should be greater than 0"),
         ({"sigmas": (0.1, float("nan"), 0.1)}, "sigmas.1 is nan; input should be a finite number"),
-        ({"weights": (1.0,) * 4}, "weights has 4 entries and needs 3, or none"),
-        ({"colours": ("#ffffff",)}, "colours has 1 entries and needs 3, or none"),
+        ({"weights": (1.0,) * 4}, "weights has 4 entries; give 3 or none"),
+        ({"colours": ("#ffffff",)}, "colours has 1 entries; give 3 or none"),
         ({"colours": ("#ffffff", "red", "#ffffff")}, "colours.1 is 'red'; string should match pattern"),
         ({"colours": ("#ffffff", "", "#ffffff")}, "colours.1 is ''; string should match pattern"),
-        ({"edge_colours": ("#ffffff",)}, "edge_colours has 1 entries and needs 3, or none"),
+        ({"edge_colours": ("#ffffff",)}, "edge_colours has 1 entries; give 3 or none"),
         ({"weights": (1.0, -1.0, 1.0)}, "weights.1 is -1.0; input should be greater than or equal to 0"),
         (
             {"edge_colours": ("#ffffff", "", "#fffff")},
@@ -168,12 +167,12 @@ def test_a_edges_empty_colour_comes_from_its_ends() -> None:
         ),
     ],
 )
-def test_what_does_not_hold_together_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_invalid_skeletons_raise(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SkeletonError, match=f"skeleton 'scissors': {message}"):
         scissors(**changes)
 
 
-def test_a_users_file_is_read(tmp_path: Path) -> None:
+def test_a_custom_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "scissors.toml"
     path.write_text(SCISSORS)
     skeleton = Skeleton.load(path)
@@ -185,7 +184,7 @@ def test_a_users_file_is_read(tmp_path: Path) -> None:
     assert skeleton.mirror.tolist() == [0, 2, 1, 3]
 
 
-def test_rows_may_stand_in_any_order() -> None:
+def test_rows_of_a_table_may_be_in_any_order() -> None:
     text = SCISSORS.replace("pivot = 0.05\n", "").replace(
         "left_tip_end = 1\n", "left_tip_end = 1\npivot = 0.05\n"
     )
@@ -206,9 +205,9 @@ def test_rows_may_stand_in_any_order() -> None:
         ('"#0000ff"', "255", "edges.1.tuple.*.2 is 255; input should be a valid string"),
         ('[["left_tip", "right_tip"]]', '[["left_tip", "tip"]]', "flip_pairs.0: unknown keypoint 'tip'"),
         ('[["left_tip", "right_tip"]]', '[["pivot", "pivot"]]',
-         "skeleton 'scissors': flip_pairs may have each name once, but has pivot"),
+         "skeleton 'scissors': flip_pairs must not repeat a name; remove duplicates of pivot"),
         ('[["left_tip", "right_tip"]]', "[[]]", "flip_pairs.0.0 is missing; flip_pairs.0.1 is missing"),
-        ("right_tip = 0.1\n", "", "sigmas has no row for right_tip; give every keypoint one, or none"),
+        ("right_tip = 0.1\n", "", "sigmas has no row for right_tip; give one for every keypoint, or none"),
         ("right_tip = 0.1", "right_ti = 0.1", "sigmas: unknown keypoint 'right_ti'; did you mean right_tip"),
         ("right_tip = 0.1", 'right_tip = "wide"', "sigmas.right_tip is 'wide'; input should be a valid number"),
         ("right_tip = 0.1", "right_tip = true", "sigmas.right_tip is True; input should be a valid number"),
@@ -217,7 +216,7 @@ def test_rows_may_stand_in_any_order() -> None:
         ('left_tip_end = "#00ff00"', 'left_tip_end = "#0f0"', "colours.left_tip_end is '#0f0'; string should match"),
         ('"left_tip_end"]', '"left_tip_end", 7]', "keypoints.4 is 7; input should be a valid string"),
         ('"left_tip_end"]', '"left_tip_end", "pivot"]',
-         "skeleton 'scissors': keypoints may have each name once, but has pivot"),
+         "skeleton 'scissors': keypoints must not repeat a name; remove duplicates of pivot"),
         ('name = "scissors"', "name = 5", "name is 5; input should be a valid string"),
         ('name = "scissors"', 'name = ""', "name is ''; string should have at least 1 character"),
         ('title = "Scissors: edges = 2"', "title = 2", "title is 2; input should be a valid string"),
@@ -232,7 +231,7 @@ def test_rows_may_stand_in_any_order() -> None:
         ("title = ", f"upper_body = {'[' * 100_000}", "is not valid TOML: it is nested too deeply"),
     ],
 )  # fmt: skip
-def test_a_fault_in_a_file_names_the_path_of_its_key(old: str, new: str, message: str) -> None:
+def test_an_error_in_a_file_names_the_path_of_its_key(old: str, new: str, message: str) -> None:
     assert SCISSORS.count(old) >= 1
     with pytest.raises(SkeletonError, match=rf"^mine.toml:? {message}"):
         Skeleton.from_toml(SCISSORS.replace(old, new, 1), source="mine.toml")
@@ -248,18 +247,18 @@ def test_a_fault_in_a_file_names_the_path_of_its_key(old: str, new: str, message
         ('name = "x', "^skeleton is not valid TOML"),
     ],
 )
-def test_what_is_missing(text: str, message: str) -> None:
+def test_missing_keys_raise(text: str, message: str) -> None:
     with pytest.raises(SkeletonError, match=message):
         Skeleton.from_toml(text)
 
 
 @pytest.mark.parametrize("table", [None, 5, [["name", "x"]], {5: 6}])
-def test_what_is_no_table(table: Any) -> None:
+def test_values_that_are_not_a_dictionary_raise(table: Any) -> None:
     with pytest.raises(SkeletonError, match=r"^skeleton: "):
         Skeleton.from_dict(table)
 
 
-def test_a_binary_file_is_no_skeleton(tmp_path: Path) -> None:
+def test_a_binary_file_raises(tmp_path: Path) -> None:
     path = tmp_path / "image.toml"
     path.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
     with pytest.raises(SkeletonError, match=r"image.toml is not valid TOML: 'utf-8' codec can't decode"):
@@ -267,7 +266,7 @@ def test_a_binary_file_is_no_skeleton(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_an_unreadable_file_raises(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").symlink_to("/proc/self/mem")
     with pytest.raises(
         SkeletonError, match=r"mine.toml cannot be read \(Input/output error\); give a readable"
@@ -275,8 +274,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         Skeleton.load(tmp_path / "mine.toml")
 
 
-@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
-def test_names_that_no_file_can_have(name: str) -> None:
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "~nobody-of-that-name/x"])
+def test_names_that_no_file_can_have_are_unknown(name: str) -> None:
     with pytest.raises(UnknownNameError, match="unknown skeleton"):
         Skeleton.load(name)
     with pytest.raises(SkeletonError, match="there is no file"):
@@ -284,7 +283,7 @@ def test_names_that_no_file_can_have(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [None, 5, ["coco"]])
-def test_what_is_no_name(name: Any) -> None:
+def test_other_types_of_names_raise(name: Any) -> None:
     with pytest.raises(
         SkeletonError, match=r"must be a name, a .toml file or a vitpose.Skeleton, not .*: aic, "
     ):
@@ -297,24 +296,24 @@ def test_a_hundred_thousand_keypoints_are_checked_quickly() -> None:
 
 
 @pytest.mark.parametrize("name", ["missing.toml", Path("somewhere") / "missing.toml"])
-def test_a_missing_file_is_called_so(name: str | Path) -> None:
-    with pytest.raises(SkeletonError, match=rf"there is no file {name}; .* shipped name: aic, "):
+def test_a_missing_file_raises(name: str | Path) -> None:
+    with pytest.raises(SkeletonError, match=rf"there is no file {name}; .* names: aic, "):
         Skeleton.load(name)
 
 
-def test_the_nearest_skeleton_is_offered() -> None:
+def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(
-        UnknownNameError, match=r"unknown skeleton 'cocoo'; did you mean coco.*mpii, ochuman. A path to a"
+        UnknownNameError, match=r"unknown skeleton 'cocoo'; did you mean coco.*mpii, ochuman. The path of a"
     ):
         Skeleton.load("cocoo")
 
 
-def test_a_folder_is_no_skeleton(tmp_path: Path) -> None:
+def test_a_directory_is_an_unknown_name(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown skeleton"):
         Skeleton.load(tmp_path)
 
 
-def test_labels_of_a_known_skeleton_give_that_one() -> None:
+def test_labels_of_a_shipped_skeleton_return_it() -> None:
     labels = dict(
         enumerate(("Nose", "L_Eye", "R_Eye", "L_Ear", "R_Ear", *Skeleton.load("coco").keypoints[5:]))
     )
@@ -322,7 +321,7 @@ def test_labels_of_a_known_skeleton_give_that_one() -> None:
     assert Skeleton.from_labels(Skeleton.load("ap10k").keypoints, None) is Skeleton.load("ap10k")
 
 
-def test_labels_of_no_known_skeleton_make_one() -> None:
+def test_other_labels_make_a_custom_skeleton() -> None:
     labels = {0: "Tail", 1: "L_Fin", 2: "R_Fin", 3: "left-eye"}
     skeleton = Skeleton.from_labels(labels, [[0, 1], [0, 2]])
     assert skeleton.keypoints == ("Tail", "L_Fin", "R_Fin", "left-eye")
@@ -344,15 +343,15 @@ def test_labels_of_no_known_skeleton_make_one() -> None:
         (1.5, None, "^labels: 1.5: input should be a valid tuple"),
         ([None], None, "^labels: 0 is None; input should be a valid string"),
         ({0: "a", 1: 7}, None, "^labels: 1 is 7; input should be a valid string"),
-        ({0: "a", 1: "a"}, None, "keypoints may have each name once, but has a more often"),
+        ({0: "a", 1: "a"}, None, "keypoints must not repeat a name; remove duplicates of a"),
     ],
 )
-def test_labels_that_do_not_hold_together_are_refused(labels: Any, edges: Any, message: str) -> None:
+def test_invalid_labels_and_edges_raise(labels: Any, edges: Any, message: str) -> None:
     with pytest.raises(SkeletonError, match=message):
         Skeleton.from_labels(labels, edges)
 
 
-def test_the_shipped_data_are_those_of_the_data_sets(shared_data: Path) -> None:
+def test_shipped_skeletons_equal_those_of_the_datasets(shared_data: Path) -> None:
     facts = json.loads((shared_data.parent / "facts" / "skeletons.json").read_text())
     for name, fact in facts.items():
         skeleton = Skeleton.load(name.replace("_", "-"))

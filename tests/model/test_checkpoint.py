@@ -407,7 +407,7 @@ def test_missing_part_is_said(folder: Path) -> None:
 
 def test_part_cannot_lie_outside_the_folder(folder: Path) -> None:
     split(folder, ("part-1.safetensors", "../part-2.safetensors"))
-    with pytest.raises(CheckpointError, match=r"'../part-2.safetensors' is no plain file name"):
+    with pytest.raises(CheckpointError, match=r"'../part-2.safetensors' is not a plain file name"):
         load(folder)
 
 

@@ -267,10 +267,10 @@ def several(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("shard", "message"),
     [
-        ("/etc/passwd", "'/etc/passwd' is no plain file name"),
-        ("..", "is no plain file name"),
-        ("a/b.safetensors", "is no plain file name"),
-        (LONG, r"'x{80}\.\.\.x{20}' is no plain file name"),
+        ("/etc/passwd", "'/etc/passwd' is not a plain file name"),
+        ("..", "is not a plain file name"),
+        ("a/b.safetensors", "is not a plain file name"),
+        (LONG, r"'x{80}\.\.\.x{20}' is not a plain file name"),
         ("none.safetensors", "has no none.safetensors"),
     ],
 )

@@ -32,25 +32,25 @@ def boxes(draw: st.DrawFn, most: int = 8) -> np.ndarray:
 
 @settings(deadline=None)
 @given(arrays(np.float32, st.tuples(st.integers(0, 5), st.just(4)), elements=COORDINATE))
-def test_xywh_and_xyxy_are_each_others_way_back(rows: np.ndarray) -> None:
+def test_xywh_and_xyxy_conversions_are_inverse(rows: np.ndarray) -> None:
     np.testing.assert_allclose(xyxy_from_xywh(xywh_from_xyxy(rows)), rows, atol=4e-3)
     np.testing.assert_allclose(xywh_from_xyxy(xyxy_from_xywh(rows)), rows, atol=4e-3)
 
 
 @settings(deadline=None)
 @given(boxes(), boxes())
-def test_iou_is_symmetric_and_within_0_to_1(some: np.ndarray, others: np.ndarray) -> None:
-    overlap = iou(some, others)
-    assert overlap.shape == (len(some), len(others))
+def test_iou_is_symmetric_and_within_0_to_1(boxes_a: np.ndarray, boxes_b: np.ndarray) -> None:
+    overlap = iou(boxes_a, boxes_b)
+    assert overlap.shape == (len(boxes_a), len(boxes_b))
     assert ((overlap >= 0) & (overlap <= 1)).all()
-    np.testing.assert_array_equal(overlap, iou(others, some).T)
-    np.testing.assert_allclose(np.diag(iou(some, some)), 1)
+    np.testing.assert_array_equal(overlap, iou(boxes_b, boxes_a).T)
+    np.testing.assert_allclose(np.diag(iou(boxes_a, boxes_a)), 1)
 
 
 @settings(deadline=None)
 @given(arrays(np.float32, (2, 4), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
-def test_iou_of_any_boxes_whatever_is_a_number(rows: np.ndarray) -> None:
-    """Also of the smallest and largest there are: an overlap that is NaN would drop a person unseen."""
+def test_iou_of_any_finite_boxes_is_a_number(rows: np.ndarray) -> None:
+    """Including the smallest and largest floats: a NaN overlap would silently remove a person."""
     ordered = np.concatenate(
         [np.minimum(rows[:, :2], rows[:, 2:]), np.maximum(rows[:, :2], rows[:, 2:])], axis=1
     )
@@ -60,7 +60,7 @@ def test_iou_of_any_boxes_whatever_is_a_number(rows: np.ndarray) -> None:
 
 @settings(deadline=None)
 @given(boxes(), st.floats(0, 1), st.randoms(use_true_random=False))
-def test_suppression_leaves_no_pair_above_the_limit_and_drops_none_without_reason(
+def test_suppression_leaves_no_pair_above_the_limit_and_removes_no_other_box(
     rows: np.ndarray, limit: float, random: object
 ) -> None:
     scores = np.array([random.random() for _ in rows], np.float32)  # type: ignore[attr-defined]
@@ -85,8 +85,8 @@ def test_checked_boxes_are_finite_and_have_area(rows: np.ndarray) -> None:
     except BoxError:
         with np.errstate(over="ignore"):
             single = rows.astype(np.float32)
-        fine = np.isfinite(single).all(axis=1) & (single[:, 2:] > single[:, :2]).all(axis=1)
-        assert not fine.all()
+        valid = np.isfinite(single).all(axis=1) & (single[:, 2:] > single[:, :2]).all(axis=1)
+        assert not valid.all()
     else:
         assert np.isfinite(checked).all()
         assert (checked[:, 2:] > checked[:, :2]).all()

@@ -1,6 +1,6 @@
-"""From the name of a model to its files: inside the package, in a folder, or on the hub.
+"""From the name of a model to its files: in the package, in a directory, or on the Hugging Face Hub.
 
-The only place that talks to a hub. Knows no network and no weights.
+The only module that uses the hub. It does not depend on networks or weights.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import CheckpointError, UnknownNameError
+from .paths import existing_path
 from .schemas import MAX_TEXT_BYTES, Schema, check, parse_json, parse_toml
 
 DEFAULT_MODEL = "vitpose-tiny"
@@ -23,17 +24,17 @@ _MAX_NAME = 300
 
 
 class ModelCard(Schema):
-    """What is known of a model with a short name.
+    """Description of a model with a short name.
 
     Attributes:
         name: The short name.
-        source: Its hub repository, or "package".
+        source: Hub repository, or "package" for weights in the package.
         parameters: Number of parameters, in millions.
-        input: Width x height of its input in pixels.
-        skeleton: Name of its skeleton.
+        input: Width x height of the input in pixels.
+        skeleton: Name of the skeleton.
         experts: Number of experts.
         licence: Licence of the weights.
-        note: One line for people.
+        note: Remark in one line.
     """
 
     name: str
@@ -47,25 +48,16 @@ class ModelCard(Schema):
 
     @property
     def ships(self) -> bool:
-        """Whether the weights are inside the package."""
+        """Whether the weights are in the package."""
         return self.source == _PACKAGE
 
 
 @cache
 def list_models() -> Mapping[str, ModelCard]:
-    """Returns the models that have a short name."""
+    """Returns the models with a short name, by that name."""
     table = parse_toml((resources.files("vitpose.files") / _LISTING).read_bytes(), _LISTING)
     rows = {name: {"name": name, **row} for name, row in table.items()}
     return MappingProxyType(check(dict[str, ModelCard], rows, _LISTING))
-
-
-def existing_path(name: str | Path) -> Path | None:
-    """Returns the file or directory of that name, or None if there is none or no file system takes such a name."""
-    try:
-        path = Path(name).expanduser()
-        return path if path.exists() else None
-    except (OSError, RuntimeError, ValueError):  # too long, of an unknown user, or with a null character
-        return None
 
 
 def find_file(
@@ -78,25 +70,25 @@ def find_file(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """Returns the path of one file of a model, downloading it if need be.
+    """Returns the path of one file of a model, downloading it if necessary.
 
     Args:
-        name: A short name, a directory, or a hub repository ("owner/name").
-        filename: The file's name inside it, without a directory.
-        subfolder: The directory inside it in which the model's files are ("weights/coco").
+        name: A short name, a directory (`~` is expanded), or a hub repository ("owner/name").
+        filename: Name of the file in the model's directory, without a directory.
+        subfolder: Subdirectory that contains the model's files ("weights/coco").
         revision: Branch, tag or commit of the repository.
-        token: Access token for the hub; True takes the stored one.
-        cache_dir: Where downloads are kept; default: the hub's cache.
-        local_files_only: Never ask the network.
+        token: Access token of the hub; True: the stored one.
+        cache_dir: Directory of downloaded files; default: the hub's cache.
+        local_files_only: Do not use the network.
 
     Raises:
-        UnknownNameError: The name is neither a short name, nor a directory, nor of a repository's form.
-        CheckpointError: The directory or repository has no such file, the hub cannot be reached, or
-            `filename` (which may come out of a file) or `subfolder` leads out of the directory.
+        UnknownNameError: The name is not a short name, a directory, or a repository in the form "owner/name".
+        CheckpointError: The directory or repository has no such file, the download failed, or `filename` (which may
+            come from a file) or `subfolder` leads out of the directory.
     """
     if not re.fullmatch(r"\w[\w.-]{0,200}", filename):
         raise CheckpointError(
-            f"{_brief(filename)} is no plain file name; a model's files all lie in one directory"
+            f"{_brief(filename)} is not a plain file name; all files of a model must be in one directory"
         )
     parts = Path(subfolder).parts
     if any(not re.fullmatch(r"[\w-][\w. -]{0,200}", part) for part in parts):
@@ -120,12 +112,12 @@ def find_file(
 def _file_in(directory: Path, filename: str) -> Path:
     if not directory.is_dir():
         raise CheckpointError(
-            f"{directory} is a file; give the directory it is in, {str(directory.parent)!r}, with all files of the "
-            "model, or an original file ending in .pth or .pt"
+            f"{directory} is a file; give its directory, {str(directory.parent)!r}, with all files of the model, or an "
+            "original file ending in .pth or .pt"
         )
     if not (directory / filename).is_file():
         raise CheckpointError(
-            f"the directory {directory} has no {filename}; the directory of a checkpoint has one"
+            f"the directory {directory} has no {filename}; give the directory of a checkpoint, which has one"
         )
     return directory / filename
 
@@ -148,19 +140,25 @@ def _download(
     }
     try:
         return Path(hf_hub_download(repository, filename, **options))
-    except Exception as error:  # the hub's client and the HTTP library below it have no error in common
+    except Exception as error:  # the hub's client and its HTTP library have no common error class
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(
-            f"{filename} of {repository!r} could not be had from the hub: {reason}. Check the name and the "
-            f"network, or give a folder with the files; {DEFAULT_MODEL!r} ships inside the package"
+            f"download of {filename} of {repository!r} failed: {reason}. Check the name and the network, or give a "
+            f"directory with the files; {DEFAULT_MODEL!r} is included in the package"
         ) from error
 
 
 def read_json(name: str | Path, filename: str, **hub: Any) -> dict[str, Any]:
-    """Reads a JSON file of a model; arguments and errors as of `find_file`.
+    """Reads a JSON file of a model.
+
+    Args:
+        name: As in `find_file`.
+        filename: As in `find_file`.
+        **hub: Further arguments of `find_file`.
 
     Raises:
-        CheckpointError: The file is not a JSON object.
+        UnknownNameError: As in `find_file`.
+        CheckpointError: As in `find_file`; or the file cannot be read or is not a JSON object.
     """
     path = find_file(name, filename, **hub)
     try:
@@ -171,7 +169,7 @@ def read_json(name: str | Path, filename: str, **hub: Any) -> dict[str, Any]:
     table = parse_json(content, path, CheckpointError)
     if not isinstance(table, dict):
         raise CheckpointError(
-            f"{path} holds a {type(table).__name__}, not a JSON object; it is not a model's file"
+            f"{path} contains a {type(table).__name__}, not a JSON object; give the directory of a checkpoint"
         )
     return table
 
@@ -185,21 +183,21 @@ def upload_folder(
     revision: str | None = None,
     message: str = "Upload ViTPose",
 ) -> str:
-    """Uploads the files of a folder to a hub repository, made if need be.
+    """Uploads the files of a directory to a hub repository, which is created if necessary.
 
     Args:
-        folder: What to upload.
-        repo_id: The repository; one of the token's owner where only its second half is given.
+        folder: Directory to upload.
+        repo_id: The repository ("owner/name"); a name without an owner belongs to the owner of the token.
         private: Whether a new repository is private.
-        token: Access token for the hub; the stored one without it.
+        token: Access token of the hub; default: the stored one.
         revision: Branch to upload to.
-        message: What the commit says.
+        message: Commit message.
 
     Returns:
-        The address of the commit.
+        The URL of the commit.
 
     Raises:
-        CheckpointError: The hub cannot be reached or does not let us.
+        CheckpointError: The hub cannot be reached or rejects the upload.
     """
     from huggingface_hub import HfApi
 
@@ -212,7 +210,7 @@ def upload_folder(
     except Exception as error:  # as in _download
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(
-            f"nothing could be uploaded to {repo_id!r}: {reason}. Check the name, the network and the token "
+            f"upload to {repo_id!r} failed: {reason}. Check the name, the network and the token "
             "('hf auth login' stores one)"
         ) from error
     return str(commit.commit_url)

@@ -1,8 +1,8 @@
-"""Sizes and boxes: the one place that knows how four numbers become a box.
+"""Image sizes, and boxes: conversions, checks, overlap and non-maximum suppression.
 
 Inside vitpose a box is xyxy (left, top, right, bottom) in pixels of the image, float32. Other
-forms exist only at the door, behind the named conversions below. This module knows no images
-and no detectors.
+formats are converted at the public boundary by the functions below. This module does not depend on
+images or detectors.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import BoxError
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Width and height, told apart by name and never by position."""
+    """Width and height in pixels or cells, accessed by name and not by position."""
 
     width: int
     height: int
@@ -34,36 +34,48 @@ class Size:
 
 
 def _overflow_is_infinite() -> np.errstate:
-    """Lets what float32 cannot hold become infinite, or NaN, without a warning; checks refuse it."""
+    """Returns a context in which float32 overflow gives infinity or NaN without a warning; checks reject both."""
     return np.errstate(over="ignore", invalid="ignore")
 
 
 def xyxy_from_xywh(boxes: Any) -> Float[np.ndarray, "n 4"]:
-    """Turns (left, top, width, height), the form of COCO files, into (left, top, right, bottom)."""
+    """Converts (left, top, width, height), the format of COCO files, to (left, top, right, bottom).
+
+    Raises:
+        BoxError: The boxes are not n rows of four numbers.
+    """
     boxes = as_rows(boxes)
     with _overflow_is_infinite():
         return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 def xywh_from_xyxy(boxes: Any) -> Float[np.ndarray, "n 4"]:
-    """Turns (left, top, right, bottom) into (left, top, width, height), the form of COCO files."""
+    """Converts (left, top, right, bottom) to (left, top, width, height), the format of COCO files.
+
+    Raises:
+        BoxError: The boxes are not n rows of four numbers.
+    """
     boxes = as_rows(boxes)
     with _overflow_is_infinite():
         return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
 def xyxy_from_cxcywh(boxes: Any) -> Float[np.ndarray, "n 4"]:
-    """Turns (centre x, centre y, width, height) into (left, top, right, bottom)."""
+    """Converts (centre x, centre y, width, height) to (left, top, right, bottom).
+
+    Raises:
+        BoxError: The boxes are not n rows of four numbers.
+    """
     boxes = as_rows(boxes)
     with _overflow_is_infinite():
         return np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
 
 
 def as_rows(boxes: Any) -> Float[np.ndarray, "n 4"]:
-    """Reads rows of four numbers, whatever they mean; an empty list is no rows.
+    """Converts boxes of any format to an array; an empty list gives zero rows.
 
     Raises:
-        BoxError: They are not n rows of four numbers.
+        BoxError: The boxes are not n rows of four numbers.
     """
     try:
         with _overflow_is_infinite():
@@ -76,7 +88,7 @@ def as_rows(boxes: Any) -> Float[np.ndarray, "n 4"]:
         advice = (
             "put a single box into a list"
             if array.shape == (4,)
-            else "give every box its four numbers and no more"
+            else "give exactly four numbers for each box"
         )
         raise BoxError(
             f"boxes must have the shape (n, 4), n rows of four numbers, not {array.shape}; {advice}"
@@ -85,10 +97,10 @@ def as_rows(boxes: Any) -> Float[np.ndarray, "n 4"]:
 
 
 def as_xyxy(boxes: Any) -> Float[np.ndarray, "n 4"]:
-    """Checks boxes from outside and returns them as float32.
+    """Validates boxes given by the user and returns them as float32.
 
     Args:
-        boxes: Anything numpy reads as n rows of (left, top, right, bottom) in pixels. An empty list
+        boxes: Anything that NumPy converts to n rows of (left, top, right, bottom) in pixels. An empty list
             is zero boxes, not an error.
 
     Raises:
@@ -96,33 +108,38 @@ def as_xyxy(boxes: Any) -> Float[np.ndarray, "n 4"]:
             names the first such box.
     """
     array = as_rows(boxes)
-    _refuse(array, ~np.isfinite(array).all(axis=1), "is not finite; drop it or mend its source")
+    _refuse(array, ~np.isfinite(array).all(axis=1), "is not finite; remove it or correct its values")
     _refuse(
         array,
         (array[:, 2:] <= array[:, :2]).any(axis=1),
         "has no area: right must exceed left and bottom must exceed top, in pixels, "
-        "as (left, top, right, bottom); boxes in COCO's (left, top, width, height) go through "
+        "as (left, top, right, bottom); convert COCO boxes (left, top, width, height) with "
         "vitpose.xyxy_from_xywh first",
     )
     return array
 
 
 def are_outside(boxes: Float[np.ndarray, "n 4"], size: Size | None) -> Bool[np.ndarray, " n"]:
-    """Tells which boxes (xyxy, px) do not touch an image of that size; of an unknown one without it."""
+    """Returns which boxes (xyxy, px) lie wholly outside an image.
+
+    Args:
+        boxes: xyxy, px of the image.
+        size: Size of the image; None: unknown, only boxes left of it or above it are outside.
+    """
     width, height = (np.inf, np.inf) if size is None else (size.width, size.height)
     return (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, 0] >= width) | (boxes[:, 1] >= height)
 
 
 def refuse_outside(boxes: Float[np.ndarray, "n 4"], size: Size) -> None:
-    """Refuses boxes (xyxy, px) that do not touch an image of that size.
+    """Raises if a box (xyxy, px) lies wholly outside an image of the given size.
 
     Raises:
-        BoxError: A box lies wholly outside. The message names the first such box.
+        BoxError: A box lies wholly outside the image. The message names the first such box.
     """
     _refuse(
         boxes,
         are_outside(boxes, size),
-        f"lies wholly outside its image of {size} pixels; check its units and frame",
+        f"lies wholly outside its image of {size} pixels; check its units and its coordinate frame",
     )
 
 
@@ -133,15 +150,15 @@ def _refuse(boxes: Float[np.ndarray, "n 4"], bad: Any, why: str) -> None:
 
 
 def clip_to(boxes: Float[np.ndarray, "n 4"], size: Size) -> Float[np.ndarray, "n 4"]:
-    """Cuts boxes (xyxy, px) at the borders of an image of that size."""
+    """Clips boxes (xyxy, px) to the borders of an image of the given size."""
     limit = np.array([size.width, size.height] * 2, np.float32)
     return np.clip(boxes, 0, limit, dtype=np.float32)
 
 
 def iou(boxes: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
-    """Returns intersection over union of every box with every other (both xyxy), in 0..1.
+    """Returns the pairwise intersection over union of two sets of xyxy boxes, 0 to 1.
 
-    A box without area, as cutting at a border may leave one, overlaps nothing; nor does one that is not finite.
+    The IoU of a box without area (clipping may produce one) or with values that are not finite is 0.
     """
     boxes, others = boxes.astype(np.float64), others.astype(np.float64)  # float32 areas could overflow
     with _overflow_is_infinite():
@@ -157,36 +174,36 @@ def iou(boxes: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]) -> Fl
 def suppress_overlaps(
     boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, " n"], max_iou: float
 ) -> Int[np.ndarray, " m"]:
-    """Greedy non-maximum suppression.
+    """Greedy non-maximum suppression by IoU.
 
     Args:
         boxes: xyxy boxes of one class.
-        scores: Their scores, any range.
-        max_iou: A box that overlaps a better one by more than this is dropped.
+        scores: Score of each box, any range.
+        max_iou: A box whose IoU with a kept box of higher score exceeds this is removed.
 
     Returns:
-        The indices of the boxes that stay, best first.
+        The indices of the kept boxes, by descending score.
     """
-    return keep_best(scores, lambda best, others: iou(boxes[[best]], boxes[others])[0], max_iou)
+    return suppress_similar(scores, lambda best, others: iou(boxes[[best]], boxes[others])[0], max_iou)
 
 
-def keep_best(
-    scores: Float[np.ndarray, " n"], likeness: Callable[[Any, np.ndarray], np.ndarray], limit: float
+def suppress_similar(
+    scores: Float[np.ndarray, " n"], similarity: Callable[[Any, np.ndarray], np.ndarray], limit: float
 ) -> Int[np.ndarray, " m"]:
-    """Greedy suppression of whatever is too much alike something better.
+    """Greedy non-maximum suppression by any measure of similarity.
 
     Args:
-        scores: Any range.
-        likeness: Tells how alike one of the n is to several others, all by their indices.
-        limit: What is more alike to a better one than this is dropped.
+        scores: Score of each of the n candidates, any range.
+        similarity: Function of the index of one candidate and the indices of m others; returns the m similarities.
+        limit: A candidate whose similarity to a kept one of higher score exceeds this is removed.
 
     Returns:
-        The indices of those that stay, best first.
+        The indices of the kept candidates, by descending score.
     """
     order = np.argsort(-scores, kind="stable")
     kept = []
     while order.size:
         best, order = order[0], order[1:]
         kept.append(best)
-        order = order[likeness(best, order) <= limit]
+        order = order[similarity(best, order) <= limit]
     return np.array(kept, dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Heatmaps: encoding keypoints into targets, decoding maps into keypoints, merging a mirrored pass.
+"""Heatmaps: encoding keypoints as targets, decoding keypoints from heatmaps, merging a flipped pass.
 
-All points here are (x, y) in cells of the map, (0, 0) being the middle of the first cell. Knows no
-image and no network.
+All keypoints here are (x, y) in cells of the heatmap, (0, 0) being the centre of the first cell. This module does
+not depend on images or networks.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ BORDERS = ("zero", "mirror", "reflect")
 
 @dataclass(frozen=True)
 class Decoding:
-    """How the place of a keypoint is read from its map.
+    """Options for decoding a keypoint's position from its heatmap.
 
     Attributes:
-        refine: "dark": one Newton step on the logarithm of the blurred map (Zhang et al., Distribution-Aware
+        refine: "dark": one Newton step on the logarithm of the blurred heatmap (Zhang et al., Distribution-Aware
             Coordinate Representation, CVPR 2020; evaluated as in UDP); "quarter": a quarter of a cell
             towards the larger neighbour; "argmax": the highest cell.
         kernel_size: Side of the Gaussian blur before DARK's step, cells; odd.
-        blur_sigma: Its standard deviation, cells; without it what OpenCV derives from the kernel and so the
-            original uses, 2.0 for a kernel of 11. `transformers` uses 0.8.
-        border: What the blur sees outside the map. "zero": nothing; "mirror": the map mirrored about its
-            last cell, as the original has it; "reflect": mirrored about its edge, as `transformers`
-            has it. Both repeat the border's values for the step's derivatives; "zero" continues there.
-        max_step: DARK's step is cut to this many cells, and not taken where the map has no peak; None
-            trusts it whatever it is, as the original and `transformers` do.
+        blur_sigma: Standard deviation of the blur, cells; default: derived from the kernel size as OpenCV and so
+            the original do, 2.0 for a kernel of 11. `transformers` uses 0.8.
+        border: Padding of the blur outside the heatmap. "zero": zeros; "mirror": mirrored about the last cell,
+            as in the original; "reflect": mirrored about the edge, as in `transformers`. The latter two repeat the
+            border's values for the derivatives of the step; "zero" continues the zeros there.
+        max_step: DARK's step is clipped to this many cells, and skipped where the heatmap has no peak; None
+            takes every step unclipped, as the original and `transformers` do.
 
     Raises:
-        UnknownNameError: A choice is not known.
-        InputError: The kernel or sigma is impossible.
+        UnknownNameError: `refine` or `border` is unknown.
+        InputError: `kernel_size`, `blur_sigma` or `max_step` is out of range.
     """
 
     refine: str = "dark"
@@ -57,74 +57,79 @@ class Decoding:
             raise InputError(f"blur_sigma {self.blur_sigma} must be finite and positive, in cells")
         if self.max_step is not None and not self.max_step >= 0:
             raise InputError(
-                f"max_step {self.max_step} must not be negative, in cells; None trusts every step"
+                f"max_step {self.max_step} must not be negative, in cells; None takes every step unclipped"
             )
 
     @property
     def sigma(self) -> float:
-        """Standard deviation of the blur, cells; OpenCV's rule is that of `getGaussianKernel`."""
+        """Standard deviation of the blur, cells; the default follows OpenCV's `getGaussianKernel`."""
         return 0.3 * ((self.kernel_size - 1) / 2 - 1) + 0.8 if self.blur_sigma is None else self.blur_sigma
 
 
 TRANSFORMERS_DECODING = Decoding(blur_sigma=0.8, border="reflect", max_step=None)
-"""What `transformers` 5.23 does, for comparison."""
+"""The decoding of `transformers` 5.23, for comparison."""
 
 
 def decode(
-    maps: Float[np.ndarray, "n k hm wm"], decoding: Decoding | None = None
+    heatmaps: Float[np.ndarray, "n k hm wm"], decoding: Decoding | None = None
 ) -> tuple[Float[np.ndarray, "n k 2"], Float[np.ndarray, "n k"]]:
-    """Reads the keypoints from heatmaps.
+    """Decodes keypoints from heatmaps.
 
     Args:
-        maps: Predicted maps, any floating type.
-        decoding: How; UDP's DARK without it.
+        heatmaps: Predicted heatmaps, any floating type.
+        decoding: Options; default: DARK as in UDP.
 
     Returns:
-        Points in cells of the map and their scores: the maxima of the unblurred maps.
+        Keypoints in cells of the heatmap and their scores: the maxima of the unblurred heatmaps.
 
     Raises:
-        InputError: A map holds NaN or infinity.
+        InputError: A heatmap contains NaN or infinity.
     """
     decoding = decoding or Decoding()
-    n, k, height, width = maps.shape
-    flat = maps.reshape(n * k, height, width).astype(np.float32, copy=False)
+    n, k, height, width = heatmaps.shape
+    flat = heatmaps.reshape(n * k, height, width).astype(np.float32, copy=False)
     highest = flat.reshape(n * k, height * width).argmax(axis=1)
     rows, columns = np.divmod(highest, width)
     scores = flat[np.arange(n * k), rows, columns]
     refuse_unreadable(scores)
-    points = np.stack([columns, rows], axis=1).astype(np.float32)
+    keypoints = np.stack([columns, rows], axis=1).astype(np.float32)
     if decoding.refine == "dark":
-        points += _dark_steps(flat, rows, columns, decoding)
+        keypoints += _dark_steps(flat, rows, columns, decoding)
     elif decoding.refine == "quarter":
-        points += _quarter_steps(flat, rows, columns)
-    return points.reshape(n, k, 2), scores.reshape(n, k)
+        keypoints += _quarter_steps(flat, rows, columns)
+    return keypoints.reshape(n, k, 2), scores.reshape(n, k)
 
 
 def refuse_unreadable(scores: Float[np.ndarray, "..."]) -> None:
-    """Raises if a map's maximum says that it holds NaN or infinity.
+    """Raises if the maximum of a heatmap is NaN or infinite.
+
+    Args:
+        scores: Maximum of each heatmap. `argmax` returns a cell with NaN if there is one, so the maxima suffice.
 
     Raises:
-        InputError: It does.
+        InputError: A score is NaN or infinite.
     """
     if not np.isfinite(scores).all():
         raise InputError(
-            "the heatmaps hold NaN or infinity; the weights or the precision of the network are at fault, try float32"
+            "the heatmaps contain NaN or infinity, which the weights or the precision of the network cause; "
+            "check the weights or try dtype='float32'"
         )
 
 
 def _quarter_steps(
-    maps: Float[np.ndarray, "m hm wm"], rows: Int[np.ndarray, " m"], columns: Int[np.ndarray, " m"]
+    heatmaps: Float[np.ndarray, "m hm wm"], rows: Int[np.ndarray, " m"], columns: Int[np.ndarray, " m"]
 ) -> Float[np.ndarray, "m 2"]:
-    height, width = maps.shape[1:]
-    each = np.arange(len(maps))
+    """Returns a quarter of a cell towards the larger neighbour of each peak, 0 near the border."""
+    height, width = heatmaps.shape[1:]
+    each = np.arange(len(heatmaps))
     inside = (columns > 1) & (columns < width - 1) & (rows > 1) & (rows < height - 1)
-    # Steps are only taken inside; clipping merely keeps the unused indices valid.
+    # Steps near the border are zeroed below; clipping keeps their indices valid.
     left, right = np.clip(columns - 1, 0, None), np.clip(columns + 1, None, width - 1)
     above, below = np.clip(rows - 1, 0, None), np.clip(rows + 1, None, height - 1)
     steps = np.stack(
         [
-            np.sign(maps[each, rows, right] - maps[each, rows, left]),
-            np.sign(maps[each, below, columns] - maps[each, above, columns]),
+            np.sign(heatmaps[each, rows, right] - heatmaps[each, rows, left]),
+            np.sign(heatmaps[each, below, columns] - heatmaps[each, above, columns]),
         ],
         axis=1,
     )
@@ -132,14 +137,14 @@ def _quarter_steps(
 
 
 def _dark_steps(
-    maps: Float[np.ndarray, "m hm wm"],
+    heatmaps: Float[np.ndarray, "m hm wm"],
     rows: Int[np.ndarray, " m"],
     columns: Int[np.ndarray, " m"],
     decoding: Decoding,
 ) -> Float[np.ndarray, "m 2"]:
-    """Returns Newton's step to the peak of the logarithm of the blurred map, in cells."""
-    # The clip is the original's: it keeps the logarithm finite.
-    log = np.log(np.clip(_blurred_around(maps, rows, columns, decoding), 0.001, 50))
+    """Returns the Newton step to the peak of the logarithm of the blurred heatmap, in cells."""
+    # Clipped as in the original, which keeps the logarithm finite.
+    log = np.log(np.clip(_blurred_around(heatmaps, rows, columns, decoding), 0.001, 50))
     gradient = 0.5 * np.stack([log[:, 1, 2] - log[:, 1, 0], log[:, 2, 1] - log[:, 0, 1]], axis=1)
     xx = log[:, 1, 2] - 2 * log[:, 1, 1] + log[:, 1, 0]
     yy = log[:, 2, 1] - 2 * log[:, 1, 1] + log[:, 0, 1]
@@ -152,7 +157,7 @@ def _dark_steps(
         - log[:, 0, 1]
         + log[:, 0, 0]
     )
-    epsilon = np.finfo(np.float32).eps  # the original's guard against a flat map
+    epsilon = np.finfo(np.float32).eps  # as in the original, for flat heatmaps
     xx, yy = xx + epsilon, yy + epsilon
     determinant = xx * yy - xy * xy
     peaked = determinant != 0 if decoding.max_step is None else (determinant > 0) & (xx < 0)
@@ -166,20 +171,19 @@ def _dark_steps(
 
 
 def _blurred_around(
-    maps: Float[np.ndarray, "m hm wm"],
+    heatmaps: Float[np.ndarray, "m hm wm"],
     rows: Int[np.ndarray, " m"],
     columns: Int[np.ndarray, " m"],
     decoding: Decoding,
 ) -> Float[np.ndarray, "m 3 3"]:
-    """Returns the blurred map at each peak and its eight neighbours, and blurs nothing else."""
-    height, width = maps.shape[1:]
+    """Returns the blurred heatmap at each peak and its eight neighbours, without blurring other cells."""
+    height, width = heatmaps.shape[1:]
     taps = blur_taps(decoding)
     around = np.arange(taps.shape[1]) - taps.shape[1] // 2
     row, row_inside = continued(rows[:, None] + around, height, decoding.border)
     column, column_inside = continued(columns[:, None] + around, width, decoding.border)
-    patches = maps[np.arange(len(maps))[:, None, None], row[:, :, None], column[:, None, :]].astype(
-        np.float64
-    )
+    each = np.arange(len(heatmaps))[:, None, None]
+    patches = heatmaps[each, row[:, :, None], column[:, None, :]].astype(np.float64)
     patches *= row_inside[:, :, None] & column_inside[:, None, :]
     blurred = taps @ patches @ taps.T
     if decoding.border != "zero":
@@ -191,7 +195,14 @@ def _blurred_around(
 
 
 def blur_taps(decoding: Decoding) -> Float[np.ndarray, "3 t"]:
-    """Returns what blurs a row around a peak: at the cell before it, at the peak, and at the cell after it."""
+    """Returns the filter taps that blur a row of cells before, at and after a peak.
+
+    Args:
+        decoding: Kernel size and sigma of the blur.
+
+    Returns:
+        One row of t = kernel_size + 2 taps for the cell before the peak, the peak, and the cell after it.
+    """
     reach = decoding.kernel_size // 2
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / decoding.sigma) ** 2)
     taps = np.zeros((3, len(weights) + 2))
@@ -203,7 +214,13 @@ def blur_taps(decoding: Decoding) -> Float[np.ndarray, "3 t"]:
 def continued(
     index: Int[np.ndarray, "..."], count: int, border: str
 ) -> tuple[Int[np.ndarray, "..."], Bool[np.ndarray, "..."]]:
-    """Maps indices outside 0..count-1 to the cells that stand for them, and tells which stand for something."""
+    """Returns the cells that padding reads for indices outside 0..count-1, and which indices are not zero padding.
+
+    Args:
+        index: Indices along one axis, also outside the heatmap.
+        count: Number of cells along that axis.
+        border: "zero", "mirror" or "reflect"; see `Decoding.border`.
+    """
     if border == "zero":
         return np.clip(index, 0, count - 1), (index >= 0) & (index < count)
     period = max(2 * count - 2, 1) if border == "mirror" else 2 * count
@@ -213,54 +230,56 @@ def continued(
 
 
 def encode(
-    points: Float[np.ndarray, "n k 2"],
+    keypoints: Float[np.ndarray, "n k 2"],
     labelled: Bool[np.ndarray, "n k"],
     size: Size,
     sigma: float = 2.0,
     unbiased: bool = True,
 ) -> tuple[Float[np.ndarray, "n k hm wm"], Float[np.ndarray, "n k"]]:
-    """Makes the target maps of keypoints: a Gaussian around each, cut at three sigma.
+    """Encodes keypoints as target heatmaps: a Gaussian around each keypoint, truncated at three sigma.
 
     Args:
-        points: In cells of the map.
-        labelled: Which points have a label.
-        size: Size of the maps.
+        keypoints: In cells of the heatmap.
+        labelled: Which keypoints are labelled; the coordinates of others may be NaN.
+        size: Size of the heatmaps.
         sigma: Standard deviation, cells.
-        unbiased: Centre on the point itself (UDP); False rounds the centre to a cell (MSRA, Xiao et
+        unbiased: Centre the Gaussian on the keypoint (UDP); False rounds the centre to a cell (MSRA, Xiao et
             al., Simple Baselines, ECCV 2018).
 
     Returns:
-        The maps, and a weight a keypoint: 0 where it has no label or its support lies wholly outside.
+        The heatmaps, and a weight for each keypoint: 0 where it is not labelled or its Gaussian lies wholly outside
+        the heatmap.
     """
-    nearest = np.floor(np.where(labelled[:, :, None], points, 0) + 0.5)
+    nearest = np.floor(np.where(labelled[:, :, None], keypoints, 0) + 0.5)
     reach = 3 * sigma
     limits = np.array([size.width, size.height])
     seen = labelled & ((nearest - reach < limits) & (nearest + reach + 1 > 0)).all(axis=2)
-    centres = np.where(labelled[:, :, None], points, 0) if unbiased else nearest
+    centres = np.where(labelled[:, :, None], keypoints, 0) if unbiased else nearest
     profiles = []
     for axis, count in ((1, size.height), (0, size.width)):
         cells = np.arange(count)
         profile = np.exp(-0.5 * ((cells - centres[:, :, axis, None]) / sigma) ** 2)
         profiles.append(profile * (np.abs(cells - nearest[:, :, axis, None]) <= reach))
-    maps = np.einsum("nkh,nkw->nkhw", *profiles) * seen[:, :, None, None]
-    return maps.astype(np.float32), seen.astype(np.float32)
+    heatmaps = np.einsum("nkh,nkw->nkhw", *profiles) * seen[:, :, None, None]
+    return heatmaps.astype(np.float32), seen.astype(np.float32)
 
 
 def merge_flipped(
-    maps: Float[np.ndarray, "n k hm wm"],
+    heatmaps: Float[np.ndarray, "n k hm wm"],
     mirrored: Float[np.ndarray, "n k hm wm"],
     mirror: Int[np.ndarray, " k"],
     shift: bool = False,
 ) -> Float[np.ndarray, "n k hm wm"]:
-    """Averages the maps of crops with those of their mirror images (the flip test).
+    """Averages the heatmaps of crops with those of the mirrored crops (the flip test).
 
     Args:
-        maps: Maps of the crops.
-        mirrored: Maps of the mirrored crops, as they came.
-        mirror: Each keypoint's mirror image (`Skeleton.mirror`).
-        shift: Shift the returned maps right by one cell: the plain warp needs it, UDP must not have it.
+        heatmaps: Heatmaps of the crops.
+        mirrored: Heatmaps of the mirrored crops, not yet flipped back.
+        mirror: Index of each keypoint's mirror image (`Skeleton.mirror`).
+        shift: Shift the mirrored heatmaps right by one cell after flipping them back: required for the plain warp,
+            wrong for UDP.
     """
     back = mirrored[:, mirror, :, ::-1]
     if shift:
         back = np.concatenate([back[..., :1], back[..., :-1]], axis=-1)
-    return (maps + back) / 2
+    return (heatmaps + back) / 2

@@ -1,6 +1,6 @@
-"""From box to crop and back: one object owns both directions, so they cannot disagree.
+"""Affine transforms between an image and the crops around boxes; one object holds both directions.
 
-Knows no network and no heatmap values; a heatmap is here only a grid of cells over the crop.
+A heatmap is here only a grid of cells over a crop. This module does not depend on networks or heatmap values.
 """
 
 from __future__ import annotations
@@ -16,34 +16,37 @@ from ..errors import UnknownNameError
 from .boxes import Size
 
 Pixels = UInt8[np.ndarray, "_ _ 3"] | Float32[np.ndarray, "_ _ 3"]
-"""An RGB image of bytes, or of floats of any range; all images of a batch are of one kind."""
+"""An RGB image, uint8 or float32 of any range; all images of a batch have the same type."""
 
 BOX_PADDING = 1.25
-"""The crop is this much larger than the box, in the original and in every released checkpoint."""
+"""Scale of the crop relative to the box, in the original and in every released checkpoint."""
 
 WARPS = ("udp", "plain")
 ASPECTS = ("keep", "stretch")
 
 _LONGEST_SIDE = 32_766
-"""Longest side of an image, px, whose cells OpenCV's warp can address (it counts them in 16 bits with sign)."""
+"""Longest side of an image, px, that OpenCV's warp supports (its coordinates are signed 16-bit integers)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Warp:
-    """Where n crops of one size lie in an image.
+    """The affine transforms of n crops of one size in an image.
 
-    A crop covers a rectangle of the image, `extents` large around `centres`, turned by `angles`. In the
+    A crop covers a rectangle of the image with size `extents` around `centres`, rotated by `angles`. In the
     unbiased convention ("udp"; Huang et al., The Devil is in the Details, CVPR 2020) the first and the last
     cell of a grid lie on the rectangle's borders, so that a grid of w cells has w - 1 steps and every
     grid, crop or heatmap, covers the same rectangle. In the "plain" convention a grid of w cells has w steps.
 
     Attributes:
-        centres: Middle of each rectangle, px of the image.
-        extents: Width and height of each rectangle, px of the image. A negative width runs from right to
-            left: that crop is mirrored, in both conventions without a shift.
+        centres: Centre of each rectangle, px of the image.
+        extents: Width and height of each rectangle, px of the image. A negative width mirrors the crop,
+            without a shift in either convention.
         size: Size of the crops, px.
         convention: "udp" or "plain".
-        angles: Clockwise turn of each rectangle on the screen, degrees.
+        angles: Clockwise rotation of each rectangle on the screen, degrees; default: 0.
+
+    Raises:
+        UnknownNameError: The convention is neither "udp" nor "plain".
     """
 
     centres: Float[np.ndarray, "n 2"]
@@ -67,22 +70,22 @@ class Warp:
         padding: float = BOX_PADDING,
         aspect: str = "keep",
     ) -> Warp:
-        """Returns the crops for boxes: grown on the short side about their centre, then padded.
+        """Returns the crops of boxes: each box is extended on its short side about its centre, then padded.
 
-        A crop that keeps the aspect ("keep") covers a rectangle of its own aspect, so that nothing is distorted. A crop
-        that stretches covers a square, whatever its own aspect, so that in a crop of 192x256 people are 1.335 times
-        as tall. The original treats MPII so, whose annotations give a square as large as the person is tall; any other
-        box, such as a detector's, becomes the square of its longer side.
+        With aspect "keep" a box is extended to the aspect ratio of the crop, so nothing is distorted. With "stretch" it
+        is extended to a square and resized to the crop, so people are 1.335 times as tall in a crop of 192x256. The
+        original does so for MPII, where an annotation is a square as large as the person is tall; any other box, such
+        as a detection, becomes the square of its longer side.
 
         Args:
             boxes: xyxy, px of the image.
             size: Size of the crops, px.
             convention: "udp" or "plain".
-            padding: How much larger than the box the crop is.
+            padding: Scale of the crop relative to the extended box.
             aspect: "keep" or "stretch".
 
         Raises:
-            UnknownNameError: The convention or the aspect is none of these.
+            UnknownNameError: The convention or the aspect is unknown.
         """
         boxes = boxes.astype(np.float64)
         extents = grow(boxes[:, 2:] - boxes[:, :2], size, aspect) * padding
@@ -95,28 +98,31 @@ class Warp:
         return Warp(self.centres[index], self.extents[index], self.size, self.convention, self.angles[index])
 
     def matrices(self, grid: Size) -> Float[np.ndarray, "n 2 3"]:
-        """Returns the affine maps from cells of a grid over the crop to pixels of the image.
+        """Returns the affine matrices from cells of a grid over each crop to pixels of the image.
 
         Args:
-            grid: Size of the grid: the crop's own, or that of a heatmap over it.
+            grid: Size of the grid: that of the crop, or that of a heatmap over it.
         """
         steps = np.array([grid.width, grid.height], np.float64) - (self.convention == "udp")
         scales = self.extents / steps
         cos, sin = np.cos(np.deg2rad(self.angles)), np.sin(np.deg2rad(self.angles))
-        turn = np.stack([np.stack([cos, -sin], axis=1), np.stack([sin, cos], axis=1)], axis=1)
-        offsets = self.centres - np.einsum("nij,nj->ni", turn, self.extents / 2)
-        return np.concatenate([turn * scales[:, None, :], offsets[:, :, None]], axis=2)
+        rotations = np.stack([np.stack([cos, -sin], axis=1), np.stack([sin, cos], axis=1)], axis=1)
+        offsets = self.centres - np.einsum("nij,nj->ni", rotations, self.extents / 2)
+        return np.concatenate([rotations * scales[:, None, :], offsets[:, :, None]], axis=2)
 
     def crop(
         self,
         image: Pixels,
         out: UInt8[np.ndarray, "n hc wc 3"] | Float32[np.ndarray, "n hc wc 3"] | None = None,
     ) -> UInt8[np.ndarray, "n hc wc 3"] | Float32[np.ndarray, "n hc wc 3"]:
-        """Samples every crop from the image: bilinear, black outside it.
+        """Samples every crop from the image with bilinear interpolation; pixels outside the image are black.
 
         Args:
             image: RGB image.
-            out: Where to put the crops; new memory without it.
+            out: Array to write the crops to; default: a new array.
+
+        Returns:
+            The crops, of the type of the image.
         """
         crops = (
             np.empty((len(self), self.size.height, self.size.width, 3), image.dtype) if out is None else out
@@ -126,11 +132,11 @@ class Warp:
         return crops
 
     def to_image(self, points: Float[np.ndarray, "n k 2"], grid: Size) -> Float[np.ndarray, "n k 2"]:
-        """Carries points from cells of a grid over each crop to pixels of the image."""
+        """Transforms points from cells of a grid over each crop to pixels of the image."""
         return _transform(self.matrices(grid), points)
 
     def to_grid(self, points: Float[np.ndarray, "n k 2"], grid: Size) -> Float[np.ndarray, "n k 2"]:
-        """Carries points from pixels of the image to cells of a grid over each crop."""
+        """Transforms points from pixels of the image to cells of a grid over each crop."""
         matrices = self.matrices(grid)
         inverse = np.linalg.inv(matrices[:, :, :2])
         return np.einsum("nij,nkj->nki", inverse, points - matrices[:, None, :, 2])
@@ -142,12 +148,12 @@ def crop_all(
     """Samples the crops of several images into one batch.
 
     Args:
-        images: RGB images.
-        warps: The crops of each.
+        images: RGB images of one type.
+        warps: The crops of each image.
         size: Size of all crops, px.
     """
-    kind = images[0].dtype if images else np.uint8
-    crops, start = np.empty((sum(map(len, warps)), size.height, size.width, 3), kind), 0
+    dtype = images[0].dtype if images else np.uint8
+    crops, start = np.empty((sum(map(len, warps)), size.height, size.width, 3), dtype), 0
     for image, warp in zip(images, warps, strict=True):
         warp.crop(image, crops[start : start + len(warp)])
         start += len(warp)
@@ -159,7 +165,12 @@ def _transform(matrices: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def grow(sides: Float[np.ndarray, "n 2"], size: Size, aspect: str = "keep") -> Float[np.ndarray, "n 2"]:
-    """Returns the sides (width, height) of boxes, the shorter one grown as `Warp.from_boxes` says.
+    """Returns the sides (width, height) of boxes, the shorter one extended as in `Warp.from_boxes`.
+
+    Args:
+        sides: Width and height of each box, px.
+        size: Size of the crops, px.
+        aspect: "keep" or "stretch".
 
     Raises:
         UnknownNameError: The aspect is neither "keep" nor "stretch".
@@ -172,11 +183,11 @@ def grow(sides: Float[np.ndarray, "n 2"], size: Size, aspect: str = "keep") -> F
 
 
 def _sample(image: Pixels, matrix: Float[np.ndarray, "2 3"], crop: Pixels) -> None:
-    """Fills a crop, in halves where it covers more pixels of the image than OpenCV can address."""
+    """Samples one crop, in halves if it covers more pixels of the image than OpenCV supports."""
     height, width = crop.shape[:2]
     if max(image.shape) > _LONGEST_SIDE:
         image, matrix = _covered_part(image, matrix, Size(width=width, height=height))
-    if max(image.shape) <= _LONGEST_SIDE:  # as it is for a crop of one pixel at the latest
+    if max(image.shape) <= _LONGEST_SIDE:  # always true for a crop of one pixel, which ends the recursion
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         cv2.warpAffine(image, matrix, (width, height), dst=crop, flags=flags)
         return
@@ -189,7 +200,7 @@ def _sample(image: Pixels, matrix: Float[np.ndarray, "2 3"], crop: Pixels) -> No
 def _covered_part(
     image: Pixels, matrix: Float[np.ndarray, "2 3"], size: Size
 ) -> tuple[Pixels, Float[np.ndarray, "2 3"]]:
-    """Cuts out the part of an image under a crop."""
+    """Returns the part of an image that a crop covers, and the matrix of the crop in that part."""
     last = size.width - 1, size.height - 1
     corners = np.array([[[0, 0], [last[0], 0], [0, last[1]], last]], np.float64)
     reached = np.clip(_transform(matrix[None], corners)[0], -1e9, 1e9)  # beyond any image, within integers
@@ -205,7 +216,7 @@ def normalise(
     scale: Float[np.ndarray, " 3"],
     offset: Float[np.ndarray, " 3"],
 ) -> Float[np.ndarray, "n 3 hc wc"]:
-    """Turns crops into the network's input: pixel x scale + offset for each channel, channels first, float32."""
+    """Converts crops to the network's input: pixel x scale + offset for each channel, channels first, float32."""
     pixels = np.ascontiguousarray(crops.transpose(0, 3, 1, 2)).astype(np.float32)
     pixels *= scale[:, None, None]
     pixels += offset[:, None, None]

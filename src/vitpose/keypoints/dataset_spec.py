@@ -1,34 +1,32 @@
-"""DatasetSpec: everything that belongs to a dataset, and so to the head that was trained on it.
+"""DatasetSpec: the declaration of a dataset, and so of the head that was trained on it.
 
-One declaration is what training, estimation, evaluation and export go by; it travels in the checkpoint.
-The published datasets' are TOML files in `datasets/`, a user's own has the same form:
+Training, inference, evaluation and export use the same declaration; it is stored in the checkpoint. The declarations of
+the published datasets are TOML files in `datasets/`; custom ones have the same format:
 
     name = "scissors"
-    skeleton = "scissors.toml"      # a shipped name, a file (beside this one), or a table [skeleton]
-    warp = "udp"                    # or "plain": how crops are cut
-    aspect = "keep"                 # or "stretch": how a box fills its crop
-    target = "udp"                  # or "msra": how the maps it learns from are made
-    decode = "dark"                 # or "quarter", "argmax": how a point is read from its map
-    shift_heatmap = false           # of a flip test; the plain warp needs it
-    shift_centre = true             # training may move the middle of a crop
-    half_body = 8                   # training may look at one half alone where more points have labels; 0: never
-    classes = ["scissors"]          # what detectors call these things
+    skeleton = "scissors.toml"      # a known name, a file (relative to this one), or a table [skeleton]
+    warp = "udp"                    # or "plain": convention of the affine transform of crops
+    aspect = "keep"                 # or "stretch": how a box is fitted to its crop
+    target = "udp"                  # or "msra": encoding of the target heatmaps
+    decode = "dark"                 # or "quarter", "argmax": decoding of keypoints from heatmaps
+    shift_heatmap = false           # shift flipped heatmaps by a cell in the flip test; required for the plain warp
+    shift_centre = true             # training augments the centre of the crop
+    half_body = 8                   # half-body augmentation for instances with more labelled keypoints; 0: never
+    classes = ["scissors"]          # classes of detectors to estimate poses for
 
     [evaluation]
-    boxes = "given"                 # or "detections": what the published figures looked in
+    boxes = "given"                 # or "detections": boxes of the published results
     metrics = ["coco"]
-    area = "annotated"              # or "box": OKS takes 0.53 x the box
-    uncounted = []                  # keypoints that no measure counts
-    max_oks = 1.0                   # of two poses more alike the worse is left out, in given boxes too
+    area = "annotated"              # or "box": OKS uses 0.53 x the area of the box
+    uncounted = []                  # keypoints excluded from all metrics
+    max_oks = 1.0                   # suppress the worse of two poses with a higher OKS, in given boxes too
 
-Only `name` and `skeleton` are needed; the others default to the values above, but `half_body` to 0 and `classes`
-and `metrics` to none.
-Knows no network.
+Only `name` and `skeleton` are required. The other keys default to the values above, except `half_body` (0), `classes`
+and `metrics` (empty).
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
@@ -39,6 +37,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..errors import InputError, UnknownNameError
+from ..files.paths import existing_path
 from ..files.schemas import Row, Schema, check, parse_toml
 from .skeleton import Skeleton
 
@@ -48,15 +47,15 @@ PLUS_DATASETS = ("coco", "aic", "mpii", "ap10k", "apt36k", "coco-wholebody")
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRules:
-    """How a dataset's published figures are measured.
+    """The evaluation protocol of a dataset's published results.
 
     Attributes:
-        boxes: "given": in the annotated boxes; "detections": in those of a detector.
-        metrics: Of `vitpose.evaluation.METRICS`; empty takes what fits the file.
-        area: "annotated", or "box" where OKS takes 0.53 x the box, whatever the file says.
-        uncounted: Keypoints that no measure counts.
-        max_oks: Of two poses more alike than this the worse is left out, in whatever boxes; 1 keeps all. In a
-            detector's boxes the limit is `vitpose.evaluation`'s own where this is 1.
+        boxes: "given": annotated boxes; "detections": boxes of a detector.
+        metrics: Names from `vitpose.evaluation.METRICS`; empty: those that suit the annotations.
+        area: Area of OKS: "annotated", or "box": 0.53 x the area of the box, even if the file has areas.
+        uncounted: Names of keypoints excluded from all metrics.
+        max_oks: The worse of two poses with a higher OKS is suppressed; 1 keeps all. In a detector's boxes 1 stands
+            for the default of `vitpose.evaluation`.
     """
 
     boxes: str = "given"
@@ -67,7 +66,7 @@ class EvaluationRules:
 
 
 class _EvaluationForm(Schema):
-    """The table [evaluation] of a declaration's file."""
+    """The schema of the table [evaluation]."""
 
     boxes: Literal["given", "detections"] = "given"
     metrics: Row[str] = ()
@@ -77,7 +76,7 @@ class _EvaluationForm(Schema):
 
 
 class _Form(Schema):
-    """A declaration's file; what its skeleton is, `Skeleton` judges."""
+    """The schema of a declaration's file; the skeleton is validated by `Skeleton`."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     skeleton: Any
@@ -95,26 +94,26 @@ class _Form(Schema):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """The conventions of one dataset.
+    """The declaration of one dataset.
 
     Attributes:
         name: Short name, as in `DatasetSpec.load`.
-        skeleton: What the keypoints are, with sigmas and halves of the body.
-        title: One line for people.
-        warp: How crops are cut: "udp" or "plain"; see `vitpose.geometry.warp.Warp`.
-        aspect: How a box fills its crop: "keep" or "stretch"; see `vitpose.geometry.warp.Warp.from_boxes`.
-        target: How target maps are made: "udp" (centred on the point) or "msra" (centred on its cell).
-        decode: How maps are read: "dark", "quarter" or "argmax"; see `vitpose.geometry.heatmaps.Decoding`.
-        shift_heatmap: Shift the mirrored maps of a flip test by one cell.
-        shift_centre: Training may move the middle of a crop.
-        half_body: Training may look at the upper or the lower half alone where more than so many points have
-            a label; 0 is never.
-        classes: What detectors call the things that have these keypoints, in COCO's class names.
-        evaluation: How published figures are measured.
+        skeleton: Keypoints, with OKS sigmas and halves of the body.
+        title: Description in one line.
+        warp: Convention of the crops' affine transform: "udp" or "plain"; see `vitpose.geometry.warp.Warp`.
+        aspect: How a box is fitted to its crop: "keep" or "stretch"; see `vitpose.geometry.warp.Warp.from_boxes`.
+        target: Encoding of target heatmaps: "udp" (centred on the keypoint) or "msra" (centred on its cell).
+        decode: Decoding of heatmaps: "dark", "quarter" or "argmax"; see `vitpose.geometry.heatmaps.Decoding`.
+        shift_heatmap: Shift the flipped heatmaps of a flip test by one cell.
+        shift_centre: Training augments the centre of the crop.
+        half_body: Training augments instances with more labelled keypoints than this by cropping to the upper or lower
+            half; 0: never.
+        classes: Classes of detectors whose instances have these keypoints, in COCO's class names.
+        evaluation: Evaluation protocol of the published results.
 
     Raises:
-        InputError: A value has another type, or is none of the choices.
-        UnknownNameError: A keypoint that is not counted is none of the skeleton's.
+        InputError: A value has another type, or is not one of the choices.
+        UnknownNameError: A name in `evaluation.uncounted` is not a keypoint of the skeleton.
     """
 
     name: str
@@ -138,36 +137,40 @@ class DatasetSpec:
 
     @staticmethod
     def available() -> list[str]:
-        """Returns the names of the shipped declarations."""
+        """Returns the names of the shipped datasets."""
         names = (entry.name for entry in _shipped().iterdir())
         return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
     @classmethod
     def load(cls, name: str | Path | DatasetSpec) -> DatasetSpec:
-        """Returns a shipped declaration by its name, or reads one from a `.toml` file.
+        """Returns a shipped dataset by its name, or reads one from a `.toml` file.
+
+        Args:
+            name: Name of a shipped dataset, path of a `.toml` file (`~` is expanded), or a declaration, which is
+                returned as it is.
 
         Raises:
-            UnknownNameError: The name is neither shipped nor an existing file.
-            InputError: There is no such `.toml` file, it cannot be read, or it does not hold together.
+            UnknownNameError: The name is neither a shipped dataset nor an existing file.
+            InputError: The `.toml` file does not exist, cannot be read, or is invalid.
         """
         if isinstance(name, DatasetSpec):
             return name
         if not isinstance(name, str | Path):
             raise InputError(
-                f"a dataset must be a name, a .toml file or a vitpose.DatasetSpec, not {name!r:.80}; shipped names: "
+                f"a dataset must be a name, a .toml file or a vitpose.DatasetSpec, not {name!r:.80}; known names: "
                 f"{', '.join(cls.available())}"
             )
         if str(name) in cls.available():
             return _load_shipped(str(name))
-        path = Path(name).expanduser()
-        if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for a name that no file can have
-            if path.suffix == ".toml":
+        path = existing_path(name)
+        if path is None or not path.is_file():
+            if str(name).endswith(".toml"):
                 raise InputError(
-                    f"there is no file {path.absolute()}; give the path of a declaration's .toml file, or a shipped "
-                    f"name: {', '.join(cls.available())}"
+                    f"there is no file {str(name)[-300:]}; give the path of a dataset's .toml file, or one of the "
+                    f"names: {', '.join(cls.available())}"
                 )
-            hint = "A path to a declaration's .toml file works too."
-            raise UnknownNameError("dataset", str(name), cls.available(), hint)
+            hint = "The path of a dataset's .toml file works too."
+            raise UnknownNameError("dataset", str(name)[:300], cls.available(), hint)
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -178,14 +181,14 @@ class DatasetSpec:
 
     @classmethod
     def load_all(cls, given: Any, source: str) -> list[DatasetSpec]:
-        """Returns the declarations of a list of names, tables and declarations.
+        """Returns the datasets of a list of names, tables and declarations.
 
         Args:
-            given: The list, as a configuration holds it.
-            source: How messages call it.
+            given: The list, as in a configuration.
+            source: Name of the list in messages.
 
         Raises:
-            InputError: It is not such a list, or an entry is wrong.
+            InputError: It is not such a list, or an entry is invalid.
         """
         if not isinstance(given, list | tuple):
             raise InputError(f"{source} is {given!r:.80}; it must be a list of datasets, as names or tables")
@@ -198,15 +201,15 @@ class DatasetSpec:
     def from_dict(
         cls, table: Mapping[Any, Any], source: str = "dataset", folder: Path | None = None
     ) -> DatasetSpec:
-        """Reads a declaration from a table of the files' form.
+        """Makes a declaration from a dictionary in the format of the files.
 
         Args:
-            table: The table.
-            source: How messages call it.
-            folder: Where a skeleton's file is looked for.
+            table: The dictionary.
+            source: Name of the file or argument in messages.
+            folder: Directory that the path of a skeleton's file is relative to; default: the working directory.
 
         Raises:
-            InputError: A key is missing, unknown, or has a value that cannot be.
+            InputError: A key is missing, unknown, or has an invalid value.
         """
         form = check(_Form, table, source)
         values = {name: getattr(form, name) for name in _Form.model_fields}
@@ -215,11 +218,11 @@ class DatasetSpec:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the table of the files' form, the skeleton inside, of plain values."""
+        """Returns a dictionary in the format of the files, including the skeleton, of lists, strings and numbers."""
         table = {f.name: getattr(self, f.name) for f in fields(self)}
         rules = {key: _plain(value) for key, value in asdict(self.evaluation).items()}
-        own = {"skeleton": self.skeleton.to_dict(), "evaluation": rules}
-        return {key: _plain(value) for key, value in (table | own).items()}
+        nested = {"skeleton": self.skeleton.to_dict(), "evaluation": rules}
+        return {key: _plain(value) for key, value in (table | nested).items()}
 
 
 def _plain(value: Any) -> Any:
@@ -233,9 +236,8 @@ def _read_skeleton(given: Any, source: str, folder: Path | None) -> Skeleton:
         return Skeleton.from_dict(given, f"{source}, [skeleton]")
     if not isinstance(given, str):
         raise InputError(f"{source}: skeleton must be a name, a file or a table, not {given!r:.80}")
-    beside = None if folder is None else folder / given
-    found = beside is not None and os.path.isfile(beside)  # noqa: PTH113 - as in `load`
-    return Skeleton.load(beside if found and beside is not None else given)
+    relative = None if folder is None else existing_path(folder / given)
+    return Skeleton.load(relative if relative is not None and relative.is_file() else given)
 
 
 def _shipped() -> Any:

@@ -1,14 +1,15 @@
-"""Layouts: from the points of one skeleton to those of another.
+"""Conversion of keypoints from one skeleton to another.
 
-The rules, in this order, and there are no others:
+The rules, in this order:
 
-    1. a point is the point of the same name, spelt in any way ("L_Eye" is "left_eye"), or of another name of the
-       same place ("top_head" is "head_top");
-    2. a point that lies in the middle of two others ("pelvis") is made of them, and scores what the worse does;
-    3. a point without a partner is nowhere: its coordinates are NaN, its score is 0.
+    1. a target keypoint is the source keypoint of the same name in any spelling ("L_Eye" is "left_eye"), or of a
+       synonym ("top_head" is "head_top");
+    2. a target keypoint that is the midpoint of two others ("pelvis") is computed from them, with the lower of their
+       scores;
+    3. a target keypoint without a source has NaN coordinates and score 0.
 
-Skeletons of different kinds (a person, an animal, a hand) never become each other, though they share names. The number
-of points plays no part. Names of places, middles and kinds are data, in `mappings.toml`.
+Skeletons of different kinds (person, animal, hand) are not converted to each other, although they share names. The
+number of keypoints does not matter. Synonyms, midpoints and kinds are data, in `mappings.toml`.
 """
 
 from __future__ import annotations
@@ -34,70 +35,81 @@ class _Rules(Schema):
 
 
 def place_name(keypoint: str) -> str:
-    """Returns the one name of a keypoint's place, however it is called and spelt."""
+    """Returns the canonical name of a keypoint: one for all spellings and synonyms."""
     plain = plain_name(keypoint)
     return _rules().same.get(plain, plain)
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The way from one skeleton to another.
+class KeypointMapping:
+    """How the keypoints of a target skeleton are computed from those of a source skeleton.
 
     Attributes:
-        source: Whose points there are.
-        target: Whose points are wanted.
-        partners: For each point of the target the indices of the source's points that make it: one, two whose
-            middle it is, or none.
+        source: Skeleton to convert from.
+        target: Skeleton to convert to.
+        sources: For each target keypoint the indices of its source keypoints: one, two (their midpoint), or none.
     """
 
     source: Skeleton
     target: Skeleton
-    partners: tuple[tuple[int, ...], ...]
+    sources: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def between(cls, source: Skeleton, target: Skeleton) -> Layout:
-        """Finds the way.
+    def between(cls, source: Skeleton, target: Skeleton) -> KeypointMapping:
+        """Returns the mapping from one skeleton to another.
 
         Raises:
-            SkeletonError: The skeletons are of different kinds, or share no point.
+            SkeletonError: The skeletons are of different kinds, or have no keypoint in common.
         """
-        kinds = {own.name: _kind_of(own) for own in (source, target)}
+        kinds = {skeleton.name: _kind_of(skeleton) for skeleton in (source, target)}
         if len(set(kinds.values()) - {None}) > 1:
-            told = " and ".join(f"{name!r} that of {kind}" for name, kind in kinds.items())
-            raise SkeletonError(f"the skeleton {told}: their points do not become each other")
-        places = {place_name(name): index for index, name in enumerate(source.keypoints)}
-        partners = tuple(_partners(place_name(name), places) for name in target.keypoints)
-        if not any(partners):
+            described = " and ".join(f"{name!r} ({kind})" for name, kind in kinds.items())
             raise SkeletonError(
-                f"the skeletons {source.name!r} and {target.name!r} share no point: "
-                f"{', '.join(source.keypoints[:5])}, … and {', '.join(target.keypoints[:5])}, …"
+                f"the skeletons {described} are of different kinds; choose a target of the same kind"
             )
-        return cls(source, target, partners)
+        indices = {place_name(name): index for index, name in enumerate(source.keypoints)}
+        sources = tuple(_sources(place_name(name), indices) for name in target.keypoints)
+        if not any(sources):
+            raise SkeletonError(
+                f"the skeletons {source.name!r} and {target.name!r} have no keypoint in common: "
+                f"{', '.join(source.keypoints[:5])}, … and {', '.join(target.keypoints[:5])}, …; "
+                "choose another target or rename its keypoints"
+            )
+        return cls(source, target, sources)
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The target's points that have no partner."""
-        rows = zip(self.target.keypoints, self.partners, strict=True)
-        return tuple(name for name, partners in rows if not partners)
+        """Names of the target keypoints that have no source."""
+        rows = zip(self.target.keypoints, self.sources, strict=True)
+        return tuple(name for name, sources in rows if not sources)
 
     def convert(
         self, xy: Float[np.ndarray, "n s 2"], scores: Float[np.ndarray, "n s"]
     ) -> tuple[Float[np.ndarray, "n k 2"], Float[np.ndarray, "n k"]]:
-        """Returns points and scores of the target made of those of the source; NaN and 0 without a partner."""
-        places = np.full((len(xy), len(self.target), 2), np.nan, xy.dtype)
-        worths = np.zeros((len(xy), len(self.target)), scores.dtype)
-        for index, partners in enumerate(self.partners):
-            if partners:
-                places[:, index] = xy[:, list(partners)].mean(axis=1)
-                worths[:, index] = scores[:, list(partners)].min(axis=1)
-        return places, worths
+        """Converts keypoints of the source skeleton to the target skeleton.
+
+        Args:
+            xy: Keypoints of the source, in any frame.
+            scores: Their scores.
+
+        Returns:
+            Keypoints and scores of the target, NaN and 0 where a keypoint has no source.
+        """
+        target_xy = np.full((len(xy), len(self.target), 2), np.nan, xy.dtype)
+        target_scores = np.zeros((len(xy), len(self.target)), scores.dtype)
+        for index, sources in enumerate(self.sources):
+            if sources:
+                target_xy[:, index] = xy[:, list(sources)].mean(axis=1)
+                target_scores[:, index] = scores[:, list(sources)].min(axis=1)
+        return target_xy, target_scores
 
 
-def _partners(place: str, places: dict[str, int]) -> tuple[int, ...]:
-    if place in places:
-        return (places[place],)
-    ends = _rules().middle.get(place, ())
-    return tuple(places[end] for end in ends) if ends and all(end in places for end in ends) else ()
+def _sources(name: str, indices: dict[str, int]) -> tuple[int, ...]:
+    """Returns the indices of the source keypoints of a target keypoint, by its canonical name."""
+    if name in indices:
+        return (indices[name],)
+    ends = _rules().middle.get(name, ())
+    return tuple(indices[end] for end in ends) if ends and all(end in indices for end in ends) else ()
 
 
 def _kind_of(skeleton: Skeleton) -> str | None:

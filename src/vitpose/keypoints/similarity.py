@@ -1,7 +1,7 @@
-"""Object keypoint similarity (OKS), and the removal of poses that repeat a better one.
+"""Object keypoint similarity (OKS), and non-maximum suppression of poses by it.
 
-The similarity is COCO's (https://cocodataset.org/#keypoints-eval): a keypoint at distance d counts
-exp(-d² / (2 area (2 sigma)²)). Pipelines, tracking and evaluation share it. Knows no file and no average precision.
+The similarity is COCO's (https://cocodataset.org/#keypoints-eval): a keypoint at distance d contributes
+exp(-d² / (2 area (2 sigma)²)). Shared by pipelines, tracking and evaluation.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..geometry.boxes import keep_best
+from ..geometry.boxes import suppress_similar
 from .skeleton import Skeleton
 
 MAX_OKS = 0.9
-"""Poses more alike than this are one person found twice; the value of the original's test configurations."""
+"""Two poses with a higher OKS are duplicates of one instance; the value of the original's test configurations."""
 
 FALLBACK_SIGMA = 0.067
-"""Sigma of every keypoint of a skeleton that declares none: the mean of COCO's 17."""
+"""Sigma of every keypoint of a skeleton without sigmas: the mean of COCO's 17."""
 
 
 def sigmas_of(skeleton: Skeleton) -> Float[np.ndarray, " k"]:
-    """Returns the sigmas of a skeleton's keypoints, `FALLBACK_SIGMA` for each where it declares none."""
+    """Returns the OKS sigma of each keypoint of a skeleton; default: `FALLBACK_SIGMA`."""
     return np.array(skeleton.sigmas or (FALLBACK_SIGMA,) * len(skeleton), np.float64)
 
 
@@ -32,13 +32,13 @@ def point_similarities(
     areas: Float[np.ndarray, " n"],
     sigmas: Float[np.ndarray, " k"],
 ) -> Float[np.ndarray, "n k"]:
-    """Returns how alike the points of n pairs of poses are, 0 to 1.
+    """Returns the similarity of each keypoint of n pairs of poses, 0 to 1.
 
     Args:
-        xy: Points, px.
-        other: The points they are compared with, px.
-        areas: Area of each person, px².
-        sigmas: COCO's fall-off of each keypoint.
+        xy: Keypoints, px.
+        other: Keypoints to compare with, px.
+        areas: Area of each instance, px².
+        sigmas: OKS sigma of each keypoint.
     """
     squares = ((xy - other) ** 2).sum(axis=2)
     scales = (areas[:, None] + np.spacing(1)) * (2 * sigmas) ** 2
@@ -48,7 +48,7 @@ def point_similarities(
 def mean_similarities(
     similarities: Float[np.ndarray, "n k"], labelled: Bool[np.ndarray, "n k"]
 ) -> Float[np.ndarray, " n"]:
-    """Returns the OKS of n poses: the mean over their labelled points, 0 where there are none."""
+    """Returns the OKS of n poses: the mean similarity of their labelled keypoints, 0 if none is labelled."""
     return np.where(labelled, similarities, 0).sum(axis=1) / np.maximum(labelled.sum(axis=1), 1)
 
 
@@ -62,20 +62,19 @@ def suppress_repeated(
     """Greedy non-maximum suppression by OKS.
 
     Args:
-        xy: The poses of one image, px.
-        scores: Their scores, any range.
-        areas: Area of each, px²; two poses are compared with the mean of theirs.
-        sigmas: COCO's fall-off of each keypoint.
-        max_oks: A pose that is more alike to a better one than this is dropped.
+        xy: Keypoints of the poses of one image, px.
+        scores: Score of each pose, any range.
+        areas: Area of each instance, px²; the OKS of two poses uses the mean of their areas.
+        sigmas: OKS sigma of each keypoint.
+        max_oks: A pose whose OKS with a kept pose of higher score exceeds this is removed.
 
     Returns:
-        The indices of the poses that stay, best first.
+        The indices of the kept poses, by descending score.
     """
 
-    def likeness(best: Any, others: np.ndarray) -> np.ndarray:
+    def similarity(best: Any, others: np.ndarray) -> np.ndarray:
         repeated = np.repeat(xy[[best]], len(others), axis=0)
-        return point_similarities(xy[others], repeated, (areas[others] + areas[best]) / 2, sigmas).mean(
-            axis=1
-        )
+        mean_areas = (areas[others] + areas[best]) / 2
+        return point_similarities(xy[others], repeated, mean_areas, sigmas).mean(axis=1)
 
-    return keep_best(scores, likeness, max_oks)
+    return suppress_similar(scores, similarity, max_oks)

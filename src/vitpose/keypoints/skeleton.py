@@ -1,20 +1,19 @@
-"""Skeletons: what the keypoints of a model are called and how they hang together.
+"""Skeletons: names, edges and symmetries of the keypoints of a model.
 
-A skeleton is data. The shipped ones are TOML files in `skeletons/`, a user's own has the same form:
+A skeleton is data. The shipped skeletons are TOML files in `skeletons/`; custom ones have the same format:
 
     name = "scissors"
     keypoints = ["pivot", "left_tip", "right_tip"]      # in the order of the heatmaps
     edges = [["pivot", "left_tip"], ["pivot", "right_tip"]]
     flip_pairs = [["left_tip", "right_tip"]]            # swapped when the image is mirrored
 
-and may add `title`, `upper_body`, `lower_body` (lists of names) and the tables `[sigmas]` (COCO's
-per-keypoint fall-off), `[weights]` (of the training loss) and `[colours]` ("#rrggbb"), one row a
-keypoint; an edge may carry its colour as a third entry. This module knows no images and no heatmaps.
+Optional keys are `title`, `upper_body`, `lower_body` (lists of names) and the tables `[sigmas]` (of OKS), `[weights]`
+(of the training loss) and `[colours]` ("#rrggbb"), with one row for each keypoint. A third entry of an edge is its
+colour. This module does not depend on images or heatmaps.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from jaxtyping import Int
 from pydantic import Field, StrictInt
 
 from ..errors import SkeletonError, UnknownNameError
+from ..files.paths import existing_path
 from ..files.schemas import Row, Schema, check, parse_toml
 
 LEFT_COLOUR, RIGHT_COLOUR, MIDDLE_COLOUR = "#00ff00", "#ff8000", "#3399ff"
@@ -43,7 +43,7 @@ ColouredNames = Annotated[tuple[str, str, Colour], Field(strict=False)]
 
 
 class _Form(Schema):
-    """A skeleton's file."""
+    """The schema of a skeleton's file."""
 
     name: Annotated[str, Field(min_length=1)]
     keypoints: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
@@ -58,7 +58,7 @@ class _Form(Schema):
 
 
 class _Parts(Schema):
-    """The values of a `Skeleton`."""
+    """The schema of the attributes of a `Skeleton`."""
 
     name: str
     keypoints: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
@@ -80,16 +80,16 @@ class Skeleton:
     Attributes:
         name: Short name, as in `Skeleton.load`.
         keypoints: The k names, in the order of the heatmaps.
-        edges: Pairs of keypoint indices to draw a line between.
+        edges: Pairs of keypoint indices that are connected by a line when drawn.
         flip_pairs: Pairs of keypoint indices that swap when the image is mirrored.
-        title: One line for people.
-        sigmas: COCO's per-keypoint fall-off for OKS (relative to the square root of the area), or
-            empty where the dataset defines none.
-        weights: Weight of each keypoint in the training loss.
+        title: Description in one line.
+        sigmas: OKS sigma of each keypoint (relative to the square root of the area), or empty if the dataset
+            defines none.
+        weights: Weight of each keypoint in the training loss; default: 1.
         upper_body: Indices of the upper half, for half-body augmentation; may be empty.
         lower_body: Indices of the lower half; may be empty.
-        colours: One "#rrggbb" a keypoint.
-        edge_colours: One "#rrggbb" an edge; an empty one is taken from the edge's ends.
+        colours: "#rrggbb" of each keypoint; default: by its side.
+        edge_colours: "#rrggbb" of each edge; an empty string takes the colour of its ends.
 
     Raises:
         SkeletonError: A value has another type, names repeat, an index is out of range, a list has the wrong length,
@@ -114,46 +114,46 @@ class Skeleton:
             object.__setattr__(self, name, value)
         self._check_indices()
         self._check_counts()
-        # Empty optional lists get their meaning here, so that readers never meet an empty one.
+        # Defaults are filled in here, so that users of these attributes need not handle empty ones.
         if not self.weights:
             object.__setattr__(self, "weights", (1.0,) * len(self))
         if not self.colours:
             object.__setattr__(self, "colours", tuple(map(_side_colour, self.keypoints)))
-        own = self.edge_colours or ("",) * len(self.edges)
+        given = self.edge_colours or ("",) * len(self.edges)
         ends = [_edge_colour(self.colours[a], self.colours[b]) for a, b in self.edges]
-        object.__setattr__(self, "edge_colours", tuple(o or e for o, e in zip(own, ends, strict=True)))
+        object.__setattr__(self, "edge_colours", tuple(g or e for g, e in zip(given, ends, strict=True)))
 
     def _check_indices(self) -> None:
         pairs = {"edges": self.edges, "flip_pairs": self.flip_pairs}
-        lists = {what: [index for pair in own for index in pair] for what, own in pairs.items()}
-        for what, indices in (lists | {"upper_body": self.upper_body, "lower_body": self.lower_body}).items():
+        lists = {key: [index for pair in rows for index in pair] for key, rows in pairs.items()}
+        for key, indices in (lists | {"upper_body": self.upper_body, "lower_body": self.lower_body}).items():
             for index in indices:
                 if not 0 <= index < len(self):
-                    there = f"there are {len(self)} keypoints, 0 to {len(self) - 1}"
-                    raise self._error(what, f"has the index {index}, but {there}")
+                    valid = f"valid indices of the {len(self)} keypoints are 0 to {len(self) - 1}"
+                    raise self._error(key, f"has the index {index}; {valid}")
         paired = [self.keypoints[index] for index in lists["flip_pairs"]]
-        for what, names in (("keypoints", self.keypoints), ("flip_pairs", paired)):
+        for key, names in (("keypoints", self.keypoints), ("flip_pairs", paired)):
             repeated = sorted(name for name, count in Counter(names).items() if count > 1)
             if repeated:
-                raise self._error(what, f"may have each name once, but has {', '.join(repeated)} more often")
+                raise self._error(key, f"must not repeat a name; remove duplicates of {', '.join(repeated)}")
 
     def _check_counts(self) -> None:
         k = len(self)
-        wanted = {"sigmas": k, "weights": k, "colours": k, "edge_colours": len(self.edges)}
-        for what, count in wanted.items():
-            given = len(getattr(self, what))
+        expected = {"sigmas": k, "weights": k, "colours": k, "edge_colours": len(self.edges)}
+        for key, count in expected.items():
+            given = len(getattr(self, key))
             if given not in (0, count):
-                raise self._error(what, f"has {given} entries and needs {count}, or none")
+                raise self._error(key, f"has {given} entries; give {count} or none")
 
-    def _error(self, what: str, why: str) -> SkeletonError:
-        return SkeletonError(f"skeleton {self.name!r}: {what} {why}")
+    def _error(self, key: str, reason: str) -> SkeletonError:
+        return SkeletonError(f"skeleton {self.name!r}: {key} {reason}")
 
     def __len__(self) -> int:
         return len(self.keypoints)
 
     @property
     def mirror(self) -> Int[np.ndarray, " k"]:
-        """The index of each keypoint's mirror image (its own where it has none)."""
+        """Index of each keypoint's mirror image; of the keypoint itself if it is in no flip pair."""
         order = np.arange(len(self))
         for a, b in self.flip_pairs:
             order[a], order[b] = b, a
@@ -161,14 +161,14 @@ class Skeleton:
 
     @property
     def supervision_edges(self) -> list[tuple[int, int]]:
-        """The edges as supervision's annotators count them: from 1."""
+        """The edges with indices from 1, as supervision's annotators require."""
         return [(a + 1, b + 1) for a, b in self.edges]
 
     def index(self, keypoint: str) -> int:
         """Returns the index of a keypoint by its name.
 
         Raises:
-            UnknownNameError: There is no such keypoint.
+            UnknownNameError: The skeleton has no such keypoint.
         """
         if keypoint not in self.keypoints:
             raise UnknownNameError(f"keypoint of the skeleton {self.name!r}", keypoint, self.keypoints)
@@ -185,28 +185,32 @@ class Skeleton:
     def load(cls, name: str | Path | Skeleton) -> Skeleton:
         """Returns a shipped skeleton by its name, or reads one from a `.toml` file.
 
+        Args:
+            name: Name of a shipped skeleton, path of a `.toml` file (`~` is expanded), or a skeleton, which is
+                returned as it is.
+
         Raises:
             UnknownNameError: The name is neither a shipped skeleton nor an existing file.
-            SkeletonError: There is no such `.toml` file, it cannot be read, or it does not hold together.
+            SkeletonError: The `.toml` file does not exist, cannot be read, or is invalid.
         """
         if isinstance(name, Skeleton):
             return name
         if not isinstance(name, str | Path):
             raise SkeletonError(
-                f"a skeleton must be a name, a .toml file or a vitpose.Skeleton, not {name!r:.80}; shipped names: "
+                f"a skeleton must be a name, a .toml file or a vitpose.Skeleton, not {name!r:.80}; known names: "
                 f"{', '.join(cls.available())}"
             )
         if str(name) in cls.available():
             return _load_shipped(str(name))
-        path = Path(name)
-        if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for a name that no file can have
-            if path.suffix == ".toml":
+        path = existing_path(name)
+        if path is None or not path.is_file():
+            if str(name).endswith(".toml"):
                 raise SkeletonError(
-                    f"there is no file {path}; give the path of a skeleton's .toml file, or a shipped name: "
-                    f"{', '.join(cls.available())}"
+                    f"there is no file {str(name)[-300:]}; give the path of a skeleton's .toml file, or one of the "
+                    f"names: {', '.join(cls.available())}"
                 )
             raise UnknownNameError(
-                "skeleton", str(name), cls.available(), "A path to a skeleton's .toml file works too."
+                "skeleton", str(name)[:300], cls.available(), "The path of a skeleton's .toml file works too."
             )
         try:
             content = path.read_bytes()
@@ -218,19 +222,27 @@ class Skeleton:
 
     @classmethod
     def from_toml(cls, text: str | bytes, source: str = "skeleton") -> Skeleton:
-        """Reads a skeleton from TOML; `source` is how messages call it.
+        """Parses a skeleton from TOML.
+
+        Args:
+            text: The content of the file.
+            source: Name of the file in messages.
 
         Raises:
-            SkeletonError: The text is not TOML or not a skeleton; the message names the wrong key.
+            SkeletonError: The content is not valid TOML or not a skeleton; the message names the wrong key.
         """
         return cls.from_dict(parse_toml(text, source, SkeletonError), source)
 
     @classmethod
     def from_dict(cls, table: Any, source: str = "skeleton") -> Skeleton:
-        """Reads a skeleton from a table of the files' form; `source` is how messages call it.
+        """Makes a skeleton from a dictionary in the format of the files.
+
+        Args:
+            table: The dictionary.
+            source: Name of the file or argument in messages.
 
         Raises:
-            SkeletonError: The table is not a skeleton; the message names the wrong key.
+            SkeletonError: The dictionary is not a skeleton; the message names the wrong key.
         """
         form = check(_Form, table, source, SkeletonError)
         try:
@@ -239,7 +251,7 @@ class Skeleton:
             raise SkeletonError(f"{source}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the table of the files' form, complete, of plain values."""
+        """Returns a dictionary in the format of the files, with all keys, of lists, strings and numbers."""
         names = self.keypoints
         coloured = zip(self.edges, self.edge_colours, strict=True)
         table: dict[str, Any] = {
@@ -256,17 +268,17 @@ class Skeleton:
 
     @classmethod
     def from_labels(cls, labels: Any, edges: Any) -> Skeleton:
-        """Makes a skeleton of the `id2label` and `edges` of a model's configuration.
+        """Makes a skeleton from the `id2label` and `edges` of a model's configuration.
 
-        A shipped skeleton is returned if its names are these names (spelling such as "L_Eye" is
-        understood), with other edges where the edges differ; otherwise one is made whose sides are read from the names.
+        Returns a shipped skeleton if it has the same names in any spelling ("L_Eye" is "left_eye"), with the given
+        edges if they differ; otherwise a custom one, with flip pairs derived from the names.
 
         Args:
-            labels: The names by their indices, or in order.
-            edges: Pairs of indices; None where nothing is known of them.
+            labels: Names of the keypoints, by index or in order.
+            edges: Pairs of indices; None: unknown.
 
         Raises:
-            SkeletonError: The labels or edges do not hold together.
+            SkeletonError: The labels or edges are invalid.
         """
         if not isinstance(labels, Mapping):
             labels = dict(enumerate(check(Row[str], labels, "labels", SkeletonError)))
@@ -275,20 +287,13 @@ class Skeleton:
             raise SkeletonError(f"labels must be numbered 0 to {len(labels) - 1}, not {list(labels)!r:.200}")
         names = [labels[index] for index in range(len(labels))]
         plain = tuple(map(plain_name, names))
-        drawn = check(Row[Pair], edges or (), "edges", SkeletonError)
+        given = check(Row[Pair], edges or (), "edges", SkeletonError)
         for known in map(_load_shipped, cls.available()):
             if tuple(map(plain_name, known.keypoints)) == plain:
-                same = edges is None or {frozenset(edge) for edge in drawn} == set(
-                    map(frozenset, known.edges)
-                )
-                return known if same else replace(known, name="custom", edges=drawn, edge_colours=())
-        sides = {name: index for index, name in enumerate(plain)}
-        pairs = tuple(
-            (index, sides[name.replace("left", "right")])
-            for name, index in sides.items()
-            if "left" in name and name.replace("left", "right") in sides
-        )
-        return cls("custom", tuple(names), drawn, pairs, title="from the model's configuration")
+                same = edges is None or set(map(frozenset, given)) == set(map(frozenset, known.edges))
+                return known if same else replace(known, name="custom", edges=given, edge_colours=())
+        pairs = _pairs_by_name(plain)
+        return cls("custom", tuple(names), given, pairs, title="from the model's configuration")
 
 
 def _shipped() -> Any:
@@ -302,10 +307,20 @@ def _load_shipped(name: str) -> Skeleton:
     )
 
 
-def plain_name(name: str) -> str:
-    """Returns a keypoint's name, spelt in one way: "L_Eye", "Left-Eye" and "left_eye" are the same.
+def _pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Returns the flip pairs of plain names that differ in "left" and "right" only."""
+    order = {name: index for index, name in enumerate(names)}
+    return tuple(
+        (index, order[name.replace("left", "right")])
+        for name, index in order.items()
+        if "left" in name and name.replace("left", "right") in order
+    )
 
-    So are AP-10K's own "L_F_Paw" and its files' "left_front_paw".
+
+def plain_name(name: str) -> str:
+    """Returns a keypoint's name in normalised spelling: "left_eye" for "L_Eye", "Left-Eye" and "left_eye".
+
+    Also expands AP-10K's abbreviations: "L_F_Paw" becomes "left_front_paw".
     """
     plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     plain = re.sub(r"^l_", "left_", re.sub(r"^r_", "right_", plain))
@@ -318,14 +333,14 @@ def _side_colour(name: str) -> str:
 
 
 def _edge_colour(first: str, second: str) -> str:
-    """An edge between two colours is the sided one's; between left and right it is the middle's."""
+    """Returns the colour of the end on a side of the body, or the middle's for an edge between left and right."""
     if first == second or second == MIDDLE_COLOUR:
         return first
     return second if first == MIDDLE_COLOUR else MIDDLE_COLOUR
 
 
 def _skeleton_from(form: _Form) -> Skeleton:
-    """Returns a file's skeleton, with indices in place of names."""
+    """Returns the skeleton of a file, in which names are replaced by indices."""
     order = {name: index for index, name in enumerate(form.keypoints)}
 
     def index(key: str, name: str) -> int:
@@ -342,7 +357,7 @@ def _skeleton_from(form: _Form) -> Skeleton:
         missing = [name for name in form.keypoints if name not in table]
         if table and missing:
             raise SkeletonError(
-                f"{key} has no row for {', '.join(missing)}; give every keypoint one, or none"
+                f"{key} has no row for {', '.join(missing)}; give one for every keypoint, or none"
             )
         return tuple(table[name] for name in form.keypoints if table)
 

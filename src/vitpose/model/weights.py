@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..files.hub import existing_path
+from ..files.paths import existing_path
 from ..files.writing import replace_file
 from .names import State
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from ..errors import InputError, check_number, require
 from ..geometry.boxes import xywh_from_xyxy
-from ..keypoints.mapping import Layout
+from ..keypoints.mapping import KeypointMapping
 from ..keypoints.skeleton import Skeleton
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Poses:
             SkeletonError: The two are of different kinds, such as a person and an animal, or share no point.
         """
         target = Skeleton.load(skeleton)
-        xy, scores = Layout.between(self.skeleton, target).convert(self.xy, self.scores)
+        xy, scores = KeypointMapping.between(self.skeleton, target).convert(self.xy, self.scores)
         return replace(self, xy=xy, scores=scores, skeleton=target)
 
     def visible(self, threshold: float | int = 0.3) -> Bool[np.ndarray, "n k"]:

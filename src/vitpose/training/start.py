@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..files.hub import existing_path, find_file, read_json
+from ..files.hub import find_file, read_json
+from ..files.paths import existing_path
 from ..keypoints.dataset_spec import DatasetSpec
 from ..keypoints.mapping import place_name
 from ..keypoints.skeleton import Skeleton
