@@ -31,10 +31,10 @@ demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not network"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not network"
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not network"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not network"
 
 # The lowest versions of what vitpose needs and of its extras, in an environment of their own. There is no `detect` among
 # them: its transformers wants a newer huggingface-hub, and so the base is shown to do without it; nor `torchao`, which
@@ -49,7 +49,7 @@ $(LOWEST_READY): pyproject.toml constraints-lowest.txt
 	touch $@
 
 test-lowest: $(LOWEST_READY)
-	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -m "not slow and not network" \
+	$(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not network" \
 	    --override-ini addopts="--strict-markers --import-mode=importlib"
 
 check: $(READY)
