@@ -242,7 +242,7 @@ def test_invalid_paths_are_missing_files(name: str, tmp_path: Path) -> None:
     assert split_source(f"{name}=folder") == (name, "folder")
     with pytest.raises(InputError, match="does not contain a complete pack"):
         read_pack(name)
-    with pytest.raises(InputError, match="there is no folder"):
+    with pytest.raises(InputError, match="there is no directory"):
         image_folder(name, read_ground_truth(annotations))
     with pytest.raises(UnknownNameError, match="unknown skeleton"):
         DatasetSpec.from_dict({"name": "mine", "skeleton": name}, folder=tmp_path)

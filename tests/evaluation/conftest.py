@@ -1,4 +1,4 @@
-"""What the tests of measures share: invented people, and an average precision written independently."""
+"""Fixtures of the tests of metrics: synthetic annotations and results, and an independent average precision."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Rows = list[dict[str, Any]]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Writes something as JSON."""
+    """Writes a JSON file."""
 
     def write_json(content: Any, name: str = "file.json") -> Path:
         path = tmp_path / name
@@ -29,18 +29,18 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def invent() -> Callable[..., dict[str, Any]]:
-    """Makes an annotation file of invented people: some with few points, some without any, some crowds."""
+    """Makes annotations of random people: some with few keypoints, some without any, some crowds."""
 
     def annotations(skeleton: str = "coco", images: int = 30, seed: int = 0) -> dict[str, Any]:
         random = np.random.default_rng(seed)
-        bones = Skeleton.load(skeleton)
+        keypoints = Skeleton.load(skeleton).keypoints
         people = []
         for image in range(images):
             for _ in range(random.integers(0, 5)):
                 width, height = random.uniform(20, 200, 2)
                 left, top = random.uniform(0, 300, 2)
-                xy = random.uniform([left, top], [left + width, top + height], (len(bones), 2))
-                labelled = random.choice([0, 1, 2], len(bones), p=[0.3, 0.2, 0.5]) * (random.random() > 0.1)
+                xy = random.uniform([left, top], [left + width, top + height], (len(keypoints), 2))
+                labelled = random.choice([0, 1, 2], len(xy), p=[0.3, 0.2, 0.5]) * (random.random() > 0.1)
                 points = np.concatenate([xy * (labelled > 0)[:, None], labelled[:, None]], axis=1)
                 people.append(
                     {
@@ -64,7 +64,7 @@ def invent() -> Callable[..., dict[str, Any]]:
             }
             for image in range(images)
         ]
-        category = {"id": 1, "name": "person", "keypoints": list(bones.keypoints), "skeleton": []}
+        category = {"id": 1, "name": "person", "keypoints": list(keypoints), "skeleton": []}
         return {"images": rows, "annotations": people, "categories": [category]}
 
     return annotations
@@ -72,7 +72,7 @@ def invent() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def guess() -> Callable[..., Rows]:
-    """Makes results for annotations: near, far, twice, and where nobody is."""
+    """Makes results for annotations: none, one or two for each person, near and far."""
 
     def results(content: dict[str, Any], seed: int = 1) -> Rows:
         random = np.random.default_rng(seed)
@@ -98,43 +98,45 @@ def guess() -> Callable[..., Rows]:
 
 @pytest.fixture
 def plain_ap() -> Callable[..., float]:
-    """The average precision of COCO at all areas, from its description and not from its code."""
+    """COCO's average precision over all areas, implemented from its description."""
     return _plain_ap
 
 
 def _plain_ap(people: Rows, results: Rows, sigmas: Sequence[float]) -> float:
-    """Both kinds of rows need image_id, keypoints; people area, bbox, ignore; results score."""
+    """Rows of people and results have image_id, keypoints; those of people area, bbox, ignore; results score."""
     precisions = []
     for threshold in np.linspace(0.5, 0.95, 10):
         hits: list[tuple[float, bool]] = []
         for image in sorted({one["image_id"] for one in people} | {one["image_id"] for one in results}):
-            theirs = [one for one in people if one["image_id"] == image]
+            annotated = [one for one in people if one["image_id"] == image]
             found = sorted(
                 (one for one in results if one["image_id"] == image), key=lambda one: -one["score"]
             )
-            hits += _hits(theirs, found[:20], sigmas, threshold)
+            hits += _hits(annotated, found[:20], sigmas, threshold)
         hits.sort(key=lambda hit: -hit[0])
         truths = np.array([good for _, good in hits], bool)
-        wanted = sum(not one["ignore"] for one in people)
-        recall = np.cumsum(truths) / wanted
+        total = sum(not one["ignore"] for one in people)
+        recall = np.cumsum(truths) / total
         precision = np.cumsum(truths) / np.arange(1, len(truths) + 1)
         for level in np.linspace(0, 1, 101):
             precisions.append(max(precision[recall >= level], default=0.0))
     return float(np.mean(precisions))
 
 
-def _hits(theirs: Rows, found: Rows, sigmas: Sequence[float], threshold: float) -> list[tuple[float, bool]]:
+def _hits(
+    annotated: Rows, found: Rows, sigmas: Sequence[float], threshold: float
+) -> list[tuple[float, bool]]:
     taken: set[int] = set()
     hits = []
     for one in found:
-        similar = [_similarity(person, one, sigmas) for person in theirs]
-        for ignored in (False, True):  # somebody who counts comes before somebody who does not
+        similarities = [_similarity(person, one, sigmas) for person in annotated]
+        for ignored in (False, True):  # people that count are matched before ignored ones
             free = [
-                (alike, row)
-                for row, alike in enumerate(similar)
-                if theirs[row]["ignore"] == ignored
-                and alike >= threshold
-                and (row not in taken or theirs[row].get("iscrowd"))
+                (similarity, row)
+                for row, similarity in enumerate(similarities)
+                if annotated[row]["ignore"] == ignored
+                and similarity >= threshold
+                and (row not in taken or annotated[row].get("iscrowd"))
             ]
             if free:
                 _, row = max(free)
@@ -151,11 +153,11 @@ def _similarity(person: dict[str, Any], result: dict[str, Any], sigmas: Sequence
     total, count = 0.0, 0
     truth = np.array(person["keypoints"]).reshape(-1, 3)
     left, top, width, height = person["bbox"]
-    nothing = not (truth[:, 2] > 0).any()
+    unlabelled = not (truth[:, 2] > 0).any()
     for (x, y, v), (a, b, _), sigma in zip(
         truth, np.array(result["keypoints"]).reshape(-1, 3), sigmas, strict=True
     ):
-        if nothing:  # the distance from the box, doubled to each side
+        if unlabelled:  # the distance from the box, doubled to each side
             dx = max(left - width - a, 0) + max(a - left - 2 * width, 0)
             dy = max(top - height - b, 0) + max(b - top - 2 * height, 0)
         elif v > 0:

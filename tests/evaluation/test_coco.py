@@ -19,7 +19,7 @@ pytest.importorskip("pycocotools")
 
 
 def reference(path: Path, results: list[dict[str, Any]], sigmas: tuple[float, ...]) -> list[float]:
-    """What pycocotools says of the file itself."""
+    """Returns pycocotools' metrics of the file."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -35,7 +35,7 @@ def reference(path: Path, results: list[dict[str, Any]], sigmas: tuple[float, ..
 
 @pytest.mark.parametrize("skeleton", ["coco", "lsp", "coco-wholebody", "interhand2d"])
 @pytest.mark.parametrize(("seed", "boxed"), [(0, True), (1, False)])
-def test_numbers_are_those_of_pycocotools(
+def test_metrics_equal_those_of_pycocotools(
     skeleton: str, seed: int, boxed: bool, write: Callable[..., Path], invent: Callable, guess: Callable
 ) -> None:
     content = invent(skeleton, seed=seed)
@@ -43,15 +43,15 @@ def test_numbers_are_those_of_pycocotools(
     for row in results:
         row.update({} if boxed else {"bbox": []})
     sigmas = Skeleton.load(skeleton).sigmas or (0.05,) * len(Skeleton.load(skeleton))
-    bones = Skeleton(skeleton, Skeleton.load(skeleton).keypoints, sigmas=sigmas)
-    report = evaluate_predictions(results, path, metrics=["coco"], skeleton=bones)
-    mine = [-1 if value is None else value for value in report.numbers["coco"].values()]
-    assert mine == reference(path, results, sigmas)  # to the last digit
+    with_sigmas = Skeleton(skeleton, Skeleton.load(skeleton).keypoints, sigmas=sigmas)
+    report = evaluate_predictions(results, path, metrics=["coco"], skeleton=with_sigmas)
+    values = [-1 if value is None else value for value in report.numbers["coco"].values()]
+    assert values == reference(path, results, sigmas)  # to the last digit
     assert list(report.numbers["coco"]) == list(NAMES)
-    assert 0.05 < mine[0] < 0.95
+    assert 0.05 < values[0] < 0.95
 
 
-def test_numbers_are_those_of_pycocotools_on_real_annotations(
+def test_metrics_equal_those_of_pycocotools_on_real_annotations(
     shared_data: Path, tmp_path: Path, guess: Callable
 ) -> None:
     path = shared_data / "coco/val.json"
@@ -63,13 +63,13 @@ def test_numbers_are_those_of_pycocotools_on_real_annotations(
     assert again.numbers == report.numbers
 
 
-def test_numbers_follow_from_the_description(
+def test_ap_equals_an_independent_implementation(
     write: Callable[..., Path], invent: Callable, guess: Callable, plain_ap: Callable
 ) -> None:
     content = invent()
     results = guess(content)
     for index, row in enumerate(results):
-        row["score"] = 1 - index / 1000  # the order of equal scores is pycocotools' own affair
+        row["score"] = 1 - index / 1000  # distinct, as the order of equal scores is not specified
     people = [
         {**one, "ignore": bool(one["iscrowd"] or not one["num_keypoints"])} for one in content["annotations"]
     ]
@@ -90,8 +90,8 @@ def test_an_annotation_with_the_id_0_counts(write: Callable[..., Path], invent: 
     assert report.numbers["coco"]["AP"] == pytest.approx(1)
 
 
-def test_each_keypoint_alone(write: Callable[..., Path]) -> None:
-    """One of two people has a left wrist; that one is found, the nose of neither is."""
+def test_ap_by_keypoint(write: Callable[..., Path]) -> None:
+    """The left wrist of one person is not labelled and that of the other is correct; both noses are wrong."""
     skeleton = Skeleton("pair", ("nose", "left_wrist"), sigmas=(0.05, 0.05))
     shared = {"category_id": 1, "iscrowd": 0, "area": 5000}
     people = [
@@ -108,18 +108,18 @@ def test_each_keypoint_alone(write: Callable[..., Path]) -> None:
     assert report.by_keypoint["AR"] == {"nose": 0.0, "left_wrist": pytest.approx(1)}
 
 
-def test_nobody_to_measure_is_none() -> None:
-    chosen = np.arange(2)
-    selection = Selection(chosen, chosen, np.full(2, 0.1), recount=False)
+def test_metrics_without_instances_are_none() -> None:
+    indices = np.arange(2)
+    selection = Selection(indices, indices, np.full(2, 0.1), recount=False)
     assert coco_numbers([], [], selection, images=[1]) == dict.fromkeys(NAMES)
 
 
-def test_refuses_points_without_sigmas(write: Callable[..., Path], invent: Callable) -> None:
+def test_refuses_keypoints_without_sigmas(write: Callable[..., Path], invent: Callable) -> None:
     content = invent(images=4)
     content["categories"][0]["keypoints"][0] = "beak"
     path = write(content)
     with pytest.raises(
-        InputError, match=r"skeleton 'custom' .* has no sigmas, which average precision needs"
+        InputError, match=r"skeleton 'custom' .* has no sigmas, which average precision requires; give a skel"
     ):
         evaluate_predictions([], path, metrics=["coco"])
     with pytest.raises(SkeletonError, match="do not name the keypoints; give a skeleton"):

@@ -5,7 +5,7 @@ import pytest
 
 from vitpose.errors import InputError, UnknownNameError
 from vitpose.evaluation.correspondence import match_boxes, match_keypoints
-from vitpose.evaluation.ground_truth import Person
+from vitpose.evaluation.ground_truth import Instance
 from vitpose.evaluation.pairing import has_torso, measure_lengths
 from vitpose.keypoints.skeleton import Skeleton
 
@@ -13,7 +13,7 @@ COCO, LSP = Skeleton.load("coco"), Skeleton.load("lsp")
 EDGES = ("left_shoulder", "right_shoulder", "left_hip", "right_hip")
 
 
-def test_points_correspond_by_name() -> None:
+def test_keypoints_correspond_by_name() -> None:
     shared = match_keypoints(LSP, COCO)
     assert len(shared.names) == 12
     assert shared.unpredicted == ("neck", "head_top")
@@ -22,28 +22,29 @@ def test_points_correspond_by_name() -> None:
         assert LSP.keypoints[a] == COCO.keypoints[b] == name
 
 
-def test_spelling_does_not_matter() -> None:
+def test_spelling_of_names_does_not_matter() -> None:
     shared = match_keypoints(Skeleton("a", ("L-Eye", "top_head")), Skeleton("b", ("Head_Top", "left_eye")))
     assert shared.predicted.tolist() == [1, 0]
 
 
-def test_refuses_skeletons_that_share_nothing() -> None:
-    with pytest.raises(InputError, match="'scissors' and the annotated 'coco' have no point in common"):
+def test_refuses_skeletons_without_shared_keypoints() -> None:
+    message = "'scissors' and the annotated skeleton 'coco' share no keypoint: pivot, … and nose, .* give the skeletons"
+    with pytest.raises(InputError, match=message):
         match_keypoints(COCO, Skeleton("scissors", ("pivot",)))
 
 
-def test_boxes_are_matched_once_each_the_closest_first() -> None:
-    people = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60.0]])
-    found = np.array([[1, 0, 11, 10], [0, 0, 9, 10], [90, 90, 99, 99.0]])
-    assert match_boxes(people, found).tolist() == [1, 0, -1]
-    assert match_boxes(people, np.zeros((0, 4))).tolist() == [-1, -1, -1]
+def test_boxes_are_matched_once_each_in_order_of_overlap() -> None:
+    annotated = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60.0]])
+    predicted = np.array([[1, 0, 11, 10], [0, 0, 9, 10], [90, 90, 99, 99.0]])
+    assert match_boxes(annotated, predicted).tolist() == [1, 0, -1]
+    assert match_boxes(annotated, np.zeros((0, 4))).tolist() == [-1, -1, -1]
     same = np.array([[0, 0, 10, 10.0]] * 2)
     assert match_boxes(same, same).tolist() == [0, 1]
 
 
-def person(points: list[list[float]], head: tuple[float, float, float, float] | None = None) -> Person:
+def person(points: list[list[float]], head: tuple[float, float, float, float] | None = None) -> Instance:
     box = (0.0, 0.0, 30.0, 50.0)
-    return Person(1, 1, 1, np.array(points, np.float64), box, 1.0, False, 4, head)
+    return Instance(1, 1, 1, np.array(points, np.float64), box, 1.0, False, 4, head)
 
 
 def test_lengths() -> None:
@@ -69,9 +70,7 @@ def test_refuses_lengths_that_cannot_be_measured() -> None:
         measure_lengths("tors", people, skeleton)
     with pytest.raises(InputError, match="a length must be above 0 pixels, not -1"):
         measure_lengths("-1", people, skeleton)
-    with pytest.raises(
-        InputError, match="nobody has a box of the head, which PCKh divides by; add head_bbox"
-    ):
+    with pytest.raises(InputError, match="no annotation has a head box, which PCKh requires; add head_bbox"):
         measure_lengths("head", people, skeleton)
     with pytest.raises(UnknownNameError, match="unknown keypoint of the skeleton 'trunk' 'nose'"):
         measure_lengths("nose:left_hip", people, skeleton)

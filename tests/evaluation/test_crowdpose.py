@@ -17,7 +17,7 @@ pytest.importorskip("pycocotools")
 
 
 def reference(path: Path, results: list[dict[str, Any]]) -> list[float]:
-    """What faster-coco-eval, which has CrowdPose's rules, says of the file."""
+    """Returns the metrics of faster-coco-eval, which implements CrowdPose's rules."""
     faster = pytest.importorskip("faster_coco_eval")
     with contextlib.redirect_stdout(io.StringIO()):
         truth = faster.COCO(str(path))
@@ -37,14 +37,14 @@ def named_as_published(content: dict[str, Any]) -> dict[str, Any]:
 
 def check(path: Path, results: list[dict[str, Any]]) -> dict[str, float | None]:
     numbers = evaluate_predictions(results, path).numbers["crowdpose"]
-    mine = [-1 if value is None else value for value in numbers.values()]
-    theirs = reference(path, results)
-    assert mine[:6] == pytest.approx(theirs[:6], abs=1e-12)
-    assert mine[6:] == pytest.approx(theirs[6:], abs=5.1e-5)  # they are rounded there
+    values = [-1 if value is None else value for value in numbers.values()]
+    expected = reference(path, results)
+    assert values[:6] == pytest.approx(expected[:6], abs=1e-12)
+    assert values[6:] == pytest.approx(expected[6:], abs=5.1e-5)  # rounded to four digits there
     return numbers
 
 
-def test_numbers_are_those_of_another_program(
+def test_metrics_equal_those_of_faster_coco_eval(
     write: Callable[..., Path], invent: Callable, guess: Callable
 ) -> None:
     content = named_as_published(invent("crowdpose", images=60))
@@ -55,15 +55,15 @@ def test_numbers_are_those_of_another_program(
     assert len(set(numbers.values())) == 9
 
 
-def test_real_annotations(shared_data: Path, guess: Callable) -> None:
+def test_metrics_of_real_annotations(shared_data: Path, guess: Callable) -> None:
     path = shared_data / "samples/crowdpose/test_crowdpose.json"
     numbers = check(path, guess(json.loads(path.read_text()), seed=5))
-    assert numbers["AP medium"] == numbers["AP"]  # both images are of that degree
+    assert numbers["AP medium"] == numbers["AP"]  # both images are of medium crowding
     assert numbers["AP easy"] is None
     assert numbers["AP hard"] is None
 
 
-def test_degrees_follow_from_the_description(
+def test_ap_by_crowding_equals_an_independent_implementation(
     write: Callable[..., Path], invent: Callable, guess: Callable, plain_ap: Callable
 ) -> None:
     content = named_as_published(invent("crowdpose"))
@@ -82,17 +82,17 @@ def test_degrees_follow_from_the_description(
             for one in content["annotations"]
             if one["image_id"] in images
         ]
-        own = [row for row in results if row["image_id"] in images]
-        expected = plain_ap(people, own, Skeleton.load("crowdpose").sigmas)
+        rows = [row for row in results if row["image_id"] in images]
+        expected = plain_ap(people, rows, Skeleton.load("crowdpose").sigmas)
         assert numbers[f"AP {name}"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_image_without_an_index_is_named(
+def test_images_without_a_crowd_index_are_reported(
     write: Callable[..., Path], invent: Callable, guess: Callable
 ) -> None:
     content = named_as_published(invent("crowdpose", images=6))
     del content["images"][0]["crowdIndex"]
     content["images"][1]["crowdIndex"] = "hard"
     report = evaluate_predictions(guess(content), write(content), metrics=["crowdpose"])
-    kind = "images without a crowdIndex, which are not easy, medium or hard"
+    kind = "images without a crowdIndex: not in AP easy, medium or hard"
     assert report.problems.names[kind] == ["0.png", "1.png"]

@@ -27,7 +27,7 @@ pytest.importorskip("pycocotools")
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-BONES = Skeleton(
+SKELETON = Skeleton(
     "three", ("top", "left_end", "right_end"), ((0, 1), (0, 2)), ((1, 2),), sigmas=(0.1, 0.1, 0.1)
 )
 CELLS = np.array([[24.0, 10.0], [12.0, 40.0], [36.0, 40.0]])
@@ -38,7 +38,7 @@ TRUTH = CELLS * np.array([75, 100]) / [47, 63] + [80 - 37.5, 50 - 50]
 @pytest.fixture
 def pipe() -> Pipeline:
     engine = FakeEngine(CELLS, Size(width=48, height=64))
-    return Pipeline(None, Estimator(engine, VitPoseImageProcessor(), BONES))
+    return Pipeline(None, Estimator(engine, VitPoseImageProcessor(), SKELETON))
 
 
 @pytest.fixture
@@ -50,29 +50,29 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def annotated(*away: float) -> dict[str, Any]:
-    """One person an image, whose points lie so many pixels to the right of what the engine finds."""
+def annotated(*offsets_px: float) -> dict[str, Any]:
+    """Makes one person for each image, with keypoints at an offset to the right of the engine's."""
     people = []
-    for index, pixels in enumerate(away):
-        points = np.concatenate([TRUTH + np.array([pixels, 0]), np.full((3, 1), 2)], axis=1)
+    for index, offset in enumerate(offsets_px):
+        keypoints = np.concatenate([TRUTH + np.array([offset, 0]), np.full((3, 1), 2)], axis=1)
         people.append(
             {"id": index + 1, "image_id": index + 1, "category_id": 1, "bbox": BOX, "area": 2500.0, "iscrowd": 0,
-             "keypoints": points.ravel().tolist()}
+             "keypoints": keypoints.ravel().tolist()}
         )  # fmt: skip
     return {
         "images": [
             {"id": index + 1, "file_name": f"{name}.png", "width": 160, "height": 100}
-            for index, name in zip(range(len(away)), "abcd", strict=False)
+            for index, name in zip(range(len(offsets_px)), "abcd", strict=False)
         ],
         "annotations": people,
-        "categories": [{"id": 1, "keypoints": list(BONES.keypoints)}],
+        "categories": [{"id": 1, "keypoints": list(SKELETON.keypoints)}],
     }
 
 
-def test_a_model_is_measured(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
+def test_a_model_is_evaluated(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
     path, steps = write(annotated(0, 8)), []
     report = evaluate_model(
-        pipe, path, images, skeleton=BONES, metrics=["coco", "pck", "epe", "nme", "auc"], length="80",
+        pipe, path, images, skeleton=SKELETON, metrics=["coco", "pck", "epe", "nme", "auc"], length="80",
         thresholds=[0.05, 0.2], advance=lambda *step: steps.append(step),
     )  # fmt: skip
     assert steps == [(1, 2), (2, 2)]
@@ -81,25 +81,27 @@ def test_a_model_is_measured(pipe: Pipeline, images: Path, write: Callable[..., 
     assert report.numbers["nme"]["NME"] == pytest.approx(0.05, abs=0.002)
     assert 0.5 < report.numbers["auc"]["AUC"] < 1
     assert report.numbers["coco"]["AP50"] == pytest.approx(1)
-    assert report.by_keypoint["PCK@0.05"] == dict.fromkeys(BONES.keypoints, 0.5)
+    assert report.by_keypoint["PCK@0.05"] == dict.fromkeys(SKELETON.keypoints, 0.5)
     assert report.counts == {"images": 2, "people": 2, "predictions": 2, "people with a prediction": 2}
     assert report.pairs.oks[1] < report.pairs.oks[0]
 
 
-def test_saved_predictions_give_the_same(
+def test_saved_predictions_give_the_same_metrics(
     pipe: Pipeline, images: Path, write: Callable[..., Path], tmp_path: Path
 ) -> None:
     path = write(annotated(0, 8))
-    report = evaluate_model(pipe, path, images, skeleton=BONES, metrics=["coco", "epe"])
+    report = evaluate_model(pipe, path, images, skeleton=SKELETON, metrics=["coco", "epe"])
     report.save_results(tmp_path / "predictions.json")
-    again = evaluate_predictions(tmp_path / "predictions.json", path, skeleton=BONES, metrics=["coco", "epe"])
+    again = evaluate_predictions(
+        tmp_path / "predictions.json", path, skeleton=SKELETON, metrics=["coco", "epe"]
+    )
     assert again.numbers == report.numbers
 
 
 def test_fault_a_pose_is_as_large_as_its_keypoints_and_not_as_its_box(
     pipe: Pipeline, images: Path, write: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """As pycocotools takes results without `bbox`, which the original's are: nobody is found in a large box."""
+    """As in pycocotools for results without `bbox`; a pose in a large box matches no person."""
     content = annotated(0, 0)
     content["annotations"][1]["area"] = 10_000.0
     detections = [
@@ -107,7 +109,7 @@ def test_fault_a_pose_is_as_large_as_its_keypoints_and_not_as_its_box(
         for image, box, score in ((1, BOX, 0.6), (2, BOX, 0.6), (1, [10, 10, 120, 160], 0.9))
     ]
     path, boxes = write(content), write(detections, "boxes.json")
-    report = evaluate_model(pipe, path, images, boxes=boxes, skeleton=BONES, metrics=["coco"])
+    report = evaluate_model(pipe, path, images, boxes=boxes, skeleton=SKELETON, metrics=["coco"])
     report.save_results(tmp_path / "predictions.json")
     rows = json.loads((tmp_path / "predictions.json").read_text())
     assert not any("bbox" in row for row in rows)
@@ -118,7 +120,7 @@ def test_fault_a_pose_is_as_large_as_its_keypoints_and_not_as_its_box(
     truth.dataset = content
     truth.createIndex()
     judge = COCOeval(truth, truth.loadRes(str(tmp_path / "predictions.json")), "keypoints")
-    judge.params.kpt_oks_sigmas = np.array(BONES.sigmas)
+    judge.params.kpt_oks_sigmas = np.array(SKELETON.sigmas)
     judge.evaluate()
     judge.accumulate()
     judge.summarize()
@@ -128,18 +130,18 @@ def test_fault_a_pose_is_as_large_as_its_keypoints_and_not_as_its_box(
 
 
 @pytest.mark.parametrize("name", ["coco", "aic", None])
-def test_a_report_says_which_boxes_were_used(
+def test_a_report_states_which_boxes_were_used(
     name: str | None, pipe: Pipeline, images: Path, write: Callable[..., Path], tmp_path: Path
 ) -> None:
-    own = None
+    spec = None
     if name is not None:
         rules = replace(DatasetSpec.load(name).evaluation, metrics=("epe",))
-        own = DatasetSpec(name=name, skeleton=BONES, evaluation=rules)
+        spec = DatasetSpec(name=name, skeleton=SKELETON, evaluation=rules)
     path = write(annotated(0, 8))
     boxes = write([{"image_id": 1, "category_id": 1, "bbox": BOX, "score": 0.9}], "boxes.json")
-    options: dict[str, Any] = {"dataset": own, "metrics": ["epe"]}
+    options: dict[str, Any] = {"dataset": spec, "metrics": ["epe"]}
     in_truth = evaluate_model(pipe, path, images, **options)
-    in_file = evaluate_model(pipe, path, images, boxes=boxes, skeleton=BONES, **options)
+    in_file = evaluate_model(pipe, path, images, boxes=boxes, skeleton=SKELETON, **options)
     in_truth.save_results(tmp_path / "predictions.json")
     saved = evaluate_predictions(tmp_path / "predictions.json", path, **options)
     assert [one.boxes.kind for one in (in_truth, in_file, saved)] == ["ground truth", "file", "predictions"]
@@ -150,43 +152,45 @@ def test_a_report_says_which_boxes_were_used(
     assert [one["comparable_with_published"] for one in found] == expected
     assert found[1]["path"] == str(boxes)
     texts = {
-        "coco": "ground truth; the published figures of coco are in a detector's boxes, and not comparable",
-        "aic": "ground truth; the published figures of aic are in ground truth too",
+        "coco": "ground truth; published results of coco use a detector's boxes and are not comparable",
+        "aic": "ground truth; published results of aic also use ground truth",
         None: "ground truth",
     }
     screen = io.StringIO()
     in_truth.print(Console(file=screen, width=150))
     assert f"boxes: {texts[name]}" in screen.getvalue()
     assert str(in_file.boxes).startswith(f"boxes: {boxes}")
-    assert "as the predictions were made, which their file does not say" in str(saved.boxes)
+    assert "boxes: not recorded in the predictions" in str(saved.boxes)
 
 
-def test_repeated_poses_in_ground_truth_boxes_go_where_the_original_leaves_them_out(
+def test_repeated_poses_in_ground_truth_boxes_are_left_out_by_the_rules_of_some_datasets(
     pipe: Pipeline, images: Path, write: Callable[..., Path]
 ) -> None:
-    """AIC and AP-10K; two boxes of one person give one pose there, and two elsewhere."""
+    """By those of AIC and AP-10K, as in the original, two boxes of one person give one pose."""
     content = annotated(0)
     content["annotations"].append({**content["annotations"][0], "id": 7, "bbox": [50.5, 10, 60, 80]})
     path, counts = write(content), {}
     for name in ("aic", "ap10k", "apt36k", "ochuman", "coco", "mpii"):
         rules = replace(DatasetSpec.load(name).evaluation, uncounted=(), metrics=("coco",))
-        own = DatasetSpec(name=name, skeleton=BONES, evaluation=rules)
-        report = evaluate_model(pipe, path, images, dataset=own, skeleton=BONES)
+        spec = DatasetSpec(name=name, skeleton=SKELETON, evaluation=rules)
+        report = evaluate_model(pipe, path, images, dataset=spec, skeleton=SKELETON)
         counts[name] = report.counts["predictions"]
         assert report.settings["max_oks"] == (0.9 if counts[name] == 1 else 1.0)
     assert counts == {"aic": 1, "ap10k": 1, "apt36k": 1, "ochuman": 1, "coco": 2, "mpii": 2}
-    kept = evaluate_model(pipe, path, images, dataset=own, skeleton=BONES, max_oks=1.0)
+    kept = evaluate_model(pipe, path, images, dataset=spec, skeleton=SKELETON, max_oks=1.0)
     assert kept.counts["predictions"] == 2
 
 
-def test_keeping_all_poses_needs_no_sigmas(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
-    plain = Skeleton("plain", BONES.keypoints)
+def test_keeping_all_poses_requires_no_sigmas(
+    pipe: Pipeline, images: Path, write: Callable[..., Path]
+) -> None:
+    plain = Skeleton("plain", SKELETON.keypoints)
     bare = Pipeline(None, Estimator(pipe.estimator.engine, pipe.estimator.processor, plain))
     report = evaluate_model(bare, write(annotated(0)), images, max_oks=1.0, metrics=["epe"])
     assert report.counts["predictions"] == 1
 
 
-def test_what_fails_is_named_and_counts_as_missed(
+def test_failures_are_reported_and_count_as_missed(
     pipe: Pipeline, images: Path, write: Callable[..., Path]
 ) -> None:
     content = annotated(0, 0, 0, 0)
@@ -197,17 +201,17 @@ def test_what_fails_is_named_and_counts_as_missed(
     assert list(report.problems.images) == ["c.png"]
     assert "c.png" in report.problems.images["c.png"]
     assert report.problems.names == {
-        "boxes wholly outside their image": ["b.png, box [500.0, 0.0, 10.0, 10.0]"],
+        "boxes entirely outside their image": ["b.png, box [500.0, 0.0, 10.0, 10.0]"],
         "boxes without area": ["a.png, box [10.0, 10.0, 0.0, 5.0]"],
-        "images of another size than the file says": ["a.png: 160x100, not 170x100"],
+        "images of another size than in the file": ["a.png: 160x100, not 170x100"],
     }
     assert report.numbers["pck"]["PCK@0.2"] == 0.25
-    assert report.basis["epe"] == "3 points of 12; the others' people have no prediction"
+    assert report.basis["epe"] == "3 keypoints of 12; the others are of instances without a prediction"
     assert report.counts["people with a prediction"] == 1
 
 
-def test_detections_are_taken_as_they_are(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
-    """A box over the border is not cut; two alike give one pose; a weak one, and others, are left out."""
+def test_detections_are_used_unchanged(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
+    """A box across the border is not clipped; equal boxes give one pose; low scores and other rows are left out."""
     outside = [-30.0, -40.0, 60.0, 80.0]
     row = {"image_id": 1, "category_id": 1}
     detections = [
@@ -220,24 +224,26 @@ def test_detections_are_taken_as_they_are(pipe: Pipeline, images: Path, write: C
         {**row, "bbox": [0, 0, -5, 5], "score": 0.9},
     ]
     path, boxes = write(annotated(0)), write(detections, "boxes.json")
-    report = evaluate_model(pipe, path, images, boxes=boxes, min_score=0.1, skeleton=BONES, metrics=["coco"])
+    report = evaluate_model(
+        pipe, path, images, boxes=boxes, min_score=0.1, skeleton=SKELETON, metrics=["coco"]
+    )
     (only,) = report.results
     assert only.xywh == tuple(outside)
-    assert only.points[:, :2] == pytest.approx(TRUTH - np.array([80, 50]), abs=0.1)
-    assert only.score == pytest.approx(0.9 * only.points[:, 2].mean(), abs=1e-4)
+    assert only.keypoints[:, :2] == pytest.approx(TRUTH - np.array([80, 50]), abs=0.1)
+    assert only.score == pytest.approx(0.9 * only.keypoints[:, 2].mean(), abs=1e-4)
     (fault,) = report.problems.names.pop("boxes that cannot be read")
     assert "boxes.json, row 6: bbox [0, 0, -5, 5] must be four finite numbers" in fault
     assert report.problems.names == {
         "boxes for an image that is not annotated": ["row 3, image 9"],
         "boxes of a category that is not annotated": ["row 4, dog"],
     }
-    everything = evaluate_model(
-        pipe, path, images, boxes=boxes, max_oks=1.0, skeleton=BONES, metrics=["coco"]
+    all_poses = evaluate_model(
+        pipe, path, images, boxes=boxes, max_oks=1.0, skeleton=SKELETON, metrics=["coco"]
     )
-    assert everything.counts["predictions"] == 3
+    assert all_poses.counts["predictions"] == 3
 
 
-def test_detections_of_which_none_fits_are_refused(
+def test_refuses_detections_without_a_usable_row(
     pipe: Pipeline, images: Path, write: Callable[..., Path]
 ) -> None:
     row = {"image_id": 1, "category_id": 0, "bbox": BOX, "score": 0.9}
@@ -251,7 +257,7 @@ def test_detections_of_which_none_fits_are_refused(
     assert none.counts["predictions"] == 0
 
 
-def test_pckh_and_people_who_cannot_be_measured(
+def test_pckh_reports_instances_without_a_head_box(
     pipe: Pipeline, images: Path, write: Callable[..., Path]
 ) -> None:
     content = annotated(8, 8)
@@ -259,26 +265,26 @@ def test_pckh_and_people_who_cannot_be_measured(
     report = evaluate_model(pipe, write(content), images, metrics=["pckh"])
     assert report.numbers["pckh"] == {"PCKh@0.1": 0, "PCKh@0.5": 1}
     (kind,) = report.problems.names
-    assert kind.startswith("people of whom the length 'head' cannot be measured")
+    assert kind == "instances in which the length 'head' cannot be measured: not in the metrics that use it"
     assert report.problems.names[kind] == ["b.png, annotation 2"]
 
 
-def test_points_of_another_skeleton(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
+def test_keypoints_of_another_skeleton(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
     content = annotated(0, 8)
     content["categories"][0]["keypoints"] = ["right_end", "middle", "left_end"]
     for one in content["annotations"]:
         one["keypoints"] = [*one["keypoints"][6:], 80, 50, 2, *one["keypoints"][3:6]]
-    own = Skeleton("other", ("right_end", "middle", "left_end"), sigmas=(0.1, 0.1, 0.1))
-    report = evaluate_model(pipe, write(content), images, skeleton=own, metrics=["coco", "epe"])
+    other = Skeleton("other", ("right_end", "middle", "left_end"), sigmas=(0.1, 0.1, 0.1))
+    report = evaluate_model(pipe, write(content), images, skeleton=other, metrics=["coco", "epe"])
     assert report.compared == ("right_end", "left_end")
     assert (report.unpredicted, report.unannotated) == (("middle",), ("top",))
     assert report.numbers["epe"]["EPE px"] == pytest.approx(4, abs=0.1)
     assert report.numbers["coco"]["AP50"] == pytest.approx(1)
 
 
-def test_metrics_fit_the_file(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
+def test_default_metrics_fit_the_file(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
     assert set(evaluate_model(pipe, write(annotated(0)), images).numbers) == {"pck"}
-    assert set(evaluate_model(pipe, write(annotated(0)), images, skeleton=BONES).numbers) == {"coco"}
+    assert set(evaluate_model(pipe, write(annotated(0)), images, skeleton=SKELETON).numbers) == {"coco"}
 
 
 def test_report_as_table_and_json(
@@ -289,14 +295,16 @@ def test_report_as_table_and_json(
     report = evaluate_model(pipe, write(content), images, metrics=["epe"], flip_test=True)
     screen = io.StringIO()
     report.print(Console(file=screen, width=100))
-    for words in (
+    for expected in (
         "3 images",
+        "metric",
+        "value",
         "EPE px",
         "not predicted: left_top",
         "not annotated: left_end",
         "images that failed",
     ):
-        assert words in screen.getvalue()
+        assert expected in screen.getvalue()
     report.save(tmp_path / "out/report.json")
     saved = json.loads((tmp_path / "out/report.json").read_text())
     assert saved == report.to_dict()
@@ -317,32 +325,39 @@ def test_worst_cases_are_drawn(
     (images / "b.png").unlink()
     assert draw_worst(report, images, 1).shape == (262, 480, 3)
     assert caplog.messages[0].startswith("b.png is drawn grey: ")
-    with pytest.raises(InputError, match=r"there is no folder .*elsewhere; give the folder of the images"):
+    with pytest.raises(
+        InputError, match=r"there is no directory .*elsewhere; give the directory of the images"
+    ):
         draw_worst(report, images / "elsewhere")
     with pytest.raises(InputError, match="count must be 1 or more, not 0"):
         draw_worst(report, images, 0)
-    nobody = evaluate_predictions([], write(annotated(0)), metrics=["epe"])
-    with pytest.raises(InputError, match="nobody has a prediction, so there is no worst one"):
-        draw_worst(nobody, images)
+    empty = evaluate_predictions([], write(annotated(0)), metrics=["epe"])
+    with pytest.raises(
+        InputError, match="no instance has a prediction to draw; check the problems in the report"
+    ):
+        draw_worst(empty, images)
 
 
-def test_refusals(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
+def test_refuses_invalid_arguments(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
     path = write(annotated(0))
     with pytest.raises(UnknownNameError, match="unknown metric 'pkc'; did you mean pck"):
         evaluate_model(pipe, path, images, metrics=["pkc"])
-    with pytest.raises(InputError, match=r"thresholds must be above 0, and one at least, not \[0\.0\]"):
+    with pytest.raises(InputError, match=r"thresholds must be one or more numbers above 0, not \[0\.0\]"):
         evaluate_model(pipe, path, images, thresholds=[0.0])
-    with pytest.raises(InputError, match=r"there is no folder .*elsewhere; give the folder of the images"):
+    with pytest.raises(
+        InputError, match=r"there is no directory .*elsewhere; give the directory of the images"
+    ):
         evaluate_model(pipe, path, images / "elsewhere")
-    plain = Skeleton("plain", BONES.keypoints)
+    plain = Skeleton("plain", SKELETON.keypoints)
     bare = Pipeline(None, Estimator(pipe.estimator.engine, pipe.estimator.processor, plain))
     with pytest.raises(
-        InputError, match=r"the skeleton 'plain' has no sigmas, so poses .* --oks-nms 1, or max_oks=1"
+        InputError,
+        match=r"the skeleton 'plain' has no sigmas, which OKS requires; .* --oks-nms 1 \(max_oks=1\)",
     ):
         evaluate_model(bare, path, images, max_oks=0.5)
 
 
-def test_fault_worst_cases_of_images_longer_than_opencv_addresses(
+def test_fault_worst_cases_of_images_beyond_the_size_limit_of_opencv(
     pipe: Pipeline, images: Path, write: Callable[..., Path]
 ) -> None:
     Image.new("RGB", (40_000, 100)).save(images / "a.png")
@@ -360,7 +375,7 @@ def test_functions_are_not_hidden_by_the_package() -> None:
 
 
 def test_the_shipped_model_on_real_photographs(shared_data: Path) -> None:
-    """LSP's fourteen points against COCO's seventeen: twelve are compared."""
+    """LSP's 14 keypoints against COCO's 17: 12 are compared."""
     pipe = vitpose.load("vitpose-tiny", None, device="cpu")
     report = evaluate_model(pipe, shared_data / "lsp/val.json", shared_data / "lsp/images", metrics=["pck"])
     assert len(report.compared) == 12

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vitpose.errors import InputError, SkeletonError
-from vitpose.evaluation.ground_truth import read_ground_truth, with_areas_of_boxes
+from vitpose.evaluation.ground_truth import read_ground_truth, with_box_areas
 from vitpose.geometry.boxes import Size
 
 NAMES = ["nose", "left_eye", "right_eye"]
@@ -26,12 +26,17 @@ def content(*people: Any, **more: Any) -> dict[str, Any]:
     }
 
 
-def test_reads_people_and_images(write: Callable[..., Path]) -> None:
+def test_reads_instances_and_images(write: Callable[..., Path]) -> None:
     found = read_ground_truth(write(content(GOOD)))
-    (person,) = found.people
-    assert person.points.tolist() == [[12, 25, 2], [14, 24, 1], [0, 0, 0]]
+    (person,) = found.instances
+    assert person.keypoints.tolist() == [[12, 25, 2], [14, 24, 1], [0, 0, 0]]
     assert person.labelled.tolist() == [True, True, False]
-    assert (person.xywh, person.area, person.counted, person.wanted) == ((10, 20, 30, 40), 500.5, 2, True)
+    assert (person.xywh, person.area, person.num_keypoints, person.usable) == (
+        (10, 20, 30, 40),
+        500.5,
+        2,
+        True,
+    )
     assert found.images[1].size == Size(100, 80)
     assert found.skeleton.keypoints == tuple(NAMES)
     assert found.skeleton.edges == ((0, 1), (0, 2))  # another dataset's edge is left out
@@ -39,7 +44,7 @@ def test_reads_people_and_images(write: Callable[..., Path]) -> None:
     assert len(found.problems) == 0
 
 
-def test_rows_that_cannot_be_used_are_named(write: Callable[..., Path]) -> None:
+def test_rows_that_cannot_be_used_are_reported(write: Callable[..., Path]) -> None:
     rows = [
         GOOD,
         {**GOOD, "id": 8, "image_id": 99},
@@ -52,21 +57,21 @@ def test_rows_that_cannot_be_used_are_named(write: Callable[..., Path]) -> None:
         "nonsense",
     ]
     found = read_ground_truth(write(content(*rows)))
-    assert [person.id for person in found.people] == [7, 14]
-    assert found.people[1].area == 0.53 * 30 * 40
+    assert [person.id for person in found.instances] == [7, 14]
+    assert found.instances[1].area == 0.53 * 30 * 40
     assert found.problems.names == {
         "annotations of an image that the file does not list": ["annotation 8", "'nonsense'"],
         "annotations without keypoints": ["a.jpg, annotation 9"],
-        "annotations whose keypoints are not 3 times x, y, visibility": [
+        "annotations with keypoints that are not 3 times x, y, visibility": [
             "a.jpg, annotation 10",
             "a.jpg, annotation 11",
         ],
         "annotations without a box of four finite numbers": ["a.jpg, annotation 12", "a.jpg, annotation 13"],
-        "annotations without an area, for which 0.53 x box stands": ["a.jpg, annotation 14"],
+        "annotations without an area: 0.53 x box is used": ["a.jpg, annotation 14"],
     }
 
 
-def test_images_without_an_id_are_named(write: Callable[..., Path]) -> None:
+def test_images_without_an_id_are_reported(write: Callable[..., Path]) -> None:
     images = [{"id": 1, "file_name": "a.jpg"}, {"file_name": "b.jpg"}]
     found = read_ground_truth(write(content(GOOD, images=images)))
     assert found.problems.names == {
@@ -74,22 +79,24 @@ def test_images_without_an_id_are_named(write: Callable[..., Path]) -> None:
     }
 
 
-def test_crowds_and_people_without_points_are_not_looked_for(write: Callable[..., Path]) -> None:
+def test_crowds_and_instances_without_keypoints_are_not_usable(write: Callable[..., Path]) -> None:
     crowd = {**GOOD, "iscrowd": 1}
     bare = {**GOOD, "keypoints": [0] * 9}
-    people = read_ground_truth(write(content(GOOD, crowd, bare))).people
-    assert [person.wanted for person in people] == [True, False, False]
+    people = read_ground_truth(write(content(GOOD, crowd, bare))).instances
+    assert [person.usable for person in people] == [True, False, False]
 
 
-def test_areas_of_boxes(write: Callable[..., Path]) -> None:
-    people = read_ground_truth(write(content(GOOD))).people
-    assert [person.area for person in with_areas_of_boxes(people)] == [0.53 * 30 * 40]
+def test_areas_from_boxes(write: Callable[..., Path]) -> None:
+    people = read_ground_truth(write(content(GOOD))).instances
+    assert [person.area for person in with_box_areas(people)] == [0.53 * 30 * 40]
 
 
-def test_a_skeleton_of_ones_own(write: Callable[..., Path], tmp_path: Path) -> None:
-    own = tmp_path / "own.toml"
-    own.write_text('name = "own"\nkeypoints = ["a", "b", "c"]\n[sigmas]\na = 0.1\nb = 0.2\nc = 0.3\n')
-    assert read_ground_truth(write(content(GOOD)), own).skeleton.sigmas == (0.1, 0.2, 0.3)
+def test_a_skeleton_file_replaces_the_names_in_the_annotations(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "custom.toml"
+    path.write_text('name = "custom"\nkeypoints = ["a", "b", "c"]\n[sigmas]\na = 0.1\nb = 0.2\nc = 0.3\n')
+    assert read_ground_truth(write(content(GOOD)), path).skeleton.sigmas == (0.1, 0.2, 0.3)
 
 
 @pytest.mark.parametrize(
@@ -105,15 +112,15 @@ def test_a_skeleton_of_ones_own(write: Callable[..., Path], tmp_path: Path) -> N
             content({**GOOD, "keypoints": None}),
             "has 1 annotations, none with keypoints of an image it lists",
         ),
-        (content({**GOOD, "keypoints": [0] * 9}), "nobody has a labelled point of the 3 points"),
+        (content({**GOOD, "keypoints": [0] * 9}), "no instance has a labelled keypoint .* with 3 keypoints"),
     ],
 )
-def test_files_that_are_none(file: Any, message: str, write: Callable[..., Path]) -> None:
+def test_refuses_other_files(file: Any, message: str, write: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match=message):
         read_ground_truth(write(file))
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_refuses_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot be read \(No such file.*give an annotation file"):
         read_ground_truth(tmp_path / "none.json")
     (tmp_path / "broken.json").write_text("{")
@@ -121,7 +128,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_ground_truth(tmp_path / "broken.json")
 
 
-def test_points_without_one_list_of_names(write: Callable[..., Path]) -> None:
+def test_refuses_categories_with_different_keypoints(write: Callable[..., Path]) -> None:
     kinds = [{"id": 1, "keypoints": NAMES}, {"id": 2, "keypoints": ["x", "y", "z"]}]
     with pytest.raises(SkeletonError, match="its categories have different keypoints; give a skeleton"):
         read_ground_truth(write(content(GOOD, {**GOOD, "category_id": 2}, categories=kinds)))
@@ -141,7 +148,7 @@ def test_points_without_one_list_of_names(write: Callable[..., Path]) -> None:
 def test_published_formats(shared_data: Path, sample: str, skeleton: str, people: int) -> None:
     found = read_ground_truth(shared_data / "samples" / sample)
     assert found.skeleton.keypoints == read_skeleton(skeleton)
-    assert len(found.people) == people
+    assert len(found.instances) == people
 
 
 def read_skeleton(name: str) -> tuple[str, ...]:

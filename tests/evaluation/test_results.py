@@ -23,7 +23,7 @@ FILE = {
 GOOD = {"image_id": 1, "category_id": 1, "keypoints": [10, 20, 0.5, 40, 60, 0.5, 20, 30, 0.5], "score": 0.5}
 
 
-def test_rows_that_cannot_be_used_are_named(write: Callable[..., Path]) -> None:
+def test_rows_that_cannot_be_used_are_reported(write: Callable[..., Path]) -> None:
     rows: list[Any] = [
         GOOD,
         {**GOOD, "image_id": 99},
@@ -37,7 +37,7 @@ def test_rows_that_cannot_be_used_are_named(write: Callable[..., Path]) -> None:
     ]
     problems = Problems()
     (only,) = read_results(rows, read_ground_truth(write(FILE)), problems)
-    assert only.xywh == (10, 20, 30, 40)  # around its points
+    assert only.xywh == (10, 20, 30, 40)  # the extent of the keypoints
     assert only.to_row() == GOOD
     assert problems.names == {
         "predictions for an image that is not annotated": ["row 1, image 99"],
@@ -56,13 +56,13 @@ def test_rows_that_cannot_be_used_are_named(write: Callable[..., Path]) -> None:
         ({"box_xywh": [1, 2, 3, 4], "bbox": []}, "box_xywh"),
     ],
 )
-def test_which_box_a_row_was_found_in(boxes: dict[str, Any], key: str, write: Callable[..., Path]) -> None:
+def test_box_of_a_row(boxes: dict[str, Any], key: str, write: Callable[..., Path]) -> None:
     (one,) = read_results([GOOD | boxes], read_ground_truth(write(FILE)), Problems())
     assert (one.xywh, one.box_key) == ((1, 2, 3, 4), key)
     assert one.to_row() == GOOD | {key: [1, 2, 3, 4]}
 
 
-def test_problems_are_in_the_report(write: Callable[..., Path]) -> None:
+def test_problems_appear_in_the_report(write: Callable[..., Path]) -> None:
     report = evaluate_predictions([GOOD, {**GOOD, "image_id": 99}], write(FILE), metrics=["epe"])
     assert report.to_dict()["problems"]["predictions for an image that is not annotated"] == [
         "row 1, image 99"
@@ -72,11 +72,17 @@ def test_problems_are_in_the_report(write: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{**GOOD, "image_id": 99}], r"none of its 1 rows can be used .* not annotated: 1\)"),
-        ([GOOD, {**GOOD, "keypoints": [1, 2, 3]}], r"poses have \[1, 3\] keypoints; all must have the same"),
+        (
+            [{**GOOD, "image_id": 99}],
+            r"none of its 1 rows can be used .* not annotated: 1\); give two files of the same",
+        ),
+        (
+            [GOOD, {**GOOD, "keypoints": [1, 2, 3]}],
+            r"poses have \[1, 3\] keypoints; give poses of the same number",
+        ),
         (
             [{**GOOD, "keypoints": [1, 2, 3]}],
-            "have 1 keypoints and the skeleton 'custom' has 3; name the predicted points with --predicted-skeleton",
+            "have 1 keypoints and the skeleton 'custom' has 3; give the skeleton .* with --predicted-skeleton",
         ),
     ],
 )
@@ -85,7 +91,7 @@ def test_refuses_rows_that_do_not_fit(rows: list[Any], message: str, write: Call
         evaluate_predictions(rows, write(FILE), metrics=["epe"])
 
 
-def test_numbers_that_no_float_can_hold_are_named(write: Callable[..., Path]) -> None:
+def test_rows_with_numbers_beyond_float64_are_reported(write: Callable[..., Path]) -> None:
     rows = [
         GOOD,
         GOOD | {"score": 10**400},
@@ -96,7 +102,7 @@ def test_numbers_that_no_float_can_hold_are_named(write: Callable[..., Path]) ->
     assert report.problems.names["predictions without finite keypoints and score"] == ["row 1", "row 2"]
 
 
-def test_a_row_without_a_category_where_it_is_needed_is_named(write: Callable[..., Path]) -> None:
+def test_a_row_without_a_required_category_is_reported(write: Callable[..., Path]) -> None:
     categories = [category | {"id": 5} for category in FILE["categories"]]
     annotations = [row | {"category_id": 5} for row in FILE["annotations"]]
     file = write(FILE | {"categories": categories, "annotations": annotations})
@@ -107,12 +113,14 @@ def test_a_row_without_a_category_where_it_is_needed_is_named(write: Callable[..
         evaluate_predictions([row], file, metrics=["epe"])
 
 
-def test_refuses_files_that_are_none(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_refuses_files_that_are_not_results(write: Callable[..., Path], tmp_path: Path) -> None:
     annotations = write(FILE)
     with pytest.raises(InputError, match=r"none\.json cannot be read .* give a file of COCO's results"):
         evaluate_predictions(tmp_path / "none.json", annotations)
     (tmp_path / "broken.json").write_text("[")
     with pytest.raises(InputError, match=r"broken\.json is not valid JSON"):
         evaluate_predictions(tmp_path / "broken.json", annotations)
-    with pytest.raises(InputError, match="is no list; COCO's keypoint results are a list of"):
+    with pytest.raises(
+        InputError, match=r"is not a list; give COCO's keypoint results, a list of \{image_id"
+    ):
         evaluate_predictions(write({"a": 1}, "table.json"), annotations)

@@ -23,12 +23,12 @@ def joined(person: dict[str, Any]) -> list[float]:
 
 
 def spread(content: dict[str, Any]) -> dict[str, Any]:
-    """Puts 133 points where the published files have them."""
+    """Moves 133 keypoints into the fields of the published files."""
     for person in content["annotations"]:
-        points = np.array(person["keypoints"]).reshape(-1, 3)
+        keypoints = np.array(person["keypoints"]).reshape(-1, 3)
         for part, field in FIELDS.items():
-            person[field] = points[PARTS[part]].ravel().tolist()
-        person["num_keypoints"] = int((points[:17, 2] > 0).sum())
+            person[field] = keypoints[PARTS[part]].ravel().tolist()
+        person["num_keypoints"] = int((keypoints[:17, 2] > 0).sum())
     content["categories"][0]["keypoints"] = list(Skeleton.load("coco").keypoints)
     return content
 
@@ -36,9 +36,9 @@ def spread(content: dict[str, Any]) -> dict[str, Any]:
 def expected(content: dict[str, Any], results: list[dict[str, Any]], part: str, plain_ap: Callable) -> float:
     people = []
     for person in content["annotations"]:
-        points = joined(person) if part == "all" else person[FIELDS[part]]
-        ignore = bool(person["iscrowd"]) or not any(v > 0 for v in points[2::3])
-        people.append({**person, "keypoints": points, "ignore": ignore})
+        keypoints = joined(person) if part == "all" else person[FIELDS[part]]
+        ignore = bool(person["iscrowd"]) or not any(v > 0 for v in keypoints[2::3])
+        people.append({**person, "keypoints": keypoints, "ignore": ignore})
     span = PARTS[part]
     found = [{**row, "keypoints": row["keypoints"][3 * span.start : 3 * span.stop]} for row in results]
     return plain_ap(people, found, Skeleton.load("coco-wholebody").sigmas[span])
@@ -51,25 +51,27 @@ def check(path: Path, content: dict[str, Any], guess: Callable, plain_ap: Callab
         row["score"] = 1 - index / 1000
     report = evaluate_predictions(results, path)
     for part in PARTS:
-        mine = report.numbers[f"wholebody {part}"]["AP"]
-        assert mine == pytest.approx(expected(content, results, part, plain_ap), abs=1e-12), part
+        value = report.numbers[f"wholebody {part}"]["AP"]
+        assert value == pytest.approx(expected(content, results, part, plain_ap), abs=1e-12), part
     hands = [report.numbers[f"wholebody {side} hand"]["AP"] for side in ("left", "right")]
     assert report.numbers["wholebody hands"]["AP"] == np.mean(hands)
 
 
-def test_parts_follow_from_the_description(
+def test_ap_of_each_part_equals_an_independent_implementation(
     write: Callable[..., Path], invent: Callable, guess: Callable, plain_ap: Callable
 ) -> None:
     content = spread(invent("coco-wholebody", images=10))
     check(write(content), content, guess, plain_ap, seed=2)
 
 
-def test_real_annotations(shared_data: Path, guess: Callable, plain_ap: Callable) -> None:
+def test_ap_of_real_annotations_equals_an_independent_implementation(
+    shared_data: Path, guess: Callable, plain_ap: Callable
+) -> None:
     path = shared_data / "samples/coco/test_coco_wholebody.json"
     check(path, json.loads(path.read_text()), guess, plain_ap, seed=3)
 
 
-def test_joined_points_are_understood_too(shared_data: Path) -> None:
+def test_rows_with_all_133_keypoints_in_one_field(shared_data: Path) -> None:
     path = shared_data / "samples/coco/test_keypoint_partition_metric.json"
     results = [
         {"image_id": one["image_id"], "category_id": 1, "keypoints": one["keypoints"], "score": 0.5}
@@ -89,10 +91,12 @@ def test_parts_that_are_not_predicted_are_left_out(
     assert len(report.unpredicted) == 133 - 17
 
 
-def test_refuses_other_points(write: Callable[..., Path], invent: Callable, guess: Callable) -> None:
+def test_refuses_other_keypoints(write: Callable[..., Path], invent: Callable, guess: Callable) -> None:
     content = invent("coco", images=4)
-    with pytest.raises(InputError, match="need 133 annotated points, and there are 17; leave them out"):
+    with pytest.raises(
+        InputError, match="metric wholebody requires 133 annotated keypoints, not 17; leave it"
+    ):
         evaluate_predictions(guess(content), write(content), metrics=["wholebody"])
     content = spread(invent("coco-wholebody", images=4))
-    with pytest.raises(InputError, match="none of COCO-WholeBody's parts is predicted as a whole"):
+    with pytest.raises(InputError, match="no part of COCO-WholeBody is predicted completely; leave"):
         evaluate_predictions([], write(content), metrics=["wholebody"], predicted_skeleton="lsp")

@@ -84,7 +84,7 @@ def test_the_best_stays_and_what_was_not_measured_is(measured: Recipe, tmp_path:
             InputError,
             "the images of the validation set plain, missing, are no folder",
         ),
-        ({"skeleton": "other.toml"}, InputError, "have no point in common: tip"),
+        ({"skeleton": "other.toml"}, InputError, "share no keypoint: tip"),
     ],
 )
 def test_sets_that_cannot_be_used_are_said_at_once(

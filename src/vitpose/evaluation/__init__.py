@@ -1,16 +1,16 @@
-"""Measuring a model, or saved predictions, against annotations.
+"""Metrics of a model, or of saved predictions, against annotations.
 
     pipe = vitpose.load("vitpose-tiny", detector=None)
     report = vitpose.evaluate_model(pipe, "val.json", "images/")
     report.numbers["coco"]["AP"]
 
-    annotations   what people marked                    results   predictions, made or read
-          └── correspondence, pairing: which is which ──┘
-                coco · crowdpose · wholebody · distances: the measures
-                evaluation: which of them, over which points ─► report, worst
+    ground_truth  annotations to measure against            results   predictions, made or read
+          └── correspondence, pairing: keypoints by name, instances by box ──┘
+                coco · crowdpose · wholebody · distances: the metrics
+                evaluation: which metrics over which keypoints ─► report, worst
 
-The package is called `evaluate`, and so no function is: they are `evaluate_model` and `evaluate_predictions`. Nothing
-here imports torch.
+There is no function `evaluate`: the functions are `evaluate_model` and `evaluate_predictions`. Nothing here imports
+torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whose boxes predictions were made in, and whether published figures rest on the same."""
+"""The boxes that predictions were made in, and whether published results use the same."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from ..keypoints.dataset_spec import DatasetSpec
 
 _KINDS = {"given": "ground truth", "detections": "a detector's boxes"}
-"""What the values of `EvaluationRules.boxes` are called in reports."""
+"""Names in reports of the values of `EvaluationRules.boxes`."""
 
 
 @dataclass(frozen=True)
 class BoxSource:
-    """Whose boxes poses were looked for in.
+    """The boxes that poses were predicted in.
 
     Attributes:
-        kind: "ground truth", "file" or "predictions", whose file does not say.
-        path: The file of the boxes.
-        dataset: The dataset whose published figures the numbers may be compared with, where one was named.
+        kind: "ground truth"; "file", a file of boxes; or "predictions", a file of predictions, which does not record
+            its boxes.
+        path: The file of boxes.
+        dataset: The dataset to compare published results with, if one is known.
     """
 
     kind: str
@@ -26,14 +27,14 @@ class BoxSource:
 
     @property
     def published(self) -> str | None:
-        """Which boxes the dataset's published figures rest on."""
+        """The boxes that the dataset's published results use."""
         return None if self.dataset is None else _KINDS[self.dataset.evaluation.boxes]
 
     @property
     def comparable(self) -> bool | None:
-        """Whether the published figures rest on the same boxes; None where that cannot be told.
+        """Whether published results use the same boxes; None if unknown.
 
-        A file may hold the published detections, or any others.
+        A file may hold the published detections or others.
         """
         if self.published is None or self.kind == "predictions":
             return None
@@ -51,14 +52,10 @@ class BoxSource:
         }
 
     def __str__(self) -> str:
-        used = {
-            "file": self.path,
-            "predictions": "as the predictions were made, which their file does not say",
-        }
-        text = f"boxes: {used.get(self.kind, self.kind)}"
+        used = {"file": self.path, "predictions": "not recorded in the predictions"}
+        line = f"boxes: {used.get(self.kind, self.kind)}"
         if self.dataset is None or self.published is None:
-            return text
-        figures = f"the published figures of {self.dataset.name}"
-        if self.comparable is False:
-            return f"{text}; {figures} are in {self.published}, and not comparable with these"
-        return f"{text}; {figures} are in {self.published}{' too' if self.comparable else ''}"
+            return line
+        also = "also " if self.comparable else ""
+        line = f"{line}; published results of {self.dataset.name} {also}use {self.published}"
+        return f"{line} and are not comparable" if self.comparable is False else line

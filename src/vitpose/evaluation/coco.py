@@ -1,7 +1,6 @@
-"""COCO's average precision and recall of keypoints: the ten numbers, through pycocotools.
+"""COCO's average precision and recall of keypoints: ten metrics, computed by pycocotools.
 
-Owns the form in which people and predictions are handed to pycocotools, so that its numbers are the numbers.
-Knows no file.
+Owns the conversion of instances and predictions into the form of pycocotools. Reads no files.
 """
 
 from __future__ import annotations
@@ -16,24 +15,25 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..errors import require
-from .ground_truth import Person
+from .ground_truth import Instance
 from .results import ResultRow
 
 Numbers = dict[str, float | None]
 
 NAMES = ("AP", "AP50", "AP75", "AP medium", "AP large", "AR", "AR50", "AR75", "AR medium", "AR large")
-"""COCO's numbers in the order of its own summary. Medium is 32² to 96² px² of area, large is more."""
+"""COCO's metrics in the order of its summary. Medium instances have areas of 32² to 96² px², large ones more."""
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Which points are compared.
+    """The keypoints that are compared.
 
     Attributes:
-        annotated: Their indices in the people's points.
-        predicted: Their indices in the results' points.
-        sigmas: COCO's fall-off of each.
-        recount: Whether the labelled ones among them say who has none and is ignored, instead of the file's count.
+        annotated: Their indices among the annotated keypoints.
+        predicted: Their indices among the predicted keypoints.
+        sigmas: COCO's sigma of each.
+        recount: Whether `num_keypoints` is counted among these keypoints instead of taken from the file. COCO ignores
+            instances in which it is 0.
     """
 
     annotated: Int[np.ndarray, " c"]
@@ -41,101 +41,110 @@ class Selection:
     sigmas: Float[np.ndarray, " c"]
     recount: bool
 
-    def __getitem__(self, chosen: Sequence[int]) -> Selection:
-        rows = np.array(chosen, np.int64)
+    def __getitem__(self, indices: Sequence[int]) -> Selection:
+        rows = np.array(indices, np.int64)
         return Selection(self.annotated[rows], self.predicted[rows], self.sigmas[rows], recount=True)
 
 
 def coco_numbers(
-    people: Sequence[Person],
+    instances: Sequence[Instance],
     results: Iterable[ResultRow],
     selection: Selection,
     *,
     images: Collection[Any],
     extent: slice = slice(None),
 ) -> Numbers:
-    """Returns COCO's ten numbers, each None where nobody is counted.
+    """Returns COCO's ten metrics, each None if no instance counts.
 
     Args:
-        people: All people, crowd regions too.
+        instances: All instances, including crowd regions.
         results: The predictions.
-        selection: The points that are compared.
-        images: Ids of the images that count.
-        extent: Of which predicted points the extent is the area of a prediction that came without `bbox`. The area
-            decides whether a prediction that is nobody counts as medium or large. COCO takes all
-            points, COCO-WholeBody those of the body.
+        selection: The keypoints that are compared.
+        images: IDs of the images that count.
+        extent: The predicted keypoints whose extent is the area of a prediction without `bbox`. The area decides
+            whether an unmatched prediction counts as medium or large. COCO takes all keypoints, COCO-WholeBody those
+            of the body.
 
     Raises:
         MissingDependencyError: pycocotools is not installed.
     """
     coco = require("pycocotools.coco", "evaluate", "for average precision")
-    judge = require("pycocotools.cocoeval", "evaluate", "for average precision")
-    inside = set(images)
-    rows = [
-        _person_row(number, person, selection)
-        for number, person in enumerate(people, 1)
-        if person.image_id in inside
+    cocoeval = require("pycocotools.cocoeval", "evaluate", "for average precision")
+    image_ids = set(images)
+    annotations = [
+        _annotation_row(number, instance, selection)
+        for number, instance in enumerate(instances, 1)
+        if instance.image_id in image_ids
     ]
-    found = [
+    predictions = [
         _result_row(number, result, selection, extent)
         for number, result in enumerate(results, 1)
-        if result.image_id in inside
+        if result.image_id in image_ids
     ]
-    if not rows:
+    if not annotations:
         return dict.fromkeys(NAMES)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells everybody what it does
-        kinds = sorted({row["category_id"] for row in rows})
-        own = judge.COCOeval(
-            _index(coco, rows, inside, kinds), _index(coco, found, inside, kinds), "keypoints"
-        )
-        own.params.kpt_oks_sigmas = selection.sigmas
-        own.evaluate()
-        own.accumulate()
-        own.summarize()
-    return {name: None if value < 0 else float(value) for name, value in zip(NAMES, own.stats, strict=True)}
+    categories = sorted({row["category_id"] for row in annotations})
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and its summary
+        truth, found = (_index(coco, rows, image_ids, categories) for rows in (annotations, predictions))
+        evaluation = cocoeval.COCOeval(truth, found, "keypoints")
+        evaluation.params.kpt_oks_sigmas = selection.sigmas
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    values = zip(NAMES, evaluation.stats, strict=True)
+    return {name: None if value < 0 else float(value) for name, value in values}
 
 
 def numbers_by_keypoint(
-    people: Sequence[Person], results: Sequence[ResultRow], selection: Selection, *, images: Collection[Any]
+    instances: Sequence[Instance],
+    results: Sequence[ResultRow],
+    selection: Selection,
+    *,
+    images: Collection[Any],
 ) -> list[Numbers]:
-    """Returns AP, AP50 and AR of each point alone, as if a person were that one point.
+    """Returns AP, AP50 and AR of each keypoint, computed as if poses consisted of that keypoint alone.
 
-    Who does not have the point labelled is ignored, and matching is done anew for each, by that point: so the mean
-    over the points is not COCO's AP.
+    Instances in which the keypoint is not labelled are ignored, and predictions are matched by that keypoint, so the
+    mean over keypoints is not COCO's AP.
+
+    Raises:
+        MissingDependencyError: pycocotools is not installed.
     """
-    chosen = range(len(selection.annotated))
-    all_numbers = (coco_numbers(people, results, selection[[k]], images=images) for k in chosen)
-    return [{name: numbers[name] for name in ("AP", "AP50", "AR")} for numbers in all_numbers]
+    single = (selection[[k]] for k in range(len(selection.annotated)))
+    by_keypoint = [coco_numbers(instances, results, one, images=images) for one in single]
+    return [{name: numbers[name] for name in ("AP", "AP50", "AR")} for numbers in by_keypoint]
 
 
-def _index(coco: Any, rows: list[dict[str, Any]], images: Iterable[Any], kinds: Iterable[Any]) -> Any:
+def _index(coco: Any, rows: list[dict[str, Any]], images: Iterable[Any], categories: Iterable[Any]) -> Any:
     index = coco.COCO()
     index.dataset = {
         "images": [{"id": image} for image in images],
         "annotations": rows,
-        "categories": [{"id": kind} for kind in kinds],
+        "categories": [{"id": category} for category in categories],
     }
     index.createIndex()
     return index
 
 
-def _person_row(number: int, person: Person, selection: Selection) -> dict[str, Any]:
-    """Returns a person for pycocotools. The number stands for the id: pycocotools takes an id of 0 for nobody."""
-    points = person.points[selection.annotated]
+def _annotation_row(number: int, instance: Instance, selection: Selection) -> dict[str, Any]:
+    """Returns an annotation for pycocotools, which treats an ID of 0 as unmatched: IDs are replaced by numbers."""
+    keypoints = instance.keypoints[selection.annotated]
+    labelled = int((keypoints[:, 2] > 0).sum())
     return {
         "id": number,
-        "image_id": person.image_id,
-        "category_id": person.category_id,
-        "bbox": list(person.xywh),
-        "area": person.area,
-        "iscrowd": int(person.crowd),
-        "num_keypoints": int((points[:, 2] > 0).sum()) if selection.recount else person.counted,
-        "keypoints": points.ravel().tolist(),
+        "image_id": instance.image_id,
+        "category_id": instance.category_id,
+        "bbox": list(instance.xywh),
+        "area": instance.area,
+        "iscrowd": int(instance.crowd),
+        "num_keypoints": labelled if selection.recount else instance.num_keypoints,
+        "keypoints": keypoints.ravel().tolist(),
     }
 
 
 def _result_row(number: int, result: ResultRow, selection: Selection, extent: slice) -> dict[str, Any]:
-    sides = result.xywh[2:] if result.box_key == "bbox" else np.ptp(result.points[extent, :2], axis=0)
+    # Where a prediction has a bbox, pycocotools takes its area, otherwise the extent of the keypoints.
+    sides = result.xywh[2:] if result.box_key == "bbox" else np.ptp(result.keypoints[extent, :2], axis=0)
     width, height = map(float, sides)
     return {
         "id": number,
@@ -143,5 +152,5 @@ def _result_row(number: int, result: ResultRow, selection: Selection, extent: sl
         "category_id": result.category_id,
         "area": width * height,
         "score": result.score,
-        "keypoints": result.points[selection.predicted].ravel().tolist(),
+        "keypoints": result.keypoints[selection.predicted].ravel().tolist(),
     }

@@ -1,4 +1,4 @@
-"""Which is which: points of one skeleton and another by name, predictions and people by their boxes."""
+"""Correspondences: keypoints of two skeletons by name, predictions and instances by box."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..keypoints.skeleton import Skeleton
 
 @dataclass(frozen=True, eq=False)
 class Correspondence:
-    """The points that two skeletons share, in the order of the annotated one.
+    """The keypoints that two skeletons share, in the order of the annotated one.
 
     Attributes:
-        names: What they are called there.
+        names: Their names in the annotated skeleton.
         annotated: Their indices in the annotated skeleton.
         predicted: Their indices in the predicted skeleton.
-        unpredicted: Annotated points that nothing predicts; no measure counts them.
-        unannotated: Predicted points that nothing annotates.
+        unpredicted: Annotated keypoints that are not predicted; no metric counts them.
+        unannotated: Predicted keypoints that are not annotated.
     """
 
     names: tuple[str, ...]
@@ -33,14 +33,17 @@ class Correspondence:
     unannotated: tuple[str, ...]
 
     def without(self, names: Collection[str]) -> Correspondence:
-        """Returns the correspondence less some of the annotated points.
+        """Returns the correspondence without some of the annotated keypoints.
 
         Raises:
             InputError: None is left.
         """
         kept = [index for index, name in enumerate(self.names) if name not in names]
         if not kept:
-            raise InputError(f"the points {', '.join(self.names)} do not count, and no other is shared")
+            raise InputError(
+                f"the only keypoints shared are {', '.join(self.names)}, which the dataset's rules do not count; "
+                "choose the rules of another dataset"
+            )
         return replace(
             self,
             names=tuple(self.names[index] for index in kept),
@@ -50,46 +53,49 @@ class Correspondence:
 
 
 def match_keypoints(annotated: Skeleton, predicted: Skeleton) -> Correspondence:
-    """Finds the points that two skeletons share, by name ("L_Eye" is "left_eye").
+    """Finds the keypoints that two skeletons share, by name ("L_Eye" is "left_eye").
 
     Raises:
         InputError: They share none.
     """
-    places = {place_name(name): index for index, name in enumerate(predicted.keypoints)}
-    shared = [index for index, name in enumerate(annotated.keypoints) if place_name(name) in places]
+    indices = {place_name(name): index for index, name in enumerate(predicted.keypoints)}
+    shared = [index for index, name in enumerate(annotated.keypoints) if place_name(name) in indices]
     if not shared:
         raise InputError(
-            f"the predicted skeleton {predicted.name!r} and the annotated {annotated.name!r} have no point in "
-            f"common: {', '.join(predicted.keypoints[:5])}, … and {', '.join(annotated.keypoints[:5])}, …"
+            f"the predicted skeleton {predicted.name!r} and the annotated skeleton {annotated.name!r} share no "
+            f"keypoint: {', '.join(predicted.keypoints[:5])}, … and {', '.join(annotated.keypoints[:5])}, …; give "
+            "the skeletons that the predictions and the annotations have"
         )
     names = tuple(annotated.keypoints[index] for index in shared)
     used = {place_name(name) for name in names}
     return Correspondence(
         names=names,
         annotated=np.array(shared, np.int64),
-        predicted=np.array([places[place_name(name)] for name in names], np.int64),
+        predicted=np.array([indices[place_name(name)] for name in names], np.int64),
         unpredicted=tuple(name for name in annotated.keypoints if place_name(name) not in used),
         unannotated=tuple(name for name in predicted.keypoints if place_name(name) not in used),
     )
 
 
-def match_boxes(people: Float[np.ndarray, "n 4"], found: Float[np.ndarray, "m 4"]) -> Int[np.ndarray, " n"]:
-    """Gives each person at most one prediction: the pairs that overlap most come first.
+def match_boxes(
+    annotated: Float[np.ndarray, "n 4"], predicted: Float[np.ndarray, "m 4"]
+) -> Int[np.ndarray, " n"]:
+    """Matches each instance with at most one prediction, in descending order of IoU.
 
     Args:
-        people: xyxy boxes of the people of one image, px.
-        found: xyxy boxes of its predictions, px.
+        annotated: xyxy boxes of the instances of one image, px.
+        predicted: xyxy boxes of its predictions, px.
 
     Returns:
-        The index of each person's prediction; -1 where none overlaps.
+        The index of each instance's prediction; -1 if no unmatched prediction overlaps.
     """
-    chosen = np.full(len(people), -1, np.int64)
-    overlaps = iou(people, found)
-    # A stable sort: of equal overlaps the earlier person gets the earlier prediction.
+    matched = np.full(len(annotated), -1, np.int64)
+    overlaps = iou(annotated, predicted)
+    # A stable sort: of equal overlaps the earlier instance gets the earlier prediction.
     for flat in np.argsort(-overlaps, axis=None, kind="stable"):
-        person, prediction = np.unravel_index(flat, overlaps.shape)
-        if overlaps[person, prediction] <= 0:
+        instance, prediction = np.unravel_index(flat, overlaps.shape)
+        if overlaps[instance, prediction] <= 0:
             break
-        if chosen[person] < 0 and prediction not in chosen:
-            chosen[person] = prediction
-    return chosen
+        if matched[instance] < 0 and prediction not in matched:
+            matched[instance] = prediction
+    return matched

@@ -1,8 +1,4 @@
-"""From annotations and predictions to a report: which measures, over which points.
-
-The functions are `evaluate_model` and `evaluate_predictions`. There is no function `evaluate`: the package has that
-name, and one would hide the other.
-"""
+"""Evaluation of a model or of saved predictions: the choice of metrics and keypoints, and the report."""
 
 from __future__ import annotations
 
@@ -24,19 +20,22 @@ from .coco import Numbers, Selection, coco_numbers, numbers_by_keypoint
 from .correspondence import Correspondence, match_keypoints
 from .crowdpose import crowdpose_numbers
 from .distances import auc, by_keypoint, mean_distance, pck, relative_distances
-from .ground_truth import GroundTruth, Person, read_ground_truth, with_areas_of_boxes
+from .ground_truth import GroundTruth, Instance, read_ground_truth, with_box_areas
 from .pairing import HEAD, Pairs, has_head_boxes, has_torso, measure_lengths, pair
 from .report import EvaluationReport
 from .results import ResultRow, predict, read_results
 from .wholebody import wholebody_numbers
 
 METRICS = ("coco", "coco-keypoints", "crowdpose", "wholebody", "pck", "pckh", "auc", "epe", "nme")
-"""What can be measured: COCO's ten numbers, AP of each keypoint alone, CrowdPose's and COCO-WholeBody's numbers,
-and distances."""
+"""The metrics: COCO's ten, AP by keypoint, CrowdPose's, COCO-WholeBody's, and metrics of distances."""
 
 PCK_THRESHOLDS, PCKH_THRESHOLDS = (0.05, 0.1, 0.2), (0.1, 0.5)
 AUC_LENGTH_PX = 30.0
-"""AUC's thresholds go from 0 to this, as is usual for hands."""
+"""AUC's thresholds range from 0 to this length, as usual for hands."""
+_PRECISION = ("coco", "coco-keypoints", "crowdpose", "wholebody")
+"""The metrics of average precision, which require sigmas."""
+_RULES_OF_FILE = "from the annotation file"
+"""The setting "rules" of a report without a dataset."""
 
 
 def evaluate_model(
@@ -56,35 +55,38 @@ def evaluate_model(
     thresholds: Sequence[float] = PCK_THRESHOLDS,
     advance: Callable[[int, int], None] | None = None,
 ) -> EvaluationReport:
-    """Measures a model on the images of an annotation file.
+    """Evaluates a model on the images of an annotation file.
 
     Args:
-        pipeline: The model, as of `vitpose.load(…, detector=None)`; a detector it has is not asked.
-        annotations: The annotation file, of COCO's or MPII's form.
-        images: Folder of its images.
-        boxes: COCO's detections to look in; None looks in the boxes of the annotated people.
-        metrics: Some of `METRICS`; None takes the dataset's, or those that fit the file.
+        pipeline: The model, as returned by `vitpose.load(…, detector=None)`; a detector in it is not run.
+        annotations: The annotation file, in COCO's or MPII's form.
+        images: Directory of its images.
+        boxes: A file of COCO's detections to predict in; default: the boxes of the annotations.
+        metrics: Names from `METRICS`; default: the dataset's, or those that fit the file.
         flip_test: Average with the mirrored crops.
-        dataset: By whose rules to measure: metrics, areas, points that do not count; see `vitpose.DatasetSpec`. None
-            takes those that the model's checkpoint declares, if the file has the same keypoints.
-        skeleton: Names and sigmas of the annotated points, where the file's own are not wanted.
-        head_boxes: MPII's `mpii_gt_val.mat`, whose boxes of heads PCKh needs and its json lacks.
-        min_score: Detections that score less are left out.
-        max_oks: Of two poses more alike than this the worse is left out; 1 keeps all. None is the dataset's own limit
-            where it declares one (0.9 for AIC and AP-10K, as in the original), otherwise 0.9 with detections and 1 with
+        dataset: The dataset that defines the rules: metrics, areas, keypoints that do not count; see
+            `vitpose.DatasetSpec`. Default: the dataset in the model's checkpoint, if the file has the same keypoints.
+        skeleton: Skeleton with the names and sigmas of the annotated keypoints; default: the file's.
+        head_boxes: MPII's `mpii_gt_val.mat`, the head boxes that PCKh requires and MPII's JSON does not contain.
+        min_score: Detections with a lower score are left out.
+        max_oks: Of two poses with a higher OKS the worse is left out; 1 keeps all. Default: the dataset's limit if it
+            declares one (0.9 for AIC and AP-10K, as in the original), otherwise 0.9 with detections and 1 with
             ground-truth boxes.
-        length: What PCK and NME divide by: "torso", "box", "head", two points ("left_eye:right_eye") or
-            pixels; None is the torso if there is one, otherwise the box.
-        thresholds: Of PCK, shares of that length.
-        advance: Called after each image with how many are done and how many there are.
+        length: The length that distances of PCK and NME are divided by: "torso", "box", "head", two keypoints
+            ("left_eye:right_eye") or pixels; default: the torso if the skeleton has one, otherwise the box.
+        thresholds: Thresholds of PCK, as fractions of that length.
+        advance: Called after each image with the number of finished images and their total number.
+
+    Returns:
+        The report; its problems name the images, annotations and boxes that could not be used.
 
     Raises:
-        VitPoseError: Something is wrong that concerns all images. What concerns one is in the report's problems.
+        VitPoseError: A file cannot be read, the settings are invalid, or nothing can be evaluated.
     """
-    bones = pipeline.estimator.skeleton
+    predicted = pipeline.estimator.skeleton
     truth = read_ground_truth(annotations, skeleton, head_boxes)
-    rules = _rules_of(dataset, pipeline.estimator.dataset_spec, truth.skeleton)
-    plan = _Plan.make(truth, bones, metrics, length, thresholds, rules)
+    rules = _choose_rules(dataset, pipeline.estimator.dataset_spec, truth.skeleton)
+    plan = _Plan.make(truth, predicted, metrics, length, thresholds, rules)
     if max_oks is None:
         max_oks = min(1.0 if boxes is None else MAX_OKS, plan.rules.max_oks)
     results = predict(
@@ -105,7 +107,7 @@ def evaluate_model(
         "flip_test": flip_test,
         "min_score": min_score,
         "max_oks": max_oks,
-        "rules": rules.name if rules is not None else "of the file",
+        "rules": rules.name if rules is not None else _RULES_OF_FILE,
     }
     kind = "ground truth" if boxes is None else "file"
     return plan.report(results, settings, BoxSource(kind, "" if boxes is None else str(boxes), rules))
@@ -123,54 +125,58 @@ def evaluate_predictions(
     length: str | None = None,
     thresholds: Sequence[float] = PCK_THRESHOLDS,
 ) -> EvaluationReport:
-    """Measures saved predictions, just as they are: none is left out, none is scored anew.
+    """Evaluates saved predictions unchanged: none is left out or rescored.
 
     Args:
-        predictions: COCO's keypoint results, in a file or as a list: of `vitpose evaluate`, of
-            `vitpose predict --save coco`, or of another program.
-        annotations: The annotation file, of COCO's or MPII's form.
-        metrics: Some of `METRICS`; None takes the dataset's, or those that fit the file.
-        dataset: By whose rules to measure, as in `evaluate_model`; None takes what fits the file.
-        skeleton: Names and sigmas of the annotated points, where the file's own are not wanted.
-        predicted_skeleton: Names of the predicted points; None if they are the annotated ones.
+        predictions: COCO's keypoint results, in a file or as a list: from `vitpose evaluate`, from
+            `vitpose predict --save coco`, or from other software.
+        annotations: The annotation file, in COCO's or MPII's form.
+        metrics: Names from `METRICS`; default: the dataset's, or those that fit the file.
+        dataset: The dataset that defines the rules, as in `evaluate_model`; default: rules that fit the file.
+        skeleton: Skeleton with the names and sigmas of the annotated keypoints; default: the file's.
+        predicted_skeleton: Skeleton of the predicted keypoints; default: that of the annotated ones.
         head_boxes: As in `evaluate_model`.
         length: As in `evaluate_model`.
         thresholds: As in `evaluate_model`.
 
+    Returns:
+        The report; its problems name the annotations and predictions that could not be used.
+
     Raises:
-        VitPoseError: Something is wrong that concerns all predictions. What concerns one is in the report's problems.
+        VitPoseError: A file cannot be read, the settings are invalid, or nothing can be evaluated.
     """
     truth = read_ground_truth(annotations, skeleton, head_boxes)
-    bones = truth.skeleton if predicted_skeleton is None else Skeleton.load(predicted_skeleton)
-    rules = _rules_of(dataset, None, truth.skeleton)
-    plan = _Plan.make(truth, bones, metrics, length, thresholds, rules)
+    predicted = truth.skeleton if predicted_skeleton is None else Skeleton.load(predicted_skeleton)
+    rules = _choose_rules(dataset, None, truth.skeleton)
+    plan = _Plan.make(truth, predicted, metrics, length, thresholds, rules)
     results = read_results(predictions, truth, truth.problems)
-    if results and len(results[0].points) != len(bones):
+    if results and len(results[0].keypoints) != len(predicted):
         raise InputError(
-            f"the predictions have {len(results[0].points)} keypoints and the skeleton {bones.name!r} has "
-            f"{len(bones)}; name the predicted points with --predicted-skeleton, or predicted_skeleton="
+            f"the predictions have {len(results[0].keypoints)} keypoints and the skeleton {predicted.name!r} has "
+            f"{len(predicted)}; give the skeleton of the predictions with --predicted-skeleton (predicted_skeleton=)"
         )
-    source = str(predictions) if isinstance(predictions, str | Path) else "a list"
-    told = rules.name if rules is not None else "of the file"
-    settings = {"predictions": source, "annotations": str(annotations), "rules": told}
+    settings = {
+        "predictions": str(predictions) if isinstance(predictions, str | Path) else "a list",
+        "annotations": str(annotations),
+        "rules": rules.name if rules is not None else _RULES_OF_FILE,
+    }
     return plan.report(results, settings, BoxSource("predictions", dataset=rules))
 
 
-def _rules_of(
+def _choose_rules(
     given: str | Path | DatasetSpec | None, model: DatasetSpec | None, annotated: Skeleton
 ) -> DatasetSpec | None:
-    """Returns by whose rules a file is measured: of the dataset named, or the model's if it is the file's too."""
+    """Returns the dataset that defines the rules: the given one, or the model's if the file has its keypoints."""
     if given is not None:
         return DatasetSpec.load(given)
-    names = [
-        tuple(map(plain_name, own.keypoints)) for own in (annotated, model.skeleton if model else annotated)
-    ]
-    declared = model is not None and bool(model.evaluation.metrics)
-    return model if declared and names[0] == names[1] else None
+    if model is None or not model.evaluation.metrics:
+        return None
+    same = [*map(plain_name, annotated.keypoints)] == [*map(plain_name, model.skeleton.keypoints)]
+    return model if same else None
 
 
 def _uncounted(rules: EvaluationRules, annotated: Skeleton) -> tuple[str, ...]:
-    """Returns the annotated keypoints that no measure counts: the rules', and MPII's pelvis and thorax always."""
+    """Returns the annotated keypoints that no metric counts: the rules', and MPII's pelvis and thorax always."""
     mpii = DatasetSpec.load("mpii")
     names = set(map(plain_name, rules.uncounted))
     if [*map(plain_name, annotated.keypoints)] == [*map(plain_name, mpii.skeleton.keypoints)]:
@@ -180,10 +186,10 @@ def _uncounted(rules: EvaluationRules, annotated: Skeleton) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """What will be measured; made, and refused, before the network runs."""
+    """The metrics to compute; made before the network runs, so that invalid settings fail first."""
 
     truth: GroundTruth
-    bones: Skeleton
+    predicted: Skeleton
     shared: Correspondence
     metrics: tuple[str, ...]
     length: str
@@ -195,90 +201,88 @@ class _Plan:
     def make(
         cls,
         truth: GroundTruth,
-        bones: Skeleton,
+        predicted: Skeleton,
         metrics: Sequence[str] | None,
         length: str | None,
         thresholds: Sequence[float],
         dataset_spec: DatasetSpec | None,
     ) -> _Plan:
         rules = EvaluationRules() if dataset_spec is None else dataset_spec.evaluation
-        fitting = rules.metrics or fitting_metrics(truth)
-        chosen = tuple(dict.fromkeys(fitting if metrics is None else metrics))
+        defaults = rules.metrics or fitting_metrics(truth)
+        chosen = tuple(dict.fromkeys(defaults if metrics is None else metrics))
         for name in chosen:
             if name not in METRICS:
                 raise UnknownNameError("metric", name, METRICS)
         if any(not 0 < threshold < np.inf for threshold in thresholds) or not thresholds:
-            raise InputError(f"thresholds must be above 0, and one at least, not {list(thresholds)}")
-        if truth.skeleton.sigmas == () and {"coco", "coco-keypoints", "crowdpose", "wholebody"} & set(chosen):
+            raise InputError(f"thresholds must be one or more numbers above 0, not {list(thresholds)}")
+        if truth.skeleton.sigmas == () and set(_PRECISION) & set(chosen):
             raise InputError(
-                f"the skeleton {truth.skeleton.name!r} of {truth.path} has no sigmas, which average precision needs; "
-                "pass a skeleton's .toml file with [sigmas], or choose other metrics"
+                f"the skeleton {truth.skeleton.name!r} of {truth.path} has no sigmas, which average precision "
+                "requires; give a skeleton's .toml file with [sigmas], or choose other metrics"
             )
-        measure = length or ("torso" if has_torso(truth.skeleton) else "box")
+        divisor = length or ("torso" if has_torso(truth.skeleton) else "box")
         uncounted = _uncounted(rules, truth.skeleton)
-        shared = match_keypoints(truth.skeleton, bones).without(uncounted)
-        plan = cls(truth, bones, shared, chosen, measure, tuple(thresholds), rules, uncounted)
-        for kind in plan._lengths():
-            measure_lengths(kind, truth.people, truth.skeleton)
+        shared = match_keypoints(truth.skeleton, predicted).without(uncounted)
+        plan = cls(truth, predicted, shared, chosen, divisor, tuple(thresholds), rules, uncounted)
+        for kind in plan._required_lengths():
+            measure_lengths(kind, truth.instances, truth.skeleton)
         return plan
 
-    def _lengths(self) -> set[str]:
-        """Returns the lengths that will be needed."""
-        needed = {self.length} if {"pck", "nme"} & set(self.metrics) else set()
-        return needed | ({"head"} if "pckh" in self.metrics else set())
+    def _required_lengths(self) -> set[str]:
+        """Returns the lengths that the metrics divide by."""
+        required = {self.length} if {"pck", "nme"} & set(self.metrics) else set()
+        return required | ({"head"} if "pckh" in self.metrics else set())
 
     def report(
         self, results: Sequence[ResultRow], settings: Mapping[str, Any], boxes: BoxSource
     ) -> EvaluationReport:
         pairs = pair(self.truth, results, self.shared)
-        work = _Work(self, results, pairs, {}, {}, {})
+        measurement = _Measurement(self, results, pairs, {}, {}, {})
         for metric in self.metrics:
-            work.measure(metric)
-        predicted = sum(own is not None for own in pairs.results)
+            measurement.measure(metric)
         return EvaluationReport(
             settings={
                 **settings,
                 "skeleton": self.truth.skeleton.name,
-                "predicted_skeleton": self.bones.name,
+                "predicted_skeleton": self.predicted.name,
             },
             counts={
                 "images": len(self.truth.images),
-                "people": len(pairs.people),
+                "people": len(pairs.instances),
                 "predictions": len(results),
-                "people with a prediction": predicted,
+                "people with a prediction": sum(result is not None for result in pairs.results),
             },
             compared=self.shared.names,
             unpredicted=self.shared.unpredicted,
             unannotated=self.shared.unannotated,
-            numbers=work.numbers,
-            by_keypoint=work.by_keypoint,
-            basis=work.basis,
+            numbers=measurement.numbers,
+            by_keypoint=measurement.by_keypoint,
+            basis=measurement.basis,
             uncounted=self.uncounted,
             boxes=boxes,
             problems=self.truth.problems,
             results=tuple(results),
             pairs=pairs,
             annotations=self.truth,
-            predicted_skeleton=self.bones,
+            predicted_skeleton=self.predicted,
         )
 
 
 def fitting_metrics(truth: GroundTruth) -> list[str]:
-    """Chooses the metrics that fit a file: its dataset's own, PCKh with boxes of heads, PCK where there is a torso."""
+    """Chooses the metrics that fit a file: AP in its dataset's form, PCKh with head boxes, PCK with a torso."""
     if len(truth.skeleton) == 133:
         return ["wholebody"]
     crowded = any(image.crowd_index is not None for image in truth.images.values())
-    precise = (
-        truth.skeleton.sigmas and truth.skeleton.name != "mpii"
-    )  # which has no areas, and is measured by PCKh
-    precision = ["crowdpose" if crowded else "coco"] if precise else []
+    # MPII has no areas and is measured by PCKh.
+    has_precision = truth.skeleton.sigmas and truth.skeleton.name != "mpii"
+    precision = ["crowdpose" if crowded else "coco"] if has_precision else []
     distances = ["pck"] if has_torso(truth.skeleton) or not precision else []
-    return precision + (["pckh"] if has_head_boxes(truth.people) else []) + distances
+    return precision + (["pckh"] if has_head_boxes(truth.instances) else []) + distances
 
 
 @dataclass(frozen=True, eq=False)
-class _Work:
-    """Measures one thing after the other and keeps the numbers."""
+class _Measurement:
+    """Computes metrics one by one and collects their values."""
 
     plan: _Plan
     results: Sequence[ResultRow]
@@ -288,7 +292,7 @@ class _Work:
     basis: dict[str, str]
 
     def measure(self, metric: str) -> None:
-        if metric in ("coco", "coco-keypoints", "crowdpose", "wholebody"):
+        if metric in _PRECISION:
             self._measure_precision(metric)
         elif metric == "pck":
             self._measure_pck("pck", "PCK", self.plan.length, self.plan.thresholds)
@@ -296,33 +300,33 @@ class _Work:
             self._measure_pck("pckh", "PCKh", "head", PCKH_THRESHOLDS)
         elif metric == "auc":
             relative = self.pairs.distances / AUC_LENGTH_PX
-            self._keep(metric, "AUC", auc, relative, self.pairs.labelled)
+            self._add(metric, "AUC", auc, relative, self.pairs.labelled)
             self.basis[metric] = f"thresholds up to {AUC_LENGTH_PX:g} px"
         elif metric == "epe":
-            self._keep(metric, "EPE px", mean_distance, self.pairs.distances, self.pairs.labelled)
-            self.basis[metric] = self._only_found(self.pairs.distances, self.pairs.labelled)
+            self._add(metric, "EPE px", mean_distance, self.pairs.distances, self.pairs.labelled)
+            self.basis[metric] = self._describe_found(self.pairs.distances, self.pairs.labelled)
         else:
             relative, rows = self._relative(self.plan.length)
-            self._keep(metric, "NME", mean_distance, relative, self.pairs.labelled[rows])
-            found = self._only_found(relative, self.pairs.labelled[rows])
-            self.basis[metric] = f"{found}; shares of the length {self.plan.length!r}"
+            self._add(metric, "NME", mean_distance, relative, self.pairs.labelled[rows])
+            found = self._describe_found(relative, self.pairs.labelled[rows])
+            self.basis[metric] = f"{found}; divided by the length {self.plan.length!r}"
 
     def _measure_precision(self, metric: str) -> None:
         truth, selection = self.plan.truth, self._selection()
-        people: Sequence[Person] = truth.people
+        instances: Sequence[Instance] = truth.instances
         if self.plan.rules.area == "box":
-            people = with_areas_of_boxes(people)
+            instances = with_box_areas(instances)
         image_ids = truth.images.keys()
         if metric == "coco":
-            self.numbers[metric] = coco_numbers(people, self.results, selection, images=image_ids)
+            self.numbers[metric] = coco_numbers(instances, self.results, selection, images=image_ids)
         elif metric == "crowdpose":
             images, problems = truth.images, truth.problems
-            self.numbers[metric] = crowdpose_numbers(people, self.results, selection, images, problems)
+            self.numbers[metric] = crowdpose_numbers(instances, self.results, selection, images, problems)
         elif metric == "wholebody":
-            parts = wholebody_numbers(people, self.results, selection, images=image_ids)
+            parts = wholebody_numbers(instances, self.results, selection, images=image_ids)
             self.numbers.update({f"{metric} {part}": numbers for part, numbers in parts.items()})
         else:
-            rows = numbers_by_keypoint(people, self.results, selection, images=image_ids)
+            rows = numbers_by_keypoint(instances, self.results, selection, images=image_ids)
             for name in rows[0]:
                 self.by_keypoint[name] = dict(
                     zip(self.plan.shared.names, [row[name] for row in rows], strict=True)
@@ -341,23 +345,24 @@ class _Work:
         relative, rows = self._relative(length)
         labelled = self.pairs.labelled[rows]
         for threshold in thresholds:
-            self._keep(metric, f"{title}@{threshold:g}", pck, relative, labelled, threshold=threshold)
-        told = f"the length {length!r}"
-        if length == "head" and not has_head_boxes(self.pairs.people):
-            told = f"the distance of {' and '.join(HEAD)}, as nobody has a box of the head (see --head-boxes)"
-        self.basis[metric] = f"{int(labelled.sum())} points of {len(labelled)} people; shares of {told}"
+            self._add(metric, f"{title}@{threshold:g}", pck, relative, labelled, threshold=threshold)
+        divisor = f"the length {length!r}"
+        if length == "head" and not has_head_boxes(self.pairs.instances):
+            divisor = f"the distance {' to '.join(HEAD)}, as no annotation has a head box (see --head-boxes)"
+        count = f"{int(labelled.sum())} keypoints of {len(labelled)} instances"
+        self.basis[metric] = f"{count}; divided by {divisor}"
 
     def _relative(self, length: str) -> tuple[np.ndarray, Bool[np.ndarray, " n"]]:
-        """Returns distances as shares of a length, and of whom it can be measured; names the others."""
-        lengths = measure_lengths(length, self.pairs.people, self.plan.truth.skeleton)
+        """Returns distances divided by a length, and the instances that have it; adds the others to the problems."""
+        lengths = measure_lengths(length, self.pairs.instances, self.plan.truth.skeleton)
         rows = np.isfinite(lengths)
-        kind = f"people of whom the length {length!r} cannot be measured, in no measure that needs it"
+        kind = f"instances in which the length {length!r} cannot be measured: not in the metrics that use it"
         if kind not in self.plan.truth.problems.names:
             for row in np.flatnonzero(~rows):
-                self.plan.truth.problems.add(kind, self.plan.truth.name_of(self.pairs.people[row]))
+                self.plan.truth.problems.add(kind, self.plan.truth.name_of(self.pairs.instances[row]))
         return relative_distances(self.pairs.distances[rows], lengths[rows]), rows
 
-    def _keep(
+    def _add(
         self,
         metric: str,
         title: str,
@@ -367,10 +372,10 @@ class _Work:
         **settings: float,
     ) -> None:
         self.numbers.setdefault(metric, {})[title] = measure(distances, labelled, **settings)
-        own = by_keypoint(measure, distances, labelled, **settings)
-        self.by_keypoint[title] = dict(zip(self.plan.shared.names, own, strict=True))
+        values = by_keypoint(measure, distances, labelled, **settings)
+        self.by_keypoint[title] = dict(zip(self.plan.shared.names, values, strict=True))
 
-    def _only_found(self, distances: np.ndarray, labelled: np.ndarray) -> str:
-        found, all_points = int((labelled & np.isfinite(distances)).sum()), int(labelled.sum())
-        missing = "" if found == all_points else f" of {all_points}; the others' people have no prediction"
-        return f"{found} points{missing}"
+    def _describe_found(self, distances: np.ndarray, labelled: np.ndarray) -> str:
+        found, total = int((labelled & np.isfinite(distances)).sum()), int(labelled.sum())
+        missing = "" if found == total else f" of {total}; the others are of instances without a prediction"
+        return f"{found} keypoints{missing}"

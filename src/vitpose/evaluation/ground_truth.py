@@ -1,6 +1,6 @@
-"""What people marked in the images, as far as it can be measured against.
+"""Ground truth: the annotated instances that predictions are measured against.
 
-A row that cannot be used is counted and named, and stops nothing. Knows no prediction and no measure.
+Rows that cannot be used are counted and named; the others are used.
 """
 
 from __future__ import annotations
@@ -19,43 +19,44 @@ from ..keypoints.skeleton import Skeleton
 from .problems import Problems
 
 AREA_PER_BOX = 0.53
-"""Area of a person in its box, where the file has no area; the value of CrowdPose's own evaluation."""
+"""Area of an instance per area of its box, if the file has no areas; the value of CrowdPose's evaluation code."""
 
 
 @dataclass(frozen=True, eq=False)
-class Person:
-    """One annotated person (or animal).
+class Instance:
+    """One annotated person or animal.
 
     Attributes:
-        id: Of the annotation.
-        image_id: Of its image.
-        category_id: What it is.
-        points: x, y (px) and visibility of each keypoint; above 0 is labelled.
-        xywh: Its box: left, top, width, height, px.
-        area: px².
-        crowd: Whether it is a region of many people, which no measure counts.
-        counted: How many labelled points the file says there are; 0 makes COCO's measures ignore the person.
-        head_xywh: The box of the head, of the form of `xywh`, if the file has it.
+        id: ID of the annotation.
+        image_id: ID of its image.
+        category_id: ID of its category.
+        keypoints: x, y (px) and visibility of each keypoint; above 0 is labelled.
+        xywh: Box: left, top, width, height, px.
+        area: Area, px².
+        crowd: Whether it is a region of several instances, which no metric counts.
+        num_keypoints: Number of labelled keypoints according to the file; COCO's metrics ignore instances in which
+            it is 0.
+        head_xywh: Head box in the form of `xywh`, if the file has one.
     """
 
     id: Any
     image_id: Any
     category_id: Any
-    points: Float[np.ndarray, "k 3"]
+    keypoints: Float[np.ndarray, "k 3"]
     xywh: tuple[float, float, float, float]
     area: float
     crowd: bool
-    counted: int
+    num_keypoints: int
     head_xywh: tuple[float, float, float, float] | None = None
 
     @property
     def labelled(self) -> Bool[np.ndarray, " k"]:
-        """Which points the annotator placed."""
-        return self.points[:, 2] > 0
+        """Which keypoints are labelled."""
+        return self.keypoints[:, 2] > 0
 
     @property
-    def wanted(self) -> bool:
-        """Whether there is something to find: a person, and a point at least."""
+    def usable(self) -> bool:
+        """Whether it is a single instance with at least one labelled keypoint."""
         return not self.crowd and bool(self.labelled.any())
 
 
@@ -65,23 +66,23 @@ class GroundTruth:
 
     Attributes:
         path: The file.
-        images: By id.
-        people: In the order of the file.
-        skeleton: What the points are called.
-        categories: Ids of the categories.
+        images: Rows of the images, by ID.
+        instances: The instances, in the order of the file.
+        skeleton: Skeleton of the keypoints.
+        categories: IDs of the categories.
         problems: Rows that could not be used.
     """
 
     path: Path
     images: Mapping[Any, ImageRow]
-    people: tuple[Person, ...]
+    instances: tuple[Instance, ...]
     skeleton: Skeleton
     categories: frozenset[Any]
     problems: Problems
 
-    def name_of(self, person: Person) -> str:
-        """Returns how messages call a person."""
-        return f"{self.images[person.image_id]}, annotation {person.id}"
+    def name_of(self, instance: Instance) -> str:
+        """Returns the name of an instance in messages."""
+        return f"{self.images[instance.image_id]}, annotation {instance.id}"
 
 
 def read_ground_truth(
@@ -92,15 +93,16 @@ def read_ground_truth(
     """Reads an annotation file.
 
     Args:
-        path: A file of COCO's or MPII's form; see `vitpose.data.annotation_file`. PCKh needs `head_bbox` (left, top,
-            width, height) in its rows.
-        skeleton: Names and sigmas of the points, where those of the file's categories are not wanted.
-        head_boxes: MPII's file of the heads' boxes, where the rows have none; see `read_head_boxes`.
+        path: A file in COCO's or MPII's form; see `vitpose.data.annotation_file`. PCKh requires `head_bbox` (left,
+            top, width, height) in its rows.
+        skeleton: Skeleton with the names and sigmas of the keypoints; default: that of the file's categories.
+        head_boxes: MPII's file of head boxes, for rows without `head_bbox`; see `read_head_boxes`.
 
     Raises:
-        InputError: The file cannot be read, is not in that form, or holds no keypoints; or the boxes of heads
-            are not of its people.
-        SkeletonError: The points have no names, or the skeleton does not fit them.
+        InputError: The file cannot be read, is not in that form, or has no keypoints; or the number of head boxes
+            differs from the number of its rows.
+        MissingDependencyError: scipy, which reads head boxes, is not installed.
+        SkeletonError: The keypoints have no names, or the skeleton does not fit them.
     """
     file, problems = read_annotation_file(path, skeleton), Problems()
     if head_boxes is not None:
@@ -113,51 +115,54 @@ def read_ground_truth(
             f"{path} has {len(file.rows)} annotations, none with keypoints of an image it lists; give a file of "
             "keypoint annotations"
         )
-    people = (_person(row, str(file.images[row.image_id]), len(file.skeleton), problems) for row in rows)
-    found = tuple(person for person in people if person is not None)
-    if not any(person.wanted for person in found):
+    read = (_read_instance(row, str(file.images[row.image_id]), len(file.skeleton), problems) for row in rows)
+    instances = tuple(instance for instance in read if instance is not None)
+    if not any(instance.usable for instance in instances):
         raise InputError(
-            f"{path}: nobody has a labelled point of the {len(file.skeleton)} points of the skeleton "
-            f"{file.skeleton.name!r}; look at its visibilities, and at the number of its points"
+            f"{path}: no instance has a labelled keypoint of the skeleton {file.skeleton.name!r} with "
+            f"{len(file.skeleton)} keypoints; check the visibilities and the number of keypoints in the file"
         )
-    categories = file.categories | {person.category_id for person in found}
-    return GroundTruth(file.path, file.images, found, file.skeleton, categories, problems)
+    categories = file.categories | {instance.category_id for instance in instances}
+    return GroundTruth(file.path, file.images, instances, file.skeleton, categories, problems)
 
 
 def read_head_boxes(path: Path) -> Float[np.ndarray, "n 4"]:
-    """Reads the boxes of the heads as MPII's evaluation has them, which its json lacks: `mpii_gt_val.mat`.
+    """Reads the head boxes of MPII's evaluation, `mpii_gt_val.mat`, which its JSON does not contain.
 
     Returns:
-        Left, top, width and height, px, counted from 0; in the order of the people of `mpii_val.json`.
+        Left, top, width and height, px, counted from 0; in the order of the rows of `mpii_val.json`.
 
     Raises:
         InputError: The file cannot be read, or has no `headboxes_src`.
         MissingDependencyError: scipy is not installed.
     """
-    reader = require("scipy.io", "evaluate", "to read MATLAB's files")
+    reader = require("scipy.io", "evaluate", "to read MATLAB files")
     try:
         corners = reader.loadmat(str(path), variable_names=["headboxes_src"])["headboxes_src"]
     except (OSError, ValueError, KeyError, NotImplementedError, reader.matlab.MatReadError) as error:
-        raise InputError(
-            f"{path} holds no boxes of heads ({error!r}); give MPII's mpii_gt_val.mat"
-        ) from error
+        raise InputError(f"{path} has no head boxes ({error!r}); give MPII's mpii_gt_val.mat") from error
     if corners.ndim != 3 or corners.shape[:2] != (2, 2):
-        raise InputError(f"{path}: headboxes_src must be 2 corners x (x, y) x people, not {corners.shape}")
+        raise InputError(
+            f"{path}: headboxes_src must have the shape (2 corners, x and y, instances), not {corners.shape}; give "
+            "MPII's mpii_gt_val.mat"
+        )
     low, high = corners.transpose(0, 2, 1).astype(np.float64)
     return np.concatenate([low - 1, high - low], axis=1)
 
 
-def with_areas_of_boxes(people: Iterable[Person]) -> list[Person]:
-    """Returns people whose areas are `AREA_PER_BOX` of their boxes, as CrowdPose measures them."""
-    return [replace(person, area=person.xywh[3] * person.xywh[2] * AREA_PER_BOX) for person in people]
+def with_box_areas(instances: Iterable[Instance]) -> list[Instance]:
+    """Returns the instances with areas of `AREA_PER_BOX` times their boxes, as CrowdPose defines them."""
+    return [
+        replace(instance, area=instance.xywh[3] * instance.xywh[2] * AREA_PER_BOX) for instance in instances
+    ]
 
 
 def _with_heads(file: AnnotationFile, path: Path) -> tuple[Row, ...]:
     heads = read_head_boxes(path)
     if len(heads) != len(file.rows):
         raise InputError(
-            f"{path} has the heads of {len(heads)} people, and {file.path} has {len(file.rows)}; the two files must be "
-            "of the same people"
+            f"{path} has {len(heads)} head boxes and {file.path} has {len(file.rows)} annotations; give two files of "
+            "the same instances"
         )
     return tuple(replace(row, head_xywh=head) for row, head in zip(file.rows, heads, strict=True))
 
@@ -172,25 +177,25 @@ def _is_usable(row: Row, images: Mapping[Any, ImageRow], problems: Problems) -> 
     return True
 
 
-def _person(row: Row, image: str, k: int, problems: Problems) -> Person | None:
+def _read_instance(row: Row, image: str, k: int, problems: Problems) -> Instance | None:
     name = f"{image}, {row.name}"
     if row.points is None or not np.isfinite(row.points).all():
-        problems.add(f"annotations whose keypoints are not {k} times x, y, visibility", name)
+        problems.add(f"annotations with keypoints that are not {k} times x, y, visibility", name)
         return None
     if row.xywh is None or min(row.xywh[2:]) < 0:
         problems.add("annotations without a box of four finite numbers", name)
         return None
     if row.area is None:
-        problems.add(f"annotations without an area, for which {AREA_PER_BOX} x box stands", name)
-    return Person(
+        problems.add(f"annotations without an area: {AREA_PER_BOX} x box is used", name)
+    return Instance(
         id=row.id,
         image_id=row.image_id,
         category_id=row.category_id,
-        points=row.points,
+        keypoints=row.points,
         xywh=_quadruple(row.xywh),
         area=float(row.xywh[2:].prod()) * AREA_PER_BOX if row.area is None else row.area,
         crowd=row.crowd,
-        counted=int((row.points[:, 2] > 0).sum()) if row.counted is None else row.counted,
+        num_keypoints=int((row.points[:, 2] > 0).sum()) if row.counted is None else row.counted,
         head_xywh=None if row.head_xywh is None else _quadruple(row.head_xywh),
     )
 

@@ -1,4 +1,4 @@
-"""What could not be used, counted and named, so that nothing goes missing in silence. Knows no file and no measure."""
+"""Input that could not be used, counted and named, so that nothing is dropped silently."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Problems:
-    """Names of what could not be used, by what was wrong with it.
+    """Names of the items that could not be used, by kind of problem.
 
     Attributes:
-        names: The names under each kind, in the order they were met.
-        images: Names of images whose prediction failed, each with the reason.
+        names: The names under each kind, in the order in which they were added.
+        images: Names of images without a prediction because of an error, each with the error's message.
     """
 
     names: dict[str, list[str]] = field(default_factory=dict)
     images: dict[str, str] = field(default_factory=dict)
 
     def add(self, kind: str, name: str) -> None:
-        """Counts one more of a kind."""
+        """Adds an item under a kind of problem."""
         self.names.setdefault(kind, []).append(name)
 
     def __len__(self) -> int:

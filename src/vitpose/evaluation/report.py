@@ -1,4 +1,4 @@
-"""What an evaluation found: numbers, what they rest on, and what could not be used; as a table and as JSON."""
+"""The result of an evaluation as tables and as JSON: metrics, what they are computed from, and skipped input."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from .problems import Problems
 from .results import ResultRow
 
 _NAMES_SHOWN = 3
-_COLUMNS = 5  # beside the longest names of keypoints, these fit into 80 columns
+_COLUMNS = 5  # with the longest names of keypoints, these fit into 80 columns
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationReport:
-    """The outcome of an evaluation.
+    """The result of an evaluation.
 
     Attributes:
-        settings: What was evaluated, and how.
-        counts: Images, people, predictions, and how many people have a prediction.
-        compared: Names of the points that every number rests on.
-        unpredicted: Annotated points that nothing predicts, left out.
-        unannotated: Predicted points that nothing annotates, left out.
-        uncounted: Points that the dataset's own rules leave out.
-        numbers: By measure and name, such as `numbers["coco"]["AP"]`; None where there is nothing to measure.
-        by_keypoint: By number and keypoint, such as `by_keypoint["PCK@0.2"]["left_wrist"]`.
-        basis: What each measure rests on, in words.
-        boxes: Whose boxes the predictions were made in.
-        problems: What could not be used.
+        settings: The settings of the evaluation.
+        counts: Numbers of images, instances ("people"), predictions, and instances with a prediction.
+        compared: Names of the keypoints that all metrics are computed from.
+        unpredicted: Annotated keypoints that are not predicted, left out.
+        unannotated: Predicted keypoints that are not annotated, left out.
+        uncounted: Keypoints that the dataset's rules leave out.
+        numbers: Values by metric and name, such as `numbers["coco"]["AP"]`; None if nothing can be measured.
+        by_keypoint: Values by name and keypoint, such as `by_keypoint["PCK@0.2"]["left_wrist"]`.
+        basis: For each metric, a description of what it is computed from.
+        boxes: The boxes that the predictions were made in.
+        problems: Input that could not be used.
         results: The predictions.
-        pairs: The people beside their predictions.
-        annotations: What was annotated.
-        predicted_skeleton: What the predicted points are called.
+        pairs: The instances with their predictions.
+        annotations: The ground truth.
+        predicted_skeleton: Skeleton of the predicted keypoints.
     """
 
     settings: Mapping[str, Any]
@@ -65,7 +65,7 @@ class EvaluationReport:
     predicted_skeleton: Skeleton = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain lists and dictionaries, ready for JSON, without the predictions."""
+        """Returns lists and dictionaries, ready for JSON, without the predictions."""
         return {
             "settings": dict(self.settings),
             "boxes": self.boxes.to_dict(),
@@ -76,31 +76,43 @@ class EvaluationReport:
                 "unannotated": list(self.unannotated),
                 "uncounted": list(self.uncounted),
             },
-            "numbers": {measure: dict(numbers) for measure, numbers in self.numbers.items()},
-            "by_keypoint": {name: dict(numbers) for name, numbers in self.by_keypoint.items()},
+            "numbers": {metric: dict(values) for metric, values in self.numbers.items()},
+            "by_keypoint": {name: dict(values) for name, values in self.by_keypoint.items()},
             "basis": dict(self.basis),
             "problems": {kind: list(names) for kind, names in self.problems.names.items()},
             "failed_images": dict(self.problems.images),
         }
 
     def save(self, path: str | Path) -> None:
-        """Writes `to_dict()` to a JSON file."""
+        """Writes `to_dict()` to a JSON file.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
         _write_json(path, self.to_dict())
 
     def save_results(self, path: str | Path) -> None:
-        """Writes the predictions as COCO's results, from which the same numbers follow."""
+        """Writes the predictions in COCO's results format; evaluating that file gives the same metrics.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
         _write_json(path, [result.to_row() for result in self.results])
 
     def print(self, console: Console | None = None) -> None:
-        """Prints the tables."""
+        """Prints the tables.
+
+        Args:
+            console: The console to print to; default: the standard output.
+        """
         console = console or Console(highlight=False)
         for part in self._parts():
             console.print(part)
 
     def _parts(self) -> Iterator[RenderableType]:
-        yield Text(", ".join(f"{count} {what}" for what, count in self.counts.items()))
+        yield Text(", ".join(f"{count} {name}" for name, count in self.counts.items()))
         yield Text(str(self.boxes), style="yellow" if self.boxes.comparable is False else "dim")
-        yield _table("measure", self.numbers, self.basis)
+        yield _table(self.numbers, self.basis)
         if self.by_keypoint:
             columns = list(self.by_keypoint.items())
             for start in range(0, len(columns), _COLUMNS):
@@ -108,11 +120,11 @@ class EvaluationReport:
         left_out = {
             "not predicted": self.unpredicted,
             "not annotated": self.unannotated,
-            "not counted": self.uncounted,
+            "not counted by the dataset's rules": self.uncounted,
         }
-        for what, names in left_out.items():
+        for reason, names in left_out.items():
             if names:
-                yield Text(f"left out, as {what}: {_some(names, 8)}", style="yellow")
+                yield Text(f"keypoints left out, {reason}: {_some(names, 8)}", style="yellow")
         if len(self.problems):
             yield _problem_table(self.problems)
 
@@ -122,16 +134,16 @@ def _write_json(path: str | Path, content: Any) -> None:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _table(title: str, numbers: Mapping[str, Numbers], basis: Mapping[str, str]) -> Table:
+def _table(numbers: Mapping[str, Numbers], basis: Mapping[str, str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column(title)
-    table.add_column("number")
-    table.add_column("", justify="right")
-    for measure, own in numbers.items():
-        for row, (name, value) in enumerate(own.items()):
-            table.add_row(Text(measure if row == 0 else ""), Text(name), _shown(value))
-        if measure in basis:
-            table.add_row("", Text(basis[measure], style="dim"), "")
+    table.add_column("metric")
+    table.add_column("")
+    table.add_column("value", justify="right")
+    for metric, values in numbers.items():
+        for row, (name, value) in enumerate(values.items()):
+            table.add_row(Text(metric if row == 0 else ""), Text(name), _format(value))
+        if metric in basis:
+            table.add_row("", Text(basis[metric], style="dim"), "")
         table.add_section()
     return table
 
@@ -142,15 +154,15 @@ def _keypoint_table(names: tuple[str, ...], columns: Mapping[str, Numbers]) -> T
     for column in columns:
         table.add_column(column, justify="right")
     for name in names:
-        table.add_row(Text(name), *(_shown(own[name]) for own in columns.values()))
+        table.add_row(Text(name), *(_format(values[name]) for values in columns.values()))
     return table
 
 
 def _problem_table(problems: Problems) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="yellow")
-    table.add_column("what could not be used", overflow="fold")
-    table.add_column("how many", justify="right")
-    table.add_column("which", overflow="fold")
+    table.add_column("problem", overflow="fold")
+    table.add_column("count", justify="right")
+    table.add_column("where", overflow="fold")
     for kind, names in problems.names.items():
         table.add_row(Text(kind), str(len(names)), Text(_some(names, _NAMES_SHOWN)))
     if problems.images:
@@ -159,10 +171,11 @@ def _problem_table(problems: Problems) -> Table:
     return table
 
 
-def _shown(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def _some(names: tuple[str, ...] | list[str], most: int) -> str:
-    more = f", … and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _some(names: tuple[str, ...] | list[str], limit: int) -> str:
+    """Joins the first names, and counts the others."""
+    more = f", … and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

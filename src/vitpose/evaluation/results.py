@@ -1,6 +1,6 @@
 """Predictions: made by a pipeline for the images of an annotation file, or read from a file of COCO's results.
 
-Owns what goes into the network and what of its poses stays. Knows no measure.
+Owns the choice of boxes to predict in and of predicted poses to keep.
 """
 
 from __future__ import annotations
@@ -30,41 +30,41 @@ Quad = tuple[float, float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class ResultRow:
-    """One predicted pose, as COCO's results hold it.
+    """One predicted pose, a row of COCO's results.
 
     Attributes:
-        image_id: Of the image.
-        category_id: What it is.
-        points: x, y (px) and score of each keypoint.
-        score: Of the pose, which orders the results in COCO's measures.
-        xywh: The box it was looked for in, or the extent of its keypoints: left, top, width, height, px.
-        box_key: The key of its row that holds `xywh`: "bbox", whose area pycocotools then takes for the pose's, or
-            "box_xywh"; empty where no key does. Without "bbox" pycocotools takes the extent of the keypoints; the
-            original's rows have none, and so have ours.
+        image_id: ID of the image.
+        category_id: ID of the category.
+        keypoints: x, y (px) and score of each keypoint.
+        score: Score of the pose, by which COCO's metrics rank predictions.
+        xywh: The box it was predicted in, or the extent of its keypoints: left, top, width, height, px.
+        box_key: The key of `xywh` in the row, "bbox" or "box_xywh"; empty if the row has no box. The area of a pose
+            is that of "bbox" in pycocotools, and otherwise the extent of the keypoints. The original's rows have no
+            "bbox", and neither have those of `vitpose`.
     """
 
     image_id: Any
     category_id: Any
-    points: Float[np.ndarray, "k 3"]
+    keypoints: Float[np.ndarray, "k 3"]
     score: float
     xywh: Quad
     box_key: str
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any], points: Float[np.ndarray, "k 3"]) -> ResultRow:
-        """Takes over an entry of COCO's results file, whose points are these."""
+    def from_row(cls, row: Mapping[str, Any], keypoints: Float[np.ndarray, "k 3"]) -> ResultRow:
+        """Converts a row of COCO's results, with its keypoints as an array."""
         boxes = {key: box for key in ("bbox", BOX_KEY) if (box := _box_of(row.get(key))) is not None}
         key = next(iter(boxes), "")
         score = float(row["score"])
-        box = boxes.get(key) or _extent(points)
-        return cls(row["image_id"], row.get("category_id", 1), points, score, box, key)
+        box = boxes.get(key) or _extent(keypoints)
+        return cls(row["image_id"], row.get("category_id", 1), keypoints, score, box, key)
 
     def to_row(self) -> dict[str, Any]:
-        """Returns the entry of COCO's results file."""
+        """Returns the row of COCO's results."""
         return {
             "image_id": self.image_id,
             "category_id": self.category_id,
-            "keypoints": self.points.ravel().tolist(),
+            "keypoints": self.keypoints.ravel().tolist(),
             "score": self.score,
             **({self.box_key: list(self.xywh)} if self.box_key else {}),
         }
@@ -77,8 +77,9 @@ def _box_of(box: Any) -> Quad | None:
     return left, top, width, height
 
 
-def _extent(points: Float[np.ndarray, "k 3"]) -> Quad:
-    (left, top), (right, bottom) = points[:, :2].min(axis=0).tolist(), points[:, :2].max(axis=0).tolist()
+def _extent(keypoints: Float[np.ndarray, "k 3"]) -> Quad:
+    xy = keypoints[:, :2]
+    (left, top), (right, bottom) = xy.min(axis=0).tolist(), xy.max(axis=0).tolist()
     return left, top, right - left, bottom - top
 
 
@@ -88,12 +89,12 @@ def read_results(
     """Reads COCO's keypoint results.
 
     Args:
-        source: A file that holds a list of `{image_id, category_id, keypoints, score}`, or such a list.
-        annotations: What they are predictions for. Rows of other images and categories are left out and named.
-        problems: Takes what cannot be used.
+        source: A file with a list of `{image_id, category_id, keypoints, score}`, or such a list.
+        annotations: The ground truth. Rows of other images and categories are left out and added to the problems.
+        problems: Receives the rows that cannot be used.
 
     Raises:
-        InputError: The file cannot be read or is no such list, the rows do not have the same number of points, or
+        InputError: The file cannot be read or is not such a list, the rows have different numbers of keypoints, or
             none can be used.
     """
     name = f"{source}" if isinstance(source, str | Path) else "the predictions"
@@ -101,30 +102,34 @@ def read_results(
     results = [
         result for index, row in enumerate(rows) if (result := _result(index, row, annotations, problems))
     ]
-    counts = sorted({len(result.points) for result in results})
+    counts = sorted({len(result.keypoints) for result in results})
     if len(counts) > 1:
-        raise InputError(f"{name}: poses have {counts} keypoints; all must have the same number")
+        raise InputError(f"{name}: poses have {counts} keypoints; give poses of the same number of keypoints")
     if rows and not results:
-        raise _none_fits(name, len(rows), annotations, problems)
+        raise _no_usable_rows(name, len(rows), annotations, problems)
     return results
 
 
-def _none_fits(name: str, count: int, annotations: GroundTruth, problems: Problems) -> InputError:
+def _no_usable_rows(name: str, count: int, annotations: GroundTruth, problems: Problems) -> InputError:
     kinds = "; ".join(f"{kind}: {len(names)}" for kind, names in problems.names.items())
-    return InputError(f"{name}: none of its {count} rows can be used with {annotations.path} ({kinds})")
+    return InputError(
+        f"{name}: none of its {count} rows can be used with {annotations.path} ({kinds}); give two files of the same "
+        "images and categories"
+    )
 
 
 def _read_rows(path: Path) -> list[Any]:
     content = read_json(path, "a file of COCO's results")
     if not isinstance(content, list):
         raise InputError(
-            f"{path} is no list; COCO's keypoint results are a list of {{image_id, category_id, keypoints, score}}"
+            f"{path} is not a list; give COCO's keypoint results, a list of "
+            "{image_id, category_id, keypoints, score}"
         )
     return content
 
 
 def _result(index: int, row: Any, annotations: GroundTruth, problems: Problems) -> ResultRow | None:
-    """Returns a row that can be used; names one that cannot."""
+    """Converts a row; None, with an entry in the problems, if it cannot be used."""
     name = f"row {index}"
     image_id = read_id(row.get("image_id")) if isinstance(row, Mapping) else None
     if image_id is None:
@@ -136,24 +141,24 @@ def _result(index: int, row: Any, annotations: GroundTruth, problems: Problems) 
             "predictions of a category that is not annotated",
             f"{name}, category {row.get('category_id', 1)!r}",
         )
-    elif (points := _points(row.get("keypoints"))) is None or not is_number(row.get("score")):
+    elif (keypoints := _read_keypoints(row.get("keypoints"))) is None or not is_number(row.get("score")):
         problems.add("predictions without finite keypoints and score", name)
     else:
-        return ResultRow.from_row(row, points)
+        return ResultRow.from_row(row, keypoints)
     return None
 
 
-def _points(values: Any) -> Float[np.ndarray, "k 3"] | None:
+def _read_keypoints(values: Any) -> Float[np.ndarray, "k 3"] | None:
     try:
-        points = np.array(values, np.float64).reshape(-1, 3)
+        keypoints = np.array(values, np.float64).reshape(-1, 3)
     except (TypeError, ValueError, OverflowError):
         return None
-    return points if len(points) and np.isfinite(points).all() else None
+    return keypoints if len(keypoints) and np.isfinite(keypoints).all() else None
 
 
 @dataclass(frozen=True)
 class _Box:
-    """A place to look for a pose."""
+    """A box to predict a pose in."""
 
     xywh: Quad
     score: float
@@ -172,59 +177,63 @@ def predict(
     max_oks: float = 1.0,
     advance: Callable[[int, int], None] | None = None,
 ) -> list[ResultRow]:
-    """Finds the poses in the images of an annotation file.
+    """Predicts the poses in the images of an annotation file.
 
     Args:
-        pipeline: Its detector is not asked.
-        annotations: Whose images, and whose people's boxes if there are no others.
-        images: Folder of the images.
-        boxes: COCO's detections, which are used as they stand: not cut at the image's borders.
-        problems: Takes what cannot be used.
+        pipeline: The model; its detector is not run.
+        annotations: The ground truth: the images, and the boxes of its instances if `boxes` is None.
+        images: Directory of the images.
+        boxes: COCO's detections, used unchanged: not clipped to the image.
+        problems: Receives the input that cannot be used.
         flip_test: Average with the mirrored crops.
-        min_score: Detections that score less are left out.
-        max_oks: Of two poses that are more alike the worse is left out; 1 keeps all.
-        advance: Called after each image with how many are done and how many there are.
+        min_score: Detections with a lower score are left out.
+        max_oks: Of two poses with a higher OKS the worse is left out; 1 keeps all.
+        advance: Called after each image with the number of finished images and their total number.
 
     Raises:
-        InputError: The folder is none, or the boxes cannot be read or fit nothing that is annotated.
+        InputError: There is no such directory; the boxes cannot be read or fit no annotated image and category; or
+            poses are compared by OKS and the model's skeleton has no sigmas.
     """
     folder = image_folder(images, annotations)
-    places = _given(annotations) if boxes is None else _detected(boxes, annotations, min_score, problems)
-    wanted = {id: own for id, own in _inside(places, annotations.images, problems).items() if own}
+    if boxes is None:
+        candidates = _annotated_boxes(annotations)
+    else:
+        candidates = _detected_boxes(boxes, annotations, min_score, problems)
+    usable = _drop_unusable(candidates, annotations.images, problems)
     finder = ImageFinder(annotations.images.values(), folder)
-    paths = [finder.find(annotations.images[id]) for id in wanted]
-    found: list[ResultRow] = []
-    predictions = pipeline.each(paths, [_detections(own) for own in wanted.values()], flip_test=flip_test)
-    for done, (id, prediction) in enumerate(zip(wanted, predictions, strict=True), start=1):
-        found += _kept(pipeline, annotations.images[id], wanted[id], prediction, max_oks, problems)
+    paths = [finder.find(annotations.images[id]) for id in usable]
+    results: list[ResultRow] = []
+    predictions = pipeline.each(paths, [_detections(one) for one in usable.values()], flip_test=flip_test)
+    for done, (id, prediction) in enumerate(zip(usable, predictions, strict=True), start=1):
+        results += _rows(pipeline, annotations.images[id], usable[id], prediction, max_oks, problems)
         if advance is not None:
-            advance(done, len(wanted))
-    return found
+            advance(done, len(usable))
+    return results
 
 
 def image_folder(images: str | Path, annotations: GroundTruth) -> Path:
-    """Returns the folder of the images.
+    """Returns the directory of the images.
 
     Raises:
-        InputError: There is none.
+        InputError: It does not exist.
     """
     folder = Path(images).expanduser()
     if not is_folder(folder):
         raise InputError(
-            f"there is no folder {folder}; give the folder of the images that {annotations.path} names"
+            f"there is no directory {folder}; give the directory of the images that {annotations.path} lists"
         )
     return folder
 
 
-def _given(annotations: GroundTruth) -> dict[Any, list[_Box]]:
-    places: dict[Any, list[_Box]] = {}
-    for person in annotations.people:
-        if person.wanted:
-            places.setdefault(person.image_id, []).append(_Box(person.xywh, 1.0, person.category_id))
-    return places
+def _annotated_boxes(annotations: GroundTruth) -> dict[Any, list[_Box]]:
+    boxes: dict[Any, list[_Box]] = {}
+    for instance in annotations.instances:
+        if instance.usable:
+            boxes.setdefault(instance.image_id, []).append(_Box(instance.xywh, 1.0, instance.category_id))
+    return boxes
 
 
-def _detected(
+def _detected_boxes(
     path: str | Path, annotations: GroundTruth, min_score: float, problems: Problems
 ) -> dict[Any, list[_Box]]:
     rows, faults = read_boxes(path)
@@ -232,14 +241,14 @@ def _detected(
         problems.add("boxes that cannot be read", str(fault))
     fitting = [row for row in rows if _fits(row, annotations, problems)]
     if not fitting and (rows or faults):
-        raise _none_fits(str(path), len(rows) + len(faults), annotations, problems)
-    places: dict[Any, list[_Box]] = {}
+        raise _no_usable_rows(str(path), len(rows) + len(faults), annotations, problems)
+    boxes: dict[Any, list[_Box]] = {}
     for row in fitting:
         if row.score >= min_score:
             left, top, width, height = row.xywh
-            own = _Box((left, top, width, height), row.score, row.category_id)
-            places.setdefault(row.image_id, []).append(own)
-    return places
+            box = _Box((left, top, width, height), row.score, row.category_id)
+            boxes.setdefault(row.image_id, []).append(box)
+    return boxes
 
 
 def _fits(row: BoxRow, annotations: GroundTruth, problems: Problems) -> bool:
@@ -252,69 +261,68 @@ def _fits(row: BoxRow, annotations: GroundTruth, problems: Problems) -> bool:
     return True
 
 
-def _inside(
-    places: Mapping[Any, Sequence[_Box]], images: Mapping[Any, ImageRow], problems: Problems
+def _drop_unusable(
+    boxes: Mapping[Any, Sequence[_Box]], images: Mapping[Any, ImageRow], problems: Problems
 ) -> dict[Any, list[_Box]]:
-    """Leaves out the boxes in which nothing can be found, and names them."""
+    """Returns the boxes without those that no pose can be predicted in, and only images that have boxes left."""
     kept: dict[Any, list[_Box]] = {}
-    for id, own in places.items():
-        kept[id] = []
-        for box in own:
-            if kind := _flaw(box.xywh, images[id].size):
-                problems.add(kind, f"{images[id]}, box {list(box.xywh)}")
+    for id, candidates in boxes.items():
+        for box in candidates:
+            if problem := _box_problem(box.xywh, images[id].size):
+                problems.add(problem, f"{images[id]}, box {list(box.xywh)}")
             else:
-                kept[id].append(box)
+                kept.setdefault(id, []).append(box)
     return kept
 
 
-def _flaw(xywh: Quad, size: Size | None) -> str:
+def _box_problem(xywh: Quad, size: Size | None) -> str:
     if min(xywh[2:]) <= 0:
         return "boxes without area"
-    return "boxes wholly outside their image" if are_outside(xyxy_from_xywh([xywh]), size).any() else ""
+    return "boxes entirely outside their image" if are_outside(xyxy_from_xywh([xywh]), size).any() else ""
 
 
-def _detections(places: Sequence[_Box]) -> Detections:
-    boxes = xyxy_from_xywh(np.array([box.xywh for box in places], np.float32))
-    scores = np.array([box.score for box in places], np.float32)
-    return Detections(boxes, scores, ("",) * len(places))
+def _detections(boxes: Sequence[_Box]) -> Detections:
+    xyxy = xyxy_from_xywh(np.array([box.xywh for box in boxes], np.float32))
+    scores = np.array([box.score for box in boxes], np.float32)
+    return Detections(xyxy, scores, ("",) * len(boxes))
 
 
-def _kept(
+def _rows(
     pipeline: Pipeline,
     image: ImageRow,
-    places: Sequence[_Box],
+    boxes: Sequence[_Box],
     prediction: ImagePrediction,
     max_oks: float,
     problems: Problems,
 ) -> Iterator[ResultRow]:
-    """Yields the results of one image, less those that repeat a better one."""
+    """Yields the results of one image, without poses that repeat a better one."""
     poses, pixels = prediction.poses, prediction.image
     if not isinstance(poses, Poses) or pixels is None:
         problems.images[str(image)] = str(prediction.error)
         return
     if image.size not in (None, Size.of(pixels)):
         problems.add(
-            "images of another size than the file says", f"{image}: {Size.of(pixels)}, not {image.size}"
+            "images of another size than in the file", f"{image}: {Size.of(pixels)}, not {image.size}"
         )
-    kinds = [box.category_id for box in places]
-    rows = range(len(poses)) if max_oks == 1 else sorted(_unrepeated(pipeline, poses, kinds, max_oks))
-    for row, entry in enumerate(poses.to_coco(image.id)):
-        if row in rows:
-            points = np.array(entry["keypoints"]).reshape(-1, 3)
-            yield ResultRow.from_row(entry | {"category_id": kinds[row]}, points)
+    categories = [box.category_id for box in boxes]
+    kept = range(len(poses)) if max_oks == 1 else sorted(_unrepeated(pipeline, poses, categories, max_oks))
+    for index, row in enumerate(poses.to_coco(image.id)):
+        if index in kept:
+            keypoints = np.array(row["keypoints"]).reshape(-1, 3)
+            yield ResultRow.from_row(row | {"category_id": categories[index]}, keypoints)
 
 
-def _unrepeated(pipeline: Pipeline, poses: Poses, kinds: Sequence[Any], max_oks: float) -> Iterable[int]:
+def _unrepeated(pipeline: Pipeline, poses: Poses, categories: Sequence[Any], max_oks: float) -> Iterable[int]:
+    """Yields the indices of the poses that are kept, category by category."""
     if not poses.skeleton.sigmas:
         raise InputError(
-            f"the skeleton {poses.skeleton.name!r} has no sigmas, so poses that repeat each other cannot be told; "
-            "add [sigmas] to its .toml file, or keep all with --oks-nms 1, or max_oks=1"
+            f"the skeleton {poses.skeleton.name!r} has no sigmas, which OKS requires; add [sigmas] to its .toml file, "
+            "or keep all poses with --oks-nms 1 (max_oks=1)"
         )
-    # The area of the crop stands for the person's, as in the original's evaluation.
+    # The area of the crop is used for the instance's, as in the original's evaluation.
     areas = pipeline.estimator.processor.warp_boxes(poses.boxes).extents.prod(axis=1)
     sigmas, xy = np.array(poses.skeleton.sigmas), poses.xy.astype(np.float64)
-    for kind in set(kinds):
-        own = np.array([row for row, other in enumerate(kinds) if other == kind])
-        yield from own[
-            suppress_repeated(xy[own], poses.pose_scores[own], areas[own], sigmas, max_oks)
-        ].tolist()
+    for category in set(categories):
+        rows = np.array([row for row, other in enumerate(categories) if other == category])
+        kept = suppress_repeated(xy[rows], poses.pose_scores[rows], areas[rows], sigmas, max_oks)
+        yield from rows[kept].tolist()

@@ -1,7 +1,7 @@
-"""COCO-WholeBody's evaluation: COCO's ten numbers for the body, feet, face, each hand, and all 133 points.
+"""COCO-WholeBody's metrics: COCO's ten for the body, feet, face, each hand, and all 133 keypoints.
 
-The rules are those of its own scripts: of each part only the people count who have a point of it labelled; area
-and box are the whole person's.
+The rules are those of the dataset's evaluation code: for each part only the instances with a labelled keypoint of the
+part count; area and box are those of the whole person.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from .coco import NAMES, Numbers, Selection, coco_numbers
-from .ground_truth import Person
+from .ground_truth import Instance
 from .results import ResultRow
 
 PARTS = {
@@ -24,32 +24,37 @@ PARTS = {
     "right hand": slice(112, 133),
     "all": slice(0, 133),
 }
-"""Where each part lies among the 133 points."""
+"""Indices of each part among the 133 keypoints."""
 
 
 def wholebody_numbers(
-    people: Sequence[Person], results: Sequence[ResultRow], selection: Selection, *, images: Collection[Any]
+    instances: Sequence[Instance],
+    results: Sequence[ResultRow],
+    selection: Selection,
+    *,
+    images: Collection[Any],
 ) -> dict[str, Numbers]:
-    """Returns COCO's ten numbers of each part, and of both hands the mean of the two.
+    """Returns COCO's ten metrics for each part, and for "hands" the mean of both hands.
 
-    A part of which a point is not predicted is left out.
+    A part with a keypoint that is not predicted is left out.
 
     Raises:
-        InputError: No part is predicted as a whole, or these are not COCO-WholeBody's points.
+        InputError: No part is predicted completely, or the keypoints are not COCO-WholeBody's.
+        MissingDependencyError: pycocotools is not installed.
     """
-    if people and len(people[0].points) != PARTS["all"].stop:
+    if instances and len(instances[0].keypoints) != PARTS["all"].stop:
         raise InputError(
-            f"the whole-body measures need 133 annotated points, and there are {len(people[0].points)}; leave them out"
+            f"the metric wholebody requires 133 annotated keypoints, not {len(instances[0].keypoints)}; leave it out"
         )
-    places = {int(index): place for place, index in enumerate(selection.annotated)}
+    positions = {int(index): position for position, index in enumerate(selection.annotated)}
     numbers: dict[str, Numbers] = {}
-    for part, points in PARTS.items():
-        wanted = range(points.start, points.stop)
-        if all(index in places for index in wanted):
-            own = selection[[places[index] for index in wanted]]
-            numbers[part] = coco_numbers(people, results, own, images=images, extent=PARTS["body"])
+    for part, span in PARTS.items():
+        indices = range(span.start, span.stop)
+        if all(index in positions for index in indices):
+            chosen = selection[[positions[index] for index in indices]]
+            numbers[part] = coco_numbers(instances, results, chosen, images=images, extent=PARTS["body"])
     if not numbers:
-        raise InputError("none of COCO-WholeBody's parts is predicted as a whole; leave the measure out")
+        raise InputError("no part of COCO-WholeBody is predicted completely; leave the metric wholebody out")
     if {"left hand", "right hand"} <= numbers.keys():
         numbers["hands"] = _mean(numbers["left hand"], numbers["right hand"])
     return numbers
