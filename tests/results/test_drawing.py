@@ -14,9 +14,10 @@ from hypothesis.extra.numpy import arrays
 from vitpose.errors import ImageError, InputError
 from vitpose.images import read_image
 from vitpose.keypoints.skeleton import Skeleton
-from vitpose.results.drawing import HAS_FONTS, draw, draw_heatmaps
+from vitpose.results.drawing import draw, draw_heatmaps
 from vitpose.results.mixed_poses import MixedPoses
 from vitpose.results.poses import Poses
+from vitpose.results.text import HAS_FONTS
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 ORANGE, AZURE = (255, 128, 0), (0, 128, 255)
@@ -34,9 +35,9 @@ def grey(width: int = 200, height: int = 200, level: int = 100) -> np.ndarray:
 
 
 def poses_of(
-    points: Any, scores: Any = None, skeleton: Skeleton = ELBOW, ids: Any = None, boxes: Any = None
+    keypoints: Any, scores: Any = None, skeleton: Skeleton = ELBOW, ids: Any = None, boxes: Any = None
 ) -> Poses:
-    xy = np.array(points, np.float32)
+    xy = np.array(keypoints, np.float32)
     xy = xy[None] if xy.ndim == 2 else xy
     n, k = xy.shape[:2]
     return Poses(
@@ -53,7 +54,7 @@ BENT = [[30, 100], [100, 100], [100, 170]]
 
 
 def assert_colour(pixel: np.ndarray, colour: tuple[int, int, int]) -> None:
-    """Thin anti-aliased lines let a little of the ground through."""
+    """The tolerance is for anti-aliased lines, which are slightly transparent."""
     np.testing.assert_allclose(pixel.astype(int), colour, atol=20)
 
 
@@ -61,7 +62,7 @@ def changed(after: np.ndarray, before: np.ndarray) -> np.ndarray:
     return (after != before).any(axis=2)
 
 
-def test_edges_and_points_have_their_colours_as_rgb() -> None:
+def test_edges_and_keypoints_have_their_rgb_colours() -> None:
     drawn = draw(grey(), poses_of(BENT))
     assert_colour(drawn[100, 65], ORANGE)
     assert_colour(drawn[135, 100], AZURE)
@@ -69,7 +70,7 @@ def test_edges_and_points_have_their_colours_as_rgb() -> None:
         assert_colour(drawn[y, x], colour)
 
 
-def test_the_image_given_is_not_changed() -> None:
+def test_the_given_image_is_not_changed() -> None:
     image = grey()
     drawn = draw(image, poses_of(BENT), boxes=True, names=True, opacity_by_score=True)
     assert (image == 100).all()
@@ -79,24 +80,24 @@ def test_the_image_given_is_not_changed() -> None:
     assert not np.shares_memory(drawn, image)
 
 
-def test_any_image_that_can_be_read_can_be_drawn_into() -> None:
+def test_any_readable_image_can_be_drawn_on() -> None:
     frozen = grey()
     frozen.setflags(write=False)
-    wanted = draw(grey(), poses_of(BENT))
+    expected = draw(grey(), poses_of(BENT))
     for image in (frozen, grey()[:, :, ::-1], grey(400)[:, ::2], grey()[:, :, 0]):
-        np.testing.assert_array_equal(draw(image, poses_of(BENT)), wanted)
+        np.testing.assert_array_equal(draw(image, poses_of(BENT)), expected)
     with pytest.raises(ImageError, match="is not an image"):
         draw(np.zeros(5, np.uint8), poses_of(BENT))
 
 
-def test_nobody_leaves_the_image_as_it_is() -> None:
+def test_zero_instances_return_a_copy() -> None:
     image = grey()
     drawn = draw(image, Poses.empty(ELBOW), boxes=True, names=True, opacity_by_score=True)
     np.testing.assert_array_equal(drawn, image)
     assert drawn is not image
 
 
-def test_a_edge_needs_both_its_ends() -> None:
+def test_an_edge_is_drawn_if_both_ends_are() -> None:
     image = grey()
     drawn = draw(image, poses_of(BENT, scores=[0.9, 0.9, 0.2]))
     assert_colour(drawn[100, 65], ORANGE)
@@ -104,7 +105,7 @@ def test_a_edge_needs_both_its_ends() -> None:
     np.testing.assert_array_equal(draw(image, poses_of(BENT, scores=[0.2] * 3)), image)
 
 
-def test_the_threshold_can_be_moved() -> None:
+def test_threshold() -> None:
     poses = poses_of(BENT, scores=[0.9, 0.9, 0.2])
     assert_colour(draw(grey(), poses, threshold=0.2)[170, 100], BLUE)
     assert not changed(draw(grey(), poses, threshold=0.95), grey()).any()
@@ -112,7 +113,7 @@ def test_the_threshold_can_be_moved() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38, -2e6])
 @pytest.mark.parametrize("opacity_by_score", [False, True])
-def test_a_point_that_is_nowhere_is_left_out(bad: float, opacity_by_score: bool) -> None:
+def test_keypoints_that_are_not_finite_are_not_drawn(bad: float, opacity_by_score: bool) -> None:
     poses = poses_of([BENT[0], BENT[1], [100, bad]], scores=[0.9] * 3)
     lost = poses_of([BENT[0], BENT[1], [0, 0]], scores=[0.9, 0.9, 0])
     options = {"names": True, "boxes": True, "opacity_by_score": opacity_by_score}
@@ -120,14 +121,14 @@ def test_a_point_that_is_nowhere_is_left_out(bad: float, opacity_by_score: bool)
 
 
 @pytest.mark.parametrize("far", [300, 10_000, 900_000])
-def test_a_edge_that_leaves_the_image_is_drawn_as_far_as_that(far: float) -> None:
+def test_an_edge_that_leaves_the_image_is_drawn_up_to_the_border(far: float) -> None:
     drawn = draw(grey(), poses_of([[100, 100], [far, far], [far, -far]]))
     assert_colour(drawn[150, 150], ORANGE)
     assert_colour(drawn[190, 190], ORANGE)
     assert_colour(draw(grey(), poses_of([[100, 100], [-far, 100], [-far, -far]]))[100, 5], ORANGE)
 
 
-def test_places_are_exact_to_a_fraction_of_a_pixel() -> None:
+def test_positions_have_subpixel_accuracy() -> None:
     image = np.zeros((41, 41, 3), np.uint8)
     for x, y in [(20, 20), (20.25, 20), (20.5, 19.75), (19.625, 20.375)]:
         mass = draw(image, poses_of([[x, y]] * 3, scores=[1, 0, 0]))[:, :, 0].astype(float)
@@ -137,7 +138,7 @@ def test_places_are_exact_to_a_fraction_of_a_pixel() -> None:
 
 
 def width_of_edge(size: int, person: float) -> int:
-    """Draws an upright person so many px tall into a square image; returns how wide the edge comes out."""
+    """Draws an upright person of the given height, px, on a square image and returns the width of the edge."""
     start = (size - person) / 2
     poses = poses_of([[size / 2, start], [size / 2, start + person], [0, 0]], scores=[1, 1, 0])
     box = np.array([[start, start, start + person, start + person]], np.float32)
@@ -145,24 +146,24 @@ def width_of_edge(size: int, person: float) -> int:
     return int((np.abs(across - 100).max(axis=1) > 50).sum())
 
 
-def test_edges_are_wider_in_larger_images_and_of_larger_people() -> None:
-    assert width_of_edge(160, 25) <= 3  # a small person is no blob
+def test_edges_are_wider_on_larger_images_and_larger_people() -> None:
+    assert width_of_edge(160, 25) <= 3  # a small person is not a blob
     assert width_of_edge(640, 60) <= 3
-    assert width_of_edge(1080, 900) >= 9  # a large one is seen from afar
+    assert width_of_edge(1080, 900) >= 9  # visible from a distance
     assert width_of_edge(160, 140) <= 6
     assert width_of_edge(1080, 60) < width_of_edge(1080, 300) < width_of_edge(1080, 900)
     assert width_of_edge(160, 140) < width_of_edge(640, 560) < width_of_edge(1080, 945)
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
-def test_there_is_contrast_on_any_ground(level: int) -> None:
-    """Even where edges and points are as grey as the image."""
-    alike = Skeleton("alike", ELBOW.keypoints, ELBOW.edges, colours=("#" + f"{level:02x}" * 3,) * 3)
-    drawn = draw(grey(400, 400, level), poses_of(np.array(BENT) * 2, skeleton=alike)).astype(int)
+def test_poses_have_contrast_on_any_background(level: int) -> None:
+    """Even if edges and keypoints have the colour of the image."""
+    camouflage = Skeleton("camouflage", ELBOW.keypoints, ELBOW.edges, colours=("#" + f"{level:02x}" * 3,) * 3)
+    drawn = draw(grey(400, 400, level), poses_of(np.array(BENT) * 2, skeleton=camouflage)).astype(int)
     assert np.abs(drawn - level).max() > 100
 
 
-def test_short_edges_are_thin_beside_long_ones() -> None:
+def test_short_edges_are_thinner_than_long_ones() -> None:
     skeleton = Skeleton(
         "finger", ("shoulder", "wrist", "knuckle", "tip"), ((0, 1), (1, 2), (2, 3)), colours=("#ffffff",) * 4
     )
@@ -174,8 +175,8 @@ def test_short_edges_are_thin_beside_long_ones() -> None:
     assert 1 <= finger <= arm / 2
 
 
-def test_crowded_points_without_edges_stay_apart() -> None:
-    """As on the outline of a face."""
+def test_close_keypoints_without_edges_do_not_touch() -> None:
+    """Such as those of the outline of a face."""
     skeleton = Skeleton("face", ("nose", "foot", "a", "b", "c"), ((0, 1),))
     poses = poses_of([[100, 50], [100, 950], [300, 60], [310, 60], [320, 60]], skeleton=skeleton)
     image = grey(1000, 1000)
@@ -184,14 +185,14 @@ def test_crowded_points_without_edges_stay_apart() -> None:
     assert not mask[60, [305, 315]].any()
 
 
-def test_a_skeleton_without_edges_has_points() -> None:
+def test_keypoints_are_drawn_without_edges() -> None:
     drawn = draw(grey(), poses_of(BENT, skeleton=Skeleton("dots", ("a", "b", "c"), colours=ELBOW.colours)))
     assert not changed(drawn, grey())[100, 65]
     for (x, y), colour in zip(BENT, (RED, GREEN, BLUE), strict=True):
         assert_colour(drawn[y, x], colour)
 
 
-def test_thickness_can_be_chosen() -> None:
+def test_thickness() -> None:
     image = grey()
     widths = [
         changed(draw(image, poses_of(BENT), thickness=t), image)[:, 65].sum() for t in (0.1, 1.0, 4.0, 8.0)
@@ -202,13 +203,13 @@ def test_thickness_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("thickness", [0.0, -1.0, float("nan"), float("inf"), 1001.0])
-def test_an_impossible_thickness_is_refused(thickness: float) -> None:
-    wanted = f"thickness must be above 0 and at most 1000 pixels, not {thickness!r}; None chooses one"
-    with pytest.raises(InputError, match=wanted):
+def test_an_invalid_thickness_raises(thickness: float) -> None:
+    message = f"thickness must be above 0 and at most 1000 pixels, not {thickness!r}; None: automatic"
+    with pytest.raises(InputError, match=message):
         draw(grey(), poses_of(BENT), thickness=thickness)
 
 
-def test_confidence_is_opacity_on_request() -> None:
+def test_opacity_by_score() -> None:
     poses = poses_of(BENT, scores=[1, 0.5, 1])
     solid, clear = draw(grey(), poses), draw(grey(), poses, opacity_by_score=True)
     np.testing.assert_allclose(clear[100, 65], solid[100, 65] / 2 + 50, atol=1)  # its weaker end has 0.5
@@ -216,13 +217,13 @@ def test_confidence_is_opacity_on_request() -> None:
     np.testing.assert_array_equal(changed(solid, grey()), changed(clear, grey()))
 
 
-def test_full_confidence_is_drawn_as_without() -> None:
+def test_a_score_of_1_is_opaque() -> None:
     for top in (1, 1.2):
         poses = poses_of(BENT, scores=[top] * 3)
         np.testing.assert_array_equal(draw(grey(), poses, opacity_by_score=True), draw(grey(), poses))
 
 
-def test_the_first_pose_lies_on_top() -> None:
+def test_the_first_pose_is_on_top() -> None:
     other = Skeleton("elbow", ELBOW.keypoints, ELBOW.edges)
     crossing = poses_of(
         [BENT, [[65, 60], [65, 140], [20, 20]]], scores=[[1, 1, 0], [1, 1, 0]], skeleton=other
@@ -232,22 +233,24 @@ def test_the_first_pose_lies_on_top() -> None:
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
-def test_an_impossible_threshold_is_refused(threshold: float) -> None:
+def test_an_invalid_threshold_raises(threshold: float) -> None:
     with pytest.raises(InputError, match=f"threshold {threshold} must be a number from 0 to 1"):
         draw(grey(), poses_of(BENT), threshold=threshold)
 
 
-def test_the_number_on_a_tag_is_the_score_of_the_pose() -> None:
-    """The same box twice, and keypoints of which the network is less sure."""
-    sure, unsure = (Poses(**{**vars(poses_of(BENT)), "scores": np.full((1, 3), s)}) for s in (0.9, 0.4))
+def test_tags_show_the_score_of_the_pose() -> None:
+    """The same box with keypoints of lower score, or with a lower box score."""
+    confident, uncertain = (
+        Poses(**{**vars(poses_of(BENT)), "scores": np.full((1, 3), s)}) for s in (0.9, 0.4)
+    )
     weak = Poses(**{**vars(poses_of(BENT)), "scores": np.full((1, 3), 0.9), "box_scores": np.array([2 / 9])})
-    tags = [draw(grey(), one, boxes=True)[40:60, 20:90] for one in (sure, unsure, weak)]
+    tags = [draw(grey(), poses, boxes=True)[40:60, 20:90] for poses in (confident, uncertain, weak)]
     assert changed(tags[0], tags[1]).any()
     np.testing.assert_array_equal(tags[1], tags[2])
 
 
 def test_tags_do_not_cover_each_other() -> None:
-    """Two people in nearly one box: the second tag stands below the first, and both can be read."""
+    """For two nearly equal boxes the second tag is below the first."""
     boxes = [[20, 60, 180, 150], [24, 60, 184, 150]]
     both = draw(grey(), poses_of([BENT, BENT], ids=[1, 2], boxes=boxes))
     first = draw(grey(), poses_of(BENT, ids=[1], boxes=boxes[:1]))
@@ -257,7 +260,7 @@ def test_tags_do_not_cover_each_other() -> None:
     np.testing.assert_array_equal(draw(grey(), many)[:88], draw(grey(), many[:4])[:88])  # above the edges
 
 
-def test_people_who_are_not_tracked_have_no_mark_and_a_grey_box() -> None:
+def test_untracked_instances_have_no_tag_and_a_grey_box() -> None:
     tracked, untracked, plain = (poses_of(BENT, ids=ids) for ids in ([5], [-1], None))
     np.testing.assert_array_equal(draw(grey(), untracked), draw(grey(), plain))
     assert changed(draw(grey(), tracked), draw(grey(), plain)).any()
@@ -267,7 +270,7 @@ def test_people_who_are_not_tracked_have_no_mark_and_a_grey_box() -> None:
     assert changed(boxed, draw(grey(), tracked, boxes=True))[:60].any()
 
 
-def test_boxes_have_their_score_on_a_tag() -> None:
+def test_boxes_have_a_tag_with_the_score() -> None:
     image = grey()
     plain, boxed = draw(image, poses_of(BENT)), draw(image, poses_of(BENT), boxes=True)
     mask = changed(boxed, plain)
@@ -280,7 +283,7 @@ def test_boxes_have_their_score_on_a_tag() -> None:
     assert changed(draw(image, other, boxes=True), boxed)[:60].any()
 
 
-def test_identities_are_marked_where_there_are_some() -> None:
+def test_track_ids_are_written_if_given() -> None:
     image = grey()
     plain = draw(image, poses_of(BENT))
     np.testing.assert_array_equal(draw(image, poses_of(BENT, ids=[7]), ids=False), plain)
@@ -289,10 +292,10 @@ def test_identities_are_marked_where_there_are_some() -> None:
     assert not marked[62:].any()
 
 
-def test_a_person_keeps_their_colour_whatever_their_row() -> None:
-    points, boxes = [BENT, BENT], [[20, 60, 180, 150], [20, 60, 180, 150]]
+def test_the_colour_of_a_track_does_not_depend_on_its_row() -> None:
+    keypoints, boxes = [BENT, BENT], [[20, 60, 180, 150], [20, 60, 180, 150]]
     alone = draw(grey(), poses_of(BENT, ids=[12]), boxes=True)
-    second = poses_of(points, ids=[3, 12], boxes=boxes)[1]
+    second = poses_of(keypoints, ids=[3, 12], boxes=boxes)[1]
     np.testing.assert_array_equal(draw(grey(), second, boxes=True), alone)
     assert changed(draw(grey(), poses_of(BENT, ids=[3]), boxes=True), alone)[100, 20]
 
@@ -301,24 +304,26 @@ def test_a_person_keeps_their_colour_whatever_their_row() -> None:
     "box",
     [[-1e9, -1e9, 1e9, 1e9], [-50, -50, -10, -10], [500, 500, 600, 600], [0, 0, 200, 200], [190, 0, 191, 3]],
 )
-def test_a_box_may_lie_anywhere(box: list[float]) -> None:
+def test_boxes_at_any_position(box: list[float]) -> None:
     drawn = draw(grey(), poses_of(BENT, boxes=[box], ids=[1]), boxes=True)
     assert (drawn > 200).all(axis=2).any()  # its tag stays in the image
 
 
-def test_a_box_that_is_not_finite_is_left_out() -> None:
+def test_a_box_that_is_not_finite_is_not_drawn() -> None:
     poses = poses_of(BENT, boxes=[[np.nan, 0, 5, 5]], ids=[1])
     np.testing.assert_array_equal(draw(grey(), poses, boxes=True), draw(grey(), poses, ids=False))
 
 
 @pytest.mark.parametrize("fonts", [True, False], ids=["OpenCV 5", "OpenCV 4"])
-def test_names_stand_beside_their_points_and_hide_none(fonts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitpose.results.drawing.HAS_FONTS", fonts and HAS_FONTS)
+def test_names_are_beside_their_keypoints_and_cover_none(
+    fonts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vitpose.results.text.HAS_FONTS", fonts and HAS_FONTS)
     poses = poses_of([[30, 100], [100, 100], [190, 170]])
     plain, named = draw(grey(), poses), draw(grey(), poses, names=True)
     mask = changed(named, plain)
     assert mask[93:108, 36:80].any()  # right of the shoulder
-    assert mask[163:178, 130:184].any()  # left of the wrist, where the image leaves no room to its right
+    assert mask[163:178, 130:184].any()  # left of the wrist, as there is no space to its right
     for x, y in poses.xy[0].astype(int):
         assert not mask[y - 2 : y + 3, x - 2 : x + 3].any()
     letters = named[mask]
@@ -326,7 +331,7 @@ def test_names_stand_beside_their_points_and_hide_none(fonts: bool, monkeypatch:
     assert letters.min() < 50
 
 
-def test_names_without_room_are_left_out() -> None:
+def test_names_without_space_are_omitted() -> None:
     crowd = poses_of([[100, 100], [101, 100], [100, 101]])
     one = poses_of([[100, 100], [101, 100], [100, 101]], scores=[1, 0, 0])
     written = changed(draw(grey(), crowd, names=True), draw(grey(), crowd)).sum()
@@ -337,7 +342,7 @@ def test_names_without_room_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (3, 2)])
-def test_the_smallest_images_work(size: tuple[int, int]) -> None:
+def test_tiny_images(size: tuple[int, int]) -> None:
     drawn = draw(grey(*size), poses_of(BENT, ids=[1]), boxes=True, names=True, opacity_by_score=True)
     assert drawn.shape == (size[1], size[0], 3)
 
@@ -349,15 +354,13 @@ def test_the_smallest_images_work(size: tuple[int, int]) -> None:
     arrays(np.float32, (2, 4), elements=st.floats(width=32)),
     st.booleans(),
 )
-def test_no_numbers_break_the_drawing(
-    xy: np.ndarray, scores: np.ndarray, boxes: np.ndarray, fade: bool
-) -> None:
+def test_any_floats_can_be_drawn(xy: np.ndarray, scores: np.ndarray, boxes: np.ndarray, fade: bool) -> None:
     poses = Poses(xy, scores, boxes, np.ones(2, np.float32), ELBOW, np.array([-5, 2**40]))
     assert draw(grey(40, 30), poses, boxes=True, names=True, opacity_by_score=fade).shape == (30, 40, 3)
 
 
-def test_whole_body_hands_and_faces_stay_readable(shared_data: Path) -> None:
-    """On a real person four times as large, the face is thin lines with the skin between them."""
+def test_whole_body_faces_are_readable(shared_data: Path) -> None:
+    """On a photograph enlarged four times, the face is drawn in thin lines with skin visible between them."""
     folder = shared_data / "samples" / "coco"
     note = json.loads((folder / "test_coco_wholebody.json").read_text())["annotations"][0]
     parts = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
@@ -366,7 +369,7 @@ def test_whole_body_hands_and_faces_stay_readable(shared_data: Path) -> None:
     image = np.repeat(np.repeat(read_image(folder / "000000000785.jpg"), 4, axis=0), 4, axis=1)
     poses = poses_of(points[:, :2] * 4, scores=np.minimum(points[:, 2], 1), skeleton=skeleton)
     mask = changed(draw(image, poses), image)
-    jaw = poses.xy[0, 27:36]  # its lower part, away from the body's edges
+    jaw = poses.xy[0, 27:36]  # its lower part, away from the edges of the body
     for x, y in jaw.round().astype(int):
         assert mask[y, x]
     steps = np.diff(jaw, axis=0)
@@ -379,14 +382,14 @@ def test_whole_body_hands_and_faces_stay_readable(shared_data: Path) -> None:
         assert not mask[v, u]
 
 
-def test_fine_parts_are_coloured_by_part_and_thinner_than_the_body() -> None:
+def test_face_and_hands_have_colours_by_part_and_thinner_edges() -> None:
     skeleton = Skeleton.load("coco-wholebody")
     colours = dict(zip(skeleton.keypoints, skeleton.colours, strict=True))
     face = [colours[f"face-{index}"] for index in range(68)]
     parts = [slice(0, 17), slice(17, 27), slice(27, 36), slice(36, 48), slice(48, 68)]
     assert len({face[part][0] for part in parts}) == 5
     assert all(len(set(face[part])) == 1 for part in parts)
-    # A forearm of 100 px, a palm of 40 px and a finger's bones of 10 px, in one line.
+    # A forearm of 100 px, a palm of 40 px and finger segments of 10 px, in one line.
     names = ("left_elbow", "left_wrist", "left_hand_root", "left_forefinger1", "left_forefinger2")
     points = np.zeros((133, 2), np.float32)
     points[[skeleton.index(name) for name in names], 0] = (20, 120, 130, 170, 180)
@@ -398,7 +401,7 @@ def test_fine_parts_are_coloured_by_part_and_thinner_than_the_body() -> None:
     assert mask[:, 175].sum() <= mask[:, 150].sum()
 
 
-def test_people_and_animals_are_drawn_each_with_their_own_edges() -> None:
+def test_mixed_poses_are_drawn_with_the_edges_of_each_skeleton() -> None:
     person = poses_of(np.array(BENT) * 0.5, skeleton=ELBOW)
     animal = replace(ELBOW, name="paw", edges=((0, 2),), edge_colours=("#ff00ff",))
     paw = poses_of(np.array(BENT) * 0.5 + 90, skeleton=animal)
@@ -412,39 +415,39 @@ def test_people_and_animals_are_drawn_each_with_their_own_edges() -> None:
 GRID_TO_IMAGE = np.array([[[4.0, 0, 20], [0, 5.0, 30]]])
 
 
-def test_a_peak_appears_where_the_matrix_takes_it() -> None:
-    maps = np.zeros((1, 2, 16, 12), np.float32)
-    maps[0, 1, 10, 3] = 1
-    drawn = draw_heatmaps(grey(), maps, GRID_TO_IMAGE).astype(int)
+def test_a_peak_is_drawn_at_the_position_given_by_the_matrix() -> None:
+    heatmaps = np.zeros((1, 2, 16, 12), np.float32)
+    heatmaps[0, 1, 10, 3] = 1
+    drawn = draw_heatmaps(grey(), heatmaps, GRID_TO_IMAGE).astype(int)
     difference = np.abs(drawn - 100).sum(axis=2)
     y, x = np.unravel_index(difference.argmax(), difference.shape)
     assert abs(x - (4 * 3 + 20)) <= 1
     assert abs(y - (5 * 10 + 30)) <= 1
     red, _, blue = drawn[80, 32]
-    assert red > 100 > blue  # high values are red, so the image has stayed RGB
+    assert red > 100 > blue  # high values are red in RGB
 
 
-def test_where_there_is_no_heat_every_level_stays() -> None:
+def test_heatmaps_of_zeros_leave_the_image_unchanged() -> None:
     image = np.arange(256, dtype=np.uint8).repeat(30).reshape(64, 40, 3)
-    maps = np.zeros((1, 1, 8, 8), np.float32)
-    np.testing.assert_array_equal(draw_heatmaps(image, maps, GRID_TO_IMAGE), image)
-    np.testing.assert_array_equal(draw_heatmaps(image, maps + 1, GRID_TO_IMAGE, opacity=0.0), image)
-    np.testing.assert_array_equal(draw_heatmaps(image, maps[:0], GRID_TO_IMAGE[:0]), image)
+    heatmaps = np.zeros((1, 1, 8, 8), np.float32)
+    np.testing.assert_array_equal(draw_heatmaps(image, heatmaps, GRID_TO_IMAGE), image)
+    np.testing.assert_array_equal(draw_heatmaps(image, heatmaps + 1, GRID_TO_IMAGE, opacity=0.0), image)
+    np.testing.assert_array_equal(draw_heatmaps(image, heatmaps[:0], GRID_TO_IMAGE[:0]), image)
 
 
-def test_the_hottest_keypoint_and_person_win() -> None:
-    maps = np.zeros((2, 3, 16, 12), np.float32)
-    maps[0, 0, 8, 6], maps[0, 2, 8, 6], maps[1, 1, 8, 6] = 0.3, 0.9, 0.5
+def test_the_maximum_over_keypoints_and_instances_is_drawn() -> None:
+    heatmaps = np.zeros((2, 3, 16, 12), np.float32)
+    heatmaps[0, 0, 8, 6], heatmaps[0, 2, 8, 6], heatmaps[1, 1, 8, 6] = 0.3, 0.9, 0.5
     matrices = np.repeat(GRID_TO_IMAGE, 2, axis=0)
     alone = np.zeros((1, 1, 16, 12), np.float32)
     alone[0, 0, 8, 6] = 0.9
     np.testing.assert_array_equal(
-        draw_heatmaps(grey(), maps, matrices), draw_heatmaps(grey(), alone, GRID_TO_IMAGE)
+        draw_heatmaps(grey(), heatmaps, matrices), draw_heatmaps(grey(), alone, GRID_TO_IMAGE)
     )
 
 
-def test_turned_and_distant_maps_stay_in_the_image() -> None:
-    maps = np.ones((4, 1, 16, 12), np.float16)
+def test_rotated_and_distant_heatmaps() -> None:
+    heatmaps = np.ones((4, 1, 16, 12), np.float16)
     matrices = np.array(
         [
             [[0, -4, 190], [4, 0, 10]],
@@ -454,7 +457,7 @@ def test_turned_and_distant_maps_stay_in_the_image() -> None:
         ],
         float,
     )
-    drawn = [draw_heatmaps(grey(), maps[i : i + 1], matrices[i : i + 1]) for i in range(4)]
+    drawn = [draw_heatmaps(grey(), heatmaps[i : i + 1], matrices[i : i + 1]) for i in range(4)]
     assert changed(drawn[0], grey())[30, 160]
     assert not changed(drawn[0], grey())[30, 20]
     np.testing.assert_array_equal(drawn[1], grey())
@@ -462,17 +465,17 @@ def test_turned_and_distant_maps_stay_in_the_image() -> None:
     assert changed(drawn[3], grey()).all()
 
 
-def test_values_outside_0_to_1_are_taken_for_the_nearest() -> None:
-    maps = np.full((1, 1, 16, 12), 1, np.float32)
-    hottest = draw_heatmaps(grey(), 5 * maps, GRID_TO_IMAGE)[50:90, 40:50].astype(int)
-    np.testing.assert_allclose(hottest, draw_heatmaps(grey(), maps, GRID_TO_IMAGE)[50:90, 40:50], atol=5)
-    np.testing.assert_array_equal(draw_heatmaps(grey(), -maps, GRID_TO_IMAGE), grey())
+def test_values_outside_0_to_1_are_clipped() -> None:
+    heatmaps = np.full((1, 1, 16, 12), 1, np.float32)
+    clipped = draw_heatmaps(grey(), 5 * heatmaps, GRID_TO_IMAGE)[50:90, 40:50].astype(int)
+    np.testing.assert_allclose(clipped, draw_heatmaps(grey(), heatmaps, GRID_TO_IMAGE)[50:90, 40:50], atol=5)
+    np.testing.assert_array_equal(draw_heatmaps(grey(), -heatmaps, GRID_TO_IMAGE), grey())
 
 
-def test_heat_maps_that_do_not_fit_are_refused() -> None:
-    maps = np.ones((2, 1, 16, 12), np.float32)
-    with pytest.raises(InputError, match="the heatmaps of 2 people need as many matrices, not 1"):
-        draw_heatmaps(grey(), maps, GRID_TO_IMAGE)
+def test_invalid_heatmaps_and_opacity_raise() -> None:
+    heatmaps = np.ones((2, 1, 16, 12), np.float32)
+    with pytest.raises(InputError, match="2 instances need one matrix each, not 1 matrices"):
+        draw_heatmaps(grey(), heatmaps, GRID_TO_IMAGE)
     for opacity in (-0.1, 1.1, float("nan")):
-        with pytest.raises(InputError, match=f"opacity must lie within 0 to 1, not {opacity!r}"):
-            draw_heatmaps(grey(), maps[:1], GRID_TO_IMAGE, opacity=opacity)
+        with pytest.raises(InputError, match=f"opacity must be from 0 to 1, not {opacity!r}"):
+            draw_heatmaps(grey(), heatmaps[:1], GRID_TO_IMAGE, opacity=opacity)

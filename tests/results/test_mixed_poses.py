@@ -1,4 +1,4 @@
-"""People and animals in one image: from the detector's classes to exports."""
+"""People and animals in one image: assignment by the detector's classes, and exports."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ BOXES = np.array([[10, 10, 60, 90], [100, 20, 190, 80], [20, 30, 80, 70]], np.fl
 FOUND = Detections(BOXES, np.array([0.9, 0.8, 0.7], np.float32), ("dog", "person", "zebra"))
 
 
-def one(name: str, level: float) -> Estimator:
-    own = DatasetSpec.load(name)
-    cells = np.full((len(own.skeleton), 2), level)
-    processor = VitPoseImageProcessor().with_dataset(own)
-    return Estimator(FakeEngine(cells, GRID), processor, own.skeleton, dataset_spec=own)
+def estimator(name: str, level: float) -> Estimator:
+    spec = DatasetSpec.load(name)
+    cells = np.full((len(spec.skeleton), 2), level)
+    processor = VitPoseImageProcessor().with_dataset(spec)
+    return Estimator(FakeEngine(cells, GRID), processor, spec.skeleton, dataset_spec=spec)
 
 
 def both() -> MixedEstimator:
-    return MixedEstimator({"coco": one("coco", 20.0), "ap10k": one("ap10k", 30.0)})
+    return MixedEstimator({"coco": estimator("coco", 20.0), "ap10k": estimator("ap10k", 30.0)})
 
 
 @pytest.fixture
@@ -42,37 +42,36 @@ def mixed() -> MixedPoses:
     return Pipeline(None, both())(np.zeros((100, 200, 3), np.uint8), boxes=FOUND)
 
 
-def test_each_box_goes_to_its_data_set(mixed: MixedPoses) -> None:
+def test_boxes_are_assigned_to_datasets_by_class(mixed: MixedPoses) -> None:
     assert mixed.datasets == ("ap10k", "coco", "ap10k")
     assert mixed.labels == ("dog", "person", "zebra")
-    assert [len(own.skeleton) for own in mixed] == [17, 17, 17]
+    assert [len(pose.skeleton) for pose in mixed] == [17, 17, 17]
     np.testing.assert_array_equal(mixed.boxes, BOXES)
     np.testing.assert_allclose(mixed.box_scores, [0.9, 0.8, 0.7], rtol=1e-6)
-    np.testing.assert_allclose(mixed.pose_scores, [own.pose_scores[0] for own in mixed])
-    alone = Pipeline(None, one("ap10k", 30.0))(np.zeros((100, 200, 3), np.uint8), boxes=BOXES[[0, 2]])
+    np.testing.assert_allclose(mixed.pose_scores, [pose.pose_scores[0] for pose in mixed])
+    alone = Pipeline(None, estimator("ap10k", 30.0))(np.zeros((100, 200, 3), np.uint8), boxes=BOXES[[0, 2]])
     np.testing.assert_array_equal(mixed["ap10k"].xy, alone.xy)
     np.testing.assert_array_equal(mixed[2].xy[0], alone.xy[1])
     np.testing.assert_array_equal(mixed[-2].xy, mixed["coco"].xy)
 
 
-def test_the_plain_warp_and_the_unbiased_one_meet_in_one_image(mixed: MixedPoses) -> None:
-    """The same cell lies elsewhere by the conventions of the two: told by their formulas."""
-    for own, cell, unit in ((mixed[0], 30.0, 0), (mixed[1], 20.0, 1)):
-        x1, y1, x2, y2 = own.boxes[0].astype(float)
+def test_each_dataset_uses_its_warp(mixed: MixedPoses) -> None:
+    """The same cell is at different pixels in the two conventions, as computed from their formulas."""
+    for pose, cell, unit in ((mixed[0], 30.0, 0), (mixed[1], 20.0, 1)):
+        x1, y1, x2, y2 = pose.boxes[0].astype(float)
         width = max(x2 - x1, (y2 - y1) * 0.75) * 1.25
         left, top = (x1 + x2) / 2 - width / 2, (y1 + y2) / 2 - width / 0.75 / 2
-        wanted = [left + cell * width / (48 - unit), top + cell * width / 0.75 / (64 - unit)]
-        step = (
-            0.26 * width / 48 if unit == 0 else 0.01
-        )  # a quarter of a cell may be added to a map that is even
-        np.testing.assert_allclose(own.xy[0], np.tile(wanted, (17, 1)), atol=step + 0.01)
+        expected = [left + cell * width / (48 - unit), top + cell * width / 0.75 / (64 - unit)]
+        # Quarter-cell decoding may add a quarter of a cell.
+        step = 0.26 * width / 48 if unit == 0 else 0.01
+        np.testing.assert_allclose(pose.xy[0], np.tile(expected, (17, 1)), atol=step + 0.01)
 
 
-def test_printing_and_exports(mixed: MixedPoses) -> None:
+def test_repr_and_exports(mixed: MixedPoses) -> None:
     text = repr(mixed)
-    assert text.startswith("MixedPoses: 3 poses of coco, ap10k\n  0: dog (ap10k): 17 of 17 points")
+    assert text.startswith("MixedPoses: 3 poses of coco, ap10k\n  0: dog (ap10k): 17 of 17 keypoints")
     table = json.loads(mixed.to_json())
-    assert [one["dataset"] for one in table["poses"]] == ["ap10k", "coco", "ap10k"]
+    assert [row["dataset"] for row in table["poses"]] == ["ap10k", "coco", "ap10k"]
     assert next(iter(table["poses"][0]["keypoints"])) == "L_Eye"
     assert next(iter(table["poses"][1]["keypoints"])) == "nose"
     assert ["Nose", "Neck"] in table["edges"]["ap10k"]
@@ -83,29 +82,29 @@ def test_printing_and_exports(mixed: MixedPoses) -> None:
     frame = mixed.to_pandas()
     assert frame.groupby("pose")["label"].first().tolist() == ["dog", "person", "zebra"]
     assert len(frame) == 3 * 17
-    points = mixed.to_supervision()
-    assert {name: len(own) for name, own in points.items()} == {"coco": 1, "ap10k": 2}
+    keypoints = mixed.to_supervision()
+    assert {name: len(group) for name, group in keypoints.items()} == {"coco": 1, "ap10k": 2}
 
 
-def test_nobody() -> None:
-    nobody = Pipeline(None, both())(np.zeros((100, 200, 3), np.uint8), boxes=[])
-    assert len(nobody) == 0
-    assert list(nobody) == []
-    assert repr(nobody) == "MixedPoses: nobody of coco, ap10k"
-    assert nobody.to_pandas().empty
-    assert nobody.to_dict()["poses"] == []
+def test_zero_instances() -> None:
+    empty = Pipeline(None, both())(np.zeros((100, 200, 3), np.uint8), boxes=[])
+    assert len(empty) == 0
+    assert list(empty) == []
+    assert repr(empty) == "MixedPoses: 0 poses of coco, ap10k"
+    assert empty.to_pandas().empty
+    assert empty.to_dict()["poses"] == []
 
 
-def test_what_cannot_be_asked(mixed: MixedPoses) -> None:
+def test_unknown_datasets_indices_and_places_raise(mixed: MixedPoses) -> None:
     with pytest.raises(UnknownNameError, match="unknown dataset of these poses 'ap10'; did you mean ap10k"):
         mixed["ap10"]
-    with pytest.raises(IndexError, match=r"no pose 3: there are 3"):
+    with pytest.raises(IndexError, match=r"index 3 is out of range for 3 poses"):
         mixed[3]
-    with pytest.raises(InputError, match=r"must name each of the 3 instances of .* once"):
+    with pytest.raises(InputError, match=r"must contain each of the 3 instances of .* exactly once"):
         replace(mixed, places=mixed.places[:2])
 
 
-def test_what_cannot_be_mixed() -> None:
+def test_invalid_mixtures_raise() -> None:
     chair = Detections(BOXES[:1], np.ones(1, np.float32), ("chair",))
     with pytest.raises(
         BoxError, match="a box holds 'chair', and the datasets coco, ap10k have only person, cat, dog"
@@ -114,7 +113,7 @@ def test_what_cannot_be_mixed() -> None:
     with pytest.raises(InputError, match="WholeImage does not tell people from animals"):
         Pipeline(WholeImage(), both())
     with pytest.raises(InputError, match="nothing says which of a detector's classes the dataset 'x' is for"):
-        MixedEstimator({"x": replace(one("coco", 1.0), dataset_spec=None)})
+        MixedEstimator({"x": replace(estimator("coco", 1.0), dataset_spec=None)})
     with pytest.raises(InputError, match="there is no dataset to find"):
         MixedEstimator({})
     with pytest.raises(
@@ -123,8 +122,8 @@ def test_what_cannot_be_mixed() -> None:
         evaluate_model(Pipeline(None, both()), "none.json", ".")
 
 
-def test_a_class_of_two_data_sets_goes_to_the_first() -> None:
-    pipe = Pipeline(None, MixedEstimator({"aic": one("aic", 20.0), "coco": one("coco", 20.0)}))
+def test_a_class_of_two_datasets_is_assigned_to_the_first() -> None:
+    pipe = Pipeline(None, MixedEstimator({"aic": estimator("aic", 20.0), "coco": estimator("coco", 20.0)}))
     found = pipe(np.zeros((100, 200, 3), np.uint8), boxes=BOXES)
     assert found.datasets == ("aic",) * 3
     assert "aic: skeleton='aic'" in repr(pipe)

@@ -1,7 +1,4 @@
-"""Poses: the result of everything, and its exports.
-
-Owns the form in which keypoints leave vitpose. Knows no network, no heatmap and no drawing.
-"""
+"""Poses: the keypoints of the instances in one image, and their exports."""
 
 from __future__ import annotations
 
@@ -24,30 +21,30 @@ if TYPE_CHECKING:
     import supervision as sv
 
 BOX_KEY = "box_xywh"
-"""Where COCO results hold the box that a pose was looked for in."""
+"""Key in COCO results for the box that a pose was estimated in."""
 
 RESCORE_THRESHOLD = 0.2
-"""Keypoints above this count in COCO's result score; the value of the original's test config."""
+"""Keypoints with a higher score count in the rescoring of `Poses.pose_scores`; the value of the original's config."""
 
 
 UNTRACKED = -1
-"""What stands in `Poses.ids` for an instance without a track."""
+"""Value in `Poses.ids` of an instance without a track."""
 
 
 @dataclass(frozen=True, eq=False)
 class Poses:
-    """The keypoints of n people (or animals) in one image. Never changes; always has k points each.
+    """The k keypoints of each of n instances (people or animals) in one image; immutable.
 
     Attributes:
-        xy: Keypoints in pixels of the image, (0, 0) being the middle of the top left pixel.
-        scores: The heatmaps' maxima, about 0 to 1: confidence in the place, not visibility.
-        boxes: The boxes the poses were looked for in, xyxy in pixels of the image.
-        box_scores: The detector's scores, 1 for given boxes.
+        xy: Keypoints in pixels of the image, (0, 0) being the centre of the top left pixel.
+        scores: Maxima of the heatmaps, about 0 to 1: confidence in the position, not visibility.
+        boxes: Boxes that the poses were estimated in, xyxy in pixels of the image.
+        box_scores: Scores of the detector, 1 for given boxes.
         skeleton: Names and edges of the k keypoints.
-        ids: Track IDs, where something tracked them; `UNTRACKED` for a person who is not tracked (yet).
+        ids: Track IDs, `UNTRACKED` for an instance without a track; None: tracking was not used.
 
     Raises:
-        InputError: The arrays do not fit each other or the skeleton, or hold no numbers.
+        InputError: The shapes of the arrays do not match each other or the skeleton, or the arrays are not numeric.
     """
 
     xy: Float[np.ndarray, "n k 2"]
@@ -59,19 +56,19 @@ class Poses:
 
     def __post_init__(self) -> None:
         n, k = len(self.xy), len(self.skeleton)
-        wanted = {"xy": (n, k, 2), "scores": (n, k), "boxes": (n, 4), "box_scores": (n,), "ids": (n,)}
-        for name, shape in wanted.items():
+        shapes = {"xy": (n, k, 2), "scores": (n, k), "boxes": (n, 4), "box_scores": (n,), "ids": (n,)}
+        for name, shape in shapes.items():
             if getattr(self, name) is None:
                 continue
-            array = np.array(getattr(self, name))  # a copy: the caller's stays the caller's to change
+            array = np.array(getattr(self, name))  # a copy, so that the caller's array can be changed
             if array.dtype.kind not in ("iu" if name == "ids" else "fiu"):
                 raise InputError(
                     f"{name} must be {'whole numbers' if name == 'ids' else 'numbers'}, not {array.dtype}; convert it"
                 )
             if array.shape != shape:
                 raise InputError(
-                    f"{name} has the shape {array.shape} and needs {shape}: {n} poses of the "
-                    f"{k} keypoints of the skeleton {self.skeleton.name!r}"
+                    f"{name} has the shape {array.shape}; it must be {shape}, for {n} poses with the {k} keypoints of "
+                    f"the skeleton {self.skeleton.name!r}"
                 )
             array.setflags(write=False)
             object.__setattr__(self, name, array)
@@ -95,10 +92,14 @@ class Poses:
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: Any) -> Poses:
-        """Selects people by index, slice, mask or list; the result is Poses again."""
+        """Selects instances by index, slice, mask or list, always as `Poses`.
+
+        Raises:
+            IndexError: An index is out of range.
+        """
         if isinstance(index, (int, np.integer)):
             if not -len(self) <= index < len(self):
-                raise IndexError(f"there is no pose {index}: there are {len(self)}, counted from 0")
+                raise IndexError(f"index {index} is out of range for {len(self)} poses, counted from 0")
             index = [int(index)]
         chosen = np.arange(len(self))[index]
         return Poses(
@@ -111,24 +112,25 @@ class Poses:
         )
 
     def to_skeleton(self, skeleton: str | Path | Skeleton) -> Poses:
-        """Returns the same people with the keypoints of another skeleton, by the rules of `vitpose.keypoints.mapping`.
+        """Converts the poses to another skeleton by the rules of `vitpose.keypoints.mapping`.
 
         Args:
-            skeleton: Which: a shipped name such as "mpii", a `.toml` file, a `Skeleton`.
+            skeleton: Name of a shipped skeleton such as "mpii", path of a `.toml` file, or a `Skeleton`.
 
         Returns:
-            Poses whose points without a partner are NaN and score 0.
+            Poses in which keypoints without a source are NaN with score 0.
 
         Raises:
-            UnknownNameError: No such skeleton.
-            SkeletonError: The two are of different kinds, such as a person and an animal, or share no point.
+            UnknownNameError: There is no such skeleton.
+            SkeletonError: The skeletons are of different kinds, such as person and animal, or have no keypoint in
+                common; or the file is invalid.
         """
         target = Skeleton.load(skeleton)
         xy, scores = KeypointMapping.between(self.skeleton, target).convert(self.xy, self.scores)
         return replace(self, xy=xy, scores=scores, skeleton=target)
 
     def visible(self, threshold: float | int = 0.3) -> Bool[np.ndarray, "n k"]:
-        """Tells which keypoints score at least `threshold`. The keypoints themselves always stay.
+        """Returns the mask of keypoints with a score of at least `threshold`.
 
         Raises:
             InputError: The threshold is not finite.
@@ -138,10 +140,10 @@ class Poses:
 
     @property
     def pose_scores(self) -> Float[np.ndarray, " n"]:
-        """One score a person, as the original rescores for COCO.
+        """Score of each instance, rescored as the original does for COCO.
 
-        Box score x mean of the keypoint scores above 0.2, or 0 where there is none. A score that is not finite does
-        not count.
+        The box score times the mean of the keypoint scores above 0.2, or 0 if there are none. Scores that are not
+        finite are excluded.
         """
         counted = (self.scores > RESCORE_THRESHOLD) & np.isfinite(self.scores)
         total = np.where(counted, self.scores, 0).sum(axis=1)
@@ -149,69 +151,69 @@ class Poses:
 
     @property
     def track_ids(self) -> list[int | None]:
-        """The track ID of each instance, for files; None for untracked ones."""
+        """Track ID of each instance as an int, None without a track."""
         if self.ids is None:
             return [None] * len(self)
         return [None if id == UNTRACKED else id for id in self.ids.tolist()]
 
     def __repr__(self) -> str:
-        people = "nobody" if not len(self) else "1 pose" if len(self) == 1 else f"{len(self)} poses"
-        lines = [f"Poses: {people}, {len(self.skeleton)} keypoints each ({self.skeleton.name})"]
+        count = "1 pose" if len(self) == 1 else f"{len(self)} poses"
+        lines = [f"Poses: {count}, {len(self.skeleton)} keypoints each ({self.skeleton.name})"]
         seen = self.visible().sum(axis=1)
         for row, score in enumerate(self.pose_scores[:10]):
             box = " ".join(f"{value:.0f}" for value in self.boxes[row])
             name = f"{row}" if (id := self.track_ids[row]) is None else f"{row} (id {id})"
-            points = f"{seen[row]} of {len(self.skeleton)} points score 0.3 or more"
-            lines.append(f"  {name}: {points}, pose {score:.2f}, box [{box}]")
+            keypoints = f"{seen[row]} of {len(self.skeleton)} keypoints score 0.3 or more"
+            lines.append(f"  {name}: {keypoints}, pose {score:.2f}, box [{box}]")
         if len(self) > 10:
             lines.append(f"  ... and {len(self) - 10} more")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain lists and dictionaries, ready for JSON: one entry a person, points by name.
+        """Returns lists and dictionaries that JSON can represent: one entry for each instance, keypoints by name.
 
-        Untracked instances have no `id`. A number that is not finite becomes None, since JSON has none such.
+        Instances without a track have no `id`. Numbers that are not finite become None.
         """
-        people = []
+        instances = []
         for row, id in enumerate(self.track_ids):
             rows = zip(self.skeleton.keypoints, self.xy[row], self.scores[row], strict=True)
-            points = {
+            keypoints = {
                 name: {"x": _round(x), "y": _round(y), "score": _round(score, 4)}
                 for name, (x, y), score in rows
             }
-            person = {
+            instance = {
                 "box_xyxy": [_round(value) for value in self.boxes[row]],
                 "box_score": _round(self.box_scores[row], 4),
                 "score": _round(self.pose_scores[row], 4),
-                "keypoints": points,
+                "keypoints": keypoints,
             }
-            people.append(person if id is None else {"id": id, **person})
+            instances.append(instance if id is None else {"id": id, **instance})
         edges = [[self.skeleton.keypoints[a], self.skeleton.keypoints[b]] for a, b in self.skeleton.edges]
-        return {"skeleton": self.skeleton.name, "edges": edges, "poses": people}
+        return {"skeleton": self.skeleton.name, "edges": edges, "poses": instances}
 
     def to_json(self, indent: int | None = None) -> str:
-        """Returns `to_dict()` as JSON text."""
+        """Returns `to_dict()` as a JSON string."""
         return json.dumps(self.to_dict(), indent=indent)
 
     def to_coco(self, image_id: int | str, category_id: int = 1) -> list[dict[str, Any]]:
-        """Returns COCO's keypoint results, rescored as the original does (see `pose_scores`).
+        """Returns COCO keypoint results, rescored as the original does (see `pose_scores`).
 
-        A keypoint that is not finite becomes 0, 0, 0, as COCO writes what is not there. The box that a pose was looked
-        for in is `box_xywh` (left, top, width, height, px) and not `bbox`: pycocotools would take its area for the
-        pose's, which changes AP medium and AP large; the original's results have no `bbox` either.
+        A keypoint that is not finite becomes 0, 0, 0, COCO's value for missing keypoints. The box that a pose was
+        estimated in is `box_xywh` (left, top, width, height, px) and not `bbox`: pycocotools would use the area of
+        `bbox` as that of the pose, which changes AP medium and AP large; the original's results have no `bbox` either.
 
         Args:
-            image_id: The image's id in the annotation file.
-            category_id: The category's id there; 1 is COCO's person.
+            image_id: ID of the image in the annotation file.
+            category_id: ID of the category there; 1 is COCO's person.
         """
         boxes = xywh_from_xyxy(self.boxes)
-        points = np.concatenate([self.xy, self.scores[:, :, None]], axis=2)
-        points = np.where(np.isfinite(points).all(axis=2, keepdims=True), points, 0)
+        keypoints = np.concatenate([self.xy, self.scores[:, :, None]], axis=2)
+        keypoints = np.where(np.isfinite(keypoints).all(axis=2, keepdims=True), keypoints, 0)
         return [
             {
                 "image_id": image_id,
                 "category_id": category_id,
-                "keypoints": [round(value, 4) for value in points[row].ravel().tolist()],
+                "keypoints": [round(value, 4) for value in keypoints[row].ravel().tolist()],
                 "score": _round(score, 6) or 0.0,
                 BOX_KEY: [_round(value) or 0.0 for value in boxes[row]],
             }
@@ -219,7 +221,7 @@ class Poses:
         ]
 
     def to_pandas(self) -> pd.DataFrame:
-        """Returns a table with one row a person and keypoint: pose, id, keypoint, x, y, score.
+        """Returns a table with one row for each keypoint of each instance: pose, id, keypoint, x, y, score.
 
         Raises:
             MissingDependencyError: pandas is not installed.
@@ -240,14 +242,14 @@ class Poses:
         )
 
     def to_supervision(self, threshold: float | None = None) -> sv.KeyPoints:
-        """Returns supervision's key points.
+        """Returns the poses as `supervision.KeyPoints`.
+
+        Without edges, supervision's annotators guess a skeleton from the number of keypoints: pass them
+        `edges=poses.skeleton.supervision_edges`. The edges are in `data["edges"]` too.
 
         Args:
-            threshold: Keypoints that score less are marked as not visible, so that its annotators leave
-                them out; None marks all as visible that are finite. The number of keypoints never changes.
-
-        supervision guesses a skeleton from the number of points unless it is told the edges: pass
-        `edges=poses.skeleton.supervision_edges` to its annotators. They travel in `data["edges"]` too.
+            threshold: Keypoints with a lower score are marked as not visible, so that the annotators do not draw them;
+                None: all finite keypoints are visible. The number of keypoints never changes.
 
         Raises:
             MissingDependencyError: supervision is not installed.

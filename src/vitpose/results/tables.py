@@ -1,7 +1,7 @@
-"""Poses as typed columns: Arrow tables, and so Parquet files.
+"""Poses as Arrow tables with typed columns, for Parquet files.
 
-One row a person; a person's keypoints are three columns each (`nose_x`, `nose_y`, `nose_score`). Knows no video
-and no folder: what a row is about (an image, a frame) stands in columns that the caller names.
+One row for each instance, with three columns for each keypoint (`nose_x`, `nose_y`, `nose_score`). The caller adds
+columns for the image or frame of a row.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def table_schema(skeleton: Skeleton, about: Mapping[str, str]) -> pa.Schema:
-    """Returns the columns of poses of a skeleton.
+    """Returns the Arrow schema of poses of a skeleton.
 
     Args:
-        skeleton: Its name and keypoints are kept in the schema's metadata too.
-        about: What each row is about: names and Arrow types (`{"image": "string"}`) of the first columns.
+        skeleton: Skeleton of the poses; its name and keypoints are stored in the schema's metadata too.
+        about: Names and Arrow types (`{"image": "string"}`) of the first columns, which identify the image or frame.
 
     Raises:
         MissingDependencyError: pyarrow is not installed.
@@ -32,24 +32,23 @@ def table_schema(skeleton: Skeleton, about: Mapping[str, str]) -> pa.Schema:
     arrow = require("pyarrow", "tables", "for tables of poses")
     person = {"person": "int32", "id": "int64"}
     box = dict.fromkeys(("left", "top", "right", "bottom", "box_score", "pose_score"), "float32")
-    points = {f"{name}_{part}": "float32" for name in skeleton.keypoints for part in ("x", "y", "score")}
-    fields = [
-        (name, arrow.type_for_alias(kind)) for name, kind in {**about, **person, **box, **points}.items()
-    ]
+    keypoints = {f"{name}_{part}": "float32" for name in skeleton.keypoints for part in ("x", "y", "score")}
+    columns = {**about, **person, **box, **keypoints}
+    fields = [(name, arrow.type_for_alias(kind)) for name, kind in columns.items()]
     return arrow.schema(fields, {"skeleton": skeleton.name, "keypoints": ",".join(skeleton.keypoints)})
 
 
 class PoseRows:
-    """Collects the rows of people, and gives them as a table.
+    """Collects poses as rows of a table.
 
-    Rows wait as plain arrays: an Arrow table of its own for every frame would cost a megabyte each.
+    Rows are buffered as NumPy arrays: an Arrow table for every frame would take a megabyte each.
 
     Args:
-        skeleton: That of the poses.
+        skeleton: Skeleton of the poses.
         about: As in `table_schema`.
 
     Attributes:
-        schema: The columns.
+        schema: The Arrow schema of the table.
 
     Raises:
         MissingDependencyError: pyarrow is not installed.
@@ -67,28 +66,28 @@ class PoseRows:
 
     @property
     def _leading(self) -> int:
-        """How many columns stand before those of floats."""
+        """Number of columns before the first column of floats."""
         return self.schema.get_field_index("left")
 
     def __len__(self) -> int:
         return len(self._about)
 
     def add(self, poses: Poses, *about: Any) -> None:
-        """Adds the people in one image or frame.
+        """Adds the instances in one image or frame.
 
         Args:
-            poses: The people; the column `id` is null for those who are not tracked.
-            *about: The values of the first columns, the same for all of them.
+            poses: Poses of the image; the column `id` is null for instances without a track.
+            *about: Values of the first columns, for all instances.
         """
         n, k = poses.scores.shape
-        points = np.concatenate([poses.xy, poses.scores[:, :, None]], axis=2).reshape(n, 3 * k)
+        keypoints = np.concatenate([poses.xy, poses.scores[:, :, None]], axis=2).reshape(n, 3 * k)
         scores = np.stack([poses.box_scores, poses.pose_scores], axis=1)
-        self._numbers.append(np.concatenate([poses.boxes, scores, points], axis=1).astype(np.float32))
+        self._numbers.append(np.concatenate([poses.boxes, scores, keypoints], axis=1).astype(np.float32))
         self._about += [(*about, person) for person in range(n)]
         self._ids += poses.track_ids
 
     def take(self) -> pa.Table:
-        """Returns the rows that were added since the last time."""
+        """Returns the rows added since the last call as an Arrow table, and clears them."""
         about = list(zip(*self._about, strict=True)) or [()] * (self._leading - 1)
         columns = [*about, self._ids, *np.ascontiguousarray(np.concatenate(self._numbers).T)]
         arrays = [
