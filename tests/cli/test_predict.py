@@ -116,7 +116,7 @@ def test_one_bad_image_stops_none_of_the_others() -> None:
     table = dict(line.split(None, 1) for line in result.stderr.splitlines() if len(line.split()) > 1)
     assert table["failed"].strip() == "why"
     assert table["images/empty.png"].startswith("is empty; ")
-    assert table["images/cut[1].jpg"].startswith("is cut off: ")
+    assert table["images/cut[1].jpg"].startswith("is truncated: ")
     assert table["missing.jpg"].startswith("does not exist; ")
     assert written() == {"good.jpg", "zebra.jpg", "poses.json"}
     assert [entry["image"] for entry in described()] == ["images/good.jpg", "images/zebra.jpg"]
@@ -225,7 +225,7 @@ def test_addresses(address: str) -> None:
     make_image("in/x/a.png")
     result = predict(f"{address}/some%20photo.png?size=2", f"{address}/none.png", "in")
     assert result.exit_code == 1
-    assert "the server answers HTTP Error 404" in result.stderr
+    assert "failed: HTTP Error 404" in result.stderr
     assert written() == {"some_photo.jpg", "a.jpg", "poses.json"}
 
 

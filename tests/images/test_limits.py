@@ -1,4 +1,4 @@
-"""What a file may cost: memory is measured in processes of their own, which may not have more than the limit."""
+"""Memory for decoding, measured in subprocesses with a limit on their memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vitpose.images.pillow import BYTES_A_PIXEL
 
 SIDE = 3000
 SLACK = 24 * 2**20
-"""What a decoder may take whatever the size of the image: buffers, threads, pieces of strips."""
+"""Memory of a decoder that does not depend on the size of the image: buffers, threads, strips."""
 
 DECODE = """
 import resource, sys
@@ -44,7 +44,7 @@ def write(path: Path, form: str, mode: str, side: int, **options: Any) -> Path:
 
 
 def decode_within(folder: Path, allowed: int, form: str, mode: str, **options: Any) -> str:
-    """Decodes a large image in so many bytes of memory; returns what is printed."""
+    """Decodes a large image in `allowed` bytes of memory and returns the output of the process."""
     files = [
         write(folder / name, form, mode, side, **options) for name, side in (("big", SIDE), ("small", 8))
     ]
@@ -53,7 +53,7 @@ def decode_within(folder: Path, allowed: int, form: str, mode: str, **options: A
     return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited and measured as Linux does it")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited and measured by means of Linux")
 @pytest.mark.parametrize(
     ("form", "mode", "options"),
     [
@@ -72,28 +72,29 @@ def test_decoding_stays_within_the_limit(
     assert decode_within(tmp_path, allowed, form, mode, **options) == f"({SIDE}, {SIDE}, 3)"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited and measured as Linux does it")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited and measured by means of Linux")
 @pytest.mark.parametrize(
     ("form", "mode", "options"),
     [("JPEG2000", "RGBA", {}), ("AVIF", "RGB", {"speed": 10}), ("TIFF", "F", {}), ("TIFF", "I", {})],
 )
-def test_what_would_need_more_is_refused_before_it_costs_anything(
+def test_images_beyond_the_limit_raise_before_decoding(
     form: str, mode: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    told = decode_within(tmp_path, SLACK, form, mode, **options)
-    assert f"{form} of mode {mode} needs some" in told
-    assert f"more than the limit of {BYTES_A_PIXEL * SIDE**2}; make it smaller" in told
-    enough = int(told.partition("pass max_pixels=")[2].split()[0])
+    output = decode_within(tmp_path, SLACK, form, mode, **options)
+    assert (
+        f"bytes to decode {form} of mode {mode}; the limit is {BYTES_A_PIXEL * SIDE**2}. Resize it" in output
+    )
+    enough = int(output.partition("pass max_pixels=")[2].split()[0])
     assert read_image(tmp_path / "big", max_pixels=enough).shape == (SIDE, SIDE, 3)
 
 
-def test_a_small_image_in_an_enormous_tile_is_refused(tmp_path: Path) -> None:
+def test_a_small_image_in_an_enormous_tile_raises(tmp_path: Path) -> None:
     tags = {256: 1, 257: 1, 258: 8, 259: 8, 262: 1, 277: 1, 322: 60_000, 323: 60_000, 324: 8, 325: 8}
     rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     file = b"II*\0" + struct.pack("<I", 16) + bytes(8) + struct.pack("<H", len(tags)) + rows + bytes(4)
     assert set(tags) >= {TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH}
     with pytest.raises(
-        ImageError, match=r"is 1x1, and TIFF of mode L needs some 3600000001 bytes to be decoded"
+        ImageError, match=r"of 1x1 pixels requires about 3600000001 bytes to decode TIFF of mode L"
     ):
         read_image(file)
 
@@ -105,7 +106,7 @@ def test_the_end_of_a_jpeg_is_found_across_blocks(
     monkeypatch.setattr(module, "_BLOCK_BYTES", block)
     data = write(tmp_path / "a.jpg", "JPEG", "RGB", 16).read_bytes()
     assert read_image(data).shape == (16, 16, 3)
-    with pytest.raises(ImageError, match="is cut off: its last part is missing"):
+    with pytest.raises(ImageError, match="is truncated: it has no end marker"):
         read_image(data[:-2])
 
 
@@ -113,11 +114,11 @@ class Endless:
     """A stream that never ends."""
 
     def read(self, size: int = -1) -> bytes:
-        assert size >= 0, "all of it was asked for"
+        assert size >= 0, "the size of each read must be limited"
         return bytes(size)
 
 
-def test_streams_have_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_is_too_large_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_DOWNLOAD_BYTES", 1000)
     message = (
         "file object Endless is larger than the limit of 1000 bytes for streams; pass the path of a file"
@@ -128,7 +129,7 @@ def test_streams_have_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16", "CMYK"])
-def test_what_is_read_can_be_written_to(mode: str, turned: bool, tmp_path: Path) -> None:
+def test_images_are_writable(mode: str, turned: bool, tmp_path: Path) -> None:
     path = write(tmp_path / "a.tiff", "TIFF", mode, 8, turned=turned)
     for source in (path, path.read_bytes(), Image.open(path)):
         image = read_image(source)

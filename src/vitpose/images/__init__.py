@@ -1,13 +1,14 @@
-"""Images in and out: anything -> RGB uint8 (h w 3), and back to a file.
+"""Reading and writing images as RGB uint8 (h w 3).
 
-    decode     files, bytes, streams and PIL images; what may be decoded at all
-    arrays     arrays and tensors of any type
-    download   http(s) URLs
+    decode     files, URLs, bytes, streams and PIL images -> RGB
+    pillow     formats, memory limits and conversion of PIL images
+    arrays     arrays and tensors -> RGB
+    download   http(s) URLs -> bytes
     find       directories and globs -> paths
     write      arrays -> files
 
-The only package that reads image files. It knows no boxes, no crops and no networks, and it leaves Pillow's switches
-(`LOAD_TRUNCATED_IMAGES`, `MAX_IMAGE_PIXELS`) as the program around it has set them.
+The only package that reads image files. It does not change Pillow's global settings (`LOAD_TRUNCATED_IMAGES`,
+`MAX_IMAGE_PIXELS`).
 """
 
 from .decode import read_image, read_size

@@ -14,24 +14,28 @@ _HALF_A_LEVEL = 0.5 / 255
 
 
 def array_from(source: Any) -> np.ndarray:
-    """Returns an array or tensor of any library as NumPy's.
+    """Converts an array or tensor of any library to a NumPy array.
 
     Raises:
-        ImageError: It cannot be converted.
+        ImageError: The source cannot be converted.
     """
     try:
         return np.asarray(source.detach().cpu().numpy() if hasattr(source, "cpu") else source)
-    except Exception as error:  # every array library has its own
+    except Exception as error:  # array libraries have no common error class
         raise ImageError(
             f"the {type(source).__name__} cannot be read as an array: {error}; convert it to uint8 first"
         ) from error
 
 
 def rgb_from_array(array: np.ndarray, name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Returns an array of the forms and types of `read_image` as RGB; itself if it is contiguous and writable RGB.
+    """Converts an array of a shape and type that `read_image` accepts to RGB.
+
+    Args:
+        array: The array; returned as it is if it is contiguous, writable RGB uint8.
+        name: Name of the array in messages.
 
     Raises:
-        ImageError: It has another form or type, or values out of range.
+        ImageError: The array has another shape or type, or values out of range.
     """
     levels = _eight_bit(_channels_last(array, name), name)
     channels = levels.shape[2]
@@ -46,18 +50,16 @@ def _channels_last(array: np.ndarray, name: str) -> Shaped[np.ndarray, "h w c"]:
     if array.ndim == 4:
         raise ImageError(f"{name} has four axes, like a batch; pass one image at a time")
     if array.ndim not in (2, 3):
-        raise ImageError(f"{name} is not an image; it needs the axes (h w) or (h w 3)")
+        raise ImageError(f"{name} is not an image; its axes must be (h w) or (h w 3)")
     if not array.size:
-        raise ImageError(f"{name} has no pixels; it needs a width and a height of at least 1")
+        raise ImageError(f"{name} has no pixels; its width and height must be at least 1")
     if array.ndim == 2:
         return array[:, :, None]
     if array.shape[2] <= 4:
         return array
     if array.shape[0] in (1, 3):
         return np.moveaxis(array, 0, 2)
-    raise ImageError(
-        f"{name} has no axis that is clearly the channels; pass (h w 3), or one image at a time of a batch"
-    )
+    raise ImageError(f"{name} has no axis that is clearly the channels; pass one image with the axes (h w 3)")
 
 
 def _eight_bit(array: np.ndarray, name: str) -> UInt8[np.ndarray, "h w c"]:
@@ -69,37 +71,37 @@ def _eight_bit(array: np.ndarray, name: str) -> UInt8[np.ndarray, "h w c"]:
         return (array >> 8).astype(np.uint8)
     if array.dtype.kind != "f":
         raise ImageError(
-            f"{name} has an unsuitable type; pass uint8, uint16, bool or floats in 0..1 "
-            "(levels 0..255 of another type: image.astype('uint8'))"
+            f"{name} has an unsupported type; pass uint8, uint16, bool or floats in 0..1 "
+            "(convert values 0..255 of another type with image.astype('uint8'))"
         )
     low, high = array.min(), array.max()
-    # Written so that NaN fails too. Half a level of overshoot is what rounding leaves behind.
+    # Negated so that NaN raises too. Rounding may overshoot by half a level.
     if not (low >= -_HALF_A_LEVEL and high <= 1 + _HALF_A_LEVEL):
         raise ImageError(
-            f"{name} has values from {low:.6g} to {high:.6g}, and floats must lie in 0..1; divide levels "
+            f"{name} has values from {low:.6g} to {high:.6g}, but floats must be in 0..1; divide values "
             "0..255 by 255, and undo a normalisation first"
         )
     return np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
 
 
 def levels_of_integers(levels: Shaped[np.ndarray, "h w"], name: str) -> Shaped[np.ndarray, "h w"]:
-    """Takes Pillow's 32-bit integers for the 16-bit levels that they hold in PNG, PGM and TIFF files.
+    """Converts Pillow's 32-bit integers to the 16-bit levels stored in PNG, PGM and TIFF files.
 
     Raises:
-        ImageError: They do not lie in the range of 16 bits.
+        ImageError: A value is outside the range of 16 bits.
     """
     if levels.dtype != np.int32:
         return levels
     if levels.min() < 0 or levels.max() > 65535:
         raise ImageError(
-            f"{name} holds integers from {levels.min()} to {levels.max()}, and grey levels must lie in "
+            f"{name} contains integers from {levels.min()} to {levels.max()}, but grey levels must be in "
             "0..65535; scale it and save it with 8 or 16 bits"
         )
     return levels.astype(np.uint16)
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Returns RGB, with what is transparent shown on white."""
+    """Converts a PIL image to RGB, with transparent pixels composited on white."""
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     white = Image.new("RGBA", image.size, "white")

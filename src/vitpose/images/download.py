@@ -1,4 +1,4 @@
-"""http(s) URLs -> bytes, with a limit on time and size. Knows no image format."""
+"""http(s) URLs -> bytes, with limits on time and size."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any, TypeGuard
 from ..errors import ImageError
 
 MAX_DOWNLOAD_BYTES = 256 * 1024**2
-"""Downloads and streams that are larger are refused: more than any JPEG of `MAX_PIXELS` takes."""
+"""Largest download or stream: more than any JPEG of `MAX_PIXELS` takes."""
 
 URL_TIMEOUT_S = 30.0
-"""A server that says nothing for this long is given up."""
+"""Timeout of connecting to a server and of each read."""
 
 
 def is_url(source: Any) -> TypeGuard[str]:
-    """Tells whether a source is an http(s) URL."""
+    """Returns whether a source is an http(s) URL."""
     return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
 
 
 def download(url: str) -> bytes:
-    """Returns what lies at an http(s) URL.
+    """Returns the content of an http(s) URL.
 
     Raises:
-        ImageError: It cannot be fetched, is larger than `MAX_DOWNLOAD_BYTES`, or breaks off.
+        ImageError: The download failed, is incomplete, or is larger than `MAX_DOWNLOAD_BYTES`.
     """
-    # Addresses are often pasted with spaces and accents; what is already escaped stays as it is.
+    # Pasted URLs often have spaces and accents; existing escapes ("%20") are kept.
     quoted = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]", errors="replace")
     try:
         request = urllib.request.Request(quoted, headers={"User-Agent": "vitpose"})
@@ -37,15 +37,15 @@ def download(url: str) -> bytes:
             data = reply.read(MAX_DOWNLOAD_BYTES + 1) if announced <= MAX_DOWNLOAD_BYTES else b""
     except urllib.error.HTTPError as error:
         error.close()
-        raise ImageError(f"{url} cannot be fetched: the server answers {error}; check the address") from error
+        raise ImageError(f"download of {url} failed: {error}; check the URL") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise ImageError(f"{url} cannot be fetched: {reason}; check the address and the network") from error
+        raise ImageError(f"download of {url} failed: {reason}; check the URL and the network") from error
     if max(announced, len(data)) > MAX_DOWNLOAD_BYTES:
         raise ImageError(
             f"{url} is larger than the limit of {MAX_DOWNLOAD_BYTES} bytes for downloads; "
-            "fetch it yourself and pass the file"
+            "download it to a file and pass its path"
         )
     if len(data) < announced:
-        raise ImageError(f"{url} broke off after {len(data)} of {announced} bytes; try again")
+        raise ImageError(f"download of {url} stopped after {len(data)} of {announced} bytes; try again")
     return data

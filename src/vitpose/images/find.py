@@ -13,32 +13,34 @@ from typing import Any, cast
 from PIL import Image
 
 from ..errors import ImageError
+from ..files.paths import user_path
 from .download import is_url
 from .pillow import FORMATS
 
-_MAX_NAMES_COMPARED = 5000  # keeps the message about a missing file quick in a folder of any size
+_MAX_NAMES_COMPARED = 5000
+"""File names compared with that of a missing file; limits the time in large directories."""
 
 
 def find_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str | Path]:
-    """Turns files, folders, globs and addresses into a list of images, each of which `read_image` takes.
+    """Returns the images in files, directories, globs and URLs, as sources of `read_image`.
 
     Args:
         sources: One or several of:
 
-            - a file, taken whatever its suffix and even if its name looks like a glob (`a[1].jpg`);
-            - a folder, which gives the images in it and in the folders under it, sorted; hidden
-              files and folders (a leading dot) and links to folders are passed over. Images are
-              told by the suffixes of `FORMATS`;
-            - a glob (`*`, `?`, `[…]`, and `**` for any depth), which gives the files it matches,
-              sorted: the images among them, or all if it spells out a suffix (`*.dat`);
-            - an `http(s)://` address, which is passed on.
+            - a file with any suffix, even if its name looks like a glob (`a[1].jpg`);
+            - a directory: the images in it and its subdirectories, sorted, without hidden files and
+              directories (a leading dot) and links to directories. Images are recognised by the suffixes of
+              `FORMATS`;
+            - a glob (`*`, `?`, `[…]`, and `**` for any depth): the matching images, sorted, or all matching
+              files if the pattern has a suffix without wildcards (`*.dat`);
+            - an `http(s)://` URL, which is returned as it is.
 
     Returns:
-        Addresses as text and files as paths, in the order of `sources`, each only once.
+        URLs as strings and files as paths, in the order of `sources`, without duplicates.
 
     Raises:
-        ImageError: A file does not exist, a folder holds no images or cannot be listed, or a glob
-            matches none.
+        ImageError: A file does not exist, a directory contains no images or cannot be listed, a glob does not
+            match, or a source is not a path.
     """
     several = isinstance(sources, Iterable) and not isinstance(sources, (str, os.PathLike))
     found: dict[str, str | Path] = {}
@@ -46,40 +48,22 @@ def find_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str
         if isinstance(source, str) and is_url(source):
             found.setdefault(source, source)
             continue
-        path = path_from(source)
+        path = user_path(source, ImageError)
         try:
             for file in _find_files(path):
                 found.setdefault(os.path.normpath(file.absolute()), file)
         except ImageError:
             raise
         except (OSError, ValueError) as error:
-            raise ImageError(
-                f"{path} cannot be looked up: {error}; check its name and permissions"
-            ) from error
+            raise ImageError(f"{path} cannot be accessed: {error}; check its name and permissions") from error
     return list(found.values())
 
 
-def path_from(source: Any) -> Path:
-    """Returns a path, with `~` expanded.
-
-    Raises:
-        ImageError: It is empty or no path.
-    """
-    if source == "":  # which pathlib would take for the current folder
-        raise ImageError("the path is an empty text; name a file or a folder ('.' is the current one)")
-    try:
-        return Path(source).expanduser()
-    except (TypeError, RuntimeError) as error:
-        raise ImageError(
-            f"{source!r:.200} cannot be a path: {error}; pass a text or a pathlib.Path"
-        ) from error
-
-
 def missing_file(path: Path) -> ImageError:
-    """Returns the error that a file does not exist, with the nearest names in its directory."""
+    """Returns the error for a file that does not exist, with the nearest names in its directory."""
     try:
         if not path.parent.is_dir():
-            return ImageError(f"{path} does not exist, nor does the folder {path.parent}; check the path")
+            return ImageError(f"{path} does not exist, nor does the directory {path.parent}; check the path")
         names = [entry.name for entry in itertools.islice(path.parent.iterdir(), _MAX_NAMES_COMPARED)]
     except OSError:  # a directory that cannot be listed
         names = []
@@ -105,13 +89,13 @@ def _image_suffixes() -> set[str]:
 
 def _images_under(folder: Path) -> list[Path]:
     suffixes, found = _image_suffixes(), []
-    for place, folders, names in os.walk(folder, onerror=_raise):
+    for parent, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        visible = (Path(place, name) for name in names if not name.startswith("."))
+        visible = (Path(parent, name) for name in names if not name.startswith("."))
         found += [path for path in visible if path.suffix.lower() in suffixes]
     if not found:
         raise ImageError(
-            f"the folder {folder} holds no images, nor do the folders in it; images are told by their "
+            f"the directory {folder} and its subdirectories contain no images; images are recognised by their "
             f"suffix: {' '.join(sorted(suffixes))}"
         )
     return sorted(found)
@@ -122,16 +106,16 @@ def _raise(error: OSError) -> None:
 
 
 def _images_matching(pattern: Path) -> list[Path]:
-    # From the deepest folder that exists, so that brackets in the names of folders mean themselves.
+    # Relative to the deepest existing directory, so that brackets in its name are not wildcards.
     base = next((folder for folder in pattern.parents if folder.is_dir()), Path())
     names = glob.glob(str(pattern.relative_to(base)), root_dir=base, recursive=True)  # noqa: PTH207 (skips hidden)
     matches = [base / name for name in names if (base / name).is_file()]
     suffix, suffixes = pattern.suffix, _image_suffixes()
-    spelt_out = suffix and not any(sign in suffix for sign in "*?[")
-    found = [path for path in matches if spelt_out or path.suffix.lower() in suffixes]
+    any_suffix = suffix and not any(sign in suffix for sign in "*?[")
+    found = [path for path in matches if any_suffix or path.suffix.lower() in suffixes]
     if not found:
         others = f"; {len(matches)} other files do" if matches else ""
         raise ImageError(
-            f"no image matches {pattern}{others}; check the pattern, in which ** stands for any depth"
+            f"no image matches {pattern}{others}; check the pattern, in which ** matches any depth"
         )
     return sorted(found)

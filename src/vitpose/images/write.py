@@ -8,12 +8,12 @@ from typing import Any
 from PIL import Image
 
 from ..errors import ImageError, OutputError, UnknownNameError
+from ..files.paths import user_path
 from ..files.writing import replace_file
 from .decode import read_image
-from .find import path_from
 
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    # No chroma subsampling: it would smear the thin coloured lines of drawn poses.
+    # No chroma subsampling, which would blur the thin coloured lines of drawn poses.
     ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     ".png": {"format": "PNG"},
@@ -25,20 +25,20 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def save_image(path: str | os.PathLike[str], image: Any) -> None:
-    """Writes an image in the format of the path's suffix, and makes the folders that are missing.
+    """Writes an image in the format of the path's suffix, and creates missing directories.
 
     Args:
-        path: Where to; .jpg, .jpeg (quality 95, full colour resolution), .png, .webp (quality 95),
-            .bmp, .tif or .tiff.
+        path: Path of the file (`~` is expanded), ending in .jpg, .jpeg (quality 95, full colour resolution), .png,
+            .webp (quality 95), .bmp, .tif or .tiff.
         image: RGB uint8 (h w 3), or any other array that `read_image` takes.
 
     Raises:
         UnknownNameError: The suffix is not one of these.
-        ImageError: The array is no image, or the file cannot be written.
+        ImageError: The array is not an image, or the file cannot be written.
     """
-    path = path_from(path)
+    path = user_path(path, ImageError)
     if path.suffix.lower() not in _SAVE_OPTIONS:
-        hint = f"Give {path} one of these to say in which format it shall be written."
+        hint = f"The suffix of {path} selects the format."
         raise UnknownNameError("image suffix", path.suffix, _SAVE_OPTIONS, hint)
     pixels = Image.fromarray(read_image(image))
     try:
@@ -47,6 +47,6 @@ def save_image(path: str | os.PathLike[str], image: Any) -> None:
     except (OSError, ValueError) as error:
         reason = error.__cause__ if isinstance(error, OutputError) else error
         raise ImageError(
-            f"{path} cannot be written: {reason}; choose another place, or another format if the "
-            f"image of {pixels.width}x{pixels.height} is too large for this one"
+            f"{path} cannot be written: {reason}; choose another path, or another format if the "
+            f"image of {pixels.width}x{pixels.height} pixels is too large for this one"
         ) from error
