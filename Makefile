@@ -1,9 +1,9 @@
-# Everything a newcomer needs: `make demo` shows the package at work, `make test` proves it.
+# Start with `make demo` to see the package work and `make test` to run its tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Fast tests use the cores there are, and no more.
+# Number of pytest processes; default: one per core.
 WORKERS ?= auto
 
 LOWEST := .venv-lowest
@@ -12,15 +12,16 @@ LOWEST_READY := $(LOWEST)/.ready
 .PHONY: help demo test test-all test-lowest check format clean
 
 help:
-	@echo "make demo      poses on two photographs: drawn images and a JSON file in demo/"
-	@echo "make test      the fast tests, with their own set-up"
-	@echo "make test-all  the slow ones too (full-size networks)"
-	@echo "make test-lowest  the fast tests with the lowest versions that are allowed (several GB)"
-	@echo "make check     lint, format, types, import directions, fast tests"
-	@echo "make format    rewrite the files as 'make check' wants them"
+	@echo "make demo         estimate poses on two photographs; writes drawn images and a JSON file to demo/"
+	@echo "make test         run the fast tests; sets up its own virtual environment in $(VENV)"
+	@echo "make test-all     run the slow tests too (full-size networks)"
+	@echo "make test-lowest  run the fast tests with the lowest supported versions, in $(LOWEST) (several GB)"
+	@echo "make check        lint, formatting, types, import layers, fast tests"
+	@echo "make format       apply automatic fixes and formatting"
+	@echo "make clean        delete the virtual environments, demo/ and dist/"
 
-# The constraint file keeps every install at the tested versions. `trackers` comes without its dependencies: they are
-# there but for opencv-python, which would be a second OpenCV in the place of the first.
+# The constraint file pins the tested versions. `trackers` is installed without its dependencies: all of them are installed
+# already except opencv-python, which would overwrite files of opencv-python-headless.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
@@ -36,10 +37,10 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not network"
 
-# The lowest versions of what vitpose needs and of its extras, in an environment of their own. There is no `detect` among
-# them: its transformers wants a newer huggingface-hub, and so the base is shown to do without it; nor `torchao`, which
-# wants torch 2.11. On Linux the one build of torch 2.6 in the registry is that with CUDA, about 6 GB installed. Shapes
-# are checked by `make test`.
+# The lowest supported versions of the dependencies and extras, in a separate environment. It leaves out `detect`, whose
+# transformers requires a newer huggingface-hub (this also tests the package without transformers), and `torchao`, which
+# requires torch 2.11. On Linux the only torch 2.6 on PyPI is the CUDA build, about 6 GB installed. Shapes are not
+# checked here; `make test` checks them.
 $(LOWEST_READY): pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt \
