@@ -1,13 +1,13 @@
-"""vitpose beside `transformers`' documented way: the same images and weights, in turn, in one run.
+"""Compare vitpose with the documented usage of `transformers`: same images and weights, alternating runs.
 
     python benchmarks/against_transformers.py [--model NAME] [--rounds 7] [--int8 FILE] [--skip cold]
 
-Prints one line a comparison: both sides' medians, the median of the rounds' ratios with the middle half of
-them, what is to be reached, and how far the keypoints lie apart. Without --model the network is ViTPose-B with the
-simple decoder and the weights of the model inside the package, widened (see `widened_base`): the work is that
-of ViTPose-B, and its maps have real peaks, so that keypoints can be compared.
+Prints one line per comparison: the medians of both sides, the median and interquartile range of the ratios over the
+rounds, the targets, and the distance between the keypoints. Default model: ViTPose-B with the simple decoder and the
+weights of vitpose-tiny, widened (see `widened_base`). It costs as much as ViTPose-B, and its heatmaps have real peaks,
+so that keypoints can be compared.
 
-What this machine cannot show (a processor without bfloat16 units, no GPU) is said in place of its line.
+Comparisons that the machine does not support (bfloat16 units, GPU) are printed as not measured.
 """
 
 from __future__ import annotations
@@ -53,30 +53,29 @@ GPU_BATCHES = (64, 128, 256)
 
 
 @dataclass(frozen=True)
-class Goal:
-    """A ratio to reach; the other way round where less is better."""
+class Target:
+    """Targets for the ratio of a comparison."""
 
-    must: float
-    aim: float
+    required: float
+    desired: float
 
     def __str__(self) -> str:
-        return f"{self.must:g} / {self.aim:g}"
+        return f"{self.required:g} / {self.desired:g}"
 
 
 def widened_base() -> vitpose.VitPoseForPoseEstimation:
-    """Returns ViTPose-B, simple decoder, 256x192, that computes what the model inside the package computes.
+    """Return a ViTPose-B (simple decoder, 256x192) that computes the same function as vitpose-tiny.
 
-    Every feature stands there several times over, and every weight that reads them is divided by that number
-    (Chen et al., Net2Net, 2016): norms, heads and maps come out the same. Only the positions are new: those of
-    the smaller crop, resampled.
+    Every feature is repeated, and the weights that read it are divided by the number of copies (Chen et al., Net2Net,
+    2016), so norms, attention and heatmaps are unchanged. Only the position embeddings are interpolated.
     """
     small = vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny", dtype="float32")
-    own = small.config.backbone_config
+    tiny = small.config.backbone_config
     base = VitPoseBackboneConfig()
-    if (own.num_hidden_layers, own.hidden_size // own.num_attention_heads) != (12, 64):
-        raise SystemExit("the model inside the package cannot be widened to ViTPose-B; give --model")
+    if (tiny.num_hidden_layers, tiny.hidden_size // tiny.num_attention_heads) != (12, 64):
+        raise SystemExit("vitpose-tiny cannot be widened to ViTPose-B; pass --model")
     wide = VitPoseConfig(
-        backbone_config=replace(base, layer_norm_eps=own.layer_norm_eps), use_simple_decoder=True
+        backbone_config=replace(base, layer_norm_eps=tiny.layer_norm_eps), use_simple_decoder=True
     )
     network = vitpose.VitPoseForPoseEstimation(wide)
     state = small.state_dict()
@@ -93,23 +92,23 @@ def widen(name: str, tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     reads_features = tensor.ndim >= 2 and "pos_embed" not in name and "patch_embed" not in name
     if reads_features:
         tensor = tensor * (tensor.shape[1] / shape[1])
-    if ".qkv." in name:  # three parts, each widened by itself, head beside head
+    if ".qkv." in name:  # three parts, each widened separately
         parts = [
             part.repeat(shape[0] // tensor.shape[0], *[1] * (tensor.ndim - 1)) for part in tensor.chunk(3)
         ]
         tensor = torch.cat(parts)
-    return tensor.repeat([wanted // there for wanted, there in zip(shape, tensor.shape, strict=True)])
+    return tensor.repeat([new // old for new, old in zip(shape, tensor.shape, strict=True)])
 
 
-class Contest:
-    """The network on one device, both sides, and the lines of the table."""
+class Comparison:
+    """Run both sides on one device and prints the lines of the table."""
 
     def __init__(self, options: argparse.Namespace, device: str) -> None:
         self.options, self.device = options, torch.device(device)
         self.network, self.processor = options.network, options.processor
         self.theirs = TransformersWay(self.network, self.processor, self.device)
         self.scene = Scene.make(HD, options.people)
-        self.rate = self._matmul_rate(torch.bfloat16 if self.has_bf16 else torch.float32)
+        self._warm_up(torch.bfloat16 if self.has_bf16 else torch.float32)
 
     @property
     def has_bf16(self) -> bool:
@@ -121,43 +120,47 @@ class Contest:
         engine = kind(model, *self.processor.scale_and_offset, compiled)
         return Pipeline(None, Estimator(engine, self.processor, model.config.skeleton, 256))
 
-    def duel(
+    def compare(
         self,
         what: str,
         theirs: Callable[[], Any],
         ours: Callable[[], Any],
-        goal: Goal | None,
+        target: Target | None,
         distance: str = "",
     ) -> None:
         times = take_turns({"theirs": timed(theirs), "ours": timed(ours)}, self.options.rounds)
-        print_line(what, np.array(times["theirs"]), np.array(times["ours"]), goal, distance)
+        print_line(what, np.array(times["theirs"]), np.array(times["ours"]), target, distance)
 
-    def whole_way(self, what: str, pipe: Pipeline, scene: Scene, goal: Goal | None) -> None:
-        """ImageRow to keypoints, with their decoding, so that the points can be compared."""
+    def image_to_keypoints(self, what: str, pipe: Pipeline, scene: Scene, target: Target | None) -> None:
+        """Compare the time from image to keypoints, with the decoding of `transformers` on both sides."""
         pipe = with_their_decoding(pipe)
-        apart = crop_distance(
+        distance = crop_distance(
             run_vitpose(pipe, scene).points, self.theirs.run(scene).points, scene, self.processor
         )
-        self.duel(
+        self.compare(
             what,
             lambda: self.theirs.run(scene),
             lambda: pipe(scene.image, boxes=scene.boxes),
-            goal,
-            f"{apart:.3f} px",
+            target,
+            f"{distance:.3f} px",
         )
 
     def run(self) -> None:
         single = replace(self.scene, boxes=self.scene.boxes[:1])
         people = f"{self.options.people} people"
         plain = self.pipe()
-        self.whole_way(f"image to keypoints, {people}, float32", plain, self.scene, Goal(1.5, 1.7))
-        self.whole_way("one person, one image, float32", plain, single, Goal(4, 6))
+        self.image_to_keypoints(f"image to keypoints, {people}, float32", plain, self.scene, Target(1.5, 1.7))
+        self.image_to_keypoints("image to keypoints, 1 person, float32", plain, single, Target(4, 6))
         auto = choose_dtype("auto", self.device)
         if auto == "float32":
-            print_missing("image to keypoints, automatic precision", "it is float32: no bfloat16 units here")
+            print_missing("image to keypoints, automatic precision", "it is float32: no bfloat16 units")
         else:
-            self.whole_way(f"image to keypoints, {people}, {auto}", self.pipe(auto), self.scene, Goal(6.5, 8))
-            self.whole_way(f"one person, one image, {auto}", self.pipe(auto), single, Goal(4, 6))
+            self.image_to_keypoints(
+                f"image to keypoints, {people}, {auto}", self.pipe(auto), self.scene, Target(6.5, 8)
+            )
+            self.image_to_keypoints(
+                f"image to keypoints, 1 person, {auto}", self.pipe(auto), single, Target(4, 6)
+            )
         if self.device.type == "cpu":
             self.other_engines(single)
         self.parts(plain)
@@ -166,60 +169,62 @@ class Contest:
         self.experts()
 
     def other_engines(self, single: Scene) -> None:
-        """The same weights in float32, run by what else the package runs them with."""
-        with tempfile.TemporaryDirectory() as folder:
-            self.network.save_pretrained(folder)
-            self.processor.save_pretrained(folder)
+        """Compare the other engines, with the same weights in float32."""
+        with tempfile.TemporaryDirectory() as directory:
+            self.network.save_pretrained(directory)
+            self.processor.save_pretrained(directory)
             for engine in ("openvino", "onnxruntime"):
                 if importlib.util.find_spec(engine) is None:
-                    print_missing(f"image to keypoints, {engine}", "it is not installed")
+                    print_missing(f"image to keypoints, {engine}", "not installed")
                     continue
-                pipe = vitpose.load(folder, detector=None, engine=engine, device="cpu", dtype="float32")
+                pipe = vitpose.load(directory, detector=None, engine=engine, device="cpu", dtype="float32")
                 people = f"{self.options.people} people"
-                self.whole_way(f"image to keypoints, {people}, {engine}", pipe, self.scene, Goal(1.5, 1.7))
-                self.whole_way(f"one person, one image, {engine}", pipe, single, Goal(4, 6))
+                self.image_to_keypoints(
+                    f"image to keypoints, {people}, {engine}", pipe, self.scene, Target(1.5, 1.7)
+                )
+                self.image_to_keypoints(f"image to keypoints, 1 person, {engine}", pipe, single, Target(4, 6))
 
     def parts(self, pipe: Pipeline) -> None:
-        """What happens before and after the network, through the same seam on both sides."""
+        """Compare preprocessing and post-processing through the interface of `transformers`."""
         boxes = [vitpose.xywh_from_xyxy(self.scene.boxes)]
         outputs = self.theirs.forward(self.theirs.preprocess(self.scene))
-        self.duel(
-            "preprocess alone",
+        self.compare(
+            "preprocessing only",
             lambda: self.theirs.preprocess(self.scene),
             lambda: self.processor(self.scene.image, boxes=boxes, return_tensors="pt"),
-            Goal(10, 20),
+            Target(10, 20),
         )
-        self.duel(
-            "post-process alone",
+        self.compare(
+            "post-processing only",
             lambda: self.theirs.postprocess(outputs, self.scene),
             lambda: self.processor.post_process_pose_estimation(outputs, boxes=boxes),
-            Goal(10, 20),
+            Target(10, 20),
         )
 
     def forward(self) -> None:
-        """The network alone, on normalised crops."""
+        """Compare the forward pass on normalised crops."""
         dtype = torch.bfloat16 if self.has_bf16 else torch.float32
         inputs = self.theirs.preprocess(self.scene)
         engine = self.pipe().estimator.engine
-        self.duel(
-            "forward alone, float32",
+        self.compare(
+            "forward pass only, float32",
             lambda: self.theirs.forward(inputs),
             lambda: self._forward(engine, inputs["pixel_values"]),
             None,
         )
         if not self.has_bf16:
-            print_missing("forward alone, their model in bfloat16, compiled", "no bfloat16 units here")
+            print_missing("forward pass only, both in bfloat16 and compiled", "no bfloat16 units")
         else:
-            rival = TransformersWay(self.network, self.processor, self.device, dtype, compiled=True)
+            baseline = TransformersWay(self.network, self.processor, self.device, dtype, compiled=True)
             fast = self.pipe("bfloat16", compiled=True).estimator.engine
-            halves = rival.preprocess(self.scene)
-            self.duel(
-                "forward alone, both in bfloat16 and compiled",
-                lambda: rival.forward(halves),
+            halves = baseline.preprocess(self.scene)
+            self.compare(
+                "forward pass only, both in bfloat16 and compiled",
+                lambda: baseline.forward(halves),
                 lambda: self._forward(fast, halves["pixel_values"]),
-                Goal(1.1, 1.3),
+                Target(1.1, 1.3),
             )
-        self._share("ViTPose-B", self.network, self.options.people, dtype, Goal(0.7, 0.85))
+        self._share("ViTPose-B", self.network, self.options.people, dtype, Target(0.7, 0.85))
         if self.device.type == "cuda":
             for name in ("base", "large", "huge"):
                 config = VitPoseConfig(
@@ -227,17 +232,17 @@ class Contest:
                 )
                 network = vitpose.VitPoseForPoseEstimation(config).eval()
                 for batch in GPU_BATCHES:
-                    self._share(f"ViTPose-{name}, batch {batch}", network, batch, dtype, Goal(0.5, 0.65))
+                    self._share(f"ViTPose-{name}, batch {batch}", network, batch, dtype, Target(0.5, 0.65))
 
     def _forward(self, engine: TorchEngine, pixels: torch.Tensor) -> None:
         with torch.inference_mode():
             engine.run(pixels)
         wait_for(self.device)
 
-    def _share(self, what: str, network: Any, batch: int, dtype: torch.dtype, goal: Goal) -> None:
-        """The multiplications a second of the forward pass, as a share of those of a large product.
+    def _share(self, what: str, network: Any, batch: int, dtype: torch.dtype, target: Target) -> None:
+        """Compare the throughput of the forward pass with that of large matrix products.
 
-        The product is that of all threads together or of each with rows of its own, whichever is faster.
+        The product is computed by all threads together or by each thread on a part of the rows, whichever is faster.
         """
         kind = str(dtype).removeprefix("torch.")
         engine = self.pipe(kind, compiled=self.has_bf16, network=network).estimator.engine
@@ -252,13 +257,13 @@ class Contest:
                 product(rows)
             wait_for(self.device)
 
-        ways = {
+        runs = {
             "forward": timed(lambda: self._forward(engine, pixels)),
             "together": timed(lambda: multiply(side, lambda rows: rows @ side)),
         }
         if self.device.type == "cpu":
-            ways["by thread"] = timed(lambda: multiply(parts, by_thread))
-        times = {way: np.array(seconds) for way, seconds in take_turns(ways, self.options.rounds).items()}
+            runs["by thread"] = timed(lambda: multiply(parts, by_thread))
+        times = {name: np.array(seconds) for name, seconds in take_turns(runs, self.options.rounds).items()}
         rates = {
             "forward": batch * multiplications(network) / times.pop("forward"),
             "product": 2048**3 / np.minimum.reduce(list(times.values())),
@@ -267,13 +272,13 @@ class Contest:
         low, middle, high = np.percentile(share, [25, 50, 75])
         flops = {name: 2 * np.median(rate) / 1e9 for name, rate in rates.items()}
         print(
-            f"{f'forward as a share of {kind} products, {what}':54} {flops['product']:7.0f} GF/s "
-            f"{flops['forward']:6.0f} GF/s {middle:7.2f} ({low:.2f}-{high:.2f})  {goal}",
+            f"{f'forward pass relative to {kind} products, {what}':54} {flops['product']:7.0f} GF/s "
+            f"{flops['forward']:6.0f} GF/s {middle:7.2f} ({low:.2f}-{high:.2f})  {target}",
             flush=True,
         )
 
-    def _matmul_rate(self, dtype: torch.dtype) -> None:
-        """Warms the processor up, so that the first comparison meets the same machine as the last."""
+    def _warm_up(self, dtype: torch.dtype) -> None:
+        """Warm up the device before the first comparison."""
         side = torch.randn(1024, 1024, device=self.device, dtype=dtype)
         for _ in range(5):
             side @ side
@@ -282,13 +287,13 @@ class Contest:
     def int8(self) -> None:
         what = "image to keypoints, int8"
         if self.options.int8 is None:
-            print_missing(what, "give --int8 FILE, made with 'vitpose export --int8'")
+            print_missing(what, "pass --int8 FILE, written by 'vitpose export --int8'")
         else:
             pipe = vitpose.load(self.options.int8, detector=None)
-            self.whole_way(f"{what}, {pipe.estimator.runs_on}", pipe, self.scene, Goal(8, 12))
+            self.image_to_keypoints(f"{what}, {pipe.estimator.runs_on}", pipe, self.scene, Target(8, 12))
 
     def experts(self) -> None:
-        """A chosen expert of ViTPose++-B, folded, beside the dense network of this package; both random."""
+        """Compare a folded expert of ViTPose++-B with the dense network of this package; random weights."""
         torch.manual_seed(0)
         config = VitPoseConfig(backbone_config=VitPoseBackboneConfig(num_experts=6, part_features=192))
         mixed = vitpose.VitPoseForPoseEstimation(config).eval()
@@ -301,16 +306,16 @@ class Contest:
                 network(pixels)
             wait_for(self.device)
 
-        self.duel(
-            "dense B here, beside ViTPose++-B with one expert",
+        self.compare(
+            "dense ViTPose-B, against ViTPose++-B with one expert",
             lambda: forward(networks[0]),
             lambda: forward(networks[1]),
-            Goal(1 / 1.03, 1),
+            Target(1 / 1.03, 1),
         )
 
 
 def multiplications(network: Any) -> int:
-    """Counts what the network multiplies for one crop, with the decoder as it is defined."""
+    """Return the multiplications of the network for one crop, with the decoder as published."""
     from torch.utils.flop_counter import FlopCounterMode
 
     height, width = network.config.backbone_config.image_size
@@ -321,18 +326,18 @@ def multiplications(network: Any) -> int:
 
 
 def print_line(
-    what: str, theirs: np.ndarray, ours: np.ndarray, goal: Goal | None, distance: str, unit: float = 1e3
+    what: str, theirs: np.ndarray, ours: np.ndarray, target: Target | None, distance: str, unit: float = 1e3
 ) -> None:
     low, middle, high = np.percentile(theirs / ours, [25, 50, 75])
     print(
         f"{what:54} {unit * np.median(theirs):9.1f} ms {unit * np.median(ours):9.1f} ms {middle:7.2f} "
-        f"({low:.2f}-{high:.2f})  {goal or ''!s:11} {distance}",
+        f"({low:.2f}-{high:.2f})  {target or ''!s:11} {distance}",
         flush=True,
     )
 
 
 def print_missing(what: str, why: str) -> None:
-    print(f"{what:54} not shown: {why}", flush=True)
+    print(f"{what:54} not measured: {why}", flush=True)
 
 
 def devices() -> Iterator[str]:
@@ -345,7 +350,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", help="a dense ViTPose-B; without it the widened one")
+    parser.add_argument("--model", help="a dense ViTPose-B; default: a widened vitpose-tiny")
     parser.add_argument("--people", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--int8", type=Path, help="an exported int8 file of the same model")
@@ -359,21 +364,21 @@ def main() -> None:
     )
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} of {os.cpu_count()} threads, torch "
-        f"{torch.__version__}, transformers {transformers.__version__}, {options.rounds} rounds in turn\n"
+        f"{torch.__version__}, transformers {transformers.__version__}, {options.rounds} alternating rounds\n"
     )
-    print(f"{'':54} {'transformers':>12} {'vitpose':>12}   ratio (middle half)  must / aim  keypoints apart")
+    print(f"{'':54} {'transformers':>12} {'vitpose':>12}   ratio (quartiles)    targets     distance")
     for device in devices():
         print(f"-- {device}")
-        Contest(options, device).run()
+        Comparison(options, device).run()
     if not torch.cuda.is_available():
-        print_missing("-- cuda, all of the above and B, L, H at batch 64-256", "no GPU here, so not measured")
+        print_missing("-- cuda, all of the above and B, L, H at batch 64-256", "no GPU")
     if "cold" not in options.skip:
-        laps = take_turns(
+        times = take_turns(
             {"theirs": lambda: cold(THEIRS), "ours": lambda: cold(OURS)}, options.rounds, warm_up=1
         )
-        print_line("import, load, first result, in a fresh process", *map(np.array, laps.values()), None, "")
-        saved = np.median(np.array(laps["theirs"]) - np.array(laps["ours"]))
-        print(f"{'':54} {saved:.1f} s less; must: 3 s less")
+        print_line("import, load, first result, in a new process", *map(np.array, times.values()), None, "")
+        saved = np.median(np.array(times["theirs"]) - np.array(times["ours"]))
+        print(f"{'':54} {saved:.1f} s less; target: 3 s less")
 
 
 if __name__ == "__main__":

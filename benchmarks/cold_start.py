@@ -1,8 +1,8 @@
-"""How long until the first result, from a fresh process: imports, the model inside the package, one image.
+"""Measure the time from process start to the first result: imports, vitpose-tiny, one image.
 
     python benchmarks/cold_start.py [--rounds 7]
 
-Both sides read the same files, in turn; the first round, which fills the file cache, does not count.
+Both sides read the same files in alternating runs; the first round, which fills the file cache, is discarded.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from importlib import resources
 import torch
 from PIL import Image
 from transformers import AutoProcessor, VitPoseForPoseEstimation
-folder = str(resources.files("vitpose") / "weights")
-processor = AutoProcessor.from_pretrained(folder)
-model = VitPoseForPoseEstimation.from_pretrained(folder, dtype=torch.float32)
+directory = str(resources.files("vitpose") / "weights")
+processor = AutoProcessor.from_pretrained(directory)
+model = VitPoseForPoseEstimation.from_pretrained(directory, dtype=torch.float32)
 boxes = [[[60.0, 0.0, 340.0, 510.0]]]
 inputs = processor(Image.open({str(IMAGE)!r}).convert("RGB"), boxes=boxes, return_tensors="pt")
 with torch.no_grad():
@@ -44,7 +44,7 @@ assert results[0][0]["keypoints"].shape == (17, 2)
 
 
 def cold(program: str) -> float:
-    """Returns the seconds that a program takes in a process of its own."""
+    """Return the seconds that a program takes in a new process."""
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     if done.returncode:
@@ -58,13 +58,13 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    laps = take_turns(
+    times = take_turns(
         {"transformers": lambda: cold(THEIRS), "vitpose": lambda: cold(OURS)}, options.rounds, warm_up=1
     )
-    for name, seconds in laps.items():
+    for name, seconds in times.items():
         low, middle, high = np.percentile(seconds, [25, 50, 75])
-        print(f"{name:14} {middle:6.2f} s (middle half {low:.2f}-{high:.2f})")
-    less = np.median(np.subtract(laps["transformers"], laps["vitpose"]))
+        print(f"{name:14} {middle:6.2f} s (quartiles {low:.2f}-{high:.2f})")
+    less = np.median(np.subtract(times["transformers"], times["vitpose"]))
     print(f"{less:.2f} s less, median of {options.rounds} rounds")
 
 

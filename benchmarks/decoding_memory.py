@@ -1,9 +1,9 @@
-"""Memory that decoding takes a pixel, by format and mode: what `vitpose.images.pillow` estimates is measured here.
+"""Measure the memory per pixel of decoding, by format and mode; source of the estimates in `vitpose.images.pillow`.
 
     python benchmarks/decoding_memory.py
 
-Each image of 36 megapixels is decoded in a process of its own (Linux). A process takes some 0.4 bytes a pixel more than
-the image: buffers that do not grow with it.
+Each image of 36 megapixels is decoded in a separate process (Linux). About 0.4 bytes per pixel of the result are
+buffers of the process that do not grow with the image.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ print((peak() - before) / (pixels.shape[0] * pixels.shape[1]))
 """
 
 
-def measure(form: str, mode: str, options: dict[str, Any], folder: Path) -> float:
-    path = folder / "image"
+def measure(form: str, mode: str, options: dict[str, Any], directory: Path) -> float:
+    path = directory / "image"
     Image.new(mode, (SIDE, SIDE)).save(path, form, **options)
     done = subprocess.run(
         [sys.executable, "-c", DECODE, str(path)], capture_output=True, text=True, check=True
@@ -55,11 +55,10 @@ def measure(form: str, mode: str, options: dict[str, Any], folder: Path) -> floa
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         for form, mode, options in CASES:
-            print(
-                f"{form:9} {mode:5} {measure(form, mode, options, Path(folder)):5.1f} bytes a pixel  {options or ''}"
-            )
+            per_pixel = measure(form, mode, options, Path(directory))
+            print(f"{form:9} {mode:5} {per_pixel:5.1f} bytes per pixel  {options or ''}")
 
 
 if __name__ == "__main__":

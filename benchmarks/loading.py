@@ -1,10 +1,10 @@
-"""Is the loading the bottleneck? Samples per second of every way to load, and of the training step.
+"""Compare the throughput of data loading, by method and number of workers, with that of the training step.
 
     python benchmarks/loading.py ../shared/data/coco/train.json [--people 1000] [--workers 0 1 2 4] [--device auto]
 
-Packs a part of the set into a temporary folder, loads from the images and from the pack with each number of
-workers, and from the pack living on the device; all with the published augmentation and its targets. Then
-times training steps of vitpose-tiny on batches that are already there. Prints the pack's size too.
+Packs a part of the dataset into a temporary directory, then loads from the images and from the pack with each number of
+workers, and from the pack in device memory, with the published augmentation and targets. Also measures training
+steps of vitpose-tiny on batches in memory, and prints the size of the pack.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def steps(options: argparse.Namespace, device: torch.device) -> Iterable:
     pixels = torch.randn(options.batch_size, 3, size.height, size.width, device=device)
     targets = torch.rand(options.batch_size, count, size.height // 4, size.width // 4, device=device)
     while True:
-        # CPUs without bfloat16 units are ten times slower with it.
+        # CPUs without bfloat16 units are ten times slower in bfloat16.
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
             loss = network(pixels, labels=targets).loss
         optimizer.zero_grad()
@@ -95,15 +95,15 @@ def steps(options: argparse.Namespace, device: torch.device) -> Iterable:
         yield loss
 
 
-def pack_rate(people: TrainingAnnotations, folder: Path) -> Packed:
+def pack_rate(people: TrainingAnnotations, directory: Path) -> Packed:
     start = time.perf_counter()
-    write_pack([people], folder)
+    write_pack([people], directory)
     rate = len(people) / (time.perf_counter() - start)
-    packed = read_pack(folder)
+    packed = read_pack(directory)
     size, raw = sum(part.stat().st_size for part in packed.images), 3 * int(packed.sizes.prod(axis=1).sum())
-    print(f"pack: {rate:.0f} people/s, {(packed.factors > 1).mean():.0%} of them reduced", flush=True)
+    print(f"pack: {rate:.0f} people/s, {(packed.factors > 1).mean():.0%} of them downscaled", flush=True)
     print(
-        f"a person: {size / len(packed) / 1e3:.1f} kB as JPEG {QUALITY}, {raw / len(packed) / 1e3:.1f} kB raw"
+        f"per person: {size / len(packed) / 1e3:.1f} kB as JPEG {QUALITY}, {raw / len(packed) / 1e3:.1f} kB raw"
     )
     return packed
 
@@ -126,24 +126,29 @@ def main() -> None:
     people = read_training_annotations(options.annotations)
     people = people.select(np.random.default_rng(0).permutation(len(people))[: options.people])
     rows: list[tuple[str, Callable[[], float]]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        packed = pack_rate(people, Path(folder) / "pack")
+    with tempfile.TemporaryDirectory() as directory:
+        packed = pack_rate(people, Path(directory) / "pack")
         for name, source in (("images", people), ("pack", packed)):
             rows += [
                 (f"{name}, {workers} workers", lambda s=source, w=workers: loading(s, w, options, device))
                 for workers in options.workers
             ]
-        rows.append((f"pack living on {device}", lambda: on_device(packed, options, device)))
+        rows.append((f"pack in the memory of {device}", lambda: on_device(packed, options, device)))
         step = samples_per_s(steps(options, device), options.batch_size, options.seconds, device)
         what = f"vitpose-tiny, {options.size}, batch {options.batch_size}, on {device}"
         print(f"training step of {what}: {step:.0f} samples/s", flush=True)
         rates = {}
         for name, measure in rows:
             rates[name] = measure()
-            print(f"{name:24} {rates[name]:8.0f} samples/s, {rates[name] / step:6.1f} x the step", flush=True)
+            print(
+                f"{name:24} {rates[name]:8.0f} samples/s, {rates[name] / step:6.1f} x the training step",
+                flush=True,
+            )
         best = max(rates, key=lambda name: rates[name])
         verdict = "is not" if rates[best] > step else "IS"
-        print(f"loading {verdict} the bottleneck: at best {rates[best] / step:.1f} x the step ({best})")
+        print(
+            f"loading {verdict} the bottleneck: at best {rates[best] / step:.1f} x the training step ({best})"
+        )
 
 
 if __name__ == "__main__":

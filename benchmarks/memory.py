@@ -1,9 +1,9 @@
-"""Is the memory flat? The peak while many images of 1080p with ten people each go through.
+"""Measure the peak memory over many images of 1920x1080 with ten people each, to verify that it is constant.
 
     python benchmarks/memory.py [--model vitpose-tiny] [--images 1000] [--people 10]
 
-Writes some JPEGs into a temporary folder, runs the pipeline's stream over them again and again, and prints the
-peak of every fifty images beside that of the first: of one batch.
+Writes a few JPEG files into a temporary directory, runs the pipeline over them repeatedly, and prints the peak of every
+fifty images.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def main() -> None:
     options = parser.parse_args()
     scenes = [Scene.make(SIZE, options.people, seed=seed) for seed in range(DIFFERENT)]
     boxes = [scene.boxes for scene in scenes]
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{index}.jpg" for index in range(DIFFERENT)]
+    with tempfile.TemporaryDirectory() as directory:
+        files = [Path(directory) / f"{index}.jpg" for index in range(DIFFERENT)]
         for file, scene in zip(files, scenes, strict=True):
             vitpose.save_image(file, scene.image)
         del scenes, scene
@@ -54,7 +54,7 @@ def main() -> None:
             peaks.append(memory.peak_bytes)
             print(f"after {min(done + EVERY, count):5} images: peak {peaks[-1] / 1e6:7.1f} MB", flush=True)
     assert people == count * options.people
-    print(f"the most of all, over the most of the first {EVERY}: {max(peaks) / peaks[0]:.3f}")
+    print(f"peak of all images relative to the peak of the first {EVERY}: {max(peaks) / peaks[0]:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How quick a video is streamed with and without carried boxes, whose identities switch, and how much memory it takes.
+"""Measure speed, track ID switches and memory of video streaming, with detection on every and on every 5th frame.
 
     python benchmarks/video.py one-person-walking.mp4 --detector onnx:yolox_nano.onnx --frames 200
 
-The rates are of runs in turns, so that other work on the machine burdens all of them alike.
+The runs alternate, so that other load on the machine affects all of them equally.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from itertools import islice
 import vitpose
 from vitpose.inference.pipeline import Pipeline
 
-# By eye, one-person-walking.mp4 of the shared data: six people, one after the other; first and last frame in
-# which any part of each is in view.
+# Annotated manually for one-person-walking.mp4 of the shared data: six people, one after the other; first and last
+# frame in which a part of each is visible.
 WALKERS = [(60, 198), (227, 450), (502, 700), (744, 869), (921, 1201), (1234, 1360)]
 
 
 def stream(pipe: Pipeline, clip: str, detect_every: int, frames: int | None) -> tuple[float, float, list]:
-    """Returns seconds on the clock and on the processor, and the identities of each frame."""
+    """Return wall-clock seconds, CPU seconds, and the track IDs of each frame."""
     wall, cpu, seen = time.perf_counter(), time.process_time(), []
-    with pipe.stream(clip, detect_every=detect_every) as frames_:
-        for frame in islice(frames_, frames):
+    with pipe.stream(clip, detect_every=detect_every) as pose_frames:
+        for frame in islice(pose_frames, frames):
             seen.append((frame.index, frame.poses.ids.tolist()))
             if frame.index == 99:
                 print(f"  peak memory at frame 100: {peak_mb():.0f} MB")
@@ -36,18 +36,18 @@ def peak_mb() -> float:
 
 
 def count_switches(seen: list[tuple[int, list[int]]]) -> str:
-    """Compares identities with the list of walkers."""
+    """Compare the track IDs with the list of walkers."""
     lines, used = [], set()
     for number, (first, last) in enumerate(WALKERS, start=1):
         ids = [i for index, found in seen if first <= index <= last for i in found if i >= 0]
-        kinds = list(dict.fromkeys(ids))
+        unique = list(dict.fromkeys(ids))
         missed = sum(first <= index <= last and not any(i >= 0 for i in found) for index, found in seen)
-        switches = max(len(kinds) - 1, 0)
-        shared = f", shared with another: {sorted(used & set(kinds))}" if used & set(kinds) else ""
+        switches = max(len(unique) - 1, 0)
+        shared = f", shared with another: {sorted(used & set(unique))}" if used & set(unique) else ""
         lines.append(
-            f"  walker {number}: ids {kinds}, {switches} switches, {missed} frames without an id{shared}"
+            f"  walker {number}: ids {unique}, {switches} switches, {missed} frames without an id{shared}"
         )
-        used |= set(kinds)
+        used |= set(unique)
     return "\n".join(lines)
 
 
@@ -59,15 +59,15 @@ if __name__ == "__main__":
     parser.add_argument("--detector", default="rtdetr")
     parser.add_argument("--model", default="vitpose-tiny")
     parser.add_argument("--frames", type=int)
-    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--walkers", action="store_true", help="Compare with the list of walkers.")
     options = parser.parse_args()
     pipe = vitpose.load(options.model, detector=options.detector)
-    for turn in range(options.turns):
+    for round_number in range(options.rounds):
         for every in (1, 5):
             wall, cpu, seen = stream(pipe, options.clip, every, options.frames)
-            rates = f"{len(seen) / wall:.1f} frames/s, {cpu / len(seen):.3f} s of processor a frame"
-            print(f"turn {turn}, detect every {every}: {rates}")
+            rates = f"{len(seen) / wall:.1f} frames/s, {cpu / len(seen):.3f} CPU seconds per frame"
+            print(f"round {round_number}, detect every {every}: {rates}")
             if options.walkers:
                 print(count_switches(seen))
     print(f"peak memory at the end: {peak_mb():.0f} MB")

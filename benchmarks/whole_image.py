@@ -1,9 +1,9 @@
-"""How well one person is found with no box at all: pose, box around it, pose again.
+"""Measure the accuracy without a detector, when a box is refined from the pose, starting from the whole image.
 
     python benchmarks/whole_image.py ../shared/data/coco/train.json ../shared/data/coco/images [--most 150]
 
-Prints the mean object keypoint similarity (OKS) on images with exactly one well-labelled person, for the
-given box, for the whole image as a box, and for the whole image settled in rounds.
+Prints the mean object keypoint similarity (OKS) on images with exactly one well-labelled person: with the ground-truth
+box, with the whole image as the box, and with the box refined iteratively from the whole image.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ def oks(found: np.ndarray, labelled: np.ndarray, area: float, sigmas: np.ndarray
     return float(np.exp(-distances / (8 * area * sigmas**2))[seen].mean())
 
 
-def lone_people(annotations: Path, most: int) -> list[tuple[str, dict]]:
+def images_with_one_person(annotations: Path, most: int) -> list[tuple[str, dict]]:
     table = json.loads(annotations.read_text())
     people: dict[int, list[dict]] = {}
     for row in table["annotations"]:
         people.setdefault(row["image_id"], []).append(row)
-    lone = [
+    single = [
         (image["file_name"], people[image["id"]][0])
         for image in table["images"]
         if len(people.get(image["id"], ())) == 1 and people[image["id"]][0]["num_keypoints"] >= 12
     ]
-    order = np.random.default_rng(0).permutation(len(lone))[:most]
-    return [lone[index] for index in order]
+    order = np.random.default_rng(0).permutation(len(single))[:most]
+    return [single[index] for index in order]
 
 
 def main() -> None:
@@ -48,19 +48,19 @@ def main() -> None:
     parser.add_argument("--model", default="vitpose-tiny")
     options = parser.parse_args()
     pipe = vitpose.load(options.model, detector=None)
-    settled = vitpose.Pipeline(WholeImage(), pipe.estimator)
+    refined = vitpose.Pipeline(WholeImage(), pipe.estimator)
     sigmas = np.array(pipe.estimator.skeleton.sigmas)
     results: dict[str, list[float]] = {
-        "given box": [],
-        "whole image, once": [],
-        "whole image, settled": [],
+        "ground-truth box": [],
+        "whole image": [],
+        "whole image, refined": [],
     }
-    for name, person in lone_people(options.annotations, options.most):
+    for name, person in images_with_one_person(options.annotations, options.most):
         image = vitpose.read_image(options.images / name)
         labelled = np.array(person["keypoints"], float).reshape(-1, 3)
         box = vitpose.xyxy_from_xywh(np.array([person["bbox"]], np.float32))
         whole = [[0, 0, image.shape[1], image.shape[0]]]
-        found = (pipe(image, boxes=box), pipe(image, boxes=whole), settled(image))
+        found = (pipe(image, boxes=box), pipe(image, boxes=whole), refined(image))
         for scores, poses in zip(results.values(), found, strict=True):
             scores.append(oks(poses.xy[0], labelled, person["area"], sigmas))
     for name, scores in results.items():
