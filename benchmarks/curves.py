@@ -21,7 +21,7 @@ def draw(table: pd.DataFrame, path: str) -> None:
     stages = table[table.run.str.startswith("stage")]
     for name, rows in table.drop(stages.index).groupby("run", sort=False):
         left.plot(rows.samples / 1e3, rows[METRICS[0]], marker="o", label=name)
-    left.set(title="Leaving the mean pose: 4 layers, 128x96", ylabel=f"{METRICS[0]}, flip test")
+    left.set(title="Experiments: 4 layers, 128x96", ylabel=f"{METRICS[0]}, flip test")
     for metric in METRICS:
         right.plot(stages.samples / 1e3, stages[metric], marker="o", label=metric)
     for _, rows in stages.groupby("run"):
