@@ -1,4 +1,4 @@
-"""The engines that run exported files, with torch as the judge of what they give."""
+"""The engines that run exported files, compared with torch."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ RUNS = [
     ("onnx", "openvino", "float32"),
     ("openvino", "auto", "float32"),
     ("torch-export", "auto", "float32"),
-    # The only runtime of these that chooses the type itself.
+    # The only one of these runtimes with a choice of dtype.
     pytest.param(
         "openvino", "auto", "bfloat16",
         marks=pytest.mark.skipif(not has_bf16_units(), reason="this processor has no bfloat16 units"),
     ),
 ]  # fmt: skip
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
-"""How far from torch's float32 heatmaps, relative to their maximum."""
+"""Tolerance relative to the maximum of torch's float32 heatmaps."""
 FORMATS = ["onnx", "openvino", "torch-export"]
 
 
@@ -58,53 +58,56 @@ def copied(path: Path, folder: Path) -> Path:
     return folder / path.name
 
 
-def check_in_threads(runner: Engine) -> None:
-    """Makes sure that calls in four threads at a time give what calls in turn give."""
-    work = [crops(1 + seed % 3, seed) for seed in range(64)]
-    wanted = [runner.heatmaps(own) for own in work]
+def check_in_threads(engine: Engine) -> None:
+    """Check that calls in four threads return the same as sequential calls."""
+    batches = [crops(1 + seed % 3, seed) for seed in range(64)]
+    expected = [engine.heatmaps(batch) for batch in batches]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(runner.heatmaps, work))
-    for one, other in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max(), rtol=0)
+        found = list(pool.map(engine.heatmaps, batches))
+    for parallel, sequential in zip(found, expected, strict=True):
+        np.testing.assert_allclose(parallel, sequential, atol=1e-5 * np.abs(sequential).max(), rtol=0)
 
 
 @pytest.mark.parametrize(("to", "engine", "dtype"), RUNS)
 class TestEveryEngine:
-    def test_gives_what_torch_gives_for_any_number_of_crops(
+    def test_heatmaps_equal_torchs_for_any_number_of_crops(
         self, to: str, engine: str, dtype: str, checkpoint: Path, exported: Export
     ) -> None:
-        runner, judge = (
+        runner, reference = (
             open_engine(exported(to), engine, device="cpu", dtype=dtype, trust=to == "torch-export"),
             torch_engine(checkpoint),
         )
         assert isinstance(runner, Engine)
         for count in (1, 5, 2):
-            wanted = judge.heatmaps(crops(count))
+            expected = reference.heatmaps(crops(count))
             np.testing.assert_allclose(
-                runner.heatmaps(crops(count)), wanted, atol=TOLERANCE[dtype] * np.abs(wanted).max(), rtol=0
+                runner.heatmaps(crops(count)),
+                expected,
+                atol=TOLERANCE[dtype] * np.abs(expected).max(),
+                rtol=0,
             )
         found = runner.heatmaps(crops(5))
         assert found.dtype == np.float32
         assert np.mean(found.view(np.uint32) & 0xFFFF == 0) < 0.2  # not rounded to bfloat16
-        none = runner.heatmaps(crops(0))
-        assert (none.shape, none.dtype) == ((0, 17, 16, 12), np.float32)
+        empty = runner.heatmaps(crops(0))
+        assert (empty.shape, empty.dtype) == ((0, 17, 16, 12), np.float32)
 
-    def test_keeps_its_answers(self, to: str, engine: str, dtype: str, exported: Export) -> None:
-        """No answer lies in memory that the next one is written to; mirrored views of crops are taken too."""
+    def test_a_result_is_not_overwritten_by_the_next_call(
+        self, to: str, engine: str, dtype: str, exported: Export
+    ) -> None:
+        """Mirrored views of crops are accepted too."""
         runner = open_engine(exported(to), engine, device="cpu", dtype=dtype, trust=to == "torch-export")
         first = runner.heatmaps(crops(2))
         kept = first.copy()
         runner.heatmaps(crops(2)[:, :, ::-1])
         np.testing.assert_array_equal(first, kept)
 
-    def test_several_threads_get_each_their_own_answer(
-        self, to: str, engine: str, dtype: str, exported: Export
-    ) -> None:
+    def test_calls_in_several_threads(self, to: str, engine: str, dtype: str, exported: Export) -> None:
         check_in_threads(
             open_engine(exported(to), engine, device="cpu", dtype=dtype, trust=to == "torch-export")
         )
 
-    def test_loads_by_its_file_alone(
+    def test_the_file_is_all_that_loading_requires(
         self, to: str, engine: str, dtype: str, checkpoint: Path, exported: Export, tmp_path: Path
     ) -> None:
         pipe = vitpose.load(
@@ -115,19 +118,18 @@ class TestEveryEngine:
             dtype=dtype,
             trust=to == "torch-export",
         )
-        judge = vitpose.load(checkpoint, None, device="cpu", dtype="float32")
-        assert pipe.estimator.processor == judge.estimator.processor
-        assert pipe.estimator.skeleton == judge.estimator.skeleton
+        reference = vitpose.load(checkpoint, None, device="cpu", dtype="float32")
+        assert pipe.estimator.processor == reference.estimator.processor
+        assert pipe.estimator.skeleton == reference.estimator.skeleton
         image = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8)
         boxes = [[5, 5, 60, 80], [30.5, 10, 100, 85]]
-        found, wanted = (own(image, boxes, flip_test=True) for own in (pipe, judge))
-        np.testing.assert_allclose(found.scores, wanted.scores, rtol=TOLERANCE[dtype])
-        if (
-            dtype == "float32"
-        ):  # a random network has peaks of almost equal height, which rounding makes change places
-            np.testing.assert_allclose(found.xy, wanted.xy, atol=0.01)
+        found, expected = (pipeline(image, boxes, flip_test=True) for pipeline in (pipe, reference))
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=TOLERANCE[dtype])
+        # A random network has several peaks of almost equal height; the rounding of bfloat16 decides between them.
+        if dtype == "float32":
+            np.testing.assert_allclose(found.xy, expected.xy, atol=0.01)
 
-    def test_says_what_it_is(self, to: str, engine: str, dtype: str, exported: Export) -> None:
+    def test_description(self, to: str, engine: str, dtype: str, exported: Export) -> None:
         description = open_engine(
             exported(to), engine, device="cpu", dtype=dtype, trust=to == "torch-export"
         ).description
@@ -135,21 +137,21 @@ class TestEveryEngine:
         assert description == f"{runtimes[engine if engine != 'auto' else to]}, cpu, {dtype}"
 
 
-def test_several_threads_get_each_their_own_answer_of_torch(checkpoint: Path) -> None:
+def test_calls_of_the_torch_engine_in_several_threads(checkpoint: Path) -> None:
     check_in_threads(torch_engine(checkpoint))
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_a_checkpoint_is_converted(engine: str, checkpoint: Path) -> None:
     pipe = vitpose.load(checkpoint, None, engine=engine, device="cpu", dtype="float32")
-    wanted = torch_engine(checkpoint).heatmaps(crops(3))
+    expected = torch_engine(checkpoint).heatmaps(crops(3))
     np.testing.assert_allclose(
-        pipe.estimator.engine.heatmaps(crops(3)), wanted, atol=1e-4 * np.abs(wanted).max()
+        pipe.estimator.engine.heatmaps(crops(3)), expected, atol=1e-4 * np.abs(expected).max()
     )
 
 
-def test_onnx_needs_no_torch(exported: Export, tmp_path: Path) -> None:
-    """From the file to drawn images, on the command line too, where importing torch is an error."""
+def test_onnx_files_do_not_require_torch(exported: Export, tmp_path: Path) -> None:
+    """From the file to drawn images, also on the command line, with importing torch made an error."""
     vitpose.save_image(tmp_path / "a.jpg", np.full((60, 50, 3), 90, np.uint8))
     code = f"""
 import sys
@@ -169,46 +171,49 @@ app(["predict", {str(tmp_path / "a.jpg")!r}, "--model", {str(exported("onnx"))!r
     assert (tmp_path / "out" / "a.jpg").is_file()
 
 
-class TestWhatDoesNotGoTogether:
-    def test_engines_by_name(self, exported: Export, checkpoint: Path) -> None:
+class TestUnsupportedCombinations:
+    def test_engines(self, exported: Export, checkpoint: Path) -> None:
         with pytest.raises(UnknownNameError, match="unknown engine 'openvno'; did you mean openvino"):
             vitpose.load(checkpoint, None, engine="openvno")
         with pytest.raises(
-            InputError, match=r"engine 'torch' does not run .*small.onnx, but onnxruntime, openvino"
+            InputError,
+            match=r"engine 'torch' does not run .*small.onnx, only onnxruntime, openvino can; use one",
         ):
             open_engine(exported("onnx"), "torch")
-        with pytest.raises(InputError, match="engine 'tensorrt' does not run a checkpoint, but torch"):
+        with pytest.raises(InputError, match="engine 'tensorrt' does not run a checkpoint, only torch"):
             check_engine("tensorrt")
 
     @pytest.mark.parametrize("to", ["onnx", "torch-export"])
-    def test_the_type_is_the_files(self, to: str, exported: Export) -> None:
+    def test_the_dtype_must_be_that_of_the_file(self, to: str, exported: Export) -> None:
         assert open_engine(exported(to), dtype="float32", device="cpu", trust=to == "torch-export")
         with pytest.raises(
             InputError, match=r"small.* runs in float32, not in bfloat16; leave dtype at 'auto'"
         ):
             open_engine(exported(to), dtype="bfloat16", device="cpu", trust=to == "torch-export")
 
-    def test_openvino_is_told_the_type(self, exported: Export) -> None:
+    def test_dtypes_of_openvino(self, exported: Export) -> None:
         with pytest.raises(UnknownNameError, match="unknown dtype of OpenVINO 'float64'"):
             open_engine(exported("openvino"), dtype="float64")
 
     def test_devices(self, exported: Export) -> None:
-        with pytest.raises(InputError, match=r"device 'cuda' cannot be used by OpenVINO here; it has .*cpu"):
+        with pytest.raises(
+            InputError, match=r"device 'cuda' is not available in OpenVINO .*, only .*cpu; use one"
+        ):
             open_engine(exported("openvino"), device="cuda")
-        with pytest.raises(InputError, match="device 'tpu' is not understood"):
+        with pytest.raises(InputError, match="unknown device 'tpu' for ONNX Runtime"):
             open_engine(exported("onnx"), device="tpu")
 
-    def test_what_is_for_checkpoints(self, exported: Export, checkpoint: Path) -> None:
+    def test_options_of_checkpoints(self, exported: Export, checkpoint: Path) -> None:
         with pytest.raises(
             InputError, match=r"dataset 2 is for checkpoints, and .*small.onnx is an exported"
         ):
             vitpose.load(exported("onnx"), None, dataset=2)
         with pytest.raises(InputError, match="quantization_config is for checkpoints"):
-            vitpose.load(exported("onnx"), None, quantization_config="whatever it is")
+            vitpose.load(exported("onnx"), None, quantization_config="int8")
         with pytest.raises(InputError, match="quantization_config is for engine 'torch', not for 'openvino'"):
-            vitpose.load(checkpoint, None, engine="openvino", quantization_config="whatever it is")
+            vitpose.load(checkpoint, None, engine="openvino", quantization_config="int8")
 
-    def test_another_skeleton(self, exported: Export) -> None:
+    def test_skeletons(self, exported: Export) -> None:
         assert vitpose.load(exported("onnx"), None, skeleton="ap10k").estimator.skeleton.name == "ap10k"
         with pytest.raises(
             CheckpointError, match=r"the skeleton 'mpii' has 16 keypoints, the model .* has 17"
@@ -217,7 +222,7 @@ class TestWhatDoesNotGoTogether:
 
 
 @pytest.mark.parametrize("to", FORMATS)
-class TestBadFiles:
+class TestInvalidFiles:
     def test_missing(self, to: str, exported: Export, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"there is no file .*none"):
             vitpose.load(tmp_path / f"none{exported(to).suffix}", None, trust=to == "torch-export")
@@ -227,19 +232,19 @@ class TestBadFiles:
         path = copied(exported(to), tmp_path)
         content = path.read_bytes()
         path.write_bytes(content[: int(share * len(content))])
-        with pytest.raises(CheckpointError, match=r"small.* (cannot be loaded|is not a whole program)"):
+        with pytest.raises(CheckpointError, match=r"small.* (cannot be loaded|is not a complete program)"):
             vitpose.load(path, None, trust=to == "torch-export")
 
-    def test_something_else(self, to: str, exported: Export, tmp_path: Path) -> None:
+    def test_not_a_model(self, to: str, exported: Export, tmp_path: Path) -> None:
         path = tmp_path / f"text{exported(to).suffix}"
         path.write_text("hello")
-        with pytest.raises(CheckpointError, match=r"text.* (cannot be loaded|is not a whole program)"):
+        with pytest.raises(CheckpointError, match=r"text.* (cannot be loaded|is not a complete program)"):
             vitpose.load(path, None, trust=to == "torch-export")
 
     def test_without_metadata(self, to: str, exported: Export, tmp_path: Path) -> None:
         path = with_metadata(copied(exported(to), tmp_path), None)
         with pytest.raises(
-            CheckpointError, match=r"no entry 'vitpose' with the skeleton, .* 'vitpose export' writes"
+            CheckpointError, match=r"has no metadata: its entry 'vitpose' with .* again with 'vitpose export'"
         ):
             vitpose.load(path, None, trust=to == "torch-export")
 
@@ -251,13 +256,13 @@ class TestBadFiles:
         path = with_metadata(copied(exported(to), tmp_path), json.dumps(table))
         with pytest.raises(
             CheckpointError,
-            match=r"takes pixel_values \S+ x 3 x 64 x 48 and .* promises pixel_values b x 3 x 128 x 96",
+            match=r"has the input pixel_values \S+ x 3 x 64 x 48 and .* describes pixel_values b x 3 x 128 x 96",
         ):
             vitpose.load(path, None, trust=to == "torch-export")
 
 
 def with_metadata(path: Path, text: str | None) -> Path:
-    """Replaces the metadata of a file in place."""
+    """Replace the metadata of a file in place."""
     if path.suffix == ".onnx":
         model = onnx.load(path)
         del model.metadata_props[:]
@@ -282,11 +287,11 @@ def rewrite(path: Path, change: Callable[[str, bytes], bytes]) -> Path:
     return path
 
 
-def test_weights_of_openvino_that_are_cut_or_gone(exported: Export, tmp_path: Path) -> None:
+def test_truncated_or_missing_weights_of_openvino(exported: Export, tmp_path: Path) -> None:
     path = copied(exported("openvino"), tmp_path)
     weights = path.with_suffix(".bin")
     weights.write_bytes(weights.read_bytes()[:1000])
-    message = r"It is damaged, or small.bin beside it is not the file it was written with"
+    message = r"It is damaged, or small.bin beside it is not the file written with it; export the model again"
     with pytest.raises(CheckpointError, match=message):
         vitpose.load(path, None)
     weights.unlink()
@@ -295,32 +300,35 @@ def test_weights_of_openvino_that_are_cut_or_gone(exported: Export, tmp_path: Pa
 
 
 class TestMetadata:
-    def sheet(self) -> Metadata:
-        bones = vitpose.Skeleton("two", ("left_end", "right_end"), ((0, 1),), ((0, 1),), sigmas=(0.1, 0.2))
+    def metadata(self) -> Metadata:
+        skeleton = vitpose.Skeleton("two", ("left_end", "right_end"), ((0, 1),), ((0, 1),), sigmas=(0.1, 0.2))
         processor = vitpose.VitPoseImageProcessor(
             size=vitpose.Size(width=48, height=64), warp="plain", max_step=None
         )
-        return Metadata("m", "float32", processor, bones)
+        return Metadata("m", "float32", processor, skeleton)
 
     def test_round_trip(self) -> None:
-        assert Metadata.from_json(self.sheet().to_json(), "x") == self.sheet()
+        assert Metadata.from_json(self.metadata().to_json(), "x") == self.metadata()
         for name in vitpose.Skeleton.available():
-            bones = vitpose.Skeleton.load(name)
-            assert vitpose.Skeleton.from_dict(bones.to_dict()) == bones
+            skeleton = vitpose.Skeleton.load(name)
+            assert vitpose.Skeleton.from_dict(skeleton.to_dict()) == skeleton
 
-    def test_the_data_set_travels_in_the_file(self) -> None:
-        own = vitpose.DatasetSpec.load("aic")
-        sheet = replace(self.sheet(), dataset=own)
-        assert Metadata.from_json(sheet.to_json(), "x").dataset_spec == own
-        assert self.sheet().dataset_spec.skeleton == self.sheet().skeleton
+    def test_the_dataset_is_part_of_the_metadata(self) -> None:
+        dataset = vitpose.DatasetSpec.load("aic")
+        metadata = replace(self.metadata(), dataset=dataset)
+        assert Metadata.from_json(metadata.to_json(), "x").dataset_spec == dataset
+        assert self.metadata().dataset_spec.skeleton == self.metadata().skeleton
 
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"format": 2}, "'vitpose' of x cannot be used: it is of format 2, this vitpose reads 1; update"),
-            ({"format": True}, "cannot be used: it: .*format.*True"),
-            ({"skeleton": None}, "cannot be used: it: skeleton is missing; 'vitpose export' writes"),
-            ({"sceleton": {}}, "cannot be used: it: unknown key 'sceleton'; did you mean skeleton"),
+            (
+                {"format": 2},
+                "'vitpose' of x is invalid: it has format 2, this vitpose reads format 1; update",
+            ),
+            ({"format": True}, "is invalid: it: .*format.*True"),
+            ({"skeleton": None}, "is invalid: it: skeleton is missing; export the model again with"),
+            ({"sceleton": {}}, "is invalid: it: unknown key 'sceleton'; did you mean skeleton"),
             (
                 {"skeleton": {"name": "a", "keypoints": ["b"], "edgez": []}},
                 "unknown key 'edgez'; did you mean edges",
@@ -329,7 +337,7 @@ class TestMetadata:
             ({"dataset": {"name": "a"}}, r"dataset\.skeleton is missing"),
             ({"dataset": {"name": "a", "skeleton": "/etc/passwd"}}, r"dataset\.skeleton is '/etc/passwd'"),
             ({"dataset": 5}, r"dataset\b.* 5"),
-            ({"processor": {"warp": "upd"}}, "cannot be used: unknown warp 'upd'"),
+            ({"processor": {"warp": "upd"}}, "is invalid: .*unknown warp 'upd'"),
             ({"processor": 3}, "processor.* 3"),
             ({"processor": {"size": {"height": 32000, "width": 32000}}}, "32000"),
             ({"processor": {"image_std": [0, 1, 1]}}, "image_std"),
@@ -343,8 +351,8 @@ class TestMetadata:
             ({"model": "m" * 1001}, "string should have at most 1000 characters"),
         ],
     )
-    def test_what_is_wrong_with_it(self, change: dict[str, object], message: str) -> None:
-        table = {**json.loads(self.sheet().to_json()), **change}
+    def test_invalid_keys(self, change: dict[str, object], message: str) -> None:
+        table = {**json.loads(self.metadata().to_json()), **change}
         table = {name: value for name, value in table.items() if value is not None}
         with pytest.raises(CheckpointError, match=message):
             Metadata.from_json(json.dumps(table), "x")
@@ -360,40 +368,43 @@ class TestMetadata:
             (" " * 2**20 + "{}", "it has 1048578 bytes; a file of this kind may have 1048576 at most"),
         ],
     )
-    def test_what_is_no_table(self, text: str, message: str) -> None:
-        with pytest.raises(CheckpointError, match=rf"the entry 'vitpose' of x cannot be used: .*{message}"):
+    def test_invalid_json(self, text: str, message: str) -> None:
+        with pytest.raises(CheckpointError, match=rf"the metadata 'vitpose' of x is invalid: .*{message}"):
             Metadata.from_json(text, "x")
 
     @pytest.mark.parametrize(
-        ("taken", "given", "message"),
+        ("inputs", "outputs", "message"),
         [
             (["b", 3, 64, 48], ["b", 2, 16, 12], None),
             ([-1, 3, 64, 48], [-1, 2, 16, 12], None),
-            ([1, 3, 64, 48], [1, 2, 16, 12], "takes pixel_values 1 x 3 x 64 x 48 .* any number of crops"),
-            (["b", 3, 64, 48], [10**9, 2, 16, 12], "any number of crops"),
+            (
+                [1, 3, 64, 48],
+                [1, 2, 16, 12],
+                "the input pixel_values 1 x 3 x 64 x 48 .* batch must be dynamic",
+            ),
+            (["b", 3, 64, 48], [10**9, 2, 16, 12], "batch must be dynamic"),
             (["b", 3, 64, 48], ["b", 2, "h", 12], "heatmaps of a fixed size, 48x64 at most"),
             (["b", 3, 64, 48], ["b", 2, 65, 12], "heatmaps of a fixed size, 48x64 at most"),
-            (["b", 3, 64, 48], ["b", 3, 16, 12], "but its metadata promises"),
-            (["b", 3, 64, 48], ["b"], "but its metadata promises"),
+            (["b", 3, 64, 48], ["b", 3, 16, 12], "but its metadata describes"),
+            (["b", 3, 64, 48], ["b"], "but its metadata describes"),
         ],
     )
-    def test_shapes(self, taken: list[object], given: list[object], message: str | None) -> None:
-        shapes = [("pixel_values", taken)], [("heatmaps", given)]
+    def test_shapes(self, inputs: list[object], outputs: list[object], message: str | None) -> None:
+        shapes = [("pixel_values", inputs)], [("heatmaps", outputs)]
         if message is None:
-            assert self.sheet().check_shapes(*shapes, "x") == (2, 16, 12)
+            assert self.metadata().check_shapes(*shapes, "x") == (2, 16, 12)
         else:
             with pytest.raises(CheckpointError, match=message):
-                self.sheet().check_shapes(*shapes, "x")
+                self.metadata().check_shapes(*shapes, "x")
 
-    def test_in_front_of_a_plan(self, tmp_path: Path) -> None:
-        """Of TensorRT only this can be tested without a GPU."""
+    def test_tensorrt_files(self, tmp_path: Path) -> None:
         path = tmp_path / "x.engine"
-        path.write_bytes(pack(self.sheet(), b"plan"))
-        assert unpack(path) == (self.sheet(), b"plan")
+        path.write_bytes(pack(self.metadata(), b"plan"))
+        assert unpack(path) == (self.metadata(), b"plan")
         with pytest.raises(InputError, match=r"x.engine runs in float32, not in int8"):
             open_engine(path, dtype="int8")
         path.write_bytes(b"plan")
-        with pytest.raises(CheckpointError, match=r"x.engine does not say how it is to be used"):
+        with pytest.raises(CheckpointError, match=r"x.engine has no metadata"):
             open_engine(path)
         with pytest.raises(CheckpointError, match=r"there is no file .*y.engine"):
             open_engine(tmp_path / "y.engine")
@@ -416,8 +427,8 @@ def test_a_missing_package_is_named(
         open_engine(path, engine, trust=to == "torch-export")
 
 
-class TestBeforeACheckpointIsConverted:
-    """What cannot be is said at once, and of the model: nobody knows the file that would be made of it."""
+class TestChecksBeforeAConversion:
+    """Errors are raised before the work, and name the model: the user does not know the temporary file."""
 
     @pytest.mark.parametrize(
         ("engine", "package", "message"),
@@ -439,12 +450,12 @@ class TestBeforeACheckpointIsConverted:
         ("engine", "options", "message"),
         [
             ("onnxruntime", {"dtype": "bfloat16"}, "nowhere runs in float32, not in bfloat16"),
-            ("onnxruntime", {"device": "tpu"}, "device 'tpu' is not understood"),
+            ("onnxruntime", {"device": "tpu"}, "unknown device 'tpu' for ONNX Runtime"),
             ("openvino", {"dtype": "float64"}, "unknown dtype of OpenVINO 'float64'"),
-            ("openvino", {"device": "cuda"}, "device 'cuda' cannot be used by OpenVINO here"),
+            ("openvino", {"device": "cuda"}, "device 'cuda' is not available in OpenVINO on this machine"),
         ],
     )
-    def test_type_and_device(self, engine: str, options: dict[str, str], message: str) -> None:
+    def test_dtype_and_device(self, engine: str, options: dict[str, str], message: str) -> None:
         with pytest.raises(InputError, match=message):
             vitpose.load("nowhere", None, engine=engine, **options)
 
@@ -452,20 +463,20 @@ class TestBeforeACheckpointIsConverted:
 @pytest.mark.parametrize(
     ("package", "install"), [("tensorrt", r"'vitpose\[tensorrt\]'"), ("torch", "vitpose$")]
 )
-def test_what_tensorrt_needs_is_named(
+def test_a_missing_package_of_tensorrt_is_named(
     package: str, install: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     path = tmp_path / "x.engine"
-    path.write_bytes(pack(TestMetadata().sheet(), b"plan"))
+    path.write_bytes(pack(TestMetadata().metadata(), b"plan"))
     with pytest.raises(
         MissingDependencyError, match=rf"'{package}' is needed to run .*pip install {install}"
     ):
         open_engine(path)
 
 
-def test_openvino_reports_to_nobody() -> None:
-    """Its import would send a report of use; the module that sends it is not even loaded."""
+def test_openvino_sends_no_telemetry() -> None:
+    """The import would send it; the module that does so is not even loaded."""
     code = (
         "import sys\nfrom vitpose.engines.openvino import require_unreported\n"
         "require_unreported('openvino', 'openvino', 'here')\nprint('openvino_telemetry' in sys.modules)"
@@ -474,12 +485,12 @@ def test_openvino_reports_to_nobody() -> None:
     assert result.stdout.strip() == "False"
 
 
-def test_signals_are_handled_after_openvino_engines_are_gone(exported: Export) -> None:
-    """Each core of OpenVINO moves the stack of signal handlers; two that go in turn leave it nowhere."""
+def test_signals_are_handled_after_openvino_engines_are_deleted(exported: Export) -> None:
+    """Each core of OpenVINO replaces the alternate signal stack; deleting two cores leaves a freed one."""
     code = f"""
 import faulthandler, os, signal
 from vitpose.engines import open_engine
-faulthandler.enable()  # gives handlers a stack of their own
+faulthandler.enable()  # installs an alternate signal stack
 signal.signal(signal.SIGINT, lambda *_: print("handled"))
 first = open_engine({str(exported("openvino"))!r}, device="cpu")
 second = open_engine({str(exported("openvino"))!r}, device="cpu")

@@ -1,4 +1,4 @@
-"""What can be tested of the ways on a GPU where there is none: what they ask of TensorRT and CUDA, and its refusals."""
+"""The engines for GPUs with TensorRT and CUDA replaced: the calls, and the errors. Runs without a GPU."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from vitpose.errors import CheckpointError
 
 
 class Context:
-    """TensorRT's execution context, whose methods return what they are told to."""
+    """TensorRT's execution context, with methods that return the given results."""
 
-    def __init__(self, shape: tuple[int, ...] = (2, 17, 16, 12), **answers: bool) -> None:
-        self.shape, self.answers, self.calls = shape, answers, []
+    def __init__(self, shape: tuple[int, ...] = (2, 17, 16, 12), **results: bool) -> None:
+        self.shape, self.results, self.calls = shape, results, []
 
-    def _answer(self, name: str, *arguments: Any) -> bool:
+    def _record(self, name: str, *arguments: Any) -> bool:
         self.calls.append((name, *arguments))
-        return self.answers.get(name, True)
+        return self.results.get(name, True)
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        return self._answer("set_input_shape", name, shape)
+        return self._record("set_input_shape", name, shape)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
-        return self._answer(f"set_{name}", address)
+        return self._record(f"set_{name}", address)
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return self.shape
 
     def execute_async_v3(self, stream: int) -> bool:
-        return self._answer("execute", stream)
+        return self._record("execute", stream)
 
 
 def run(context: Context) -> None:
     enqueue(context, torch.zeros(2, 3, 64, 48), torch.zeros(2, 17, 16, 12), 7, "a.engine")
 
 
-def test_what_tensorrt_is_asked() -> None:
+def test_the_calls_of_tensorrt() -> None:
     context = Context()
     run(context)
     assert [call[0] for call in context.calls] == [
@@ -59,15 +59,16 @@ def test_what_tensorrt_is_asked() -> None:
     ("context", "refused", "runs"),
     [
         (Context(set_input_shape=False), r"a batch of \(2, 3, 64, 48\)", False),
-        (Context(set_pixel_values=False), "the address of the crops", False),
-        (Context(set_heatmaps=False), "the address of the heatmaps", False),
+        (Context(set_pixel_values=False), "the pointer to the crops", False),
+        (Context(set_heatmaps=False), "the pointer to the heatmaps", False),
         (Context(shape=(2, 17, 32, 24)), r"heatmaps of \(2, 17, 16, 12\)", False),
         (Context(execute=False), "the run", True),
     ],
 )
-def test_every_refusal_of_tensorrt_is_told(context: Context, refused: str, runs: bool) -> None:
+def test_every_failed_call_of_tensorrt_is_an_error(context: Context, refused: str, runs: bool) -> None:
     with pytest.raises(
-        CheckpointError, match=rf"TensorRT refused {refused} for a\.engine; .* Export the model again"
+        CheckpointError,
+        match=rf"TensorRT refused {refused} for a\.engine; see its log .* Export the model again",
     ):
         run(context)
     assert ("execute" in [call[0] for call in context.calls]) == runs
@@ -88,12 +89,13 @@ def plan_of(kind: str, context: object) -> SimpleNamespace:
     )
 
 
-def test_plans_that_cannot_be_run() -> None:
+def test_invalid_plans() -> None:
     with pytest.raises(CheckpointError, match=r"a\.engine cannot be loaded by TensorRT 10\.0: it is damaged"):
         open_plan(b"plan", library(None), "a.engine")
-    with pytest.raises(CheckpointError, match=r"takes and gives pixel_values float16, .*, not float32"):
+    message = r"inputs and outputs pixel_values float16, .*, but all must be float32; export the model again"
+    with pytest.raises(CheckpointError, match=message):
         open_plan(b"plan", library(plan_of("float16", Context())), "a.engine")
-    with pytest.raises(CheckpointError, match=r"there is no execution context for it, .* GPU memory"):
+    with pytest.raises(CheckpointError, match=r"no execution context could be created, .* GPU memory"):
         open_plan(b"plan", library(plan_of("float32", None)), "a.engine")
     plan, context = plan_of("float32", Context()), Context()
     plan.create_execution_context = lambda: context
@@ -101,7 +103,7 @@ def test_plans_that_cannot_be_run() -> None:
 
 
 class Recorder:
-    """Stands for CUDA's graphs: replaying computes with whatever lies in the input then."""
+    """Replaces torch's capture of CUDA graphs, and counts simultaneous captures."""
 
     def __init__(self) -> None:
         self.recording, self.most, self.options, self.pools = 0, 0, [], 0
@@ -115,18 +117,18 @@ class Recorder:
         self.options.append(options)
         self.recording += 1
         self.most = max(self.most, self.recording)
-        time.sleep(0.01)  # so that another thread would come in between, were it let in
+        time.sleep(0.01)  # long enough for another thread to start a capture if nothing prevents it
         yield
         self.recording -= 1
 
 
-def test_graphs_are_recorded_one_at_a_time_in_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_are_captured_one_at_a_time_in_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
     streams = SimpleNamespace(wait_stream=lambda other: None)
 
     class Graph:
         def replay(self) -> None:
-            """What the network writes is constant here."""
+            """The output of the network is constant."""
 
     engine_device._shared.cache_clear()
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", recorder.pool)
@@ -135,7 +137,7 @@ def test_graphs_are_recorded_one_at_a_time_in_one_pool(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "graph", recorder.graph)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    networks = [GraphedNetwork(lambda pixels, own=own: pixels[:, :1] * 0 + own) for own in range(3)]
+    networks = [GraphedNetwork(lambda pixels, value=value: pixels[:, :1] * 0 + value) for value in range(3)]
 
     def call(number: int) -> tuple[float, int]:
         found = networks[number % 3](torch.ones(1 + number % 2, 3, 4, 4))
@@ -143,10 +145,12 @@ def test_graphs_are_recorded_one_at_a_time_in_one_pool(monkeypatch: pytest.Monke
 
     try:
         with ThreadPoolExecutor(6) as pool:
-            answers = list(pool.map(call, range(24)))
+            results = list(pool.map(call, range(24)))
     finally:
         engine_device._shared.cache_clear()
-    assert answers == [(number % 3, 1 + number % 2) for number in range(24)]
+    assert results == [(number % 3, 1 + number % 2) for number in range(24)]
     assert recorder.most == 1
     assert len(recorder.options) == 6
-    assert {(own["pool"], own["capture_error_mode"]) for own in recorder.options} == {(1, "thread_local")}
+    assert {(options["pool"], options["capture_error_mode"]) for options in recorder.options} == {
+        (1, "thread_local")
+    }

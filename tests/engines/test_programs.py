@@ -1,4 +1,4 @@
-"""Files of torch.export run code when they are loaded: none is loaded without trust."""
+"""Files of torch.export can run code when they are loaded: none is loaded without trust."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SAMPLES, WEIGHTS, PROGRAM = (
 
 
 class Evil:
-    """Leaves a file where it is unpickled."""
+    """Creates a marker file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -50,16 +50,15 @@ def with_a_pickle(files: Files, path: Path, marker: Path) -> None:
 
 
 def with_an_entry_twice(files: Files, path: Path, marker: Path) -> None:
-    """Readers differ in which of several entries of a name they take."""
+    """Readers differ in which of several entries with one name they use."""
     evil = (SAMPLES, pickle.dumps(Evil(marker)))
     rest = [entry for entry in files.items() if entry[0] != SAMPLES]
-    write(
-        path, [*[evil] * 40, *rest, (SAMPLES, files[SAMPLES])]
-    )  # torch takes one in the middle, Python the last
+    # torch uses one in the middle, Python the last
+    write(path, [*[evil] * 40, *rest, (SAMPLES, files[SAMPLES])])
 
 
 def with_a_flag_as_a_string(files: Files, path: Path, marker: Path) -> None:
-    """ "False" is true."""
+    """The string "False" is true."""
     table = json.loads(files[WEIGHTS])
     first = next(iter(table["config"].values()))
     first["use_pickle"] = "False"
@@ -69,7 +68,7 @@ def with_a_flag_as_a_string(files: Files, path: Path, marker: Path) -> None:
 
 
 def with_two_directories(files: Files, path: Path, marker: Path) -> None:
-    """Readers differ in whether they believe where the directory lies, or look in front of its end."""
+    """Readers differ in whether they use the offset of the directory, or search for it before the end record."""
     evil, clean = path.with_suffix(".evil"), path.with_suffix(".clean")
     harm = pickle.dumps(Evil(marker)).ljust(len(files[SAMPLES]) + 64, b".")
     write(evil, list({**files, SAMPLES: harm}.items()))
@@ -91,7 +90,7 @@ def with_two_directories(files: Files, path: Path, marker: Path) -> None:
 
 
 def with_a_factory(files: Files, path: Path, marker: Path) -> None:
-    """The type of a dictionary's values is imported by its name."""
+    """The factory of a dictionary is imported by its name."""
     folder = path.parent / "modules"
     folder.mkdir()
     (folder / f"{path.stem}_factory.py").write_text(f"open({str(marker)!r}, 'w').close()\nmade = dict\n")
@@ -124,28 +123,31 @@ def test_no_code_of_a_file_runs_without_trust(
     with zipfile.ZipFile(exported("torch-export")) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     if not {SAMPLES, WEIGHTS, PROGRAM} <= set(files):
-        pytest.skip("this torch writes its programs in another form")
+        pytest.skip("this torch writes its programs in another format")
     make(files, path, marker)
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
     with pytest.raises(
-        InputError, match=r"runs any code .* pass trust=True \(--trust\)\. ONNX files run no code"
+        InputError,
+        match=r"runs any code contained in it; .* pass trust=True \(--trust\)\. ONNX files run no code",
     ):
         vitpose.load(path, None, device="cpu")
     assert not marker.exists()
     with suppress(VitPoseError):
         vitpose.load(path, None, device="cpu", trust=True)
-    assert marker.exists(), "this file is no exploit of this torch, and so the test shows nothing"
+    assert marker.exists(), (
+        "the file is not an exploit with this version of torch, so the test proves nothing"
+    )
 
 
 def test_trust_is_for_programs_only(checkpoint: Path, exported: Export) -> None:
     for model in (checkpoint, exported("onnx"), "vitpose-tiny"):
-        with pytest.raises(InputError, match=r"trust=True is for \.pt2 files, .* is none; leave it out"):
+        with pytest.raises(InputError, match=r"trust=True is for \.pt2 files, .* is not one; leave it out"):
             vitpose.load(model, None, trust=True)
     with pytest.raises(InputError, match=r"trust=True is for \.pt2 files"):
         open_engine(exported("openvino"), trust=True)
 
 
-def test_the_command_line_asks_for_trust(exported: Export, tmp_path: Path) -> None:
+def test_the_command_line_requires_trust(exported: Export, tmp_path: Path) -> None:
     path, image = tmp_path / "small.pt2", tmp_path / "a.png"
     shutil.copy(exported("torch-export"), path)
     vitpose.save_image(image, np.zeros((60, 50, 3), np.uint8))

@@ -1,4 +1,4 @@
-"""Crops dealt out to threads: the same maps in the same order, and nothing left behind in torch."""
+"""Batches split over threads: the same heatmaps in the same order, and torch's settings unchanged."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def threads_of_a_later_thread() -> int:
     return found[0]
 
 
-def begun() -> int:
+def count_workers() -> int:
     return sum(thread.name.startswith("vitpose-crops") for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 6, 11, 22])
-def test_every_crop_comes_back_in_its_place(count: int) -> None:
+def test_heatmaps_are_in_the_order_of_the_crops(count: int) -> None:
     seen: list[tuple[int, int, int]] = []
 
     def network(pixels: Tensor) -> Tensor:
@@ -53,14 +53,14 @@ def test_every_crop_comes_back_in_its_place(count: int) -> None:
     assert all(length <= CROPS_PER_THREAD and threads == 1 for _, length, threads in elsewhere)
 
 
-def test_other_threads_keep_what_torch_was_told() -> None:
+def test_the_settings_of_other_threads_are_unchanged() -> None:
     SideBySide(lambda pixels: pixels)(torch.zeros(3, 3, 2, 2))
     assert torch.get_num_threads() == 3
     assert threads_of_a_later_thread() == 3
 
 
-def test_several_first_callers_begin_one_set_of_threads() -> None:
-    torch.set_num_threads(5)  # of which no other test begins any
+def test_simultaneous_first_calls_start_one_pool() -> None:
+    torch.set_num_threads(5)  # a number that no other test uses, so that no pool exists
     first, together, seen = threading.Barrier(6), threading.Barrier(5), set()
 
     def network(pixels: Tensor) -> Tensor:
@@ -82,9 +82,9 @@ def test_several_first_callers_begin_one_set_of_threads() -> None:
     assert threads_of_a_later_thread() == 5
 
 
-def test_threads_that_cannot_begin_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(6)  # of which no other test begins any
-    before, starts, start = begun(), iter(range(6)), threading.Thread.start
+def test_a_pool_that_cannot_start_is_cleaned_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(6)  # a number that no other test uses, so that no pool exists
+    before, starts, start = count_workers(), iter(range(6)), threading.Thread.start
 
     def start_three(thread: threading.Thread) -> None:
         if next(starts) == 3:
@@ -96,7 +96,7 @@ def test_threads_that_cannot_begin_leave_nothing_behind(monkeypatch: pytest.Monk
         patch.setattr(threading.Thread, "start", start_three)
         with pytest.raises(RuntimeError, match="can't start new thread"):
             network(pixels)
-    assert begun() == before
+    assert count_workers() == before
     assert threads_of_a_later_thread() == 6
     torch.testing.assert_close(network(pixels), pixels)
 
@@ -108,22 +108,22 @@ crops = numpy.random.default_rng(0).integers(0, 256, ({count}, 256, 192, 3), num
 def load():
     return vitpose.load("vitpose-tiny", None, device="cpu", dtype={dtype!r}).estimator.engine
 engine = load()
-wanted = engine.heatmaps(crops)
+expected = engine.heatmaps(crops)
 if child := os.fork():
     print(os.waitpid(child, 0)[1], torch.get_num_threads())
 else:
     signal.alarm(60)
     before = torch.get_num_threads()
-    found = [own.heatmaps(crops) for own in (engine, load())]
-    same = all(numpy.allclose(own, wanted, atol=0.03) for own in found)
+    found = [loaded.heatmaps(crops) for loaded in (engine, load())]
+    same = all(numpy.allclose(heatmaps, expected, atol=0.03) for heatmaps in found)
     os._exit(0 if same and before == torch.get_num_threads() == 3 else 1)
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 @pytest.mark.parametrize(("count", "dtype"), [(1, "float32"), (7, "float32"), (7, "bfloat16")])
-def test_a_forked_process_goes_on(count: int, dtype: str) -> None:
-    """With its parent's engine and with one of its own; a hang would end it by the alarm."""
+def test_inference_in_a_forked_process(count: int, dtype: str) -> None:
+    """With its parent's engine and with an engine loaded in the child; the alarm ends the child if it hangs."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED.format(count=count, dtype=dtype)],
         capture_output=True,
@@ -133,7 +133,7 @@ def test_a_forked_process_goes_on(count: int, dtype: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
-def test_importing_changes_no_forked_process() -> None:
+def test_importing_does_not_change_forked_processes() -> None:
     code = """
 import os, torch
 import vitpose.engines.accelerator, vitpose.engines.program, vitpose.inference.loading
@@ -149,7 +149,7 @@ else:
     assert done.stdout == "0\n", done.stderr
 
 
-def test_an_error_in_a_thread_is_raised_here() -> None:
+def test_an_error_in_a_thread_is_raised_by_the_call() -> None:
     def network(pixels: Tensor) -> Tensor:
         raise ValueError("odd pixels")
 

@@ -1,4 +1,4 @@
-"""The fast ways of running a network against the plain one."""
+"""The torch engines compared with the plain network."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ BOXES = np.array(
 )
 
 
-def test_maps_are_those_of_the_network_on_normalised_crops(
+def test_heatmaps_equal_those_of_the_network_on_normalised_crops(
     model: VitPoseForPoseEstimation,
     processor: VitPoseImageProcessor,
     image: np.ndarray,
@@ -82,13 +82,13 @@ def test_maps_are_those_of_the_network_on_normalised_crops(
     exact = VitPoseForPoseEstimation.from_pretrained("vitpose-tiny", dtype="float32")
     with torch.inference_mode():
         plain = model(pixels.to(model.dtype)).heatmaps.numpy()
-        wanted = exact(pixels).heatmaps.numpy()
+        expected = exact(pixels).heatmaps.numpy()
     found = engine.heatmaps(crops)
     assert found.dtype == plain.dtype == np.float32
     np.testing.assert_allclose(found, plain, atol=precision.same)
-    np.testing.assert_allclose(found, wanted, atol=precision.exact)
+    np.testing.assert_allclose(found, expected, atol=precision.exact)
     assert engine.heatmaps(crops[:0]).shape == (0, *plain.shape[1:])
-    mirrored = crops[:, :, ::-1]  # as a flip test hands them in, with a negative stride
+    mirrored = crops[:, :, ::-1]  # as passed by a flip test, with a negative stride
     np.testing.assert_allclose(engine.heatmaps(mirrored), engine.heatmaps(mirrored.copy()), atol=1e-6)
     assert engine.description == f"torch, cpu, {precision.dtype}"
 
@@ -104,7 +104,7 @@ CHOICES = [
 
 @pytest.mark.parametrize("choices", CHOICES, ids=str)
 @pytest.mark.parametrize("flip_test", [False, True])
-def test_poses_found_on_the_device_are_those_found_around_it(
+def test_poses_decoded_on_the_device_equal_those_decoded_in_numpy(
     model: VitPoseForPoseEstimation,
     processor: VitPoseImageProcessor,
     image: np.ndarray,
@@ -112,30 +112,30 @@ def test_poses_found_on_the_device_are_those_found_around_it(
     flip_test: bool,
     precision: Precision,
 ) -> None:
-    """The same photographs, of two sizes, in batches that cut through them."""
+    """Two images of different size, with batches that span both."""
     processor = replace(processor, **choices)
     images = [image, np.ascontiguousarray(image[:300, :411])]
     boxes = [Detections.of_boxes(BOXES), Detections.of_boxes(BOXES[:3])]
     skeleton = model.config.skeleton
     engines = [kind(model, *processor.scale_and_offset) for kind in (TorchEngine, DeviceEngine)]
     assert isinstance(engines[1], ImageEngine)
-    around, there = (
+    in_numpy, on_device = (
         Estimator(engine, processor, skeleton, batch_size=3).estimate(images, boxes, flip_test)
         for engine in engines
     )
-    for a, b in zip(around, there, strict=True):
+    for a, b in zip(in_numpy, on_device, strict=True):
         assert len(a) == len(b) > 0
         np.testing.assert_allclose(a.scores, b.scores, atol=max(0.01, precision.same))
-        # The device does not round its crops to whole levels: two peaks of about the same height may change
-        # places, and a quarter of a cell (5 px here) its side.
-        sure = a.scores > 0.2
-        distance = np.linalg.norm(a.xy - b.xy, axis=2)[sure]
-        assert sure.sum() > 5
-        assert np.median(distance) < precision.points_px
+        # The device does not round its crops to integers: of two peaks of about the same height another one may be the
+        # highest, and a quarter of a cell (5 px here) may have the other sign.
+        confident = a.scores > 0.2
+        distance = np.linalg.norm(a.xy - b.xy, axis=2)[confident]
+        assert confident.sum() > 5
+        assert np.median(distance) < precision.keypoints_px
         assert np.mean(distance < 2) > 0.9
 
 
-def test_a_image_goes_up_once(
+def test_an_image_is_uploaded_once(
     model: VitPoseForPoseEstimation, processor: VitPoseImageProcessor, image: np.ndarray
 ) -> None:
     class Counting(DeviceEngine):
@@ -147,13 +147,13 @@ def test_a_image_goes_up_once(
 
     engine = Counting(model, *processor.scale_and_offset)
     estimator = Estimator(engine, processor, model.config.skeleton, batch_size=2)
-    people = Detections.of_boxes(np.repeat(BOXES, 2, axis=0)[:7])
-    found = estimator.estimate([image, image], [people, people])
+    detections = Detections.of_boxes(np.repeat(BOXES, 2, axis=0)[:7])
+    found = estimator.estimate([image, image], [detections, detections])
     assert engine.uploads == 2
     assert [len(poses) for poses in found] == [7, 7]
 
 
-def test_a_device_that_gives_nan_is_told(
+def test_nan_on_the_device_is_an_error(
     model: VitPoseForPoseEstimation, processor: VitPoseImageProcessor, image: np.ndarray
 ) -> None:
     engine = DeviceEngine(model, *processor.scale_and_offset)
@@ -162,7 +162,7 @@ def test_a_device_that_gives_nan_is_told(
         Estimator(engine, processor, model.config.skeleton).estimate([image], [Detections.of_boxes(BOXES)])
 
 
-def test_a_device_engine_and_a_foreign_skeleton(
+def test_a_skeleton_with_another_number_of_keypoints(
     model: VitPoseForPoseEstimation, processor: VitPoseImageProcessor, image: np.ndarray
 ) -> None:
     estimator = Estimator(
@@ -173,33 +173,33 @@ def test_a_device_engine_and_a_foreign_skeleton(
 
 
 @pytest.mark.parametrize("convention", ["udp", "plain"])
-def test_crops_on_the_device_are_within_a_level(image: np.ndarray, convention: str) -> None:
+def test_crops_on_the_device_differ_by_at_most_one_level(image: np.ndarray, convention: str) -> None:
     warp = Warp.from_boxes(BOXES, Size(width=48, height=64), convention)
     turned = Warp(warp.centres, warp.extents * [-1, 1], warp.size, convention, np.array([0.0, 30, -70, 180]))
-    for own in (warp, turned):
-        crops = sample(torch.from_numpy(image), own).permute(0, 2, 3, 1).numpy()
-        assert np.abs(crops - own.crop(image)).max() <= (1.05 if EXACT_WARPS else 5)
+    for tested in (warp, turned):
+        crops = sample(torch.from_numpy(image), tested).permute(0, 2, 3, 1).numpy()
+        assert np.abs(crops - tested.crop(image)).max() <= (1.05 if EXACT_WARPS else 5)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
-def test_batches_of_compiled_networks_are_filled_up(
+def test_batches_of_compiled_networks_are_padded(
     model: VitPoseForPoseEstimation, processor: VitPoseImageProcessor, count: int, precision: Precision
 ) -> None:
-    """Whatever comes out for the crops that were added is cut off again."""
+    """The heatmaps of the padding are removed."""
     engine = TorchEngine(model, *processor.scale_and_offset)
     crops = np.random.default_rng(0).integers(0, 256, (count, 128, 96, 3), dtype=np.uint8)
     plain, engine.fixed_sizes, sizes, network = engine.heatmaps(crops), True, [], engine.network
 
-    def noting(pixels: torch.Tensor) -> torch.Tensor:
+    def record(pixels: torch.Tensor) -> torch.Tensor:
         sizes.append(len(pixels))
         return network(pixels)
 
-    engine.network = noting
+    engine.network = record
     np.testing.assert_allclose(engine.heatmaps(crops), plain, atol=precision.same)
     assert sizes == [filled_up(count)]
 
 
-def test_filling_up() -> None:
+def test_padded_batch_sizes() -> None:
     assert [filled_up(count) for count in (0, 1, 2, 3, 4, 5, 31, 32, 33)] == [1, 1, 2, 4, 4, 8, 32, 32, 64]
 
 
@@ -218,16 +218,16 @@ assert compiled.description == "torch, cpu, float32, compiled"
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
-def test_a_compiled_network_gives_the_same_maps() -> None:
-    """In a process of its own: what the tests check in every function is nothing a compiler can read."""
+def test_a_compiled_network_returns_the_same_heatmaps() -> None:
+    """In a separate process: the compiler cannot trace the type checks that the tests add to every function."""
     subprocess.run([sys.executable, "-c", COMPARE_COMPILED], check=True, timeout=600)
 
 
-def test_fault_loading_imports_no_compiler() -> None:
-    """It once did, unasked: more than half of the time to the first result."""
+def test_loading_imports_no_compiler() -> None:
+    """Importing one would take more than half of the time to the first result."""
     program = (
         "import sys, numpy, vitpose, torch.utils.checkpoint\n"
-        "before = set(sys.modules)\n"  # torch 2.6 imports sympy for it
+        "before = set(sys.modules)\n"  # torch 2.6 imports sympy with torch.utils.checkpoint
         "pipe = vitpose.load('vitpose-tiny', None, device='cpu')\n"
         "pipe(numpy.zeros((99, 99, 3), numpy.uint8), boxes=[[0, 0, 90, 90]])\n"
         "assert not {'torch._dynamo', 'sympy', 'transformers'} & (set(sys.modules) - before)"
@@ -236,7 +236,7 @@ def test_fault_loading_imports_no_compiler() -> None:
 
 
 @pytest.mark.parametrize(("units", "chosen"), [(True, "bfloat16"), (False, "float32")])
-def test_auto_is_decided_by_the_processors_units(
+def test_auto_depends_on_the_bfloat16_units(
     monkeypatch: pytest.MonkeyPatch, units: bool, chosen: str
 ) -> None:
     monkeypatch.setattr(engine_torch, "has_bf16_units", lambda: units)
@@ -258,7 +258,7 @@ def test_auto_is_decided_by_the_processors_units(
         ({}, False),
     ],
 )
-def test_units_as_torch_reports_them(
+def test_bfloat16_units_as_reported_by_torch(
     monkeypatch: pytest.MonkeyPatch, reported: dict[str, bool], units: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: reported, raising=False)
@@ -277,7 +277,7 @@ def test_units_as_torch_reports_them(
         (None, False),
     ],
 )
-def test_units_as_linux_reports_them_to_older_torch(
+def test_bfloat16_units_as_reported_by_linux(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str | None, units: bool
 ) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
@@ -290,22 +290,22 @@ def test_units_as_linux_reports_them_to_older_torch(
 
 @pytest.mark.parametrize("simple", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_maps_are_not_rounded_to_half_precision(simple: bool, dtype: torch.dtype) -> None:
-    """Beside a peak, cells of half precision would be equal, and the step within the cell would be lost."""
+def test_heatmaps_are_not_rounded_to_half_precision(simple: bool, dtype: torch.dtype) -> None:
+    """In half precision the cells beside a peak would be equal, and the offset within the cell would be lost."""
     torch.manual_seed(1)
     network = small_network(simple).to(dtype)
     pixels = torch.randn(2, 3, 64, 48, dtype=dtype)
     with torch.inference_mode():
         plain, folded = network(pixels).heatmaps, InferenceNetwork(network)(pixels)
-    for maps in (plain, folded):
-        assert maps.dtype is torch.float32
-        assert (maps != maps.to(dtype)).float().mean() > 0.9
+    for heatmaps in (plain, folded):
+        assert heatmaps.dtype is torch.float32
+        assert (heatmaps != heatmaps.to(dtype)).float().mean() > 0.9
     torch.testing.assert_close(plain, folded, rtol=0, atol=0.05 * plain.abs().max().item())
     assert network.double()(pixels.double()).heatmaps.dtype is torch.float64
 
 
 @needs_cuda
-def test_a_recorded_network_gives_what_it_gives_itself(processor: VitPoseImageProcessor) -> None:
+def test_a_graphed_network_returns_the_same_heatmaps(processor: VitPoseImageProcessor) -> None:
     model = VitPoseForPoseEstimation.from_pretrained("vitpose-tiny", dtype="float32", device="cuda")
     plain, graphed = model.eval(), GraphedNetwork(lambda pixels: model(pixels).heatmaps)
     with torch.inference_mode():
@@ -316,12 +316,12 @@ def test_a_recorded_network_gives_what_it_gives_itself(processor: VitPoseImagePr
 
 @needs_cuda
 @pytest.mark.parametrize("flip_test", [False, True])
-def test_a_gpu_finds_what_the_cpu_finds(image: np.ndarray, flip_test: bool) -> None:
-    here, there = (
+def test_poses_on_a_gpu_equal_those_on_the_cpu(image: np.ndarray, flip_test: bool) -> None:
+    on_cpu, on_gpu = (
         vitpose.load("vitpose-tiny", detector=None, device=device, dtype="float32")(
             image, boxes=BOXES, flip_test=flip_test
         )
         for device in ("cpu", "cuda")
     )
-    np.testing.assert_allclose(there.scores, here.scores, atol=0.01)
-    assert np.median(np.linalg.norm(there.xy - here.xy, axis=2)[here.scores > 0.2]) < 0.1
+    np.testing.assert_allclose(on_gpu.scores, on_cpu.scores, atol=0.01)
+    assert np.median(np.linalg.norm(on_gpu.xy - on_cpu.xy, axis=2)[on_cpu.scores > 0.2]) < 0.1

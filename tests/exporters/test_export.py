@@ -1,4 +1,4 @@
-"""From a network to a file: what is checked, what is left behind, what is refused before any work."""
+"""Exports: the comparison with torch, the files that are written, and the errors before any work."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def crops(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, 64, 48, 3), np.uint8)
 
 
-def changed(
+def save_changed(
     checkpoint: Path, folder: Path, change: Callable[[torch.nn.Module], None], **config: object
 ) -> Path:
-    """Saves a network of the checkpoint's sizes, changed, beside a processor."""
+    """Save a changed network of the checkpoint's size, and its processor."""
     settings = vitpose.VitPoseConfig.from_pretrained(checkpoint)
     options = {name: config.pop(name) for name in ("use_simple_decoder",) if name in config}
     settings = replace(settings, **options)
@@ -49,7 +49,7 @@ def changed(
 
 
 @torch.inference_mode()
-def maps_of(folder: Path, count: int, **options: object) -> np.ndarray:
+def heatmaps_of(folder: Path, count: int, **options: object) -> np.ndarray:
     network = vitpose.VitPoseForPoseEstimation.from_pretrained(folder)
     processor = vitpose.VitPoseImageProcessor.from_pretrained(folder)
     return network(processor.preprocess(
@@ -59,7 +59,7 @@ def maps_of(folder: Path, count: int, **options: object) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of as few images as are enough, of no people."""
+    """A directory with the minimum number of images, without people."""
     folder = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(2)
     for index in range(FEWEST):
@@ -68,12 +68,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_an_experts_network_becomes(checkpoint: Path, tmp_path: Path) -> None:
-    folder = changed(checkpoint, tmp_path / "plus", lambda network: None, num_experts=3, part_features=8)
+def test_a_network_with_experts_is_exported_for_one_dataset(checkpoint: Path, tmp_path: Path) -> None:
+    folder = save_changed(checkpoint, tmp_path / "plus", lambda network: None, num_experts=3, part_features=8)
     written = vitpose.export(folder, "onnx", tmp_path / "plus.onnx", dataset=2)
     found = open_engine(written.path, device="cpu").heatmaps(crops(2))
-    wanted = maps_of(folder, 2, dataset_index=2)
-    np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
+    expected = heatmaps_of(folder, 2, dataset_index=2)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
     assert written.size_bytes == written.path.stat().st_size
     assert 0 < written.difference < 1e-4
     with pytest.raises(InputError, match="expert 3 does not exist; the network has 3, 0 to 2"):
@@ -85,31 +85,34 @@ def test_what_an_experts_network_becomes(checkpoint: Path, tmp_path: Path) -> No
 @pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="its exporter to ONNX fails at BatchNorm")
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
 def test_the_classic_decoder(to: str, checkpoint: Path, tmp_path: Path) -> None:
-    def settle(network: torch.nn.Module) -> None:
+    def set_variances(network: torch.nn.Module) -> None:
         for name, buffer in network.named_buffers():
             if name.endswith("running_var"):
                 buffer.uniform_(0.5, 2)
 
-    folder = changed(checkpoint, tmp_path / "classic", settle, use_simple_decoder=False)
+    folder = save_changed(checkpoint, tmp_path / "classic", set_variances, use_simple_decoder=False)
     path = tmp_path / ("a.onnx" if to == "onnx" else "a.xml")
     vitpose.export(folder, to, path)
-    found, wanted = open_engine(path, device="cpu", dtype="float32").heatmaps(crops(3)), maps_of(folder, 3)
-    np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
+    found, expected = (
+        open_engine(path, device="cpu", dtype="float32").heatmaps(crops(3)),
+        heatmaps_of(folder, 3),
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
 
 
 @pytest.mark.parametrize(
     ("to", "names"),
     [("onnx", {"small.onnx"}), ("openvino", {"small.xml", "small.bin"}), ("torch-export", {"small.pt2"})],
 )
-def test_what_lies_there_in_the_end(
+def test_the_files_that_are_written(
     to: str, names: set[str], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a name the file is called as the model, in this folder."""
+    """By default the file has the name of the model, and is in the working directory."""
     monkeypatch.chdir(tmp_path)
     written = vitpose.export(checkpoint, to)
     assert {path.name for path in tmp_path.iterdir()} == names
     assert written.size_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
-    with pytest.raises(InputError, match=rf"{written.path} is there already; .* replace it with --force"):
+    with pytest.raises(InputError, match=rf"{written.path} already exists; .* replace it with --force"):
         vitpose.export(checkpoint, to)
 
 
@@ -123,7 +126,7 @@ def test_what_lies_there_in_the_end(
         ("some/hub-v1.5", None, False, "hub-v1.5.onnx"),
     ],
 )
-def test_what_a_file_is_called_without_a_name(
+def test_default_file_names(
     model: str,
     dataset: str | int | None,
     int8: bool,
@@ -137,7 +140,7 @@ def test_what_a_file_is_called_without_a_name(
     assert Plan.make("onnx", None, model, int8, False, dataset).path == Path(name)
 
 
-def test_the_folder_one_is_in_has_its_name(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_working_directory_as_the_model(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(checkpoint)
     try:
         written = vitpose.export(".", "torch-export", dataset=0)
@@ -150,16 +153,16 @@ def test_the_folder_one_is_in_has_its_name(checkpoint: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("to", "out", "beside"), [("openvino", "a.xml", "a.bin"), ("onnx", "a.onnx", "a.onnx.data")]
 )
-def test_files_beside_it_are_not_replaced_either(to: str, out: str, beside: str, tmp_path: Path) -> None:
+def test_additional_files_are_not_replaced_either(to: str, out: str, beside: str, tmp_path: Path) -> None:
     (tmp_path / beside).write_text("mine")
-    with pytest.raises(InputError, match=rf"{beside} is there already; .* replace it with --force"):
+    with pytest.raises(InputError, match=rf"{beside} already exists; .* replace it with --force"):
         vitpose.export("no-such-model", to, tmp_path / out)
     assert Plan.make(to, tmp_path / out, "no-such-model", False, True).path == tmp_path / out
 
 
-def test_a_file_that_is_not_as_torch_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
-    """Here because the weights are no numbers; what stood there before stays."""
-    folder = changed(
+def test_a_file_that_differs_from_torch_is_not_written(checkpoint: Path, tmp_path: Path) -> None:
+    """With NaN among the weights; the existing file is kept."""
+    folder = save_changed(
         checkpoint, tmp_path / "broken", lambda network: network.head.final_layer.bias.fill_(torch.nan)
     )
     path = tmp_path / "out" / "a.onnx"
@@ -174,7 +177,7 @@ def test_a_file_that_is_not_as_torch_leaves_nothing(checkpoint: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino", "torch-export"])
-def test_files_carry_no_paths_of_this_machine(to: str, exported: Export) -> None:
+def test_files_contain_no_paths_of_this_machine(to: str, exported: Export) -> None:
     for file in exported(to).parent.glob("small.*"):
         for path in (Path(vitpose.__file__).parent, file.parent):
             assert str(path).encode() not in file.read_bytes()
@@ -187,17 +190,19 @@ def test_replacing_needs_force(checkpoint: Path, tmp_path: Path) -> None:
     assert open_engine(path, device="cpu", trust=True).metadata.model == "small"
 
 
-def test_what_is_refused_before_any_work(checkpoint: Path, exported: Export, tmp_path: Path) -> None:
+def test_errors_before_any_work(checkpoint: Path, exported: Export, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown format to export to 'onx'; did you mean onnx"):
         vitpose.export("no-such-model", "onx")
     with pytest.raises(
-        InputError, match=r"a file for openvino must end in .xml, by which it is known .* not a.onnx"
+        InputError, match=r"the name of a file for openvino must end in .xml, not a.onnx; rename it"
     ):
         vitpose.export("no-such-model", "openvino", "a.onnx")
     (tmp_path / "a.onnx").mkdir()
-    with pytest.raises(OutputError, match=r"a.onnx is a folder; give the name of a file"):
+    with pytest.raises(OutputError, match=r"a.onnx is a directory; give the path of a file"):
         vitpose.export("no-such-model", "onnx", tmp_path / "a.onnx")
-    with pytest.raises(InputError, match="there is no int8 for torch-export; export to onnx and openvino"):
+    with pytest.raises(
+        InputError, match="int8 is not supported for torch-export; export to onnx and openvino"
+    ):
         vitpose.export("no-such-model", "torch-export", calibrate="images")
     with pytest.raises(InputError, match=r"small.onnx is exported already; give the checkpoint"):
         vitpose.export(exported("onnx"), "openvino")
@@ -222,10 +227,10 @@ def test_a_missing_package_is_named(
         vitpose.export("no-such-model", to)
 
 
-def test_another_skeleton_goes_into_the_file(checkpoint: Path, tmp_path: Path) -> None:
-    bones = replace(vitpose.Skeleton.load("coco"), name="mine", edges=((0, 1),), edge_colours=())
-    vitpose.export(checkpoint, "torch-export", tmp_path / "a.pt2", skeleton=bones)
-    assert vitpose.load(tmp_path / "a.pt2", None, device="cpu", trust=True).estimator.skeleton == bones
+def test_another_skeleton_is_written_to_the_file(checkpoint: Path, tmp_path: Path) -> None:
+    skeleton = replace(vitpose.Skeleton.load("coco"), name="mine", edges=((0, 1),), edge_colours=())
+    vitpose.export(checkpoint, "torch-export", tmp_path / "a.pt2", skeleton=skeleton)
+    assert vitpose.load(tmp_path / "a.pt2", None, device="cpu", trust=True).estimator.skeleton == skeleton
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
@@ -235,19 +240,19 @@ def test_int8(to: str, checkpoint: Path, images: Path, exported: Export, tmp_pat
     engine = open_engine(path, device="cpu")
     assert engine.metadata.precision == "int8"
     assert "int8" in engine.description
-    whole = open_engine(exported(to), device="cpu")
-    assert engine.metadata == replace(whole.metadata, precision="int8")
-    inside = read_crops(images, engine.metadata.processor)
+    unquantised = open_engine(exported(to), device="cpu")
+    assert engine.metadata == replace(unquantised.metadata, precision="int8")
+    calibrated = read_crops(images, engine.metadata.processor)
     for count in (1, 5):
-        found, wanted = engine.heatmaps(inside[:count]), whole.heatmaps(inside[:count])
-        assert 1e-4 < np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < 0.25
+        found, expected = engine.heatmaps(calibrated[:count]), unquantised.heatmaps(calibrated[:count])
+        assert 1e-4 < np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.25
     assert 1e-4 < written.difference < 0.25
 
 
-def test_weights_that_are_too_large_for_the_file_lie_beside_it(
+def test_weights_that_are_too_large_for_the_file_are_stored_beside_it(
     checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In int8 they are a quarter, and inside again."""
+    """In int8 they have a quarter of the size, and are in the file again."""
     monkeypatch.setattr("vitpose.exporters.conversion._LARGEST", 0)
     vitpose.export(checkpoint, "onnx", tmp_path / "whole" / "a.onnx")
     assert {file.name for file in (tmp_path / "whole").iterdir()} == {"a.onnx", "a.onnx.data"}
@@ -259,7 +264,7 @@ def test_weights_that_are_too_large_for_the_file_lie_beside_it(
 
 @pytest.mark.slow
 def test_a_network_of_more_than_2_gb(checkpoint: Path, tmp_path: Path) -> None:
-    """Few and wide layers of zeros: no file of protobuf holds them."""
+    """A few wide layers of zeros, which exceed the limit of protobuf."""
     folder = tmp_path / "wide"
     settings = vitpose.VitPoseConfig.from_pretrained(checkpoint)
     settings.backbone_config = replace(settings.backbone_config, out_features=None, hidden_size=4864)
@@ -267,32 +272,32 @@ def test_a_network_of_more_than_2_gb(checkpoint: Path, tmp_path: Path) -> None:
         network = vitpose.VitPoseForPoseEstimation(settings)
     network = network.to_empty(device="cpu")
     with torch.no_grad():
-        for own in network.state_dict().values():
-            own.zero_()
+        for tensor in network.state_dict().values():
+            tensor.zero_()
     processor = vitpose.VitPoseImageProcessor.from_pretrained(checkpoint)
-    sheet = Metadata("wide", "float32", processor, vitpose.Skeleton.load("coco"))
+    metadata = Metadata("wide", "float32", processor, vitpose.Skeleton.load("coco"))
     folder.mkdir()
-    write_onnx(network, sheet, folder / "a.onnx")
+    write_onnx(network, metadata, folder / "a.onnx")
     assert (folder / "a.onnx.data").stat().st_size > 2**31
     del network
     assert open_engine(folder / "a.onnx", device="cpu").heatmaps(crops(1)).shape == (1, 17, 16, 12)
 
 
-def test_the_decoder_stays_whole(checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    """Of int8 files: no operation of its is fed from a quantised number."""
+def test_the_decoder_is_not_quantised(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    """In int8 files, no input of the decoder's operations is a quantised tensor."""
     vitpose.export(checkpoint, "onnx", tmp_path / "a.onnx", calibrate=images)
     nodes = onnx.load(tmp_path / "a.onnx").graph.node
-    coarse = {out for node in nodes if node.op_type == "DequantizeLinear" for out in node.output}
+    quantised = {out for node in nodes if node.op_type == "DequantizeLinear" for out in node.output}
     decoder = [node for node in nodes if DECODER in node.name]
     assert len([node for node in decoder if node.op_type == "MatMul"]) == 3
-    assert not coarse & {entry for node in decoder for entry in node.input}
-    assert coarse
+    assert not quantised & {name for node in decoder for name in node.input}
+    assert quantised
 
 
 class TestCalibration:
     PROCESSOR = vitpose.VitPoseImageProcessor(size=vitpose.Size(width=48, height=64))
 
-    def annotated(self, images: Path, path: Path, count: int) -> Path:
+    def write_annotations(self, path: Path, count: int) -> Path:
         rows = [
             {"id": index, "file_name": f"{index}.jpg", "width": 48, "height": 64} for index in range(count)
         ]
@@ -313,24 +318,25 @@ class TestCalibration:
         write_json(path, {"images": rows, "annotations": people, "categories": [category]})
         return path
 
-    def test_images_of_one_each(self, images: Path) -> None:
+    def test_images_of_one_person_each(self, images: Path) -> None:
         assert read_crops(images, self.PROCESSOR).shape == (FEWEST, 64, 48, 3)
 
     def test_annotations(self, images: Path, tmp_path: Path) -> None:
-        source = self.annotated(images, tmp_path / "a.json", FEWEST)
+        source = self.write_annotations(tmp_path / "a.json", FEWEST)
         found = read_crops(f"{source}={images}", self.PROCESSOR)
         box = np.array([[4, 4, 24, 44]], np.float32)
-        wanted = self.PROCESSOR.warp_boxes(box).crop(vitpose.read_image(images / "3.jpg"))
-        np.testing.assert_array_equal(found[3:4], wanted)
+        expected = self.PROCESSOR.warp_boxes(box).crop(vitpose.read_image(images / "3.jpg"))
+        np.testing.assert_array_equal(found[3:4], expected)
 
     def test_too_few(self, images: Path, tmp_path: Path) -> None:
-        source = self.annotated(images, tmp_path / "a.json", FEWEST - 1)
+        source = self.write_annotations(tmp_path / "a.json", FEWEST - 1)
         with pytest.raises(
-            InputError, match=rf"int8 needs {FEWEST} people or more .* has {FEWEST - 1} that can be read"
+            InputError,
+            match=rf"requires at least {FEWEST} instances, and {FEWEST - 1} in .* can be read; add",
         ):
             read_crops(f"{source}={images}", self.PROCESSOR)
 
-    def test_a_bad_image_is_passed_over(self, images: Path, tmp_path: Path) -> None:
+    def test_an_unreadable_image_is_skipped(self, images: Path, tmp_path: Path) -> None:
         for image in images.iterdir():
             (tmp_path / image.name).write_bytes(image.read_bytes())
         (tmp_path / "bad.jpg").write_text("no image")

@@ -1,4 +1,4 @@
-"""Where ONNX files may take their tensors from, with onnx's own description of the format as the judge."""
+"""The check of external data in ONNX files, compared with onnx's description of the format."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def in_training(location: str) -> onnx.ModelProto:
 
 
 def after_a_good_one(location: str) -> onnx.ModelProto:
-    """Two entries of one key; readers take the first or the last."""
+    """Two entries with one key; parsers use the first or the last."""
     made = in_an_initializer("good")
     made.graph.initializer[0].external_data.add(key="location", value=location)
     return made
 
 
-PLACES = [
+POSITIONS = [
     in_an_initializer, in_a_sparse_initializer, in_a_constant, in_constants, in_a_branch, in_a_sparse_constant,
     in_a_function, in_training, after_a_good_one,
 ]  # fmt: skip
@@ -91,11 +91,11 @@ def saved(model: onnx.ModelProto, folder: Path, tail: bytes = b"") -> Path:
     return path
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_foreign_names_are_found_wherever_a_tensor_can_be(
-    place: Callable[[str], onnx.ModelProto], tmp_path: Path
+@pytest.mark.parametrize("position", POSITIONS)
+def test_invalid_names_are_found_wherever_a_tensor_can_be(
+    position: Callable[[str], onnx.ModelProto], tmp_path: Path
 ) -> None:
-    refuse_foreign_data(saved(place("m.onnx.data"), tmp_path))
+    refuse_foreign_data(saved(position("m.onnx.data"), tmp_path))
     for location in (
         MARKER,
         "/etc/passwd",
@@ -106,43 +106,46 @@ def test_foreign_names_are_found_wherever_a_tensor_can_be(
         "..",
         "",
     ):
-        with pytest.raises(CheckpointError, match=r"m\.onnx wants to read weights from .* no file beside it"):
-            refuse_foreign_data(saved(place(location), tmp_path))
+        with pytest.raises(
+            CheckpointError,
+            match=r"m\.onnx refers to external weights .*, which is not the name of a file beside",
+        ):
+            refuse_foreign_data(saved(position(location), tmp_path))
 
 
-def test_a_message_in_two_parts_is_one(tmp_path: Path) -> None:
-    """Fields that stand twice are merged by readers: the second part of the graph counts too."""
+def test_repeated_fields_are_all_checked(tmp_path: Path) -> None:
+    """Parsers merge repeated messages: the second part of the graph counts too."""
     path = saved(in_an_initializer("good"), tmp_path, in_a_constant(MARKER).SerializeToString())
-    with pytest.raises(CheckpointError, match="wants to read weights from"):
+    with pytest.raises(CheckpointError, match="refers to external weights"):
         refuse_foreign_data(path)
 
 
-def test_the_way_to_every_tensor_of_the_format_is_known() -> None:
-    """In onnx's own description, whatever leads to an entry of external data."""
+def test_the_fields_are_all_paths_to_a_tensor_in_the_format() -> None:
+    """According to onnx's description, for every message that can contain external data."""
     names = {
         "ModelProto": "model", "GraphProto": "graph", "TrainingInfoProto": "training", "FunctionProto": "function",
         "NodeProto": "node", "AttributeProto": "attribute", "SparseTensorProto": "sparse", "TensorProto": "tensor",
     }  # fmt: skip
     found: dict[str, dict[int, str]] = {"tensor": {13: "entry"}, "entry": {2: "value"}}
-    waiting, seen = [onnx.ModelProto.DESCRIPTOR], set()
-    leading: dict[str, set[str]] = {}
-    while waiting:
-        message = waiting.pop()
+    pending, seen = [onnx.ModelProto.DESCRIPTOR], set()
+    parents: dict[str, set[str]] = {}
+    while pending:
+        message = pending.pop()
         if message.name in seen:
             continue
         seen.add(message.name)
         for field in message.fields:
             if field.message_type is not None:
-                leading.setdefault(field.message_type.name, set()).add(message.name)
-                waiting.append(field.message_type)
+                parents.setdefault(field.message_type.name, set()).add(message.name)
+                pending.append(field.message_type)
                 if field.message_type.name in names and message.name in names:
-                    own = found.setdefault(names[message.name], {})
-                    own[field.number] = names[field.message_type.name]
-    reaching, grown = {"TensorProto"}, True
+                    fields = found.setdefault(names[message.name], {})
+                    fields[field.number] = names[field.message_type.name]
+    containing, grown = {"TensorProto"}, True
     while grown:
-        more = {parent for child in reaching for parent in leading.get(child, ())}
-        grown, reaching = not more <= reaching, reaching | more
-    assert reaching == set(names)
+        more = {parent for child in containing for parent in parents.get(child, ())}
+        grown, containing = not more <= containing, containing | more
+    assert containing == set(names)
     assert found == _FIELDS
     entry = TensorProto.DESCRIPTOR.fields_by_name["external_data"]
     assert (entry.number, entry.message_type.fields_by_name["value"].number) == (13, 2)
@@ -160,29 +163,32 @@ def test_the_way_to_every_tensor_of_the_format_is_known() -> None:
         (b"\x3a\x08\x2a\x06\x6a\x04\x12\x02\xff\xfe", "invalid start byte"),
     ],
 )
-def test_what_readers_could_take_in_two_ways_is_refused(content: bytes, reason: str, tmp_path: Path) -> None:
+def test_damaged_or_ambiguous_files_are_rejected(content: bytes, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"m\.onnx cannot be loaded as ONNX: .*{reason}"):
         refuse_foreign_data(path)
 
 
-def test_links_lead_nowhere_else(tmp_path: Path) -> None:
+def test_links_must_stay_in_the_directory(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(bytes(16))
-    home = tmp_path / "model"
-    home.mkdir()
-    path = saved(in_an_initializer("w.data"), home)
-    (home / "w.data").symlink_to(tmp_path / "secret")
-    with pytest.raises(CheckpointError, match=r"from 'w\.data', which is a link to .*secret and leads out"):
+    directory = tmp_path / "model"
+    directory.mkdir()
+    path = saved(in_an_initializer("w.data"), directory)
+    (directory / "w.data").symlink_to(tmp_path / "secret")
+    message = (
+        r"external weights 'w\.data', a link to .*secret outside the model's directory; replace the link"
+    )
+    with pytest.raises(CheckpointError, match=message):
         refuse_foreign_data(path)
-    (home / "w.data").unlink()
-    (home / "blob").write_bytes(bytes(16))
-    (home / "w.data").symlink_to("blob")
+    (directory / "w.data").unlink()
+    (directory / "blob").write_bytes(bytes(16))
+    (directory / "w.data").symlink_to("blob")
     refuse_foreign_data(path)
 
 
-def test_a_cache_that_links_whole_models_is_understood(tmp_path: Path) -> None:
-    """The hub's: a folder of links to files that lie together elsewhere."""
+def test_the_cache_of_the_hub_is_supported(tmp_path: Path) -> None:
+    """A snapshot is a directory of links to files in one other directory."""
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
     blobs.mkdir()
     snapshot.mkdir()
@@ -194,11 +200,11 @@ def test_a_cache_that_links_whole_models_is_understood(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_no_runtime_reads_an_address(engine: str, exported: Export, tmp_path: Path) -> None:
-    """In a process of its own, which a runtime that does would take down."""
+def test_no_runtime_reads_a_memory_address(engine: str, exported: Export, tmp_path: Path) -> None:
+    """In a separate process, which would crash."""
     path = tmp_path / "m.onnx"
     model = onnx.load(exported("onnx"))
-    large = max(model.graph.initializer, key=lambda own: len(own.raw_data))
+    large = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     length = len(large.raw_data)
     large.ClearField("raw_data")
     large.data_location = TensorProto.EXTERNAL
@@ -214,15 +220,15 @@ except vitpose.CheckpointError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "wants to read weights from '*/_ORT_MEM_ADDR_/*'" in done.stdout
+    assert "refers to external weights '*/_ORT_MEM_ADDR_/*'" in done.stdout
 
 
 def test_models_and_detectors_are_checked(exported: Export, tmp_path: Path) -> None:
     path = saved(in_an_initializer("/etc/passwd"), tmp_path)
     for engine in ("onnxruntime", "openvino"):
-        with pytest.raises(CheckpointError, match="wants to read weights from '/etc/passwd'"):
+        with pytest.raises(CheckpointError, match="refers to external weights '/etc/passwd'"):
             open_engine(path, engine, device="cpu")
-    with pytest.raises(CheckpointError, match="wants to read weights from '/etc/passwd'"):
+    with pytest.raises(CheckpointError, match="refers to external weights '/etc/passwd'"):
         load_detector(f"onnx:{path}", device="cpu")
     onnx.save_model(onnx.load(exported("onnx")), tmp_path / "big.onnx", save_as_external_data=True,
                     location="big.onnx.data")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which of ONNX Runtime's providers a device is. Opening files is tested where it is used."""
+"""ONNX Runtime's providers for a device. Opening files is tested with the engines and detectors."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ from vitpose.hardware.onnx_session import choose_providers, nearest_device, open
 class TestProviders:
     BOTH = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
-    def test_auto_takes_the_gpu_where_there_is_one(self):
+    def test_auto_is_the_gpu_if_there_is_one(self):
         assert choose_providers("auto", self.BOTH)[0] == ("CUDAExecutionProvider", {"device_id": "0"})
         assert choose_providers("auto", self.BOTH[1:]) == ["CPUExecutionProvider"]
 
-    def test_one_can_be_asked_for(self):
+    def test_a_device_can_be_requested(self):
         assert choose_providers("cpu", self.BOTH) == ["CPUExecutionProvider"]
         assert choose_providers("cuda:1", self.BOTH)[0] == ("CUDAExecutionProvider", {"device_id": "1"})
 
     @pytest.mark.parametrize("device", ["tpu", "cuda:x", "auto:1", ""])
     def test_an_unknown_device(self, device: str):
-        with pytest.raises(InputError, match=f"device '{device}' is not understood; .* cuda or cuda:N"):
+        with pytest.raises(
+            InputError, match=f"unknown device '{device}' for ONNX Runtime; use .* or 'cuda:N'"
+        ):
             choose_providers(device, self.BOTH)
 
     def test_no_gpu(self):
-        with pytest.raises(InputError, match="there is only CPUExecutionProvider; install onnxruntime-gpu"):
+        with pytest.raises(
+            InputError, match="only CPUExecutionProvider is available; install onnxruntime-gpu"
+        ):
             choose_providers("cuda", self.BOTH[1:])
 
     @pytest.mark.parametrize(
@@ -43,19 +47,19 @@ class TestProviders:
             (1, "cuda:1", "cpu"),
         ],
     )
-    def test_the_same_gpu_as_the_network_beside_it(
+    def test_the_nearest_device_is_the_same_gpu_or_the_cpu(
         self, device: str | int, with_cuda: str, without: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         library = ModuleType("onnxruntime")
         monkeypatch.setitem(sys.modules, "onnxruntime", library)
         for available, expected in ((self.BOTH, with_cuda), (self.BOTH[1:], without)):
-            library.get_available_providers = lambda own=available: own
+            library.get_available_providers = lambda providers=available: providers
             assert nearest_device("a.onnx", device) == expected
 
-    def test_a_gpu_that_onnx_runtime_silently_leaves_out(
+    def test_a_silent_fallback_to_the_cpu_is_an_error(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It answers a broken installation of CUDA by running on the CPU; "auto" takes what there is."""
+        """ONNX Runtime runs on the CPU if the installation of CUDA is broken; "auto" accepts this."""
         session = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
         library = ModuleType("onnxruntime")
         library.get_available_providers = lambda: self.BOTH
@@ -64,5 +68,5 @@ class TestProviders:
         monkeypatch.setitem(sys.modules, "onnxruntime", library)
         (tmp_path / "a.onnx").touch()
         assert open_session(tmp_path / "a.onnx", "auto") is session
-        with pytest.raises(InputError, match="fell back to the CPU where device 'cuda:0' was asked for"):
+        with pytest.raises(InputError, match="fell back to the CPU although device 'cuda:0' was requested"):
             open_session(tmp_path / "a.onnx", "cuda:0")

@@ -39,7 +39,8 @@ class RtDetrDetector:
     Raises:
         CheckpointError: The weights cannot be downloaded or read, or are not of an RT-DETR.
         UnknownNameError: A label is not a class of the model, or there is no such device.
-        InputError: The score is not from 0 to 1, or the labels are not class names.
+        InputError: This machine does not have the device, the score is not from 0 to 1, or the labels are not class
+            names.
         MissingDependencyError: torch or transformers is not installed.
     """
 

@@ -1,4 +1,4 @@
-"""Engines: what runs the network. All are behind one protocol, `Engine`.
+"""Engines run the network. All of them implement one protocol, `Engine`.
 
     TorchEngine       a checkpoint                 torch
     OnnxEngine        .onnx                        onnxruntime
@@ -6,7 +6,7 @@
     ProgramEngine     .pt2                         torch
     TensorRtEngine    .engine                      tensorrt
 
-Importing this package loads none of the libraries that run networks: an engine loads its own when it is made.
+Importing this package loads no inference library; each engine imports the library it uses when it is created.
 """
 
 from __future__ import annotations
@@ -17,57 +17,57 @@ from ..errors import InputError, UnknownNameError, require
 from .metadata import ExportedEngine
 
 ENGINES = ("torch", "onnxruntime", "openvino", "tensorrt")
-"""What networks are run with."""
+"""Names of the engines."""
 RUNS = {
     ".onnx": ("onnxruntime", "openvino"),
     ".xml": ("openvino",),
     ".pt2": ("torch",),
     ".engine": ("tensorrt",),
 }
-"""What runs an exported file of each kind; the first by default."""
+"""The engines that run each kind of exported file; the first is the default."""
 
 
 def is_exported(name: str | Path) -> bool:
-    """Tells whether a name is that of an exported file."""
+    """Return whether a name is that of an exported file."""
     return Path(name).suffix in RUNS
 
 
 def runs_code(name: str | Path) -> bool:
-    """Tells whether loading a file runs whatever code its maker put in."""
+    """Return whether loading a file can run arbitrary code contained in it."""
     return Path(name).suffix == ".pt2"
 
 
 def check_trust(name: str | Path, trust: bool) -> None:
-    """Refuses a file that runs code and is not trusted, and trust where there is nothing to trust.
+    """Check that `trust` is given exactly for the files that run code when they are loaded.
 
     Args:
         name: The file or checkpoint.
-        trust: Whether the caller trusts who made it.
+        trust: Whether the caller trusts the author of the file.
 
     Raises:
-        InputError: It is refused.
+        InputError: The file runs code and is not trusted, or it runs none and trust is given.
     """
     if trust and not runs_code(name):
         raise InputError(
-            f"trust=True is for .pt2 files, which run code when they are loaded, and {name} is none; leave it out"
+            f"trust=True is for .pt2 files, which run code when they are loaded, and {name} is not one; leave it out"
         )
     if runs_code(name) and not trust:
         raise InputError(
-            f"{name} is a program of torch.export, and loading one runs any code that its maker put into it; if you "
-            "trust them as you would to run their code, pass trust=True (--trust). ONNX files run no code: take one "
-            "instead, 'vitpose export MODEL --to onnx' writes it"
+            f"{name} is a program of torch.export, and loading it runs any code contained in it; if you trust its "
+            "author to run code on this machine, pass trust=True (--trust). ONNX files run no code: use one instead, "
+            "written by 'vitpose export MODEL --to onnx'"
         )
 
 
 def check_engine(name: str, path: str | Path | None = None) -> str:
-    """Returns the engine of that name; "auto" is the one that a file is made for, and torch for a checkpoint.
+    """Return the name of the engine to use; "auto" is the default engine of the file, and torch for a checkpoint.
 
     Args:
         name: One of `ENGINES`, or "auto".
         path: An exported file; None for a checkpoint.
 
     Raises:
-        UnknownNameError: No such engine.
+        UnknownNameError: There is no such engine.
         InputError: The engine does not run that file.
     """
     runs = ("torch", "onnxruntime", "openvino") if path is None else RUNS[Path(path).suffix]
@@ -78,14 +78,14 @@ def check_engine(name: str, path: str | Path | None = None) -> str:
     if name not in runs:
         what = "a checkpoint" if path is None else path
         raise InputError(
-            f"engine {name!r} does not run {what}, but {', '.join(runs)} can; take that, leave it at 'auto', or export "
-            "the model for it"
+            f"engine {name!r} does not run {what}, only {', '.join(runs)} can; use one of these or 'auto', or export "
+            f"the model for {name!r}"
         )
     return name
 
 
 def check_conversion(model: str | Path, engine: str, device: str, dtype: str) -> None:
-    """Refuses what would fail only after a checkpoint has been converted for an engine.
+    """Check, before a checkpoint is converted for an engine, that the engine can run it.
 
     Args:
         model: Name of the checkpoint, for the messages.
@@ -94,15 +94,16 @@ def check_conversion(model: str | Path, engine: str, device: str, dtype: str) ->
         dtype: As in `open_engine`.
 
     Raises:
-        InputError: The engine has no such device or type.
-        MissingDependencyError: What converts or runs it is not installed.
+        UnknownNameError: The engine does not support the dtype.
+        InputError: The engine does not support the device or the dtype.
+        MissingDependencyError: A package that converts or runs the model is not installed.
     """
     for package in ("onnx", "onnxscript"):
         require(package, "export", f"to convert {model} for engine {engine!r}")
     if engine == "openvino":
-        from .openvino import choose_place
+        from .openvino import choose_device_and_precision
 
-        choose_place(model, device, dtype)
+        choose_device_and_precision(model, device, dtype)
     else:
         from ..hardware.onnx_session import find_providers
         from .onnx import check_dtype
@@ -119,20 +120,21 @@ def open_engine(
     dtype: str = "auto",
     trust: bool = False,
 ) -> ExportedEngine:
-    """Opens an exported file.
+    """Open an exported file.
 
     Args:
         path: The file.
-        engine: What runs it, of `ENGINES`; "auto" is what it is made for.
-        device: Where; the names are those of each engine, "auto" and "cpu" are everybody's.
-        dtype: "auto", or a type that the engine can be told.
-        trust: Open a `.pt2` file, which runs the code in it.
+        engine: One of `ENGINES`; "auto": the default engine of the file, see `RUNS`.
+        device: "auto", "cpu", or another device name of the engine.
+        dtype: "auto", or a dtype that the engine supports for this file.
+        trust: Whether to load a `.pt2` file, which can run arbitrary code contained in it.
 
     Raises:
         CheckpointError: The file is missing, damaged, or not exported by vitpose.
-        InputError: The engine does not run the file, or has no such device or type; or the file runs code and is
-            not trusted, or is trusted and runs none.
-        MissingDependencyError: What runs it is not installed.
+        UnknownNameError: There is no such engine, or the engine does not support the dtype.
+        InputError: The engine does not run the file, or does not support the device or dtype; or the file runs code
+            and is not trusted, or is trusted and runs none.
+        MissingDependencyError: A package that runs the file is not installed.
     """
     runtime = check_engine(engine, path)
     check_trust(path, trust)

@@ -1,7 +1,7 @@
-"""The whole way on an accelerator: an image goes up once, only keypoints and scores come back.
+"""Cropping, network and decoding on an accelerator: each image is uploaded once, only keypoints and scores come back.
 
-Does there in torch what `crop` and `heatmap` do in numpy, equal up to rounding; the formulas and their sources
-stand there.
+Reimplements in torch what `geometry.warp` and `geometry.heatmaps` do in NumPy, equal up to rounding; the sources of the
+formulas are given there.
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ from .torch import TorchEngine
 
 
 class DeviceEngine(TorchEngine):
-    """Runs a dense network and all around it on its device; see `ImageEngine`.
+    """Crops, runs a dense network and decodes its heatmaps on one device; see `ImageEngine`.
 
-    On CUDA the network is replayed as a graph, one for each size of a batch, so that no time goes into
-    launching its hundreds of kernels; batches are filled up to powers of two.
+    On CUDA the network is replayed as a CUDA graph, one for each batch size, which saves the time of launching hundreds
+    of kernels. Batches are padded to powers of two.
 
-    Args: as those of `TorchEngine`.
+    Args:
+        model: As in `TorchEngine`.
+        scale: As in `TorchEngine`.
+        offset: As in `TorchEngine`.
+        compiled: As in `TorchEngine`.
     """
 
     def __init__(
@@ -42,48 +46,48 @@ class DeviceEngine(TorchEngine):
         compiled: bool = False,
     ) -> None:
         super().__init__(model, scale, offset, compiled)
-        if self.device.type == "cuda" and not compiled:  # compiled networks have their own
+        if self.device.type == "cuda" and not compiled:  # torch.compile records graphs itself
             self.network, self.fixed_sizes = GraphedNetwork(self.network), True
 
     def upload(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "h w 3"]:
-        """Brings an RGB image to the device, as bytes."""
+        """Upload an RGB image to the device, as uint8."""
         return torch.tensor(image, device=self.device)
 
     @torch.inference_mode()
     def find_points(
         self, images: Sequence[UInt8[Tensor, "_ _ 3"]], warps: Sequence[Warp], reading: Reading
     ) -> tuple[Float[np.ndarray, "n k 2"], Float[np.ndarray, "n k"], Size]:
-        """Finds the keypoints in crops of images; see `ImageEngine`."""
+        """Estimate the keypoints in crops of images; see `ImageEngine`."""
         crops = [sample(image, warp) for image, warp in zip(images, warps, strict=True)]
         pixels = self.normalise(torch.cat(crops))
-        maps = self.run(pixels).float()
+        heatmaps = self.run(pixels).float()
         if reading.mirror is not None:
             mirrored = self.run(pixels.flip(-1)).float()
-            maps = merge_flipped(maps, mirrored, reading)
-        points, scores = decode(maps, reading.decoding)
-        found = torch.cat([points, scores[..., None]], dim=2).cpu().numpy()  # one way back for both
+            heatmaps = merge_flipped(heatmaps, mirrored, reading)
+        keypoints, scores = decode(heatmaps, reading.decoding)
+        found = torch.cat([keypoints, scores[..., None]], dim=2).cpu().numpy()  # one transfer for both
         refuse_unreadable(found[..., 2])
-        return found[..., :2], found[..., 2], Size(width=maps.shape[3], height=maps.shape[2])
+        return found[..., :2], found[..., 2], Size(width=heatmaps.shape[3], height=heatmaps.shape[2])
 
 
 _GRAPHS = threading.Lock()
-"""Held while graphs are recorded and launched, by whichever network of this process: they share memory and a stream."""
+"""Held while any network of this process captures or replays a graph: all graphs share memory and a stream."""
 
 
 @cache
 def _shared(device: torch.device) -> tuple[Any, Any]:
-    """Returns the memory pool of all graphs on a device, and the stream that they run on, one after another."""
+    """Return the memory pool and the stream shared by all graphs of a device."""
     return torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
 
 class GraphedNetwork:
-    """A network whose kernels are recorded once for each shape of its input, and then launched as one.
+    """A network that is captured as a CUDA graph for each input shape, and then replayed.
 
-    All graphs on a device share one pool, so that those of further shapes and networks need hardly more memory. That is
-    safe because they run one after another, on one stream, and what one gives is copied before the next one starts.
+    All graphs of a device share one memory pool, so that further shapes and networks use little additional memory. This
+    is safe because the graphs run one after another on one stream, and each output is copied before the next replay.
 
     Args:
-        network: What runs on CUDA, without synchronising and with fixed weights.
+        network: A function on CUDA that does not synchronise and whose weights do not change.
     """
 
     def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
@@ -91,44 +95,43 @@ class GraphedNetwork:
         self._graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
 
     def __call__(self, pixels: Float[Tensor, "n 3 hc wc"]) -> Float[Tensor, "n k hm wm"]:
-        """Returns what the network returns."""
+        """Return the heatmaps of normalised crops."""
         with _GRAPHS:
             pool, stream = _shared(pixels.device)
-            here = torch.cuda.current_stream(pixels.device)
+            current = torch.cuda.current_stream(pixels.device)
             if pixels.shape not in self._graphs:
-                self._graphs[pixels.shape] = self._record(pixels, pool, stream)
-            graph, given, maps = self._graphs[pixels.shape]
-            found = torch.empty_like(
-                maps
-            )  # of this stream's memory, which is where it is used and given back
-            stream.wait_stream(here)
+                self._graphs[pixels.shape] = self._capture(pixels, pool, stream)
+            graph, graph_input, graph_output = self._graphs[pixels.shape]
+            # Allocated outside the graph's stream: the current stream uses and frees it.
+            heatmaps = torch.empty_like(graph_output)
+            stream.wait_stream(current)
             with torch.cuda.stream(stream):
-                given.copy_(pixels)
+                graph_input.copy_(pixels)
                 graph.replay()
-                found.copy_(maps)
-            here.wait_stream(stream)
-            return found
+                heatmaps.copy_(graph_output)
+            current.wait_stream(stream)
+            return heatmaps
 
-    def _record(self, pixels: Tensor, pool: Any, stream: Any) -> tuple[Any, Tensor, Tensor]:
-        """Returns a graph, its input and its output."""
-        given, here = pixels.clone(), torch.cuda.current_stream(pixels.device)
-        stream.wait_stream(here)
-        # Libraries choose their kernels and take their memory before the recording.
+    def _capture(self, pixels: Tensor, pool: Any, stream: Any) -> tuple[Any, Tensor, Tensor]:
+        """Return a graph, its input and its output."""
+        graph_input, current = pixels.clone(), torch.cuda.current_stream(pixels.device)
+        stream.wait_stream(current)
+        # Warm-up: libraries select their kernels and allocate workspace before the capture.
         with torch.cuda.stream(stream):
             for _ in range(3):
-                self.network(given)
-        here.wait_stream(stream)
+                self.network(graph_input)
+        current.wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # What other threads ask of CUDA meanwhile, such as memory, is no part of the graph and does not spoil it.
+        # With "thread_local", CUDA calls of other threads during the capture, such as allocations, are no errors.
         with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            maps = self.network(given)
-        return graph, given, maps
+            graph_output = self.network(graph_input)
+        return graph, graph_input, graph_output
 
 
 def sample(image: UInt8[Tensor, "h w 3"], warp: Warp) -> Float[Tensor, "n 3 hc wc"]:
-    """Samples every crop from an image in one go: bilinear, black outside it, 0..255."""
+    """Sample all crops of an image at once: bilinear, 0 outside the image, values 0 to 255."""
     size, height, width = warp.size, *image.shape[:2]
-    # To grid_sample's units: -1 and 1 are the outer edges of the first and the last pixel.
+    # To the units of grid_sample: -1 and 1 are the outer edges of the first and the last pixel.
     units = np.array([2 / width, 2 / height])
     matrices = warp.matrices(size) * units[:, None]
     matrices[:, :, 2] += units / 2 - 1
@@ -142,42 +145,42 @@ def sample(image: UInt8[Tensor, "h w 3"], warp: Warp) -> Float[Tensor, "n 3 hc w
 
 
 def merge_flipped(
-    maps: Float[Tensor, "n k hm wm"], mirrored: Float[Tensor, "n k hm wm"], reading: Reading
+    heatmaps: Float[Tensor, "n k hm wm"], mirrored: Float[Tensor, "n k hm wm"], reading: Reading
 ) -> Float[Tensor, "n k hm wm"]:
-    """Averages maps with those of the mirrored crops, as `heatmap.merge_flipped` does."""
-    back = mirrored[:, torch.from_numpy(reading.mirror).to(maps.device)].flip(-1)
+    """Average heatmaps with those of the mirrored crops, as `geometry.heatmaps.merge_flipped` does."""
+    back = mirrored[:, torch.from_numpy(reading.mirror).to(heatmaps.device)].flip(-1)
     if reading.shift:
         back = torch.cat([back[..., :1], back[..., :-1]], dim=-1)
-    return (maps + back) / 2
+    return (heatmaps + back) / 2
 
 
 def decode(
-    maps: Float[Tensor, "n k hm wm"], decoding: Decoding
+    heatmaps: Float[Tensor, "n k hm wm"], decoding: Decoding
 ) -> tuple[Float[Tensor, "n k 2"], Float[Tensor, "n k"]]:
-    """Reads all keypoints from their maps (float32), as `heatmap.decode` does."""
-    flat = maps.flatten(0, 1)
+    """Decode keypoints (in cells) and scores from heatmaps (float32), as `geometry.heatmaps.decode` does."""
+    flat = heatmaps.flatten(0, 1)
     scores, highest = flat.flatten(1).max(dim=1)
-    rows, columns = highest // maps.shape[3], highest % maps.shape[3]
-    points = torch.stack([columns, rows], dim=1).float()
+    rows, columns = highest // heatmaps.shape[3], highest % heatmaps.shape[3]
+    keypoints = torch.stack([columns, rows], dim=1).float()
     if decoding.refine == "dark":
-        points += _dark_steps(flat, rows, columns, decoding)
+        keypoints += _dark_steps(flat, rows, columns, decoding)
     elif decoding.refine == "quarter":
-        points += _quarter_steps(flat, rows, columns)
-    return points.unflatten(0, maps.shape[:2]), scores.unflatten(0, maps.shape[:2])
+        keypoints += _quarter_steps(flat, rows, columns)
+    return keypoints.unflatten(0, heatmaps.shape[:2]), scores.unflatten(0, heatmaps.shape[:2])
 
 
 def _quarter_steps(
-    maps: Float[Tensor, "m hm wm"], rows: Int[Tensor, " m"], columns: Int[Tensor, " m"]
+    heatmaps: Float[Tensor, "m hm wm"], rows: Int[Tensor, " m"], columns: Int[Tensor, " m"]
 ) -> Float[Tensor, "m 2"]:
-    height, width = maps.shape[1:]
-    each = torch.arange(len(maps), device=maps.device)
+    height, width = heatmaps.shape[1:]
+    each = torch.arange(len(heatmaps), device=heatmaps.device)
     inside = (columns > 1) & (columns < width - 1) & (rows > 1) & (rows < height - 1)
     left, right = (columns - 1).clamp(min=0), (columns + 1).clamp(max=width - 1)
     above, below = (rows - 1).clamp(min=0), (rows + 1).clamp(max=height - 1)
     slopes = torch.stack(
         [
-            maps[each, rows, right] - maps[each, rows, left],
-            maps[each, below, columns] - maps[each, above, columns],
+            heatmaps[each, rows, right] - heatmaps[each, rows, left],
+            heatmaps[each, below, columns] - heatmaps[each, above, columns],
         ],
         dim=1,
     )
@@ -185,9 +188,12 @@ def _quarter_steps(
 
 
 def _dark_steps(
-    maps: Float[Tensor, "m hm wm"], rows: Int[Tensor, " m"], columns: Int[Tensor, " m"], decoding: Decoding
+    heatmaps: Float[Tensor, "m hm wm"],
+    rows: Int[Tensor, " m"],
+    columns: Int[Tensor, " m"],
+    decoding: Decoding,
 ) -> Float[Tensor, "m 2"]:
-    log = _blurred_around(maps, rows, columns, decoding).clamp(0.001, 50).log()
+    log = _blurred_around(heatmaps, rows, columns, decoding).clamp(0.001, 50).log()
     x = 0.5 * (log[:, 1, 2] - log[:, 1, 0])
     y = 0.5 * (log[:, 2, 1] - log[:, 0, 1])
     epsilon = torch.finfo(torch.float32).eps
@@ -206,22 +212,25 @@ def _dark_steps(
 
 
 def _blurred_around(
-    maps: Float[Tensor, "m hm wm"], rows: Int[Tensor, " m"], columns: Int[Tensor, " m"], decoding: Decoding
+    heatmaps: Float[Tensor, "m hm wm"],
+    rows: Int[Tensor, " m"],
+    columns: Int[Tensor, " m"],
+    decoding: Decoding,
 ) -> Float[Tensor, "m 3 3"]:
-    taps = torch.from_numpy(blur_taps(decoding).astype(np.float32)).to(maps.device)
+    taps = torch.from_numpy(blur_taps(decoding).astype(np.float32)).to(heatmaps.device)
     (row, down), (column, across) = (
         _taps_within(peak, count, taps, decoding.border)
-        for peak, count in zip((rows, columns), maps.shape[1:], strict=True)
+        for peak, count in zip((rows, columns), heatmaps.shape[1:], strict=True)
     )
-    each = torch.arange(len(maps), device=maps.device)[:, None, None]
-    blurred = down @ maps[each, row[:, :, None], column[:, None, :]] @ across.transpose(1, 2)
+    each = torch.arange(len(heatmaps), device=heatmaps.device)[:, None, None]
+    blurred = down @ heatmaps[each, row[:, :, None], column[:, None, :]] @ across.transpose(1, 2)
     if decoding.border == "zero":
         return blurred
-    # The border's values go on beyond it.
-    beside = torch.arange(-1, 2, device=maps.device)
+    # Cells outside the heatmap have the blurred value of the nearest border cell.
+    beside = torch.arange(-1, 2, device=heatmaps.device)
     row, column = (
         (peak[:, None] + beside).clamp(0, count - 1) - peak[:, None] + 1
-        for peak, count in zip((rows, columns), maps.shape[1:], strict=True)
+        for peak, count in zip((rows, columns), heatmaps.shape[1:], strict=True)
     )
     return blurred[each, row[:, :, None], column[:, None, :]]
 
@@ -229,7 +238,10 @@ def _blurred_around(
 def _taps_within(
     peaks: Int[Tensor, " m"], count: int, taps: Float[Tensor, "3 t"], border: str
 ) -> tuple[Int[Tensor, "m t"], Float[Tensor, "m 3 t"]]:
-    """Returns the cells of a row around each peak, and what blurs them: nothing comes from outside with "zero"."""
+    """Return the indices of the cells around each peak along one axis, and their blur weights.
+
+    With the border "zero", the weights of cells outside the heatmap are 0.
+    """
     reach = taps.shape[1] // 2
     cells, inside = continued(np.arange(-reach, count + reach), count, border)
     around = peaks[:, None] + torch.arange(taps.shape[1], device=peaks.device)

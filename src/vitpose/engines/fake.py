@@ -1,4 +1,4 @@
-"""An engine without a network, for tests of whatever stands around one."""
+"""An engine without a network, for tests of code that uses an engine."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from ..geometry.heatmaps import encode
 
 
 class FakeEngine:
-    """Finds every keypoint at a fixed place of the crop.
+    """Returns heatmaps with every keypoint at a fixed position of the crop.
 
     Args:
-        points: Where, in cells of the map.
-        size: Size of the maps.
+        keypoints: Keypoints (x, y), in cells of the heatmap.
+        size: Size of the heatmaps, in cells.
 
     Attributes:
-        batches: How many crops each call had.
+        batches: Number of crops of each call.
     """
 
-    def __init__(self, points: Float[np.ndarray, "k 2"], size: Size) -> None:
-        self.points, self.size = points, size
+    def __init__(self, keypoints: Float[np.ndarray, "k 2"], size: Size) -> None:
+        self.keypoints, self.size = keypoints, size
         self.batches: list[int] = []
         self.description = "fake"
 
     def heatmaps(self, crops: UInt8[np.ndarray, "n hc wc 3"]) -> Float[np.ndarray, "n k hm wm"]:
-        """Returns the same maps for every crop."""
+        """Return the same heatmaps for every crop."""
         self.batches.append(len(crops))
-        points = np.repeat(self.points[None], len(crops), axis=0)
-        return encode(points, np.ones(points.shape[:2], bool), self.size)[0]
+        keypoints = np.repeat(self.keypoints[None], len(crops), axis=0)
+        return encode(keypoints, np.ones(keypoints.shape[:2], bool), self.size)[0]

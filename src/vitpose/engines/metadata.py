@@ -1,6 +1,6 @@
-"""What an exported file says about itself, so that it alone is enough to find poses.
+"""The metadata of an exported file: all that estimating poses with the file requires besides the network.
 
-Owns the form of it. Where it lies in a file is the business of each kind of file.
+Defines its JSON format. Each engine reads it from its kind of file.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from ..processing.image_processor import VitPoseImageProcessor
 from .protocol import Engine
 
 KEY = "vitpose"
-"""Under which name a file keeps it."""
+"""Name of the entry in a file that holds the metadata."""
 INPUT, OUTPUT = "pixel_values", "heatmaps"
-"""What every exported network calls its input (b 3 hc wc, normalised) and its output (b k hm wm)."""
+"""Names of the input (b 3 hc wc, normalised) and the output (b k hm wm) of every exported network."""
 FORMAT = 1
-_MOST_BYTES = 2**20
-"""Size of the largest metadata; those of 133 keypoints have some 20 kB."""
-_HINT = "'vitpose export' writes files that have them"
+_MAX_BYTES = 2**20
+"""Limit on the size of the metadata; with 133 keypoints it has about 20 kB."""
+_HINT = "export the model again with 'vitpose export'"
 
 
 class _Declaration(BaseModel):
-    """A dataset's declaration; `DatasetSpec` knows the rest of it."""
+    """A dataset's declaration; its other keys are checked by `DatasetSpec`."""
 
     model_config = ConfigDict(extra="allow", strict=True)
-    skeleton: dict[str, Any]  # in the file itself: it may not name a file of this machine
+    skeleton: dict[str, Any]  # a dictionary, so that it cannot be the path of a file on this machine
 
 
-class _Sheet(Schema):
-    """The form of the metadata; processor, skeleton and dataset have schemas of their own."""
+class _MetadataSchema(Schema):
+    """The keys of the metadata; processor, skeleton and dataset are checked by their classes."""
 
     format: int
     model: Annotated[str, Field(max_length=1000)]
@@ -51,14 +51,14 @@ class _Sheet(Schema):
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is needed beside a network to find poses with it.
+    """What estimating poses requires besides the network.
 
     Attributes:
-        model: What was exported, for people.
-        precision: What it computes in, for people: "float32", "int8".
-        processor: How it wants its crops and its maps read.
-        skeleton: What the maps stand for.
-        dataset: What the network was trained on, where that is known.
+        model: Name of the exported model, for display.
+        precision: The dtype in which the file computes: "float32", "int8".
+        processor: The preprocessing of crops and the decoding of heatmaps.
+        skeleton: The keypoints of the heatmaps.
+        dataset: The dataset that the network was trained on; None if unknown.
     """
 
     model: str
@@ -69,11 +69,11 @@ class Metadata:
 
     @property
     def dataset_spec(self) -> DatasetSpec:
-        """The dataset's conventions; those of nothing but the skeleton where it is not known."""
+        """The declaration of the dataset; one with the skeleton only if the dataset is unknown."""
         return self.dataset or DatasetSpec(name=self.skeleton.name, skeleton=self.skeleton)
 
     def to_json(self) -> str:
-        """Returns it as text."""
+        """Return the metadata as JSON."""
         table = {
             "format": FORMAT,
             "model": self.model,
@@ -87,65 +87,65 @@ class Metadata:
 
     @classmethod
     def from_json(cls, text: str | None, source: object) -> Metadata:
-        """Reads what `to_json` returned.
+        """Create metadata from the JSON of a file.
 
         Args:
-            text: The text; None where the file has none.
-            source: How messages call the file.
+            text: The JSON; None if the file has no metadata.
+            source: Name of the file, for messages.
 
         Raises:
-            CheckpointError: There is none, it is damaged or of a later format, or parts are missing.
+            CheckpointError: There is no metadata, it is invalid or of a later format, or keys are missing.
         """
         if not text:
             raise CheckpointError(
-                f"{source} does not say how it is to be used: it has no entry {KEY!r} with the skeleton, the size of "
-                f"the crops, mean and std, and the way the maps are read; {_HINT}"
+                f"{source} has no metadata: its entry {KEY!r} with the skeleton, the crop size, mean and std, and the "
+                f"decoding is missing; {_HINT}"
             )
         try:
-            table = parse_json(text, "it", max_bytes=_MOST_BYTES)
+            table = parse_json(text, "it", max_bytes=_MAX_BYTES)
             number = table.get("format") if isinstance(table, dict) else None
             if type(number) is int and number != FORMAT:
-                raise InputError(f"it is of format {number}, this vitpose reads {FORMAT}; update vitpose")
-            return cls._from_sheet(check(_Sheet, table, "it"))
+                raise InputError(
+                    f"it has format {number}, this vitpose reads format {FORMAT}; update vitpose"
+                )
+            return cls._from_schema(check(_MetadataSchema, table, "it"))
         except VitPoseError as error:
-            raise CheckpointError(
-                f"the entry {KEY!r} of {source} cannot be used: {error}; {_HINT}"
-            ) from error
+            raise CheckpointError(f"the metadata {KEY!r} of {source} is invalid: {error}; {_HINT}") from error
 
     @classmethod
-    def _from_sheet(cls, sheet: _Sheet) -> Metadata:
-        declared = sheet.dataset
+    def _from_schema(cls, table: _MetadataSchema) -> Metadata:
+        declared = table.dataset
         return cls(
-            sheet.model,
-            sheet.precision,
-            VitPoseImageProcessor.from_dict(sheet.processor),
-            Skeleton.from_dict(sheet.skeleton),
+            table.model,
+            table.precision,
+            VitPoseImageProcessor.from_dict(table.processor),
+            Skeleton.from_dict(table.skeleton),
             None if declared is None else DatasetSpec.from_dict(declared.model_dump(), "its dataset"),
         )
 
     def check_shapes(
         self, inputs: Sequence[tuple[str, Any]], outputs: Sequence[tuple[str, Any]], source: object
     ) -> tuple[int, int, int]:
-        """Makes sure that a network takes and gives what this describes.
+        """Check that the inputs and outputs of a network are those that the metadata describes.
 
         Args:
-            inputs: Name and shape of each input; a side that may be anything is no number.
-            outputs: The same of each output.
-            source: How messages call the file.
+            inputs: Name and shape of each input; a dynamic dimension is not an int, or is negative.
+            outputs: Name and shape of each output.
+            source: Name of the file, for messages.
 
         Returns:
-            Keypoints, height and width of the maps.
+            Number of keypoints, height and width of the heatmaps.
 
         Raises:
-            CheckpointError: It does not.
+            CheckpointError: They differ, the batch is not dynamic, or the size of the heatmaps is not fixed.
         """
         size, count = self.processor.size, len(self.skeleton)
-        taken = [(name, list(shape)[1:]) for name, shape in inputs]
-        given = [(name, list(shape)[1:-2]) for name, shape in outputs]
-        if taken != [(INPUT, [3, size.height, size.width])] or given != [(OUTPUT, [count])]:
+        found_inputs = [(name, list(shape)[1:]) for name, shape in inputs]
+        found_outputs = [(name, list(shape)[1:-2]) for name, shape in outputs]
+        if found_inputs != [(INPUT, [3, size.height, size.width])] or found_outputs != [(OUTPUT, [count])]:
             raise CheckpointError(
-                f"{source} takes {_described(inputs)} and gives {_described(outputs)}, but its metadata promises "
-                f"{INPUT} b x 3 x {size.height} x {size.width} and {OUTPUT} b x {count} x height x width; "
+                f"{source} has the input {_described(inputs)} and the output {_described(outputs)}, but its metadata "
+                f"describes {INPUT} b x 3 x {size.height} x {size.width} and {OUTPUT} b x {count} x height x width; "
                 "export the model again"
             )
         batches = [next(iter(shape)) for _, shape in (*inputs, *outputs)]
@@ -154,8 +154,8 @@ class Metadata:
             _is_side(height, size.height) and _is_side(width, size.width)
         ):
             raise CheckpointError(
-                f"{source} takes {_described(inputs)} and gives {_described(outputs)}; a network here takes any "
-                f"number of crops and gives heatmaps of a fixed size, {size} at most; export the model again"
+                f"{source} has the input {_described(inputs)} and the output {_described(outputs)}, but its batch must "
+                f"be dynamic and its heatmaps of a fixed size, {size} at most; export the model again"
             )
         return count, int(height), int(width)
 
@@ -169,11 +169,15 @@ def _described(arguments: Sequence[tuple[str, Any]]) -> str:
 
 
 class ExportedEngine(Engine, Protocol):
-    """An engine that runs a file, and knows what the file says of itself."""
+    """An engine that runs an exported file.
+
+    Attributes:
+        metadata: The metadata of the file.
+    """
 
     metadata: Metadata
 
 
-def no_maps(shape: tuple[int, int, int]) -> Float[np.ndarray, "0 k hm wm"]:
-    """Returns the maps of no crops, which not every runtime can be asked for."""
+def empty_heatmaps(shape: tuple[int, int, int]) -> Float[np.ndarray, "0 k hm wm"]:
+    """Return the heatmaps of zero crops; not every runtime accepts an empty batch."""
     return np.zeros((0, *shape), np.float32)

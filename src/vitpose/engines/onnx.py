@@ -1,4 +1,4 @@
-"""The engine that runs exported ONNX files with ONNX Runtime. Needs no torch."""
+"""The engine that runs exported ONNX files with ONNX Runtime. Does not require torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from ..errors import InputError
 from ..geometry.warp import normalise
 from ..hardware.onnx_session import open_session
-from .metadata import INPUT, KEY, Metadata, no_maps
+from .metadata import INPUT, KEY, Metadata, empty_heatmaps
 
 
 class OnnxEngine:
@@ -18,12 +18,12 @@ class OnnxEngine:
 
     Args:
         path: The file.
-        device: "cpu", "cuda", "cuda:1"; "auto" is cuda where ONNX Runtime has it.
-        dtype: "auto"; the types in the file are what it runs in.
+        device: "cpu", "cuda", "cuda:1"; "auto": CUDA if ONNX Runtime supports it, else the CPU.
+        dtype: "auto" or the dtype of the file, in which it runs.
 
     Raises:
         CheckpointError: The file is missing, damaged, or not exported by vitpose.
-        InputError: There is no such device, or another type is asked for than the file's.
+        InputError: The device is unknown or unavailable, or the dtype is not that of the file.
         MissingDependencyError: onnxruntime is not installed.
     """
 
@@ -40,26 +40,26 @@ class OnnxEngine:
         self.description = f"ONNX Runtime, {provider}, {self.metadata.precision}"
 
     def heatmaps(self, crops: UInt8[np.ndarray, "n hc wc 3"]) -> Float[np.ndarray, "n k hm wm"]:
-        """Returns the maps of RGB crops."""
+        """Return the heatmaps (float32) of RGB crops."""
         if not len(crops):
-            return no_maps(self._shape)
+            return empty_heatmaps(self._shape)
         pixels = normalise(crops, *self.metadata.processor.scale_and_offset)
         return self._session.run(None, {INPUT: pixels})[0]
 
 
 def check_dtype(what: str | Path, dtype: str, precision: str) -> None:
-    """Refuses another type than that of the file, which is what ONNX Runtime computes in.
+    """Check that a dtype is that of the file, in which ONNX Runtime computes.
 
     Args:
-        what: What shall be run, for the message.
-        dtype: "auto" or the name of a type.
-        precision: The file's.
+        what: Name of the model, for the message.
+        dtype: "auto" or the name of a dtype.
+        precision: The dtype of the file.
 
     Raises:
         InputError: They differ.
     """
     if dtype not in ("auto", precision):
         raise InputError(
-            f"with engine 'onnxruntime' {what} runs in {precision}, not in {dtype}; leave dtype at 'auto', or take a "
-            "device and engine that choose the type (OpenVINO, torch)"
+            f"with engine 'onnxruntime' {what} runs in {precision}, not in {dtype}; leave dtype at 'auto', or use an "
+            "engine with a choice of dtype (OpenVINO, torch)"
         )

@@ -1,8 +1,8 @@
-"""The engine that runs the programs of torch.export, `.pt2` files.
+"""The engine that runs programs of torch.export, `.pt2` files.
 
-torch's loader runs whatever code a file asks for: it unpickles, imports by name and evaluates what stands in it.
-Nothing here tries to tell good files from bad ones, which would need a second reader that agrees with torch's in
-every case; `open_engine` opens none without the caller's trust.
+torch's loader can run arbitrary code from a file: it unpickles, imports by name and evaluates expressions. Nothing here
+checks the content of a file, which would require a second parser that agrees with torch's in every case; instead,
+`open_engine` opens none without the caller's trust.
 """
 
 from __future__ import annotations
@@ -17,55 +17,57 @@ from torch.export.passes import move_to_device_pass
 
 from ..errors import CheckpointError, InputError
 from ..hardware.devices import choose_device
-from .metadata import KEY, OUTPUT, Metadata, no_maps
+from .metadata import KEY, OUTPUT, Metadata, empty_heatmaps
 from .side_by_side import one_thread_if_forked
 
 ENTRY = f"{KEY}.json"
-"""The extra file inside that holds the metadata."""
+"""Name of the extra file in the archive that holds the metadata."""
 
 
 class ProgramEngine:
     """Runs an exported `.pt2` file with PyTorch.
 
     Args:
-        path: The file, of a maker who is trusted: loading it runs the code in it.
-        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
-        dtype: "auto"; the types in the file are what it runs in.
+        path: The file, from a trusted author: loading it can run arbitrary code contained in it.
+        device: "cpu", "cuda", "cuda:1"; "auto": a GPU if there is one, else the CPU.
+        dtype: "auto" or the dtype of the file, in which it runs.
 
     Raises:
         CheckpointError: The file is missing, damaged, or not exported by vitpose.
-        InputError: There is no such device, or another type is asked for than the file's.
+        UnknownNameError: There is no such device.
+        InputError: This machine does not have the device, or the dtype is not that of the file.
     """
 
     def __init__(self, path: str | Path, device: str = "auto", dtype: str = "auto") -> None:
         file = Path(path).expanduser()
         if not file.is_file():
             raise CheckpointError(f"there is no file {file}; give the path of an exported .pt2 file")
-        place, texts = choose_device(device), {ENTRY: ""}
+        torch_device, extra_files = choose_device(device), {ENTRY: ""}
         try:
-            program = move_to_device_pass(torch.export.load(file, extra_files=texts), place)
+            program = move_to_device_pass(torch.export.load(file, extra_files=extra_files), torch_device)
             self._network = program.module()
-        except Exception as error:  # whatever is wrong with it, torch says so in its own ways
+        except Exception as error:  # the errors of torch's loader share no base class
             raise CheckpointError(
-                f"{path} is not a whole program of torch.export: {error}; export it again"
+                f"{path} is not a complete program of torch.export: {error}; export the model again"
             ) from error
-        self.metadata = Metadata.from_json(texts[ENTRY], path)
+        self.metadata = Metadata.from_json(extra_files[ENTRY], path)
         if dtype not in ("auto", self.metadata.precision):
             raise InputError(
                 f"{path} runs in {self.metadata.precision}, not in {dtype}; leave dtype at 'auto', or load the "
                 "checkpoint that it was exported from"
             )
         scale, offset = self.metadata.processor.scale_and_offset
-        self._scale, self._offset = torch.from_numpy(scale).to(place), torch.from_numpy(offset).to(place)
+        self._scale = torch.from_numpy(scale).to(torch_device)
+        self._offset = torch.from_numpy(offset).to(torch_device)
         self._shape = self.metadata.check_shapes(*_shapes(program), path)
-        self.description = f"torch.export, {place}, {self.metadata.precision}"
+        self.description = f"torch.export, {torch_device}, {self.metadata.precision}"
 
     @one_thread_if_forked()
     @torch.inference_mode()
     def heatmaps(self, crops: UInt8[np.ndarray, "n hc wc 3"]) -> Float[np.ndarray, "n k hm wm"]:
-        """Returns the maps of RGB crops."""
+        """Return the heatmaps (float32) of RGB crops."""
         if not len(crops):
-            return no_maps(self._shape)
+            return empty_heatmaps(self._shape)
         pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self._scale.device)
         pixels = (pixels * self._scale + self._offset).permute(0, 3, 1, 2).contiguous()
         return self._network(pixels).float().cpu().numpy()

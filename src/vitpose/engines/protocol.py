@@ -1,4 +1,4 @@
-"""What every engine gives and takes. Knows no particular one."""
+"""The interface of engines: `Engine`, and `ImageEngine` for those that also crop and decode."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class Engine(Protocol):
     """Runs a network: crops in, heatmaps out.
 
     Attributes:
-        description: What runs where, for people: "torch, cpu, float32".
+        description: Library, device and dtype, for display: "torch, cpu, float32".
     """
 
     description: str
 
     def heatmaps(self, crops: UInt8[np.ndarray, "n hc wc 3"]) -> Float[np.ndarray, "n k hm wm"]:
-        """Returns the maps (float32) of RGB crops; n may be 0."""
+        """Return the heatmaps (float32) of RGB crops (0 to 255); n may be 0."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """How keypoints are read from the maps of crops.
+    """How keypoints are decoded from the heatmaps of crops.
 
     Attributes:
-        decoding: How the place of a keypoint is read from its map.
-        mirror: Each keypoint's mirror image, for a flip test; None for none.
-        shift: Shift the mirrored maps by one cell, as the plain warp needs it.
+        decoding: How the position of a keypoint is decoded from its heatmap.
+        mirror: For a flip test, the index of each keypoint's counterpart on the other side; None: no flip test.
+        shift: Whether to shift the mirrored heatmaps by one cell, as the plain warp requires.
     """
 
     decoding: Decoding
@@ -46,29 +46,29 @@ class Reading:
 
 @runtime_checkable
 class ImageEngine(Engine, Protocol):
-    """An engine that crops and decodes too, where its network is: only keypoints and scores come back.
+    """An engine that also crops and decodes on its device, and returns only keypoints and scores.
 
-    What it finds is what cropping, `heatmaps` and decoding find, up to rounding.
+    The result equals that of cropping, `heatmaps` and decoding in NumPy up to rounding.
     """
 
     def upload(self, image: UInt8[np.ndarray, "h w 3"]) -> Any:
-        """Brings an RGB image to where the network is; what this returns is for `find_points`."""
+        """Upload an RGB image to the device, for `find_points`."""
         ...
 
     def find_points(
         self, images: Sequence[Any], warps: Sequence[Warp], reading: Reading
     ) -> tuple[Float[np.ndarray, "n k 2"], Float[np.ndarray, "n k"], Size]:
-        """Finds the keypoints in crops of images.
+        """Estimate the keypoints in crops of images.
 
         Args:
-            images: What `upload` returned.
-            warps: Where the crops lie in each; together they are one batch.
-            reading: How the maps are read.
+            images: Uploaded images, as returned by `upload`.
+            warps: The crops of each image; the crops of all images are one batch.
+            reading: How the heatmaps are decoded.
 
         Returns:
-            Points in cells of the maps, their scores, and the size of the maps.
+            Keypoints (x, y) in cells of the heatmaps, their scores, and the size of the heatmaps in cells.
 
         Raises:
-            InputError: A map holds NaN or infinity.
+            InputError: A heatmap contains NaN or infinity.
         """
         ...

@@ -1,6 +1,6 @@
-"""Crops side by side on a CPU: a thread a core, each with crops of its own.
+"""Parallel inference on a CPU: one thread per core, each with different crops.
 
-Threads that share one product wait for each other after every layer; threads with crops of their own do not.
+Threads that share one matrix product wait for each other after every layer; threads with different crops do not.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 CROPS_PER_THREAD = 2
-"""Crops that go through the network together in each thread: as fast as more of them, in less memory."""
-_beginning = threading.Lock()
-"""Held while threads begin, since they change what torch tells every thread that begins meanwhile."""
+"""Batch size of each thread: as fast as larger ones, and takes less memory."""
+_STARTING = threading.Lock()
+"""Held while a pool starts: its threads temporarily change the number of threads that torch gives to new threads."""
 
-_BORN = os.getpid()
-"""The process that imported this first; any other one that has it was forked from that."""
+_IMPORTING_PROCESS = os.getpid()
+"""The process that imported this module; a process with another id was forked from it."""
 
 
 @contextmanager
 def one_thread_if_forked() -> Iterator[None]:
-    """Lets torch compute with one thread in here, where this process was forked from another; does nothing elsewhere.
+    """Limit torch to one thread within the context if this process was forked; otherwise do nothing.
 
-    A forked process has none of its parent's threads, and torch would wait for them for ever. What it was told of
-    threads stands again afterwards.
+    A forked process does not have the threads of its parent, and torch would wait for them forever. The number of
+    threads is restored afterwards.
     """
-    if os.getpid() == _BORN:
+    if os.getpid() == _IMPORTING_PROCESS:
         yield
         return
     before = torch.get_num_threads()
@@ -44,30 +44,30 @@ def one_thread_if_forked() -> Iterator[None]:
 
 
 class SideBySide:
-    """A network for a CPU that deals its crops out to as many threads as torch may use.
+    """A network on a CPU whose batches are split over as many threads as torch uses.
 
-    What is left of a batch that cannot be dealt out evenly is run by all threads together. In a forked process it is
-    called within `one_thread_if_forked`.
+    If a batch cannot be split evenly, the rest is run by torch with all threads. In a forked process, call it within
+    `one_thread_if_forked`.
 
     Args:
-        network: Crops in, maps out; safe to run in several threads at a time.
+        network: A function from crops to heatmaps, safe to run in several threads at a time.
     """
 
     def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
         self.network = network
 
     def __call__(self, pixels: Float[Tensor, "n 3 hc wc"]) -> Float[Tensor, "n k hm wm"]:
-        """Returns what the network returns."""
+        """Return the heatmaps of normalised crops."""
         threads = torch.get_num_threads()
-        dealt = len(pixels) - len(pixels) % threads
-        if threads == 1 or not dealt:
+        even = len(pixels) - len(pixels) % threads
+        if threads == 1 or not even:
             return self.network(pixels)
-        with _beginning:
+        with _STARTING:
             workers = _workers(threads)
-        maps = list(workers.map(self._run, pixels[:dealt].chunk(threads)))
-        if dealt < len(pixels):
-            maps.append(self.network(pixels[dealt:]))
-        return torch.cat(maps)
+        heatmaps = list(workers.map(self._run, pixels[:even].chunk(threads)))
+        if even < len(pixels):
+            heatmaps.append(self.network(pixels[even:]))
+        return torch.cat(heatmaps)
 
     @torch.inference_mode()
     def _run(self, pixels: Float[Tensor, "n 3 hc wc"]) -> Float[Tensor, "n k hm wm"]:
@@ -76,24 +76,24 @@ class SideBySide:
 
 @cache
 def _workers(count: int) -> ThreadPoolExecutor:
-    """Returns threads in which torch computes with one thread each."""
-    ready = threading.Barrier(count + 1)
+    """Return a pool of threads, in each of which torch computes with one thread."""
+    started = threading.Barrier(count + 1)
 
-    def begin() -> None:
-        torch.get_num_threads()  # a thread's number is set when it is first needed, over what was set before
-        torch.set_num_threads(1)  # of this thread, and of threads that begin later
+    def start() -> None:
+        torch.get_num_threads()  # initialises this thread's setting, which would otherwise overwrite the next line
+        torch.set_num_threads(1)  # of this thread, and of threads that start later
         with suppress(threading.BrokenBarrierError):
-            ready.wait()
+            started.wait()
 
-    pool = ThreadPoolExecutor(count, "vitpose-crops", initializer=begin)
+    pool = ThreadPoolExecutor(count, "vitpose-crops", initializer=start)
     try:
         for _ in range(count):
-            pool.submit(int)  # begins one thread each, since none of them is free before all are there
-        ready.wait()
-    except BaseException:  # a thread cannot be begun, or Ctrl-C
-        ready.abort()
+            pool.submit(int)  # each starts one thread, since no thread is idle before all have started
+        started.wait()
+    except BaseException:  # a thread cannot be started, or Ctrl-C
+        started.abort()
         pool.shutdown()
         raise
     finally:
-        torch.set_num_threads(count)  # what threads that begin later had before
+        torch.set_num_threads(count)  # restores the setting for threads that start later
     return pool

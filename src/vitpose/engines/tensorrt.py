@@ -1,6 +1,6 @@
-"""The engine that runs plans of TensorRT, `.engine` files: our metadata in front, the plan after it.
+"""The engine that runs `.engine` files: the metadata of vitpose, followed by a plan of TensorRT.
 
-A plan runs on the kind of GPU and with the version of TensorRT that built it.
+A plan runs only on the GPU model and with the version of TensorRT that built it.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from torch import Tensor
 
 from ..errors import CheckpointError, InputError, require
 from ..hardware.devices import choose_device
-from .metadata import INPUT, OUTPUT, Metadata, no_maps
+from .metadata import INPUT, OUTPUT, Metadata, empty_heatmaps
 
 MAGIC = b"vitpose plan"
 LARGEST_BATCH = 64
-"""Crops that a plan takes at once; more go through it in turns."""
+"""Largest batch of a plan; more crops are run in several batches."""
 _LENGTH = 8
 
 
 def pack(metadata: Metadata, plan: bytes) -> bytes:
-    """Returns the content of a file: a mark, the length of the metadata, the metadata, the plan."""
+    """Return the content of a file: the magic number, the length of the metadata, the metadata, the plan."""
     text = metadata.to_json().encode()
     return MAGIC + len(text).to_bytes(_LENGTH, "little") + text + plan
 
 
 def unpack(path: Path) -> tuple[Metadata, bytes]:
-    """Returns the metadata and the plan of a file.
+    """Return the metadata and the plan of a file.
 
     Raises:
-        CheckpointError: The file is missing, or has no metadata in front.
+        CheckpointError: The file is missing, or does not start with valid metadata.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}; give the path of an exported .engine file")
@@ -51,11 +51,12 @@ class TensorRtEngine:
     Args:
         path: The file.
         device: "auto", "cuda", "cuda:1".
-        dtype: "auto"; the types in the plan are what it runs in.
+        dtype: "auto" or the dtype of the plan, in which it runs.
 
     Raises:
         CheckpointError: The file is missing, damaged, not exported by vitpose, or built for another GPU.
-        InputError: There is no such GPU, or another type is asked for than the plan's.
+        UnknownNameError: There is no such device.
+        InputError: This machine does not have the device, it is not a CUDA GPU, or the dtype is not that of the plan.
         MissingDependencyError: tensorrt is not installed.
     """
 
@@ -66,78 +67,81 @@ class TensorRtEngine:
                 f"{path} runs in {self.metadata.precision}, not in {dtype}; leave dtype at 'auto'"
             )
         tensorrt = require("tensorrt", "tensorrt", f"to run {path}")
-        self._place = choose_device(device)
-        if self._place.type != "cuda":
+        self._device = choose_device(device)
+        if self._device.type != "cuda":
             raise InputError(
-                f"{path} runs on NVIDIA's GPUs only, not on {self._place}; export to another format"
+                f"{path} runs on NVIDIA GPUs only, not on {self._device}; export to another format"
             )
         self._path = path
-        with torch.cuda.device(self._place):
+        with torch.cuda.device(self._device):
             self._plan, self._context = open_plan(plan, tensorrt, path)
         self._lock = threading.Lock()  # a context runs one batch at a time
         self._shape = self.metadata.check_shapes(*_shapes(self._plan, tensorrt), path)
         scale, offset = self.metadata.processor.scale_and_offset
-        self._scale = torch.from_numpy(scale).to(self._place)
-        self._offset = torch.from_numpy(offset).to(self._place)
-        self.description = f"TensorRT, {self._place}, {self.metadata.precision}"
+        self._scale = torch.from_numpy(scale).to(self._device)
+        self._offset = torch.from_numpy(offset).to(self._device)
+        self.description = f"TensorRT, {self._device}, {self.metadata.precision}"
 
     @torch.inference_mode()
     def heatmaps(self, crops: UInt8[np.ndarray, "n hc wc 3"]) -> Float[np.ndarray, "n k hm wm"]:
-        """Returns the maps of RGB crops."""
+        """Return the heatmaps (float32) of RGB crops.
+
+        Raises:
+            CheckpointError: TensorRT refuses a batch.
+        """
         parts = [self._run(crops[i : i + LARGEST_BATCH]) for i in range(0, len(crops), LARGEST_BATCH)]
-        return np.concatenate(parts) if parts else no_maps(self._shape)
+        return np.concatenate(parts) if parts else empty_heatmaps(self._shape)
 
     def _run(self, crops: UInt8[np.ndarray, "n hc wc 3"]) -> Float[np.ndarray, "n k hm wm"]:
-        with self._lock, torch.cuda.device(self._place):
-            pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self._place)
+        with self._lock, torch.cuda.device(self._device):
+            pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self._device)
             pixels = (pixels * self._scale + self._offset).permute(0, 3, 1, 2).contiguous()
-            maps = torch.empty(len(crops), *self._shape, device=self._place)
-            enqueue(self._context, pixels, maps, torch.cuda.current_stream().cuda_stream, self._path)
-            return maps.cpu().numpy()
+            heatmaps = torch.empty(len(crops), *self._shape, device=self._device)
+            enqueue(self._context, pixels, heatmaps, torch.cuda.current_stream().cuda_stream, self._path)
+            return heatmaps.cpu().numpy()
 
 
 def open_plan(plan: bytes, tensorrt: Any, path: str | Path) -> tuple[Any, Any]:
-    """Returns TensorRT's engine and its execution context.
+    """Return TensorRT's engine and its execution context.
 
     Args:
-        plan: What the file holds.
-        tensorrt: The package.
+        plan: The serialised plan.
+        tensorrt: The module `tensorrt`.
         path: The file, for messages.
 
     Raises:
-        CheckpointError: TensorRT does not load it, has not the memory to run it, or it takes or gives other numbers
-            than float32.
+        CheckpointError: TensorRT cannot load the plan or create a context for it, or an input or output is not float32.
     """
     engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR)).deserialize_cuda_engine(plan)
     if engine is None:
         raise CheckpointError(
             f"{path} cannot be loaded by TensorRT {tensorrt.__version__}: it is damaged, or was built by "
-            "another version or for another GPU; export it again here"
+            "another version or for another GPU; export the model again on this machine"
         )
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     kinds = {name: engine.get_tensor_dtype(name) for name in names}
     if any(kind != tensorrt.float32 for kind in kinds.values()):
         raise CheckpointError(
-            f"{path} takes and gives {', '.join(f'{name} {kind}' for name, kind in kinds.items())}, not float32; "
-            "export the model again with 'vitpose export'"
+            f"{path} has the inputs and outputs {', '.join(f'{name} {kind}' for name, kind in kinds.items())}, but all "
+            "must be float32; export the model again with 'vitpose export'"
         )
     context = engine.create_execution_context()
     if context is None:
         raise CheckpointError(
-            f"{path} cannot be run by TensorRT {tensorrt.__version__}: there is no execution context for it, mostly "
-            "for want of GPU memory; its messages above say why. Free some, or take another device"
+            f"{path} cannot be run by TensorRT {tensorrt.__version__}: no execution context could be created, usually "
+            "because of too little GPU memory; see its log above. Free some memory, or use another device"
         )
     return engine, context
 
 
-def enqueue(context: Any, pixels: Tensor, maps: Tensor, stream: int, path: str | Path) -> None:
-    """Has TensorRT write the heatmaps of a batch, once the stream gets there.
+def enqueue(context: Any, pixels: Tensor, heatmaps: Tensor, stream: int, path: str | Path) -> None:
+    """Enqueue the inference of a batch on a CUDA stream.
 
     Args:
         context: TensorRT's execution context.
         pixels: The batch, contiguous.
-        maps: Where the heatmaps go to.
-        stream: The CUDA stream's handle.
+        heatmaps: The output buffer, contiguous.
+        stream: The handle of the CUDA stream.
         path: The file, for messages.
 
     Raises:
@@ -145,18 +149,18 @@ def enqueue(context: Any, pixels: Tensor, maps: Tensor, stream: int, path: str |
     """
     steps = {
         f"a batch of {tuple(pixels.shape)}": lambda: context.set_input_shape(INPUT, tuple(pixels.shape)),
-        "the address of the crops": lambda: context.set_tensor_address(INPUT, pixels.data_ptr()),
-        "the address of the heatmaps": lambda: context.set_tensor_address(OUTPUT, maps.data_ptr()),
-        f"heatmaps of {tuple(maps.shape)}": lambda: (
-            tuple(context.get_tensor_shape(OUTPUT)) == tuple(maps.shape)
+        "the pointer to the crops": lambda: context.set_tensor_address(INPUT, pixels.data_ptr()),
+        "the pointer to the heatmaps": lambda: context.set_tensor_address(OUTPUT, heatmaps.data_ptr()),
+        f"heatmaps of {tuple(heatmaps.shape)}": lambda: (
+            tuple(context.get_tensor_shape(OUTPUT)) == tuple(heatmaps.shape)
         ),
         "the run": lambda: context.execute_async_v3(stream),
     }
     for what, step in steps.items():
         if not step():
             raise CheckpointError(
-                f"TensorRT refused {what} for {path}; its messages above say why. Export the model again on this "
-                "machine, or take engine 'onnxruntime' with an .onnx file"
+                f"TensorRT refused {what} for {path}; see its log above. Export the model again on this machine, or "
+                "use an .onnx file with engine 'onnxruntime'"
             )
 
 

@@ -1,7 +1,7 @@
 """The engine that runs the network with PyTorch, on a CPU or a GPU: crops in, heatmaps out.
 
-Owns the choice of the floating-point type and what is compiled. What the device also crops and decodes is
-`engine.device`'s business.
+Chooses the floating-point type and compiles the network. `engines.accelerator` extends it by cropping and decoding on
+the device.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from ..model.quantisation import is_quantised
 from .side_by_side import SideBySide, one_thread_if_forked
 
 _BF16_UNITS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""Names of the units that multiply bfloat16: AMD's and Intel's, Intel's tiles, ARM's."""
+"""Names of the bfloat16 units of CPUs: AVX-512 of AMD and Intel, AMX of Intel, ARM."""
 
 
 def choose_dtype(dtype: str, device: torch.device) -> str:
-    """Returns the name of the floating-point type; "auto" is bfloat16 where the hardware has it, else float32.
+    """Return the name of the floating-point type; "auto" is bfloat16 if the hardware supports it, else float32.
 
-    That is a CUDA GPU that does not merely emulate it, and a CPU as `has_bf16_units` says. Nothing is timed, so that
-    a machine always computes in the same type and finds the same keypoints. Measured with one thread of an AMD EPYC
-    with AVX512-BF16: ViTPose-B 1.7 x as fast in bfloat16, vitpose-tiny 1.2 x.
+    Supported means a CUDA GPU without emulation, or a CPU for which `has_bf16_units` is true. Nothing is timed, so that
+    a machine always computes in the same dtype and returns the same keypoints. Measured with one thread of an AMD EPYC
+    with AVX512-BF16, speedup of bfloat16 over float32: ViTPose-B 1.7, vitpose-tiny 1.2.
 
     Args:
-        dtype: The name of a type, or "auto".
-        device: Where the network runs.
+        dtype: The name of a dtype, or "auto".
+        device: The device of the network.
     """
     if dtype != "auto":
         return dtype
@@ -46,10 +46,11 @@ def choose_dtype(dtype: str, device: torch.device) -> str:
 
 
 def has_bf16_units() -> bool:
-    """Tells whether this CPU multiplies bfloat16 itself and torch makes use of it, through oneDNN.
+    """Return whether this CPU has bfloat16 units that torch uses (through oneDNN).
 
-    Processors: Intel from Cooper Lake and Sapphire Rapids on, AMD from Zen 4 on (AVX512-BF16, AMX-BF16), and ARM with
-    the extension BF16 (Graviton 3, Grace). Torch for macOS has no oneDNN. False where nothing tells.
+    These are Intel CPUs from Cooper Lake and Sapphire Rapids on, AMD CPUs from Zen 4 on (AVX512-BF16, AMX-BF16), and
+    ARM CPUs with the extension BF16 (Graviton 3, Grace). Torch for macOS has no oneDNN. False if the capabilities of
+    the CPU are unknown.
     """
     return torch.backends.mkldnn.is_available() and not _BF16_UNITS.isdisjoint(_cpu_capabilities())
 
@@ -57,7 +58,7 @@ def has_bf16_units() -> bool:
 def _cpu_capabilities() -> set[str]:
     if hasattr(torch.cpu, "get_capabilities"):  # since torch 2.10
         return {name for name, present in torch.cpu.get_capabilities().items() if present}
-    flags = Path("/proc/cpuinfo")  # Linux, whose names of these units are torch's
+    flags = Path("/proc/cpuinfo")  # Linux names these units as torch does
     return set(flags.read_text().split()) if flags.is_file() else set()
 
 
@@ -65,11 +66,11 @@ class TorchEngine:
     """Runs a dense network with PyTorch.
 
     Args:
-        model: The network, on the device and in the type it shall run in.
-        scale: What each channel of a crop is multiplied by.
-        offset: What is added then.
-        compiled: Compile the network with `torch.compile`: the first batch of each size takes a minute, all later
-            ones are faster. Batches are filled up to powers of two, so that there are few sizes.
+        model: The network, with the device and the dtype to run with.
+        scale: Factor of each channel of a crop (0 to 255).
+        offset: Added to each channel after the scaling.
+        compiled: Whether to compile the network with `torch.compile`: the first batch of each size takes a minute, all
+            later ones are faster. Batches are padded to powers of two, so that there are few sizes.
     """
 
     def __init__(
@@ -95,16 +96,16 @@ class TorchEngine:
     @one_thread_if_forked()
     @torch.inference_mode()
     def heatmaps(self, crops: UInt8[np.ndarray, "n hc wc 3"]) -> Float[np.ndarray, "n k hm wm"]:
-        """Returns the maps of RGB crops; they go up as bytes and are normalised there."""
+        """Return the heatmaps (float32) of RGB crops, which are uploaded as uint8 and normalised on the device."""
         pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device).permute(0, 3, 1, 2)
         return self.run(self.normalise(pixels.contiguous().float())).float().cpu().numpy()
 
     def normalise(self, pixels: Float[Tensor, "n 3 hc wc"]) -> Float[Tensor, "n 3 hc wc"]:
-        """Turns pixels, 0..255, into the network's input; what is handed in may be overwritten."""
+        """Normalise pixels (0 to 255) and convert them to the network's dtype; the argument may be overwritten."""
         return pixels.mul_(self.scale).add_(self.offset).to(self.dtype)
 
     def run(self, pixels: Float[Tensor, "n 3 hc wc"]) -> Float[Tensor, "n k hm wm"]:
-        """Returns the maps of normalised crops on the device."""
+        """Return the heatmaps of normalised crops on the device."""
         count = len(pixels)
         if self.fixed_sizes:
             pixels = F.pad(pixels, (0, 0) * 3 + (0, filled_up(count) - count))
@@ -112,13 +113,13 @@ class TorchEngine:
 
 
 def filled_up(count: int) -> int:
-    """Returns the power of two that a batch is filled up to."""
+    """Return the power of two to which a batch is padded."""
     return 1 << max(count - 1, 0).bit_length()
 
 
 def compile_network(network: InferenceNetwork, device: torch.device) -> Any:
-    """Hands the network to `torch.compile`, with the weights as constants on a CPU and CUDA graphs on a GPU."""
+    """Compile the network with `torch.compile`, with constant weights on a CPU and CUDA graphs on a GPU."""
     if device.type == "cpu":
         return torch.compile(network, dynamic=False, options={"freezing": True})
     replayed = torch.compile(network, dynamic=False, mode="reduce-overhead")
-    return lambda pixels: replayed(pixels).clone()  # the next call writes over what this one returned
+    return lambda pixels: replayed(pixels).clone()  # the next call overwrites the output of this one

@@ -1,1 +1,1 @@
-"""From a network to a file that other runtimes run: converted, quantised, checked against torch, written."""
+"""Exports a network to a file for another runtime: converts it, quantises it, and compares the file with torch."""

@@ -1,4 +1,4 @@
-"""The crops that an int8 export measures the ranges of its numbers on."""
+"""Reads the crops with which an int8 export calibrates its value ranges."""
 
 from __future__ import annotations
 
@@ -16,46 +16,49 @@ from ..images import find_images, read_image
 from ..processing.image_processor import VitPoseImageProcessor
 
 PEOPLE = 256
-"""How many are looked at, evenly spread over the source."""
+"""Number of instances that are used, evenly spaced over the source."""
 FEWEST = 16
-"""Of fewer, the ranges would be those of a few images."""
+"""Minimum number of instances; fewer do not represent the range of values."""
 
 
 def read_crops(source: str | Path, processor: VitPoseImageProcessor) -> UInt8[np.ndarray, "n hc wc 3"]:
-    """Returns crops of people like those that the network will see.
+    """Return crops of instances for the calibration.
 
     Args:
-        source: Annotations of COCO's or MPII's form (FILE, or FILE=FOLDER with the folder of the images), or
-            images of one person each (a folder, a glob, a file).
-        processor: How the network wants its crops.
+        source: Annotations in COCO's or MPII's format (FILE, or FILE=DIRECTORY with the directory of the images), or
+            images with one person each (a directory, a glob, a file).
+        processor: Defines the crops of the network.
+
+    Returns:
+        RGB crops (uint8); images that cannot be read are skipped.
 
     Raises:
-        InputError: There are fewer than `FEWEST` people, or nothing can be read.
+        InputError: The source cannot be read, or fewer than `FEWEST` of its instances can.
     """
     crops = []
-    for read, box in _people(str(source)):
+    for read, box in _instances(str(source)):
         try:
             image = read()
         except ImageError:
-            continue  # `vitpose data check --images` names them; there are others
+            continue  # `vitpose data check --images` reports them; a calibration can do without some images
         size = Size.of(image)
-        own = np.array([[0, 0, size.width, size.height]], np.float32) if box is None else box[None]
-        crops.append(processor.warp_boxes(own).crop(image))
+        boxes = np.array([[0, 0, size.width, size.height]], np.float32) if box is None else box[None]
+        crops.append(processor.warp_boxes(boxes).crop(image))
     if len(crops) < FEWEST:
         raise InputError(
-            f"int8 needs {FEWEST} people or more to measure its ranges on, and {source} has {len(crops)} that can be "
-            f"read; give more, {PEOPLE} are plenty"
+            f"the calibration of int8 requires at least {FEWEST} instances, and {len(crops)} in {source} can be read; "
+            f"add images, up to {PEOPLE} instances are used"
         )
     return np.concatenate(crops)
 
 
-def _people(source: str) -> Iterator[tuple[Any, Float[np.ndarray, " 4"] | None]]:
-    """Yields how to read each person's image, and the box; None for the whole image."""
+def _instances(source: str) -> Iterator[tuple[Any, Float[np.ndarray, " 4"] | None]]:
+    """Yield a function that reads the image of each instance, and the box (xyxy, px); None for the whole image."""
     file, folder = split_source(source)
     if Path(file).suffix == ".json":
-        people = read_training_annotations(file, folder)
-        for row in _spread(len(people)):
-            yield lambda row=row: people.read_image(row), people.boxes[row]
+        annotations = read_training_annotations(file, folder)
+        for row in _spread(len(annotations)):
+            yield lambda row=row: annotations.read_image(row), annotations.boxes[row]
         return
     images = find_images(source)
     for row in _spread(len(images)):
@@ -63,4 +66,5 @@ def _people(source: str) -> Iterator[tuple[Any, Float[np.ndarray, " 4"] | None]]
 
 
 def _spread(count: int) -> list[int]:
+    """Return at most `PEOPLE` evenly spaced indices below the count."""
     return np.unique(np.linspace(0, count - 1, PEOPLE).astype(int)).tolist() if count else []

@@ -1,6 +1,6 @@
-"""A dense network in other libraries' forms, with its metadata inside. Knows no engine, and checks nothing.
+"""Converts a dense network to the formats of other libraries, including its metadata, without checking the result.
 
-Everything comes from one program of torch.export: ONNX is made of it, and of ONNX the others are made.
+All formats start from one program of torch.export; it is converted to ONNX, and ONNX to the others.
 """
 
 from __future__ import annotations
@@ -23,46 +23,48 @@ from ..model.pose import VitPoseForPoseEstimation
 from .int8 import DECODER
 
 OPSET = 20
-"""Of ONNX: the first with GELU as one operator."""
+"""Version of the ONNX operators: the first with GELU as one operator."""
 _LARGEST = 2_000_000_000
-"""Bytes of weights that an ONNX file has inside; protobuf ends at 2 GiB."""
+"""Bytes of weights above which they are stored beside an ONNX file; protobuf is limited to 2 GiB."""
 
 
-class _Maps(nn.Module):
-    """The network with pixels in and maps out, and nothing else."""
+class _HeatmapsOnly(nn.Module):
+    """The network with pixels as its only input and heatmaps as its only output."""
 
     def __init__(self, network: VitPoseForPoseEstimation) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        # Whatever else the configuration says that the network returns, no file holds it.
+        # Exported files have one output, also if the configuration requests attentions or hidden states.
         return self.network(
             pixel_values, output_attentions=False, output_hidden_states=False, return_dict=True
         ).heatmaps
 
 
 def make_program(network: VitPoseForPoseEstimation, metadata: Metadata) -> torch.export.ExportedProgram:
-    """Returns the program of a dense network, for any number of crops of the metadata's size."""
+    """Return the torch.export program of a dense network, for a dynamic number of crops of the metadata's size."""
     size = metadata.processor.size
     pixels = torch.zeros(2, 3, size.height, size.width, device=network.device, dtype=network.dtype)
     batch = {0: torch.export.Dim("batch", min=1)}
     with torch.no_grad(), _quiet():
-        program = torch.export.export(_Maps(network.eval()), (pixels,), dynamic_shapes=(batch,), strict=False)
+        program = torch.export.export(
+            _HeatmapsOnly(network.eval()), (pixels,), dynamic_shapes=(batch,), strict=False
+        )
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # paths of this machine, which files would carry
+        node.meta.pop("stack_trace", None)  # would write paths of this machine into the file
     return program
 
 
 def write_program(network: VitPoseForPoseEstimation, metadata: Metadata, path: Path) -> None:
-    """Writes a `.pt2` file."""
+    """Write a `.pt2` file."""
     program = make_program(network, metadata)
     with _quiet():
         torch.export.save(program, path, extra_files={ENTRY: metadata.to_json()})
 
 
 def write_onnx(network: VitPoseForPoseEstimation, metadata: Metadata, path: Path) -> None:
-    """Writes an `.onnx` file; weights of more than 2 GB go into `NAME.onnx.data` beside it.
+    """Write an `.onnx` file; weights of more than 2 GB are written to `NAME.onnx.data` beside it.
 
     Raises:
         MissingDependencyError: onnx or onnxscript is not installed.
@@ -79,7 +81,7 @@ def write_onnx(network: VitPoseForPoseEstimation, metadata: Metadata, path: Path
             opset_version=OPSET,
             verbose=False,
         )
-    assert exported is not None  # only where torch is given a path to write to itself
+    assert exported is not None  # None only if torch is given a path to write to
     model = exported.model_proto
     for symbol in (model.graph.input[0], model.graph.output[0]):
         symbol.type.tensor_type.shape.dim[0].dim_param = "batch"
@@ -91,12 +93,12 @@ def write_onnx(network: VitPoseForPoseEstimation, metadata: Metadata, path: Path
         ):
             node.name = DECODER + node.name
     onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
-    large = sum(own.nbytes for own in network.state_dict().values()) > _LARGEST
+    large = sum(tensor.nbytes for tensor in network.state_dict().values()) > _LARGEST
     onnx.save_model(model, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)
 
 
 def write_openvino(network: VitPoseForPoseEstimation, metadata: Metadata, path: Path) -> None:
-    """Writes an `.xml` file and the `.bin` beside it.
+    """Write an `.xml` file and the `.bin` beside it.
 
     Raises:
         MissingDependencyError: openvino, onnx or onnxscript is not installed.
@@ -112,7 +114,7 @@ def write_openvino(network: VitPoseForPoseEstimation, metadata: Metadata, path: 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps back what torch's exporter says of itself: deprecations inside it, packages it could do with."""
+    """Suppress warnings of torch's exporter about its own deprecations and about optional packages."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,6 +1,6 @@
-"""A network written to a file, checked before anybody sees it.
+"""Writes a network to a file, which is compared with torch before it replaces anything.
 
-Owns the kinds of files, what they are called, and the check against torch.
+Defines the export formats, the default file names, and the comparison.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from .int8 import quantise_onnx, quantise_openvino
 from .tensorrt import write_tensorrt
 
 FLOAT_LIMIT = 1e-3
-"""Relative norm of the difference that rounding may make; measured: 1e-7 to 1e-6 on a CPU."""
+"""Limit on the relative difference (norm) that rounding may cause; measured: 1e-7 to 1e-6 on a CPU."""
 INT8_LIMIT = 0.25
-"""The same of int8; measured: 0.04 and 0.05 with settings that serve, 0.4 and more with those that do not; see int8."""
+"""The same for int8; measured: 0.04 and 0.05 with the settings used, 0.4 and more with unsuitable ones; see int8.py."""
 CHECKED = 16
-"""Crops that a file is checked with, or fewer; int8 with those it was measured on."""
+"""Largest number of crops in the comparison; for int8 they are taken from the calibration."""
 
 _Crops = UInt8[np.ndarray, "n hc wc 3"]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file.
+    """An export format.
 
     Attributes:
-        suffix: What its names end with.
-        needs: Packages that write and check it.
-        write: Writes a network.
-        quantise: Turns a written file into int8; None where that is not offered.
-        beside: What the names of files beside it end with, in place of the suffix.
+        suffix: Suffix of the file name.
+        needs: Packages required for writing and checking a file.
+        write: Writes a network to a file.
+        quantise: Converts a written file to int8; None if the format does not support int8.
+        beside: Suffixes of additional files beside it, in place of the suffix.
     """
 
     suffix: str
@@ -67,12 +67,12 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """An exported file.
 
     Attributes:
         path: The file.
-        size_bytes: Its size, with that of the files beside it.
-        difference: Norm of the difference to torch's maps over the norm of those.
+        size_bytes: Its size, including the files beside it.
+        difference: Norm of the difference from torch's heatmaps, divided by their norm.
     """
 
     path: Path
@@ -82,12 +82,12 @@ class Exported:
 
 @dataclass(frozen=True)
 class Plan:
-    """What shall be written where; everything that can be refused without a network is.
+    """The format and path of an export, checked as far as possible without the network.
 
     Attributes:
-        format: Of `FORMATS`.
+        format: One of `FORMATS`.
         path: The file.
-        int8: Whether it shall be quantised.
+        int8: Whether to quantise to int8.
     """
 
     format: Format
@@ -104,56 +104,57 @@ class Plan:
         force: bool,
         dataset: str | int | None = None,
     ) -> Plan:
-        """Makes a plan.
+        """Create a plan.
 
         Args:
             to: Name of the format.
-            out: The file; None is the names of model and dataset in this folder.
+            out: The file; None: a name made of model and dataset, in the working directory.
             model: Name of the model.
-            int8: Whether to quantise.
-            force: Whether files may be replaced.
-            dataset: The dataset that was asked for.
+            int8: Whether to quantise to int8.
+            force: Whether existing files may be replaced.
+            dataset: The requested dataset, if any.
 
         Raises:
-            UnknownNameError: No such format.
-            InputError: The file's name does not end as it must, exists, or the format has no int8.
-            MissingDependencyError: What writes the format is not installed.
+            UnknownNameError: There is no such format.
+            InputError: The file's suffix is not that of the format, a file exists, or the format does not support int8.
+            OutputError: The path is a directory.
+            MissingDependencyError: A package that writes the format is not installed.
         """
         if to not in FORMATS:
             raise UnknownNameError("format to export to", to, FORMATS)
-        wanted = FORMATS[to]
-        if int8 and wanted.quantise is None:
-            able = " and ".join(name for name, own in FORMATS.items() if own.quantise)
-            raise InputError(f"there is no int8 for {to}; export to {able}, or leave it out")
-        for package in (*wanted.needs, *(("nncf",) if int8 and to == "openvino" else ())):
+        chosen = FORMATS[to]
+        if int8 and chosen.quantise is None:
+            supported = " and ".join(name for name, other in FORMATS.items() if other.quantise)
+            raise InputError(f"int8 is not supported for {to}; export to {supported}, or leave it out")
+        for package in (*chosen.needs, *(("nncf",) if int8 and to == "openvino" else ())):
             extra = "tensorrt" if package == "tensorrt" else "export"
             require_unreported(package, extra, f"to export to {to}")
         words = [_name_of(model), *([] if dataset is None else [str(dataset)]), *["int8"] * int8]
-        path = Path("-".join(words) + wanted.suffix) if out is None else Path(out).expanduser()
-        if path.suffix != wanted.suffix:
+        path = Path("-".join(words) + chosen.suffix) if out is None else Path(out).expanduser()
+        if path.suffix != chosen.suffix:
             raise InputError(
-                f"a file for {to} must end in {wanted.suffix}, by which it is known again, not {path}"
+                f"the name of a file for {to} must end in {chosen.suffix}, not {path}; rename it"
             )
-        for file in (path, *map(path.with_suffix, wanted.beside)):
+        for file in (path, *map(path.with_suffix, chosen.beside)):
             if file.is_dir():
-                raise OutputError(f"{file} is a folder; give the name of a file")
+                raise OutputError(f"{file} is a directory; give the path of a file")
             if file.exists() and not force:
-                raise InputError(f"{file} is there already; choose another name, or replace it with --force")
-        return cls(wanted, path, int8)
+                raise InputError(f"{file} already exists; choose another name, or replace it with --force")
+        return cls(chosen, path, int8)
 
     def write(
         self, network: VitPoseForPoseEstimation, metadata: Metadata, crops: _Crops | None = None
     ) -> Exported:
-        """Writes the file, unless it does not do what torch does.
+        """Write the file if its heatmaps equal those of torch.
 
         Args:
-            network: A dense network of float32.
-            metadata: What belongs to it.
-            crops: What int8 measures its ranges on.
+            network: A dense network in float32.
+            metadata: Its metadata.
+            crops: The calibration data of int8; None: no int8.
 
         Raises:
-            CheckpointError: The file gives other maps than torch; nothing is written.
-            OutputError: It cannot be written.
+            CheckpointError: The heatmaps differ from torch's, or TensorRT cannot build the network; nothing is written.
+            OutputError: The file cannot be written.
         """
         with stage_files(self.path) as path:
             self.format.write(network, metadata, path)
@@ -165,15 +166,15 @@ class Plan:
             limit = FLOAT_LIMIT if crops is None else INT8_LIMIT
             if not difference <= limit:  # also where it is NaN
                 raise CheckpointError(
-                    f"the exported file gives maps that differ from torch's by {difference:.2%}, more than "
-                    f"{limit:.2%}; nothing was written. Export without int8, or report it with the model's name"
+                    f"the heatmaps of the exported file differ from torch's by {difference:.2%}, more than "
+                    f"{limit:.2%}; nothing was written. Export without int8, or report this with the model's name"
                 )
             size = sum(file.stat().st_size for file in path.parent.iterdir())
         return Exported(self.path, size, difference)
 
 
 def _name_of(model: str) -> str:
-    """Returns the last part of a model's name or path, without what a file's name ends with."""
+    """Return the last part of a model's name or path, without the suffix of a file."""
     path = Path(model).expanduser()
     if path.is_dir():
         return path.resolve().name
@@ -181,25 +182,28 @@ def _name_of(model: str) -> str:
 
 
 def compare(path: Path, network: VitPoseForPoseEstimation, metadata: Metadata, crops: _Crops) -> float:
-    """Returns the norm of the difference of a file's maps to torch's, over the norm of torch's.
+    """Return the norm of the difference between the heatmaps of a file and of torch, divided by the norm of torch's.
 
-    The file runs as it will for users, with one crop and with several.
+    The file is run by its default engine, with one crop and with several.
+
+    Raises:
+        CheckpointError: The file cannot be opened or run.
     """
     device = "auto" if path.suffix == ".engine" else "cpu"
-    # Trusted, as it was written a moment ago.
-    engine = open_engine(path, device=device, dtype=_exact(path), trust=runs_code(path))
+    # Trusted because this process wrote it.
+    engine = open_engine(path, device=device, dtype=_exact_dtype(path), trust=runs_code(path))
     found = np.concatenate([engine.heatmaps(crops[:1]), engine.heatmaps(crops[1:])])
-    wanted = _maps_of(network, metadata, crops)
-    return float(np.linalg.norm(found - wanted)) / max(float(np.linalg.norm(wanted)), 1e-12)
+    expected = _heatmaps_of(network, metadata, crops)
+    return float(np.linalg.norm(found - expected)) / max(float(np.linalg.norm(expected)), 1e-12)
 
 
-def _exact(path: Path) -> str:
-    # OpenVINO would take bfloat16 on some processors, which is its users' choice and no fault of the file.
+def _exact_dtype(path: Path) -> str:
+    # With "auto" OpenVINO uses bfloat16 on some CPUs, whose rounding exceeds the limit.
     return "float32" if path.suffix == ".xml" else "auto"
 
 
 @torch.inference_mode()
-def _maps_of(
+def _heatmaps_of(
     network: VitPoseForPoseEstimation, metadata: Metadata, crops: _Crops
 ) -> Float[np.ndarray, "n k hm wm"]:
     pixels = torch.from_numpy(normalise(crops, *metadata.processor.scale_and_offset))

@@ -1,4 +1,4 @@
-"""Files of float32 turned into files of int8, with ranges measured on crops. Knows no network of torch."""
+"""Quantises exported files from float32 to int8, calibrated with crops."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from ..errors import require
 from ..geometry.warp import normalise
 
 DECODER = "decoder/"
-"""What the names of the decoder's operations begin with, in every file. They stay in float32: they are a small
-share of the work, and the peaks are read from what they give."""
-_AT_ONCE = 8
+"""Prefix of the names of the decoder's operations in every file. They stay in float32: they are a small share of the
+work, and the keypoints are decoded from their output."""
+_BATCH = 8
 
 
 def quantise_onnx(path: Path, metadata: Metadata, crops: UInt8[np.ndarray, "n hc wc 3"]) -> None:
-    """Replaces an `.onnx` file of float32, and its weights where they lie beside it, by one of int8.
+    """Replace an `.onnx` file in float32, and any weights beside it, by a file in int8.
 
-    Weights have a scale for each channel, and one bit less than there is: processors without VNNI add pairs of
-    products in 16 bits, which overflow otherwise. Measured with vitpose-tiny on one of these, on 128 people: maps
-    differ from torch's by 5 % (relative norm), by 127 % with all bits, by 42 % where the operations between the
-    products are in int8 too, and by 8 % with the decoder in int8.
+    Weights have one scale per channel and 7 bits: CPUs without VNNI add pairs of products in 16 bits, which overflow
+    with 8 bits. Measured with vitpose-tiny on such a CPU, on 128 people: heatmaps differ from torch's by 5 % (relative
+    norm), by 127 % with 8 bits, by 42 % if the operations between matrix products are in int8 too, and by 8 % if the
+    decoder is.
 
     Args:
         path: The file.
-        metadata: What the new file shall say of itself.
-        crops: What the ranges are measured on.
+        metadata: The metadata of the new file.
+        crops: The calibration data.
 
     Raises:
         MissingDependencyError: onnx or onnxruntime is not installed.
@@ -47,14 +47,14 @@ def quantise_onnx(path: Path, metadata: Metadata, crops: UInt8[np.ndarray, "n hc
     large = weights.exists()
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared, done = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
-        # What infers the shapes of symbols cannot be followed by what optimises large files.
+        # The optimiser of large files fails on the output of the symbolic shape inference.
         shapes.quant_pre_process(
             str(path), str(prepared), skip_symbolic_shape=large, save_as_external_data=large
         )
         tools.quantize_static(
             str(prepared),
             str(done),
-            _reader(tools.CalibrationDataReader, _batches(crops, metadata, _AT_ONCE)),
+            _reader(tools.CalibrationDataReader, _batches(crops, metadata, _BATCH)),
             quant_format=tools.QuantFormat.QDQ,
             op_types_to_quantize=["MatMul", "Gemm", "Conv"],
             nodes_to_exclude=[node.name for node in onnx.load(prepared).graph.node if DECODER in node.name],
@@ -71,10 +71,15 @@ def quantise_onnx(path: Path, metadata: Metadata, crops: UInt8[np.ndarray, "n hc
 
 
 def quantise_openvino(path: Path, metadata: Metadata, crops: UInt8[np.ndarray, "n hc wc 3"]) -> None:
-    """Replaces an `.xml` file of float32, and the `.bin` beside it, by one of int8.
+    """Replace an `.xml` file in float32, and the `.bin` beside it, by files in int8.
 
-    Arguments are those of `quantise_onnx`. NNCF's settings for transformers smooth the activations first; without
-    them maps differ by 109 % in place of 4 %, and with the decoder in int8 by 11 %, measured as there.
+    NNCF's settings for transformers smooth the activations first. Measured as in `quantise_onnx`: heatmaps differ by
+    4 %, by 109 % with the default settings, and by 11 % with the decoder in int8.
+
+    Args:
+        path: The file.
+        metadata: The metadata of the new file.
+        crops: The calibration data.
 
     Raises:
         MissingDependencyError: openvino or nncf is not installed.
@@ -103,13 +108,13 @@ def _batches(
 
 
 def _reader(base: type, batches: Iterator[dict[str, np.ndarray]]) -> object:
-    """Returns the batches as ONNX Runtime asks for them: one a call, None in the end."""
+    """Return the batches in the interface of ONNX Runtime: one per call, None after the last."""
     return type("Batches", (base,), {"get_next": lambda self: next(batches, None)})()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps back what the quantisers print of themselves: bars, tables, hints to prepare what is prepared."""
+    """Suppress the output of the quantisers: progress bars, tables and hints."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,12 +1,12 @@
-"""Where the tensors of an ONNX file lie: inside it, or in plain files beside it. Needs no library of ONNX.
+"""Checks that the external data of an ONNX file is in plain files beside it. Requires no ONNX library.
 
-A tensor of an ONNX file may name another file that holds its numbers, by any path, and runtimes know names that are no
-files but addresses in memory. A file from elsewhere could make them read what it likes, or crash.
+A tensor of an ONNX file may refer to another file that holds its data, by any path, and runtimes accept special names
+that refer to memory addresses. An untrusted file could make them read any file, or crash.
 
-The check reads the file with a reader of its own, the runtime with another one. They cannot come to different names:
-all messages of an entry that names a file are judged, whichever of them a reader takes where a field stands twice, and
-every string in such an entry, whatever it stands for. What differs between readers (groups, numbers that are too long)
-is refused. Strings stand in these files as they are, neither compressed nor cut up.
+This check and the runtime parse the file with different parsers, but cannot see different names: the check rejects
+every invalid string of every external data entry, whatever the key of the string, and includes all occurrences of a
+repeated field, so that it does not matter which one a parser uses. Encodings that parsers treat differently (groups,
+overlong varints) are rejected. Protobuf stores strings contiguously and uncompressed, so that none can be hidden.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 from ..errors import CheckpointError
 
 _FORBIDDEN = frozenset('/\\:*?"<>|\0')
-"""No part of a plain file name on one system or another."""
+"""Characters that a plain file name cannot contain on some operating system."""
 
-# Field numbers of onnx.proto that lead from a model to the entries of its tensors, and what they lead to.
+# The fields of onnx.proto on every path from a model to the external data of a tensor: number and message.
 _FIELDS: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -37,13 +37,13 @@ _Content = mmap.mmap | bytes
 
 
 def refuse_foreign_data(path: Path) -> None:
-    """Makes sure that an ONNX file takes its tensors from itself and from plain files beside it only.
+    """Check that the tensors of an ONNX file are inside it or in plain files beside it.
 
     Args:
-        path: The file, which exists.
+        path: The file, which must exist.
 
     Raises:
-        CheckpointError: It names something else, or is no ONNX file.
+        CheckpointError: It refers to anything else, or is not an ONNX file.
     """
     try:
         with path.open("rb") as file:
@@ -61,37 +61,41 @@ def refuse_foreign_data(path: Path) -> None:
 def _refuse_foreign(path: Path, value: str) -> None:
     if not value or value in (".", "..") or not _FORBIDDEN.isdisjoint(value):
         raise CheckpointError(
-            f"{path} wants to read weights from {value!r:.200}, which is no file beside it, and is refused: it could "
-            "read anything on this machine. Weights must be files in the model's directory; export the model again"
+            f"{path} refers to external weights {value!r:.200}, which is not the name of a file beside it; such a name "
+            "could read any file of this machine. Export the model again, with its weights in the same directory"
         )
-    homes = {path.parent.resolve(), path.resolve().parent}  # two where the model itself is a link
-    for home in homes:
-        if (home / value).resolve().parent not in homes:
+    directories = {path.parent.resolve(), path.resolve().parent}  # two if the model itself is a link
+    for directory in directories:
+        if (directory / value).resolve().parent not in directories:
             raise CheckpointError(
-                f"{path} wants to read weights from {value!r:.200}, which is a link to {(home / value).resolve()} and "
-                "leads out of the model's directory; put the file itself there"
+                f"{path} refers to external weights {value!r:.200}, a link to {(directory / value).resolve()} outside "
+                "the model's directory; replace the link with the file"
             )
 
 
 def _values(content: _Content) -> Iterator[str]:
-    """Yields every string in the entries that name where a tensor lies.
+    """Yield every value of the external data entries.
 
     Raises:
-        ValueError: This is no protobuf message.
+        ValueError: The content is not a valid protobuf message.
     """
-    waiting = [("model", 0, len(content))]
-    while waiting:
-        kind, start, end = waiting.pop()
+    pending = [("model", 0, len(content))]
+    while pending:
+        kind, start, end = pending.pop()
         if kind == "value":
             yield content[start:end].decode()
             continue
         for number, first, last in _fields(content, start, end):
             if number in _FIELDS[kind]:
-                waiting.append((_FIELDS[kind][number], first, last))
+                pending.append((_FIELDS[kind][number], first, last))
 
 
 def _fields(content: _Content, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yields the number of each field with bytes in a message, and where these begin and end."""
+    """Yield the number, start and end of each length-delimited field of a message.
+
+    Raises:
+        ValueError: The message is damaged.
+    """
     while at < end:
         tag, at = _read_varint(content, at, end)
         number, kind = tag >> 3, tag & 7
@@ -107,17 +111,21 @@ def _fields(content: _Content, at: int, end: int) -> Iterator[tuple[int, int, in
                 yield number, at, at + length
             at += length
         else:
-            raise ValueError(f"it is damaged at byte {at}, or uses groups, which ONNX has not")
+            raise ValueError(f"it is damaged at byte {at}, or uses groups, which ONNX does not have")
         if at > end:
             raise ValueError("it is damaged: a field ends beyond its message")
 
 
 def _read_varint(content: _Content, at: int, end: int) -> tuple[int, int]:
-    """Returns a number of seven bits a byte, the lowest first, and where it ends."""
+    """Return a varint (seven bits per byte, the lowest first), and where it ends.
+
+    Raises:
+        ValueError: The varint is truncated or longer than ten bytes.
+    """
     number = 0
     for shift in range(0, 70, 7):
         if at >= end:
-            raise ValueError("it is damaged: it ends within a number")
+            raise ValueError("it is truncated: it ends within a number")
         byte = content[at]
         at += 1
         number |= (byte & 127) << shift

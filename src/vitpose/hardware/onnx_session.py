@@ -1,4 +1,4 @@
-"""ONNX Runtime: opening a file on a device. Knows neither detectors nor poses."""
+"""Opens ONNX files with ONNX Runtime on a device."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from .threads import thread_limit
 
 
 def open_session(path: str | Path, device: str) -> Any:
-    """Opens an ONNX file.
+    """Open an ONNX file.
 
     Args:
         path: The file.
-        device: "cpu", "cuda", "cuda:1"; "auto" is cuda where ONNX Runtime has it.
+        device: "cpu", "cuda", "cuda:1"; "auto": CUDA if ONNX Runtime supports it, else the CPU.
+
+    Returns:
+        The `onnxruntime.InferenceSession`.
 
     Raises:
-        CheckpointError: The file is missing, not ONNX, or takes weights from elsewhere than beside it.
-        InputError: The device is none, or ONNX Runtime does not have it.
+        CheckpointError: The file is missing, not ONNX, or refers to weights outside its directory.
+        InputError: The device is unknown, or unavailable in ONNX Runtime.
         MissingDependencyError: onnxruntime is not installed.
     """
     providers = find_providers(path, device)
@@ -33,32 +36,32 @@ def open_session(path: str | Path, device: str) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = thread_limit()
-    # The format that was checked, whatever the file's suffix.
+    # Only the ONNX format has been checked; by default the file's suffix decides.
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    # Its threads would spin while they wait, and take the time of those who cut crops and of other programs. Measured
-    # with vitpose-tiny on a busy machine: on one core 62 ms without in place of 140 ms, on four 146 in place of 221.
+    # Spinning threads would slow down the threads that crop and other programs. Measured with vitpose-tiny on a busy
+    # machine: on one core 140 ms with spinning and 62 ms without, on four 221 and 146 ms.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # ONNX Runtime's errors share no base class of their own
+    except Exception as error:  # ONNX Runtime's errors share no base class
         raise CheckpointError(f"{path} cannot be loaded as ONNX: {error}") from error
     if device.startswith("cuda") and session.get_providers()[0] != "CUDAExecutionProvider":
         raise InputError(
-            f"ONNX Runtime fell back to the CPU where device {device!r} was asked for: its CUDA libraries could not be "
-            "loaded, as it says above; mend that, or take device 'cpu'"
+            f"ONNX Runtime fell back to the CPU although device {device!r} was requested: its CUDA libraries could not "
+            "be loaded, see its log above; install them, or use device 'cpu'"
         )
     return session
 
 
 def find_providers(what: str | Path, device: str) -> list[Any]:
-    """Returns the providers for a device of the ONNX Runtime that is installed.
+    """Return the providers of the installed ONNX Runtime for a device.
 
     Args:
-        what: What shall be run, for the message.
+        what: Name of the model, for the message.
         device: As in `open_session`.
 
     Raises:
-        InputError: The device is none, or ONNX Runtime does not have it.
+        InputError: The device is unknown, or unavailable in ONNX Runtime.
         MissingDependencyError: onnxruntime is not installed.
     """
     onnxruntime = require("onnxruntime", "onnx", f"to run {what}")
@@ -66,14 +69,14 @@ def find_providers(what: str | Path, device: str) -> list[Any]:
 
 
 def nearest_device(what: str | Path, device: Any) -> str:
-    """Returns where ONNX Runtime runs beside a network of another runtime.
+    """Return the device for ONNX Runtime that corresponds to the device of another network.
 
-    That is the same device; the CPU where ONNX Runtime has no CUDA, since the package without it is the usual one also
-    beside a torch with CUDA.
+    That is the same device, or the CPU if ONNX Runtime has no CUDA provider: its usual package has none, also where
+    torch has CUDA.
 
     Args:
-        what: What shall be run, for the message.
-        device: As torch names it.
+        what: Name of the model, for the message.
+        device: A device name or index of torch.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
@@ -86,20 +89,24 @@ def nearest_device(what: str | Path, device: Any) -> str:
 
 
 def choose_providers(device: str, available: Sequence[str]) -> list[Any]:
-    """Returns ONNX Runtime's providers for a device.
+    """Return ONNX Runtime's providers for a device.
+
+    Args:
+        device: As in `open_session`.
+        available: Names of the providers of the installed ONNX Runtime.
 
     Raises:
-        InputError: The device is none, or ONNX Runtime does not have it.
+        InputError: The device is unknown, or unavailable in ONNX Runtime.
     """
     cuda = re.fullmatch(r"auto|cuda(?::(\d+))?", device)
     has_cuda = "CUDAExecutionProvider" in available
     if device == "cpu" or (device == "auto" and not has_cuda):
         return ["CPUExecutionProvider"]
     if cuda is None:
-        raise InputError(f"device {device!r} is not understood; ONNX files run on auto, cpu, cuda or cuda:N")
+        raise InputError(f"unknown device {device!r} for ONNX Runtime; use 'auto', 'cpu', 'cuda' or 'cuda:N'")
     if not has_cuda:
         raise InputError(
-            f"device {device!r} needs ONNX Runtime's CUDAExecutionProvider, and there is only "
-            f"{', '.join(available)}; install onnxruntime-gpu, or take device 'cpu'"
+            f"device {device!r} requires ONNX Runtime's CUDAExecutionProvider, but only {', '.join(available)} is "
+            "available; install onnxruntime-gpu, or use device 'cpu'"
         )
     return [("CUDAExecutionProvider", {"device_id": cuda[1] or "0"}), "CPUExecutionProvider"]
