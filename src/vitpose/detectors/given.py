@@ -49,7 +49,7 @@ _MAX_SCORE = 1e30
 
 
 class WholeImage:
-    """Uses the whole image as its only box, for images of one person.
+    """A detector whose only box is the whole image, for images of one person.
 
     The box is only a first guess (`settles`): the pose estimated in it gives a better one.
     """

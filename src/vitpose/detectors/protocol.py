@@ -109,7 +109,7 @@ def _refuse_infinite(boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, 
 
 @runtime_checkable
 class Detector(Protocol):
-    """Detects boxes in images.
+    """The interface of detectors, which return the boxes of images.
 
     A detector that returns boxes given by the user, for example from a file, may have an attribute `given = True`:
     every box then keeps its pose, even if two poses are nearly the same.

@@ -1,4 +1,4 @@
-"""Filters the detections of another detector by class and score."""
+"""A filter for the detections of another detector, by class and score."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .protocol import Detections, Detector, detect_with
 
 
 class SelectingDetector:
-    """Keeps the boxes of another detector that have one of the labels and at least the minimum score.
+    """A detector that keeps only the boxes of another detector with given labels and a minimum score.
 
     Args:
         detector: The detector, from which `settles` and `given` are copied.

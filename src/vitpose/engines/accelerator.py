@@ -26,7 +26,7 @@ from .torch import TorchEngine
 
 
 class DeviceEngine(TorchEngine):
-    """Crops, runs a dense network and decodes its heatmaps on one device; see `ImageEngine`.
+    """An engine that crops, runs a dense network and decodes its heatmaps on one device; see `ImageEngine`.
 
     On CUDA the network is replayed as a CUDA graph, one for each batch size, which saves the time of launching hundreds
     of kernels. Batches are padded to powers of two.

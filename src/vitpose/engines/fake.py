@@ -10,7 +10,7 @@ from ..geometry.heatmaps import encode
 
 
 class FakeEngine:
-    """Returns heatmaps with every keypoint at a fixed position of the crop.
+    """An engine whose heatmaps have every keypoint at a fixed position of the crop.
 
     Args:
         keypoints: Keypoints (x, y), in cells of the heatmap.

@@ -14,7 +14,7 @@ from .metadata import INPUT, KEY, Metadata, empty_heatmaps
 
 
 class OnnxEngine:
-    """Runs an exported `.onnx` file with ONNX Runtime.
+    """An engine that runs an exported `.onnx` file with ONNX Runtime.
 
     Args:
         path: The file.

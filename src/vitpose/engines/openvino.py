@@ -23,7 +23,7 @@ _TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 class OpenVinoEngine:
-    """Runs an exported file with OpenVINO, including the normalisation of the crops.
+    """An engine that runs an exported file with OpenVINO, including the normalisation of the crops.
 
     Args:
         path: The `.xml` file, or an `.onnx` file.

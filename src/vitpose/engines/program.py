@@ -25,7 +25,7 @@ ENTRY = f"{KEY}.json"
 
 
 class ProgramEngine:
-    """Runs an exported `.pt2` file with PyTorch.
+    """An engine that runs an exported `.pt2` file with PyTorch.
 
     Args:
         path: The file, from a trusted author: loading it can run arbitrary code contained in it.

@@ -16,7 +16,7 @@ from ..geometry.warp import Warp
 
 @runtime_checkable
 class Engine(Protocol):
-    """Runs a network: crops in, heatmaps out.
+    """A network that is ready to run: crops in, heatmaps out.
 
     Attributes:
         description: Library, device and dtype, for display: "torch, cpu, float32".

@@ -46,7 +46,7 @@ def unpack(path: Path) -> tuple[Metadata, bytes]:
 
 
 class TensorRtEngine:
-    """Runs an exported `.engine` file with TensorRT.
+    """An engine that runs an exported `.engine` file with TensorRT.
 
     Args:
         path: The file.

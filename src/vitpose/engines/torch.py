@@ -63,7 +63,7 @@ def _cpu_capabilities() -> set[str]:
 
 
 class TorchEngine:
-    """Runs a dense network with PyTorch.
+    """An engine that runs a dense network with PyTorch.
 
     Args:
         model: The network, with the device and the dtype to run with.
