@@ -1,7 +1,7 @@
-"""The commands and code of the README and the docs, run as they stand there.
+"""Run the commands and code of the README and the docs.
 
-A block whose first line says `no-test` needs a network, other files or make; it is only read. One that says
-`followed-by-a-test` is run by a test of its page.
+Blocks marked `no-test` require a network, other files or make and are skipped. Blocks marked `followed-by-a-test` are
+run by a separate test of their page.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 def blocks(page: Path, language: str) -> list[str]:
     found = BLOCK.findall(page.read_text(encoding="utf-8"))
-    elsewhere = ("no-test", "followed-by-a-test")
-    return [text for kind, options, text in found if kind == language and options.strip() not in elsewhere]
+    skipped = ("no-test", "followed-by-a-test")
+    return [text for kind, options, text in found if kind == language and options.strip() not in skipped]
 
 
 def make_clip(path: Path, frames: Path) -> None:
@@ -40,38 +40,38 @@ def make_clip(path: Path, frames: Path) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the pages speak of: person.jpg, clip.mp4, and the folders frames and photos.
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with the files that the pages use: person.jpg, clip.mp4, and the directories frames and photos.
 
-    All of it comes from a photograph in the public domain.
+    All of them are derived from a photograph in the public domain.
     """
     data = pytest.importorskip("skimage").__name__
     with Image.open(str(resources.files(data) / "data" / "astronaut.png")) as image:
         image.save(tmp_path / "person.jpg")
         for index in range(3):
-            for folder in ("frames", "photos"):
-                (tmp_path / folder).mkdir(exist_ok=True)
-                image.resize((96, 96)).rotate(5 * index).save(tmp_path / folder / f"{index}.jpg")
+            for name in ("frames", "photos"):
+                (tmp_path / name).mkdir(exist_ok=True)
+                image.resize((96, 96)).rotate(5 * index).save(tmp_path / name / f"{index}.jpg")
     make_clip(tmp_path / "clip.mp4", tmp_path / "frames")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_code_runs(page: Path, folder: Path) -> None:
+def test_code_runs(page: Path, directory: Path) -> None:
     names: dict[str, object] = {}
     for text in blocks(page, "python"):
         exec(compile(text, str(page), "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_run(page: Path, folder: Path) -> None:
+def test_commands_run(page: Path, directory: Path) -> None:
     for text in blocks(page, "sh"):
         for line in text.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if not words:
                 continue
-            assert words[0] == "vitpose", f"{page.name} has a command that is not ours: {line}"
+            assert words[0] == "vitpose", f"{page.name} has a command of another program: {line}"
             result = CliRunner().invoke(app, words[1:])
             assert result.exit_code == 0, result.output
 
@@ -79,15 +79,15 @@ def test_commands_run(page: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     "page", [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name
 )
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_a_target(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert "://" in target or (page.parent / target).exists(), (
-            f"{page.name} links to {target}, which is not there"
+            f"{page.name} links to {target}, which does not exist"
         )
 
 
-def test_the_tree_in_the_architecture_is_the_tree() -> None:
-    """Every module is named in ARCHITECTURE.md, and nothing is named that is not there."""
+def test_the_tree_in_the_architecture_matches_the_files() -> None:
+    """ARCHITECTURE.md names every module, and no others."""
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     tree = text.split("## The tree")[1].split("Two modules")[0]
     named = set(re.findall(r"(\w+)\.py", tree)) - {"__init__"}

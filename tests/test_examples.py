@@ -1,4 +1,4 @@
-"""The examples, run as a newcomer runs them."""
+"""Run the examples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import vitpose
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-# No socket can be opened, as on a machine without a network.
+# Runs a program without access to the network.
 OFFLINE = (
     "import runpy, socket, sys\n"
     "def refuse(*_, **__): raise OSError('the network was touched')\n"
@@ -20,9 +20,9 @@ OFFLINE = (
 )
 
 
-def test_the_demo_leaves_drawn_images_and_says_where(tmp_path: Path) -> None:
+def test_the_demo_writes_drawn_images_and_prints_their_paths(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", OFFLINE, str(EXAMPLES / "demo.py")]
-    # One thread: those of tests that run side by side would wait for each other most of the time.
+    # One thread, because tests run in parallel.
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
