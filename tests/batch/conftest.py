@@ -1,4 +1,4 @@
-"""Folders of small images, and the tables that a run leaves."""
+"""Directories of small images, and the tables that a run writes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_images(folder: Path, count: int = 12, bad: int = 2) -> Path:
-    """Noise of several sizes; the last ones are bad."""
+    """Writes images of noise in several sizes, then `bad` files that are no images."""
     folder.mkdir()
     for index in range(count - bad):
         pixels = np.random.default_rng(index).integers(0, 256, (40 + index, 30, 3), np.uint8)
@@ -49,7 +49,7 @@ def memory() -> Any:
 
 
 def rows(folder: Path | str) -> list[dict]:
-    """All rows of a table's folder, in one order."""
+    """All rows of a table's directory, sorted."""
     table = pq.read_table(folder)
     return sorted(table.to_pylist(), key=lambda row: (row["image"], row.get("person", 0)))
 

@@ -1,7 +1,7 @@
-"""Shards to results: in this process, in several processes, or on a Ray cluster.
+"""Runs shards in this process, in several processes, or on a Ray cluster.
 
-All give the results in the order in which they are ready, and all do a lost worker's shards again. Knows nothing
-of where results go.
+Every executor yields results as they are ready and retries the shards of a worker that died. Does not know where
+results are written.
 """
 
 from __future__ import annotations
@@ -22,17 +22,21 @@ from .plan import Shard
 from .worker import ShardResult, Worker
 
 Stop = Callable[[], bool]
-"""Tells whether the run shall end as soon as what is in flight is done."""
-_MOST_LOSSES = 3
-"""So many times in a row may workers die without a shard being finished in between."""
+"""Returns whether the run should end once the shards in flight are done."""
+_MAX_CRASHES = 3
+"""Crashes of workers in a row, without a shard finished in between, after which the run is given up."""
 
-_own: Worker | None = None  # of a worker process
+_worker: Worker | None = None  # set in worker processes only
 
 
 def run_here(
     shards: Sequence[Shard], loading: Mapping[str, Any], running: Mapping[str, Any], stop: Stop
 ) -> Iterator[ShardResult]:
-    """Works on the shards one after the other, in this process."""
+    """Yields the results of the shards, computed one after the other in this process.
+
+    Raises:
+        VitPoseError: Loading fails, or a shard fails as a whole.
+    """
     worker = Worker.load(loading, running)
     for shard in shards:
         if stop():
@@ -43,52 +47,52 @@ def run_here(
 def run_in_processes(
     shards: Sequence[Shard], loading: Mapping[str, Any], running: Mapping[str, Any], stop: Stop, workers: int
 ) -> Iterator[ShardResult]:
-    """Works on the shards in processes of their own, one shard each at a time.
+    """Yields the results of the shards, computed in `workers` spawned processes with one shard each at a time.
 
     Raises:
-        WorkerError: Workers die again and again.
-        VitPoseError: What a worker raises.
+        WorkerError: Workers died `_MAX_CRASHES` times in a row.
+        VitPoseError: Raised in a worker.
     """
     waiting = list(reversed(shards))
-    losses = 0
+    crashes = 0
     while waiting and not stop():
-        flying: dict[Future[ShardResult], Shard] = {}
-        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin_worker) as pool:
+        in_flight: dict[Future[ShardResult], Shard] = {}
+        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker) as pool:
             try:
-                while flying or (waiting and not stop()):
-                    while waiting and len(flying) < workers and not stop():
+                while in_flight or (waiting and not stop()):
+                    while waiting and len(in_flight) < workers and not stop():
                         shard = waiting.pop()
-                        flying[pool.submit(_run_in_worker, loading, running, workers, shard)] = shard
-                    for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                        in_flight[pool.submit(_run_in_worker, loading, running, workers, shard)] = shard
+                    for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
                         result = future.result()
-                        del flying[future]
-                        losses = 0
+                        del in_flight[future]
+                        crashes = 0
                         yield result
             except BrokenProcessPool as error:
-                lost = list(flying.values())
+                lost = list(in_flight.values())
                 waiting += reversed(lost)
-                losses += 1
-                if losses >= _MOST_LOSSES and not stop():
+                crashes += 1
+                if crashes >= _MAX_CRASHES and not stop():
                     raise WorkerError(
-                        f"a worker died {losses} times in a row, at one of the shards {[one.number for one in lost]} "
-                        f"(the first begins with {lost[0].images[0]}); there may be too little memory: "
-                        "give fewer --workers, and the same command goes on"
+                        f"a worker died {crashes} times in a row in one of the shards "
+                        f"{[shard.number for shard in lost]} (the first starts with {lost[0].images[0]}); it may have "
+                        "run out of memory: run the same command with fewer --workers to resume"
                     ) from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
 
-def _begin_worker() -> None:
-    """Lets Ctrl-C be the parent's business, and ends this process when the parent is gone."""
+def _start_worker() -> None:
+    """Leaves Ctrl-C to the parent process, and exits when the parent has exited."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = parent_process()
     if parent is not None:
-        threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
 
 
-def _follow(sentinel: int) -> None:
+def _exit_with_parent(sentinel: int) -> None:
     connection.wait([sentinel])
     os._exit(1)
 
@@ -96,9 +100,9 @@ def _follow(sentinel: int) -> None:
 def _run_in_worker(
     loading: Mapping[str, Any], running: Mapping[str, Any], workers: int, shard: Shard
 ) -> ShardResult:
-    global _own
-    _own = _own or Worker.load(loading, running, workers)
-    return _own.run(shard)
+    global _worker
+    _worker = _worker or Worker.load(loading, running, workers)
+    return _worker.run(shard)
 
 
 def run_on_ray(
@@ -109,20 +113,20 @@ def run_on_ray(
     workers: int,
     address: str | None,
 ) -> Iterator[ShardResult]:
-    """Works on the shards with Ray Data: actors hold the model, and shards stream through them.
+    """Yields the results of the shards, computed by actors of Ray Data that each hold a pipeline.
 
     Args:
-        shards: What to do.
+        shards: Shards to run.
         loading: Arguments of `vitpose.load`.
         running: Arguments of `Pipeline.each`.
-        stop: See `Stop`; what has not come back then is left out.
-        workers: How many actors.
-        address: Of a cluster; None is the one that `RAY_ADDRESS` names, or a local one made for this run.
+        stop: See `Stop`; shards without a result at that moment are skipped.
+        workers: Number of actors.
+        address: Address of a cluster; default: `RAY_ADDRESS`, or a local cluster for this run.
 
     Raises:
         MissingDependencyError: Ray is not installed.
-        WorkerError: The cluster cannot be reached.
-        VitPoseError: What an actor raises.
+        WorkerError: The cluster cannot be reached, or Ray fails.
+        VitPoseError: Raised in an actor.
     """
     ray = require("ray", "ray", "for --engine-cluster ray")
     data = require("ray.data", "ray", "for --engine-cluster ray")
@@ -130,7 +134,7 @@ def run_on_ray(
         ray.init(address=address, log_to_driver=False, logging_level="error", configure_logging=True)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise WorkerError(
-            f"the Ray cluster {address} cannot be reached: {error}; check its address"
+            f"connecting to the Ray cluster {address} failed: {error}; check its address"
         ) from error
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -149,26 +153,26 @@ def run_on_ray(
             if stop():
                 return
     except ray.exceptions.RayError as error:
-        raise _own_error(error) or WorkerError(f"Ray gave up: {error}; the same command goes on") from error
+        raise _unwrap(error) or WorkerError(f"Ray failed: {error}; run the same command to resume") from error
     finally:
-        with suppress(Exception):
+        with suppress(Exception):  # whatever shutting down raises must not hide the run's error
             ray.shutdown()
 
 
 class RayWorker:
-    """A `Worker` in the form that Ray Data wants: a class whose calls map rows to rows."""
+    """A `Worker` as a callable class that maps rows to rows, as Ray Data expects."""
 
     def __init__(self, loading: Mapping[str, Any], running: Mapping[str, Any]) -> None:
         self._worker = Worker.load(loading, running)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Works on one shard."""
+        """Returns the fields of the `ShardResult` of one shard."""
         shard = Shard(int(row["number"]), tuple(str(image) for image in row["images"]))
         return asdict(self._worker.run(shard))
 
 
-def _own_error(error: BaseException | None) -> VitPoseError | None:
-    """Returns the error of ours that Ray wrapped, if any."""
+def _unwrap(error: BaseException | None) -> VitPoseError | None:
+    """Returns the `VitPoseError` that Ray wrapped, if there is one."""
     while error is not None:
         if isinstance(error, VitPoseError):
             return error

@@ -1,4 +1,4 @@
-"""Poses of very many images as a folder of Parquet files, in a run that can be killed at any moment and goes on."""
+"""Poses of very many images as a directory of Parquet files, in a run that can be killed and resumed at any time."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 
 from ..errors import InputError, UnknownNameError
 from .executors import run_here, run_in_processes, run_on_ray
-from .plan import Shard, begin_or_go_on, done_shards, plan_shards
-from .storage import Place, find_sources
+from .plan import Shard, done_shards, plan_shards, start_or_resume
+from .storage import Directory, find_sources
 from .worker import ShardResult
 
 SHARD_SIZE = 256
-"""Images that are done, and lost by a kill, together."""
+"""Images per shard: the unit of work, and what a killed run computes again."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        images: How many there are.
-        done: How many are done, by earlier runs too.
-        people: How many were found by this run.
-        failed: How many images failed in this run.
+        images: Number of images.
+        done: Number of images in finished shards, including those of earlier runs.
+        people: Number of poses found in this run.
+        failed: Number of images that failed in this run.
     """
 
     images: int
@@ -34,12 +34,12 @@ class Progress:
 
     @property
     def complete(self) -> bool:
-        """Whether all are done."""
+        """Whether all images are done."""
         return self.done == self.images
 
 
 def failures_of(out: str) -> str:
-    """Returns the folder of the table of what failed, which lies beside that of the results."""
+    """Returns the directory of the table of failed images, next to the directory of the results."""
     return f"{out.rstrip('/').removesuffix('.parquet')}-failures.parquet"
 
 
@@ -55,25 +55,35 @@ def predict_many(
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Progress:
-    """Finds the poses in very many images and writes them as Parquet, shard by shard.
+    """Estimates the poses in very many images and writes them as Parquet, shard by shard.
 
-    Called again with the same arguments it does what is missing. Images that came since are done too; what is
-    done stays.
+    A call with the same arguments resumes the run: it computes the shards that are missing, and adds shards for
+    new images.
 
     Args:
-        sources: Files, folders, globs and addresses (s3://, gs://, … through fsspec).
-        out: The folder of the results, a path or an address. Its files are one table, with one row a person;
-            an image that fails has a row in the folder `failures_of(out)`.
+        sources: Files, directories, globs and URLs (s3://, gs://, … through fsspec).
+        out: Directory of the results, a path or a URL. Its files are one table with one row per instance; an image
+            that fails has a row in the directory `failures_of(out)`.
         loading: Arguments of `vitpose.load`, all of them plain values.
         running: Arguments of `Pipeline.each`.
-        workers: Processes, or actors on a cluster; 0 is this process.
-        cluster: None, "ray" (a local one, or that of RAY_ADDRESS), or "ray:ADDRESS".
-        shard_size: Images of a new shard.
-        stop: Asked after every shard; once it is true, what is in flight is finished, and no more.
-        report: Is told how far the run is: at its start and after every shard.
+        workers: Number of processes, or of actors on a cluster; 0 runs in this process.
+        cluster: None, "ray" (the cluster of `RAY_ADDRESS`, or a local one), or "ray:ADDRESS".
+        shard_size: Images per new shard.
+        stop: Called after every shard; once it returns True, only the shards in flight are finished.
+        report: Called with the progress at the start and after every shard.
+
+    Returns:
+        The progress at the end.
 
     Raises:
-        VitPoseError: Something is wrong that concerns all images; the shards that are done stay.
+        InputError: `shard_size` or `workers` is out of range, or `out` holds other files, a damaged plan, or a run
+            with other settings.
+        UnknownNameError: The cluster is unknown.
+        ImageError: A source has no images.
+        OutputError: A result cannot be written.
+        WorkerError: Workers died repeatedly, or the cluster fails.
+        MissingDependencyError: pyarrow, Ray or the package of a file system is not installed.
+        VitPoseError: Loading the model fails. Finished shards are kept in all cases.
     """
     if shard_size < 1 or workers < 0:
         raise InputError(f"shard_size {shard_size} must be at least 1, and workers {workers} at least 0")
@@ -81,11 +91,11 @@ def predict_many(
     if kind not in ("", "ray"):
         raise UnknownNameError("cluster", cluster, ["ray", "ray:ADDRESS"])
     running = dict(running or {})
-    place, failures = Place(out), Place(failures_of(out))
+    directory, failures = Directory(out), Directory(failures_of(out))
     images = find_sources(sources)
-    begin_or_go_on(place, _settings(loading, running))
-    shards = plan_shards(place, images, shard_size)
-    done = done_shards(place)
+    start_or_resume(directory, _settings(loading, running))
+    shards = plan_shards(directory, images, shard_size)
+    done = done_shards(directory)
     missing = [shard for shard in shards if shard.number not in done]
     sizes = {shard.number: len(shard.images) for shard in shards}
     progress = Progress(sum(sizes.values()), sum(sizes[number] for number in done))
@@ -99,7 +109,7 @@ def predict_many(
     else:
         results = run_here(missing, loading, running, stop)
     for result in results:
-        _commit(result, place, failures)
+        _commit(result, directory, failures)
         progress = Progress(
             progress.images,
             progress.done + sizes[result.shard],
@@ -111,7 +121,7 @@ def predict_many(
 
 
 def _settings(loading: Mapping[str, Any], running: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what the results depend on: not where they are computed, nor in which batches."""
+    """Returns the arguments that the results depend on, so neither device nor batch size."""
     same = {name: value for name, value in loading.items() if name not in ("device", "batch_size")}
     return {
         name: value if isinstance(value, list | None) else str(value)
@@ -119,11 +129,11 @@ def _settings(loading: Mapping[str, Any], running: Mapping[str, Any]) -> dict[st
     }
 
 
-def _commit(result: ShardResult, place: Place, failures: Place) -> None:
-    """Writes a shard's files; the last one makes it done."""
+def _commit(result: ShardResult, directory: Directory, failures: Directory) -> None:
+    """Writes the files of a shard; the shard counts as done once the last one exists."""
     name = Shard(result.shard, ()).name
     if result.failed:
         failures.write(name, result.failures)
     else:
-        failures.remove(name)  # of an attempt that was killed before the shard was done
-    place.write(name, result.poses)
+        failures.remove(name)  # left by a run that was killed before the shard was done
+    directory.write(name, result.poses)

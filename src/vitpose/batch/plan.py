@@ -1,7 +1,7 @@
-"""Which images make which shard, what a run was begun with, and which of its shards are done.
+"""The plan of a run: which images belong to which shard, its settings, and which shards are done.
 
-All of it lies in the folder of the results, in files whose names begin with `_`, which readers of Parquet folders
-pass over. Knows no poses and no workers.
+Stored in the directory of the results, in files whose names start with `_`, which readers of Parquet directories
+skip. Does not know poses or workers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import InputError, require
 from ..files.schemas import check, parse_json
 from ..files.writing import PARTIAL
-from .storage import Place
+from .storage import Directory
 
 _SETTINGS = "_job.json"
 _PART = re.compile(r"part-(\d+)\.parquet")
@@ -26,11 +26,11 @@ _PLAN = re.compile(r"_plan-\d+\.parquet")
 
 @dataclass(frozen=True)
 class Shard:
-    """Images that are done together.
+    """Images that are processed together.
 
     Attributes:
-        number: Its place in the plan.
-        images: Paths and addresses.
+        number: Index in the plan, from 0.
+        images: Paths and URLs.
     """
 
     number: int
@@ -38,55 +38,62 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """What its files are called."""
+        """Name of the shard's files."""
         return f"part-{self.number:06d}.parquet"
 
 
-def begin_or_go_on(place: Place, settings: Mapping[str, Any]) -> None:
-    """Notes what a run is begun with, or makes sure that it goes on with the same.
+def start_or_resume(directory: Directory, settings: Mapping[str, Any]) -> None:
+    """Writes the settings of a new run, or checks that a run is resumed with the same settings.
 
     Args:
-        place: The folder of the results.
-        settings: Whatever the results depend on.
+        directory: Directory of the results.
+        settings: All that the results depend on.
 
     Raises:
-        InputError: The folder holds something else, or a run that was begun with other settings.
+        InputError: The directory holds other files, its settings are damaged, or the run in it was started with
+            other settings.
+        OutputError: The settings cannot be written.
     """
-    names = place.names()
+    names = directory.names()
     for name in names:
-        if name.startswith(".") and name.endswith(PARTIAL):  # what a killed run was writing
-            place.remove(name)
+        if name.startswith(".") and name.endswith(PARTIAL):  # left by a killed run
+            directory.remove(name)
     if _SETTINGS not in names:
         names = [name for name in names if not name.startswith(".")]
         if names:
             raise InputError(
-                f"{place.name} is not empty and no run of ours ({names[0]} lies there); choose another --out"
+                f"{directory.name} is not empty and holds no earlier run (it contains {names[0]}); choose another --out"
             )
-        place.write(_SETTINGS, json.dumps(settings, indent=2, sort_keys=True).encode())
+        directory.write(_SETTINGS, json.dumps(settings, indent=2, sort_keys=True).encode())
         return
-    source = f"{place.name}/{_SETTINGS}"
-    before = check(dict[str, Any], parse_json(place.read(_SETTINGS), source), source)
+    source = f"{directory.name}/{_SETTINGS}"
+    before = check(dict[str, Any], parse_json(directory.read(_SETTINGS), source), source)
     now = json.loads(json.dumps(settings))
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if changed:
         name = sorted(changed)[0]
         raise InputError(
-            f"{place.name} was begun with {name} {before.get(name)!r}, not {now.get(name)!r}; give the same command to "
-            "go on, or choose another --out"
+            f"{directory.name} was started with {name} {before.get(name)!r}, not {now.get(name)!r}; use the same "
+            "arguments to resume, or choose another --out"
         )
 
 
-def plan_shards(place: Place, images: Sequence[str], size: int) -> list[Shard]:
-    """Returns all shards: those planned before, then new ones for images that are in none of them.
+def plan_shards(directory: Directory, images: Sequence[str], size: int) -> list[Shard]:
+    """Returns all shards: those planned before, then new ones for the images that are in none of them.
 
-    An image stays in its shard, so that going on does nothing twice, though images may have come or gone.
+    An image keeps its shard, so that no image is processed twice although images were added or removed.
 
     Args:
-        place: The folder of the results; what is new of the plan is written there.
-        images: All that are there now.
-        size: How many images a new shard has at most.
+        directory: Directory of the results; new shards are added to the plan in it.
+        images: All images of this run.
+        size: Maximum number of images in a new shard.
+
+    Raises:
+        InputError: A file of the plan is damaged.
+        OutputError: The plan cannot be written.
+        MissingDependencyError: pyarrow is not installed.
     """
-    shards = read_plan(place)
+    shards = read_plan(directory)
     known = {image for shard in shards for image in shard.images}
     fresh = [image for image in images if image not in known]
     starts = range(0, len(fresh), size)
@@ -95,26 +102,27 @@ def plan_shards(place: Place, images: Sequence[str], size: int) -> list[Shard]:
         for number, start in enumerate(starts, start=len(shards))
     ]
     if added:
-        _write_plan(place, added)
+        _write_plan(directory, added)
     return shards + added
 
 
-def read_plan(place: Place) -> list[Shard]:
+def read_plan(directory: Directory) -> list[Shard]:
     """Returns the shards planned so far.
 
     Raises:
         InputError: A file of the plan is damaged.
+        MissingDependencyError: pyarrow is not installed.
     """
     arrow = require("pyarrow", "tables", "for results in Parquet")
     shards = []
-    for name in sorted(name for name in place.names() if _PLAN.fullmatch(name)):
+    for name in sorted(name for name in directory.names() if _PLAN.fullmatch(name)):
         try:
-            shards += _read_shards(place.read(name))
+            shards += _read_shards(directory.read(name))
         except (arrow.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise InputError(
-                f"{place.name}/{name} is damaged ({reason}); choose another --out, or delete {place.name} and begin "
-                "again"
+                f"{directory.name}/{name} is damaged ({reason}); choose another --out, or delete {directory.name} and "
+                "start again"
             ) from error
     return shards
 
@@ -128,10 +136,10 @@ def _read_shards(content: bytes) -> list[Shard]:
     ]
 
 
-def _write_plan(place: Place, shards: Sequence[Shard]) -> None:
+def _write_plan(directory: Directory, shards: Sequence[Shard]) -> None:
     arrow = require("pyarrow", "tables", "for results in Parquet")
     parquet = require("pyarrow.parquet", "tables", "for results in Parquet")
-    # As bytes: file names on Linux may be no Unicode.
+    # As bytes: file names on Linux need not be valid Unicode.
     images = [[os.fsencode(image) for image in shard.images] for shard in shards]
     columns = {
         "shard": arrow.array([shard.number for shard in shards], arrow.int64()),
@@ -139,10 +147,14 @@ def _write_plan(place: Place, shards: Sequence[Shard]) -> None:
     }
     content = io.BytesIO()
     parquet.write_table(arrow.table(columns), content, compression="zstd")
-    place.write(f"_plan-{shards[0].number:06d}.parquet", content.getvalue())
+    directory.write(f"_plan-{shards[0].number:06d}.parquet", content.getvalue())
 
 
-def done_shards(place: Place) -> set[int]:
-    """Returns the numbers of the shards whose results are there."""
-    matches = (_PART.fullmatch(name) for name in place.names())
+def done_shards(directory: Directory) -> set[int]:
+    """Returns the numbers of the shards whose results exist.
+
+    Raises:
+        InputError: The directory cannot be listed.
+    """
+    matches = (_PART.fullmatch(name) for name in directory.names())
     return {int(match[1]) for match in matches if match}

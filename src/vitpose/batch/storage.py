@@ -1,7 +1,7 @@
-"""Folders and images on this machine or wherever fsspec reaches: s3://, gs://, memory://, ….
+"""Directories and images on this machine or on any file system of fsspec: s3://, gs://, memory://, ….
 
-Knows no poses. Files are written whole or not at all: by renaming here, and in one request elsewhere, which is how
-object stores do it.
+Files are written whole or not at all: by renaming on this machine, and in one request elsewhere, as object stores
+do. Does not know poses.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ _IMAGES = frozenset(
 
 
 def is_remote(name: str | Path) -> bool:
-    """Tells whether a name is an address of a file system other than this machine's (http is none)."""
+    """Returns whether a name is the URL of another file system; http and https do not count."""
     scheme = _URL.match(name) if isinstance(name, str) else None
     return scheme is not None and scheme[1].lower() not in ("http", "https")
 
 
-class Place:
-    """A folder, here or elsewhere.
+class Directory:
+    """A directory on this machine or on another file system.
 
     Args:
-        name: A path or an address.
+        name: A path or a URL.
 
     Raises:
-        InputError: No such kind of address is known.
-        MissingDependencyError: The package for it is not installed.
+        InputError: The scheme of the URL is unknown, or the user of a path such as ~user.
+        MissingDependencyError: The package for the URL's file system is not installed.
     """
 
     def __init__(self, name: str) -> None:
@@ -64,24 +64,28 @@ class Place:
             self._files, self._root = _file_system(name)
         try:
             self._path = Path(name).expanduser()
-        except RuntimeError as error:  # ~nobody
-            raise InputError(f"{name} cannot be a directory: {error}; give its whole path") from error
+        except RuntimeError as error:  # ~user of an unknown user
+            raise InputError(f"{name} cannot be a directory: {error}; give the full path") from error
 
     def names(self) -> list[str]:
-        """Returns the names of the files in the folder; none where there is no folder."""
+        """Returns the names of the files in the directory; none if it does not exist.
+
+        Raises:
+            InputError: The directory cannot be listed.
+        """
         try:
             if self._files is None:
                 return [path.name for path in self._path.iterdir()] if self._path.exists() else []
             found = self._files.ls(self._root, detail=False) if self._files.exists(self._root) else []
-        except (OSError, ValueError) as error:  # the latter for names that no file can have
-            raise InputError(f"{self.name} cannot be listed: {error}; give a folder") from error
-        return [PurePosixPath(one).name for one in found]
+        except (OSError, ValueError) as error:  # the latter for invalid names
+            raise InputError(f"{self.name} cannot be listed: {error}; give a directory") from error
+        return [PurePosixPath(path).name for path in found]
 
     def read(self, name: str) -> bytes:
         """Returns the content of a file.
 
         Raises:
-            InputError: It cannot be read.
+            InputError: The file cannot be read.
         """
         try:
             return (
@@ -96,7 +100,7 @@ class Place:
         """Writes a file whole or not at all.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: The file cannot be written.
         """
         if self._files is None:
             with replace_file(self._path / name) as partial:
@@ -105,14 +109,14 @@ class Place:
         try:
             self._files.makedirs(self._root, exist_ok=True)
             self._files.pipe_file(self._at(name), content)
-        except Exception as error:  # every store has errors of its own
-            raise OutputError(f"{self.name}/{name} cannot be written: {error}; check the address") from error
+        except Exception as error:  # each file system raises other exceptions
+            raise OutputError(f"{self.name}/{name} cannot be written: {error}; check the URL") from error
 
     def remove(self, name: str) -> None:
-        """Removes a file if it is there.
+        """Removes a file if it exists.
 
         Raises:
-            OutputError: It cannot be removed.
+            OutputError: The file cannot be removed.
         """
         if self._files is None:
             remove_file(self._path / name)
@@ -124,55 +128,55 @@ class Place:
 
 
 def find_sources(sources: Sequence[str]) -> list[str]:
-    """Turns files, folders, globs and addresses into the names of images, each once.
+    """Returns the paths and URLs of the images in files, directories, globs and URLs, each once.
 
     Raises:
-        ImageError: One of them gives none.
-        InputError: No such kind of address is known.
-        MissingDependencyError: The package for it is not installed.
+        ImageError: A source has no images or cannot be listed.
+        InputError: The scheme of a URL is unknown.
+        MissingDependencyError: The package for a URL's file system is not installed.
     """
     found: dict[str, None] = {}
     for source in sources:
         source = source.removeprefix("file://")
-        names = _find_remote(source) if is_remote(source) else [str(one) for one in find_images(source)]
+        names = _find_remote(source) if is_remote(source) else [str(path) for path in find_images(source)]
         found.update(dict.fromkeys(names))
     return list(found)
 
 
-def _find_remote(address: str) -> list[str]:
-    files, root = _file_system(address)
+def _find_remote(url: str) -> list[str]:
+    files, root = _file_system(url)
     try:
-        look = files.glob if any(sign in root for sign in "*?[") else files.find  # of a file: the file itself
-        paths = look(root)
+        find = files.glob if any(sign in root for sign in "*?[") else files.find  # a file is found as itself
+        paths = find(root)
     except OSError as error:
-        raise ImageError(f"{address} cannot be listed: {error}; check the address") from error
+        raise ImageError(f"{url} cannot be listed: {error}; check the URL") from error
     images = [path for path in paths if PurePosixPath(path).suffix.lower() in _IMAGES or path == root]
     if not images:
-        raise ImageError(f"{address} gives no images; check the address")
+        raise ImageError(f"{url} has no images; check the URL")
     return [files.unstrip_protocol(path) for path in sorted(images)]
 
 
-def read_remote(address: str) -> bytes:
-    """Returns the content of a file elsewhere.
+def read_remote(url: str) -> bytes:
+    """Returns the content of a file on another file system.
 
     Raises:
-        ImageError: It cannot be read.
+        ImageError: The file cannot be read.
+        InputError: The scheme of the URL is unknown.
+        MissingDependencyError: The package for its file system is not installed.
     """
-    files, path = _file_system(address)
+    files, path = _file_system(url)
     try:
         return files.cat_file(path)
-    except Exception as error:  # every store has errors of its own
-        raise ImageError(
-            f"{address} cannot be read: {error or type(error).__name__}; check the address"
-        ) from error
+    except Exception as error:  # each file system raises other exceptions
+        raise ImageError(f"{url} cannot be read: {error or type(error).__name__}; check the URL") from error
 
 
-def _file_system(address: str) -> tuple[Any, str]:
+def _file_system(url: str) -> tuple[Any, str]:
     import fsspec  # comes with torch and huggingface_hub
 
     try:
-        return fsspec.url_to_fs(address)
+        return fsspec.url_to_fs(url)
     except ImportError as error:
-        raise MissingDependencyError(f"{address} cannot be reached: {error}") from error
+        raise MissingDependencyError(f"{url} cannot be opened: {error}") from error
     except ValueError as error:
-        raise InputError(f"{address} is no address that fsspec knows: {error}") from error
+        raise InputError(f"{url} is not a URL that fsspec supports: {error}") from error

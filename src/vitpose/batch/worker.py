@@ -1,4 +1,4 @@
-"""One shard of images to its two Parquet files: poses, and what failed. Knows no plan and no place to write to."""
+"""One shard of images -> its two Parquet files: poses and failures. Does not know the plan or any path."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ..results.tables import PoseRows
 from .plan import Shard
 from .storage import is_remote, read_remote
 
-_ABOUT = {"image": "string", "width": "int32", "height": "int32"}
+_IMAGE_COLUMNS = {"image": "string", "width": "int32", "height": "int32"}
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What became of a shard.
+    """The result of a shard.
 
     Attributes:
-        shard: Its number.
-        poses: A Parquet file with one row a person.
-        failures: A Parquet file with one row an image that failed: its name and the reason; empty if none did.
-        people: How many were found.
-        failed: How many images failed.
+        shard: Number of the shard.
+        poses: A Parquet file with one row per instance.
+        failures: A Parquet file with one row per failed image, its name and the reason; empty if there are none.
+        people: Number of poses found.
+        failed: Number of images that failed.
     """
 
     shard: int
@@ -41,11 +41,14 @@ class ShardResult:
 
 
 class Worker:
-    """Turns shards into results, with one pipeline.
+    """Computes the results of shards with one pipeline.
 
     Args:
-        pipe: The pipeline.
+        pipe: Pipeline for one dataset.
         running: Arguments of `Pipeline.each`.
+
+    Raises:
+        MissingDependencyError: pyarrow is not installed.
     """
 
     def __init__(self, pipe: Pipeline, running: Mapping[str, Any]) -> None:
@@ -54,44 +57,52 @@ class Worker:
 
     @classmethod
     def load(cls, loading: Mapping[str, Any], running: Mapping[str, Any], workers: int = 1) -> Worker:
-        """Loads a pipeline for one of several workers on this machine, which share its cores.
+        """Loads the pipeline of one of several workers, which share the cores of this machine.
 
         Args:
             loading: Arguments of `vitpose.load`.
             running: Arguments of `Pipeline.each`.
-            workers: How many there are.
+            workers: Number of workers on this machine.
+
+        Raises:
+            VitPoseError: See `vitpose.load`.
+            MissingDependencyError: pyarrow is not installed.
         """
         from ..inference.loading import load
 
         if workers > 1:
             share = max(1, (os.cpu_count() or 1) // workers)
             limit_threads(share)
-            with suppress(ModuleNotFoundError):  # not all files need torch
+            with suppress(ModuleNotFoundError):  # exported files run without torch
                 import torch
 
                 torch.set_num_threads(min(torch.get_num_threads(), share))
         return cls(load(**loading), running)
 
     def run(self, shard: Shard) -> ShardResult:
-        """Finds the poses in the images of a shard; one that fails does not stop the others."""
-        rows, failures = PoseRows(self._pipe.estimator.skeleton, _ABOUT), []
+        """Estimates the poses in the images of a shard; an image that fails does not stop the others.
+
+        Raises:
+            InputError: The pipeline was loaded for several datasets.
+        """
+        rows, failures = PoseRows(self._pipe.estimator.skeleton, _IMAGE_COLUMNS), []
         sources, broken = self._open(shard)
         predictions = self._pipe.each(sources.values(), **self._running) if sources else iter(())
         for name, prediction in zip(sources, predictions, strict=True):
-            image = _shown(name)
+            image = _unicode(name)
             if not isinstance(prediction.poses, Poses) or prediction.image is None:
                 failures.append((image, _reason(name, prediction)))
                 continue
             size = Size.of(prediction.image)
             rows.add(prediction.poses, image, size.width, size.height)
-        failures += [(_shown(name), " ".join(str(error).split())) for name, error in broken.items()]
+        failures += [(_unicode(name), " ".join(str(error).split())) for name, error in broken.items()]
         poses = rows.take()
         return ShardResult(
             shard.number, self._parquet(poses), self._failures(failures), poses.num_rows, len(failures)
         )
 
     def _open(self, shard: Shard) -> tuple[dict[str, Any], dict[str, VitPoseError]]:
-        """Returns what the pipeline reads for each image, and what is wrong with those it cannot get."""
+        """Returns the source to read for each image, and the errors of the images that cannot be fetched."""
         sources: dict[str, Any] = {}
         broken = {}
         for name in shard.images:
@@ -118,11 +129,11 @@ class Worker:
 
 def _reason(name: str, prediction: Prediction) -> str:
     reason = " ".join(str(prediction.error).split())
-    if isinstance(prediction.source, bytes):  # which messages call by their length
+    if isinstance(prediction.source, bytes):  # which messages name by their length
         reason = reason.replace(f"the bytes object of {len(prediction.source)} bytes", name)
-    return _shown(reason)
+    return _unicode(reason)
 
 
-def _shown(text: str) -> str:
-    """Returns a text that Arrow takes: file names on Linux may be no Unicode."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def _unicode(name: str) -> str:
+    """Returns a string that Arrow accepts: file names on Linux need not be valid Unicode."""
+    return name.encode("utf-8", "backslashreplace").decode()
