@@ -1,4 +1,4 @@
-"""ViTPose++ from a file to poses: made-up small checkpoints, every way to ask for a dataset."""
+"""ViTPose++ from a file to poses: small random checkpoints, every way to choose a dataset."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def network_of(datasets: list, experts: int = 6) -> vitpose.VitPoseForPoseEstima
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small file of the original's layout."""
+    """A small file in the layout of the original code."""
     path = tmp_path_factory.mktemp("plus") / "vitpose+.pth"
     state = {
         name.replace("associate_heads.", "associate_keypoint_heads.").replace("head.", "keypoint_head.", 1)
@@ -64,46 +64,46 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", PLUS_DATASETS)
-def test_a_data_set_by_name(name: str, original: Path) -> None:
-    own, network = DatasetSpec.load(name), network_of(list(PLUS_DATASETS))
+def test_a_dataset_by_name(name: str, original: Path) -> None:
+    spec, network = DatasetSpec.load(name), network_of(list(PLUS_DATASETS))
     pipe = vitpose.load(original, detector=None, dataset=name, device="cpu", dtype="float32")
     estimator = pipe.estimator
-    assert (estimator.skeleton, estimator.dataset_spec) == (own.skeleton, own)
+    assert (estimator.skeleton, estimator.dataset_spec) == (spec.skeleton, spec)
     processor = estimator.processor
     assert (processor.warp, processor.decode, processor.shift_heatmap) == (
-        own.warp, own.decode, own.shift_heatmap,
+        spec.warp, spec.decode, spec.shift_heatmap,
     )  # fmt: skip
     crops = processor.warp_boxes(np.array(BOXES, np.float32)).crop(image())
-    wanted = TorchEngine(network.fold_expert(name), *processor.scale_and_offset).heatmaps(crops)
-    np.testing.assert_allclose(estimator.heatmaps(crops), wanted, atol=1e-5)
+    expected = TorchEngine(network.fold_expert(name), *processor.scale_and_offset).heatmaps(crops)
+    np.testing.assert_allclose(estimator.heatmaps(crops), expected, atol=1e-5)
     poses = pipe(image(), boxes=BOXES, flip_test=True)
-    assert poses.xy.shape == (2, len(own.skeleton), 2)
+    assert poses.xy.shape == (2, len(spec.skeleton), 2)
     again = vitpose.load(
         original, detector=None, dataset=PLUS_DATASETS.index(name), device="cpu", dtype="float32"
     )
     np.testing.assert_array_equal(again(image(), boxes=BOXES, flip_test=True).xy, poses.xy)
 
 
-def independent_decode(maps: np.ndarray, box: list[float], plain: bool, square: bool) -> np.ndarray:
-    """The published reading of one crop's maps, written out: loops, and the formulas of the two conventions."""
-    _k, hm, wm = maps.shape
+def independent_decode(heatmaps: np.ndarray, box: list[float], plain: bool, square: bool) -> np.ndarray:
+    """The published decoding of the heatmaps of one crop, written out for both kinds of warp."""
+    _k, hm, wm = heatmaps.shape
     x1, y1, x2, y2 = box
     width = max(x2 - x1, (y2 - y1) * 96 / 128) * 1.25
     extent, centre = np.array([width, width * 128 / 96]), np.array([(x1 + x2) / 2, (y1 + y2) / 2])
     if square:
         extent = np.full(2, max(x2 - x1, y2 - y1) * 1.25)
-    points = []
+    keypoints = []
     taps = np.exp(-0.5 * (np.arange(-5, 6) / 2.0) ** 2)
     taps /= taps.sum()
-    for own in maps.astype(np.float64):
-        y, x = np.unravel_index(own.argmax(), own.shape)
-        at = np.array([x, y], float)
+    for heatmap in heatmaps.astype(np.float64):
+        y, x = np.unravel_index(heatmap.argmax(), heatmap.shape)
+        peak = np.array([x, y], float)
         if plain:
             if 1 < x < wm - 1 and 1 < y < hm - 1:
-                at[0] += 0.25 * np.sign(own[y, x + 1] - own[y, x - 1])
-                at[1] += 0.25 * np.sign(own[y + 1, x] - own[y - 1, x])
+                peak[0] += 0.25 * np.sign(heatmap[y, x + 1] - heatmap[y, x - 1])
+                peak[1] += 0.25 * np.sign(heatmap[y + 1, x] - heatmap[y - 1, x])
         else:
-            padded = np.pad(own, 7)
+            padded = np.pad(heatmap, 7)
             blurred = sum(taps[i] * np.roll(padded, i - 5, axis=1) for i in range(11))
             blurred = sum(taps[i] * np.roll(blurred, i - 5, axis=0) for i in range(11))
             log = np.log(np.clip(blurred, 0.001, 50))[y + 6 : y + 9, x + 6 : x + 9]
@@ -114,53 +114,53 @@ def independent_decode(maps: np.ndarray, box: list[float], plain: bool, square: 
             xy = 0.5 * (log[2, 2] - log[1, 2] - log[2, 1] + 2 * log[1, 1] - log[1, 0] - log[0, 1] + log[0, 0])
             hessian = np.array([[xx, xy], [xy, yy]])
             if xx < 0 and np.linalg.det(hessian) > 0:
-                at -= np.clip(np.linalg.solve(hessian, gradient), -1, 1)
+                peak -= np.clip(np.linalg.solve(hessian, gradient), -1, 1)
         cells = np.array([wm, hm]) - (0 if plain else 1)
-        points.append(at * extent / cells + centre - extent / 2)
-    return np.array(points)
+        keypoints.append(peak * extent / cells + centre - extent / 2)
+    return np.array(keypoints)
 
 
 class Peaks:
-    """An engine whose maps have one noisy peak each, and those of the mirrored crops another one near it."""
+    """An engine whose heatmaps have one noisy peak each; mirrored crops have their peaks slightly shifted."""
 
     description = "peaks"
 
     def __init__(self, skeleton: vitpose.Skeleton, n: int) -> None:
         rng, mirror = np.random.default_rng(2), skeleton.mirror
         y, x = np.mgrid[:32, :24]
-        self.maps = []
+        self.results = []
         centres = rng.uniform([0, 0], [23, 31], (n, len(skeleton), 2))
         for shift in (0.0, 0.4):
-            at = (centres + shift)[..., None, None]
-            maps = np.exp(-((x - at[:, :, 0]) ** 2 + (y - at[:, :, 1]) ** 2) / 8)
-            self.maps.append((maps + rng.uniform(0, 0.02, maps.shape)).astype(np.float32))
-        self.maps[1] = np.ascontiguousarray(self.maps[1][:, mirror, :, ::-1])
+            peaks = (centres + shift)[..., None, None]
+            heatmaps = np.exp(-((x - peaks[:, :, 0]) ** 2 + (y - peaks[:, :, 1]) ** 2) / 8)
+            self.results.append((heatmaps + rng.uniform(0, 0.02, heatmaps.shape)).astype(np.float32))
+        self.results[1] = np.ascontiguousarray(self.results[1][:, mirror, :, ::-1])
         self.calls = 0
 
     def heatmaps(self, crops: np.ndarray) -> np.ndarray:
         self.calls += 1
-        return self.maps[(self.calls - 1) % 2]
+        return self.results[(self.calls - 1) % 2]
 
 
 @pytest.mark.parametrize("flip_test", [False, True])
 @pytest.mark.parametrize("name", PLUS_DATASETS)
 def test_decoding_against_an_independent_computation(name: str, flip_test: bool, original: Path) -> None:
-    own = DatasetSpec.load(name)
+    spec = DatasetSpec.load(name)
     estimator = vitpose.load(original, detector=None, dataset=name, device="cpu", dtype="float32").estimator
-    peaks = Peaks(own.skeleton, len(BOXES))
-    maps = peaks.maps[0]
+    peaks = Peaks(spec.skeleton, len(BOXES))
+    heatmaps = peaks.results[0]
     if flip_test:
-        back = peaks.maps[1][:, :, :, ::-1].copy()
-        for a, b in own.skeleton.flip_pairs:
+        back = peaks.results[1][:, :, :, ::-1].copy()
+        for a, b in spec.skeleton.flip_pairs:
             back[:, [a, b]] = back[:, [b, a]]
-        if own.warp == "plain":
+        if spec.warp == "plain":
             back[:, :, :, 1:] = back[:, :, :, :-1].copy()
-        maps = (maps + back) / 2
+        heatmaps = (heatmaps + back) / 2
     pipe = vitpose.Pipeline(None, replace(estimator, engine=peaks))
     found = pipe(image(), boxes=BOXES, flip_test=flip_test)
     for row, box in enumerate(BOXES):
-        wanted = independent_decode(maps[row], box, plain=own.warp == "plain", square=name == "mpii")
-        np.testing.assert_allclose(found.xy[row], wanted, atol=1e-2)
+        expected = independent_decode(heatmaps[row], box, plain=spec.warp == "plain", square=name == "mpii")
+        np.testing.assert_allclose(found.xy[row], expected, atol=1e-2)
 
 
 def test_people_and_animals_in_one_call(original: Path) -> None:
@@ -175,13 +175,13 @@ def test_people_and_animals_in_one_call(original: Path) -> None:
     whole, shared = read_checkpoint(original), "backbone.blocks.0.attn.qkv.weight"
     parts = [VitPoseForPoseEstimation.from_checkpoint(whole.for_dataset(name)) for name in mixed.groups]
     assert len({part.state_dict()[shared].data_ptr() for part in parts}) == 1
-    with pytest.raises(InputError, match="the skeleton 'coco' was given for several datasets"):
+    with pytest.raises(InputError, match="the skeleton 'coco' was passed for several datasets"):
         vitpose.load(
             original, detector=None, dataset=["coco", "ap10k"], skeleton="coco", device="cpu", dtype="float32"
         )
 
 
-def test_a_saved_folder_keeps_all_heads(original: Path, tmp_path: Path) -> None:
+def test_a_saved_directory_has_all_heads(original: Path, tmp_path: Path) -> None:
     network = vitpose.VitPoseForPoseEstimation.from_pretrained(original)
     network.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -196,8 +196,8 @@ def test_a_saved_folder_keeps_all_heads(original: Path, tmp_path: Path) -> None:
         vitpose.load(tmp_path, detector=None, dataset="ap10k", device="cpu", dtype="float32")
 
 
-def test_a_head_that_the_file_lacks(tmp_path: Path) -> None:
-    """As the hub's files: six experts, COCO's head alone."""
+def test_a_missing_head_is_reported(tmp_path: Path) -> None:
+    """Like the files on the hub: six experts, but only the head of COCO."""
     backbone = network_of(["coco"]).config.backbone_config
     network = vitpose.VitPoseForPoseEstimation(vitpose.VitPoseConfig(backbone_config=backbone))
     network.save_pretrained(tmp_path)
@@ -219,9 +219,11 @@ def test_a_head_that_the_file_lacks(tmp_path: Path) -> None:
         vitpose.load(tmp_path, detector=None, dataset=6, device="cpu", dtype="float32")
 
 
-def test_a_file_with_one_head_is_what_it_is_said_to_be(tmp_path: Path) -> None:
+def test_the_dataset_of_a_file_with_one_head_is_an_argument(tmp_path: Path) -> None:
     network = network_of(["ap10k"], experts=1)
-    state = {name.replace("head.", "keypoint_head.", 1): own for name, own in network.state_dict().items()}
+    state = {
+        name.replace("head.", "keypoint_head.", 1): value for name, value in network.state_dict().items()
+    }
     torch.save({"state_dict": state}, tmp_path / "animals.pth")
     assert (
         vitpose.load(tmp_path / "animals.pth", None, device="cpu", dtype="float32").estimator.skeleton.name
@@ -238,13 +240,13 @@ def test_a_file_with_one_head_is_what_it_is_said_to_be(tmp_path: Path) -> None:
         vitpose.load(tmp_path / "animals.pth", None, dataset="aic", device="cpu", dtype="float32")
 
 
-def test_heads_in_an_order_that_is_not_released(tmp_path: Path) -> None:
+def test_heads_in_another_order_than_the_released_files_are_refused(tmp_path: Path) -> None:
     network = network_of(["coco", "mpii"])
     state = {
         name.replace("associate_heads.", "associate_keypoint_heads.").replace("head.", "keypoint_head.", 1)
         if name.startswith(("head.", "associate_heads."))
-        else name: own
-        for name, own in network.state_dict().items()
+        else name: value
+        for name, value in network.state_dict().items()
     }
     torch.save({"state_dict": state}, tmp_path / "odd.pth")
     with pytest.raises(
@@ -257,7 +259,7 @@ def test_heads_in_an_order_that_is_not_released(tmp_path: Path) -> None:
     assert named.config.skeleton.name == "mpii"
 
 
-def test_two_files_of_a_folder_that_contradict_each_other(tmp_path: Path) -> None:
+def test_contradicting_files_of_a_directory_are_refused(tmp_path: Path) -> None:
     network_of(["ap10k"], experts=1).save_pretrained(tmp_path)
     processor = vitpose.VitPoseImageProcessor(size=vitpose.Size(width=96, height=128))
     processor.with_dataset(DatasetSpec.load("ap10k")).save_pretrained(tmp_path)
@@ -271,7 +273,7 @@ def test_two_files_of_a_folder_that_contradict_each_other(tmp_path: Path) -> Non
         vitpose.load(tmp_path, None, device="cpu", dtype="float32")
 
 
-def test_configurations_that_cannot_be() -> None:
+def test_invalid_configurations_are_refused() -> None:
     with pytest.raises(InputError, match=r"datasets \['coco', 'coco'\] have a name twice"):
         vitpose.VitPoseConfig(datasets=["coco", "coco"])
     with pytest.raises(InputError, match=r"are 3 for 2 experts; each needs an expert"):
@@ -313,7 +315,7 @@ def test_only_chosen_heads_run() -> None:
     network = network_of(["coco", "aic", "mpii"], experts=3)
     seen: dict[int, int] = {}
     for index, head in enumerate(network.heads):
-        head.register_forward_hook(lambda _, inputs, __, own=index: seen.__setitem__(own, len(inputs[0])))
+        head.register_forward_hook(lambda _, inputs, __, index=index: seen.__setitem__(index, len(inputs[0])))
     with torch.no_grad():
         network(torch.randn(5, 3, 128, 96), [0, 2, 2, 0, 2])
     assert seen == {0: 2, 2: 3}
@@ -327,15 +329,17 @@ def test_the_loss_is_the_sum_of_the_heads_over_their_own_samples() -> None:
     weights = torch.rand(4, 17, generator=generator)
     index = [1, 0, 1, 0]
     output = network(pixels, index, labels=labels, label_weights=weights)
-    wanted = 0.0
-    for own, k in ((0, 17), (1, 14)):
-        rows = [row for row, value in enumerate(index) if value == own]
-        maps = network(pixels[rows], own).heatmaps.double()
-        error = (weights[rows, :k, None, None].double() * (maps - labels[rows, :k])).square()
-        wanted += error.mean() * len(rows) / len(index)  # a share of the whole batch, as in the released code
-    torch.testing.assert_close(output.loss.double(), wanted, rtol=1e-4, atol=1e-6)
+    expected = 0.0
+    for head, k in ((0, 17), (1, 14)):
+        rows = [row for row, value in enumerate(index) if value == head]
+        heatmaps = network(pixels[rows], head).heatmaps.double()
+        error = (weights[rows, :k, None, None].double() * (heatmaps - labels[rows, :k])).square()
+        expected += (
+            error.mean() * len(rows) / len(index)
+        )  # a share of the whole batch, as in the released code
+    torch.testing.assert_close(output.loss.double(), expected, rtol=1e-4, atol=1e-6)
     output.loss.backward()
-    moved = {name for name, own in network.named_parameters() if own.grad is not None}
+    moved = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
     assert "backbone.blocks.0.mlp.experts.1.weight" in moved
     assert "backbone.blocks.0.mlp.experts.2.weight" not in moved
     assert "associate_heads.0.final_layer.weight" in moved
@@ -348,17 +352,19 @@ def convert(*arguments: str | Path) -> str:
 
 
 def test_convert_writes_all_heads_or_one(original: Path, tmp_path: Path) -> None:
-    told = convert(original, tmp_path / "all")
-    assert "17 + 14 + 16 + 17 + 17 + 133 keypoints" in told
+    output = convert(original, tmp_path / "all")
+    assert "17 + 14 + 16 + 17 + 17 + 133 keypoints" in output
     assert (tmp_path / "all" / "heads.safetensors").is_file()
     assert "14 keypoints" in convert(tmp_path / "all", tmp_path / "aic", "--dataset", "aic")
     assert not (tmp_path / "aic" / "heads.safetensors").exists()
     split = vitpose.load(tmp_path / "aic", None, device="cpu", dtype="float32")
     assert split.estimator.dataset_spec == DatasetSpec.load("aic")
-    wanted = vitpose.load(original, None, dataset="aic", device="cpu", dtype="float32")(image(), boxes=BOXES)
-    np.testing.assert_array_equal(split(image(), boxes=BOXES).xy, wanted.xy)
+    expected = vitpose.load(original, None, dataset="aic", device="cpu", dtype="float32")(
+        image(), boxes=BOXES
+    )
+    np.testing.assert_array_equal(split(image(), boxes=BOXES).xy, expected.xy)
     assert "unknown dataset of this network 'lsp'" in convert(original, tmp_path / "lsp", "--dataset", "lsp")
-    # A dense model over one with heads: the old heads must not lie beside it.
+    # A dense model replaces one with several heads: the old heads must be removed.
     convert(original, tmp_path / "all", "--dataset", "mpii", "--force")
     assert not (tmp_path / "all" / "heads.safetensors").exists()
     assert (
@@ -366,7 +372,7 @@ def test_convert_writes_all_heads_or_one(original: Path, tmp_path: Path) -> None
     )
 
 
-def test_the_command_line_finds_people_and_animals(
+def test_the_command_line_estimates_people_and_animals(
     original: Path, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -50,7 +50,7 @@ def test_what_needs_no_network_imports_none(arguments: list[str]) -> None:
     [
         (
             ["predict", "a.png", "--out", "out"],
-            "to load the checkpoint vitpose-tiny, not to run .onnx and .xml",
+            "to load the checkpoint vitpose-tiny; .onnx and .xml files run without it",
         ),
         (["export", "vitpose-tiny", "--out", "out.onnx"], "to load the checkpoint vitpose-tiny"),
         (["convert", "vitpose-tiny", "out"], "to convert checkpoints"),

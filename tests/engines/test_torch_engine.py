@@ -168,7 +168,7 @@ def test_a_skeleton_with_another_number_of_keypoints(
     estimator = Estimator(
         DeviceEngine(model, *processor.scale_and_offset), processor, vitpose.Skeleton.load("aic")
     )
-    with pytest.raises(InputError, match="the network gives 17 heatmaps, the skeleton 'aic' has 14"):
+    with pytest.raises(InputError, match="the network outputs 17 heatmaps, but the skeleton 'aic' has 14"):
         estimator.estimate([image], [Detections.of_boxes(BOXES)])
 
 

@@ -204,7 +204,7 @@ def test_errors_before_any_work(checkpoint: Path, exported: Export, tmp_path: Pa
         InputError, match="int8 is not supported for torch-export; export to onnx and openvino"
     ):
         vitpose.export("no-such-model", "torch-export", calibrate="images")
-    with pytest.raises(InputError, match=r"small.onnx is exported already; give the checkpoint"):
+    with pytest.raises(InputError, match=r"small.onnx is already exported; pass the checkpoint"):
         vitpose.export(exported("onnx"), "openvino")
     with pytest.raises(CheckpointError, match=r"the skeleton 'mpii' has 16 keypoints, the model .* has 17"):
         vitpose.export(checkpoint, "onnx", tmp_path / "b.onnx", skeleton="mpii")

@@ -1,4 +1,4 @@
-"""What the benchmarks compare is the same; no test looks at times."""
+"""The benchmarks compare equal computations; durations are not tested."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def scene(tmp_path: Path) -> Scene:
     return Scene.make(Size(1, 1), 5, tmp_path / "person.png")
 
 
-def test_a_scene_is_a_image_with_people_inside() -> None:
+def test_the_boxes_of_a_scene_are_inside_its_image() -> None:
     scene = Scene.make(Size(width=320, height=180), 7)
     assert scene.image.shape == (180, 320, 3)
     assert scene.boxes.shape == (7, 4)
@@ -53,33 +53,32 @@ def test_a_scene_is_a_image_with_people_inside() -> None:
         Scene.make(Size(320, 180), 0)
 
 
-def test_the_stages_together_find_what_the_pipeline_finds(pipe: Pipeline, scene: Scene) -> None:
+def test_the_stages_equal_the_pipeline(pipe: Pipeline, scene: Scene) -> None:
     lap = run_vitpose(pipe, scene)
     assert list(lap.seconds) == ["read", "crop", "network", "decode"]
     assert lap.total_s == sum(lap.seconds.values())
     np.testing.assert_allclose(lap.points, pipe(scene.image, boxes=scene.boxes).xy, atol=1e-3)
 
 
-def test_transformers_finds_the_same_with_its_own_decoding(pipe: Pipeline, scene: Scene) -> None:
+def test_transformers_gives_the_same_keypoints_with_its_decoding(pipe: Pipeline, scene: Scene) -> None:
     pytest.importorskip("transformers")
     network = vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny", dtype="float32")
     theirs = TransformersWay(network, pipe.estimator.processor).run(scene)
     assert list(theirs.seconds) == ["read", "crop", "network", "decode"]
     ours = run_vitpose(with_their_decoding(pipe), scene)
     assert np.median(np.linalg.norm(theirs.points - ours.points, axis=2)) < 0.2
-    assert pipe.estimator.processor.border == "zero"  # the pipeline itself keeps its decoding
+    assert pipe.estimator.processor.border == "zero"  # the original pipeline is unchanged
 
 
-def test_distances_are_those_in_the_crops(pipe: Pipeline) -> None:
+def test_distances_are_in_pixels_of_the_crops(pipe: Pipeline) -> None:
     """A box of 40x80 px makes a crop of 75x100 px, here sampled at 192x256: 2.56 cells a pixel."""
     scene = Scene(np.zeros((100, 100, 3), np.uint8), np.array([[10, 10, 50, 90]], np.float32))
-    points = np.zeros((1, 17, 2), np.float32)
-    assert crop_distance(
-        points, points + np.float32([3, 4]), scene, pipe.estimator.processor
-    ) == pytest.approx(5 * 2.56)
+    keypoints = np.zeros((1, 17, 2), np.float32)
+    distance = crop_distance(keypoints, keypoints + np.float32([3, 4]), scene, pipe.estimator.processor)
+    assert distance == pytest.approx(5 * 2.56)
 
 
-def test_everybody_has_a_turn_in_every_round() -> None:
+def test_every_function_runs_once_per_round() -> None:
     order: list[str] = []
     results = take_turns(
         {name: lambda name=name: order.append(name) or len(order) for name in "ab"}, rounds=3
@@ -89,19 +88,19 @@ def test_everybody_has_a_turn_in_every_round() -> None:
     assert timed(lambda: None)() >= 0
 
 
-def test_memory_is_seen_while_it_is_held() -> None:
+def test_peak_memory_is_measured() -> None:
     with MemoryWatch() as memory:
         held = np.ones(20_000_000)
         deadline = time.monotonic() + 60
         while memory.peak_bytes < resident_bytes() and time.monotonic() < deadline:
-            time.sleep(0.01)  # a busy machine may let the watching thread wait
+            time.sleep(0.01)  # on a busy machine the sampling thread may start late
         del held
     assert memory.peak_bytes >= resident_bytes() + 100e6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("script", "options", "said"),
+    ("script", "options", "expected"),
     [
         (
             "against_transformers.py",
@@ -116,7 +115,7 @@ def test_memory_is_seen_while_it_is_held() -> None:
         ("cold_start.py", ["--rounds", "1"], "s less, median of 1 rounds"),
     ],
 )
-def test_the_scripts_run(script: str, options: list[str], said: str) -> None:
+def test_the_scripts_run(script: str, options: list[str], expected: str) -> None:
     pytest.importorskip("transformers")
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / script), *options],
@@ -126,4 +125,4 @@ def test_the_scripts_run(script: str, options: list[str], said: str) -> None:
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    assert said in done.stdout
+    assert expected in done.stdout

@@ -28,21 +28,21 @@ from vitpose.keypoints.skeleton import Skeleton
 from vitpose.processing.image_processor import VitPoseImageProcessor
 from vitpose.results.poses import Poses
 
-BONES = Skeleton("three", ("top", "left_end", "right_end"), ((0, 1), (0, 2)), ((1, 2),))
+SKELETON = Skeleton("three", ("top", "left_end", "right_end"), ((0, 1), (0, 2)), ((1, 2),))
 CELLS = np.array([[24.0, 10.0], [12.5, 40.25], [36.0, 40.0]])
 GRID = Size(width=48, height=64)
 
 
 def estimator(batch_size: int = 32, engine: Engine | None = None) -> Estimator:
-    return Estimator(engine or FakeEngine(CELLS, GRID), VitPoseImageProcessor(), BONES, batch_size)
+    return Estimator(engine or FakeEngine(CELLS, GRID), VitPoseImageProcessor(), SKELETON, batch_size)
 
 
 def blank(width: int = 200, height: int = 100) -> np.ndarray:
     return np.zeros((height, width, 3), np.uint8)
 
 
-def expected_points(box: Sequence[float]) -> np.ndarray:
-    """Where the fake engine's cells lie, by UDP's formula."""
+def expected_keypoints(box: Sequence[float]) -> np.ndarray:
+    """The fake engine's cells in pixels of the image, by the formula of UDP."""
     x1, y1, x2, y2 = box
     width = max(x2 - x1, (y2 - y1) * 0.75) * 1.25
     extent = np.array([width, width / 0.75])
@@ -67,18 +67,18 @@ BOXES = [[10.0, 10.0, 60.0, 90.0], [100.0, 20.0, 190.0, 80.0], [-20.0, -10.0, 30
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
-def test_points_come_back_into_the_image_whatever_the_batches(batch_size: int) -> None:
+def test_keypoints_do_not_depend_on_the_batch_size(batch_size: int) -> None:
     pipe = Pipeline(None, estimator(batch_size))
     several = pipe([blank(), blank(300, 200), blank()], boxes=[BOXES, [], BOXES[:2]])
     assert [len(poses) for poses in several] == [3, 0, 2]
     for poses in several:
-        for box, points in zip(poses.boxes, poses.xy, strict=True):
-            np.testing.assert_allclose(points, expected_points(box), atol=0.1)
+        for box, keypoints in zip(poses.boxes, poses.xy, strict=True):
+            np.testing.assert_allclose(keypoints, expected_keypoints(box), atol=0.1)
     assert max(pipe.estimator.engine.batches) <= batch_size
     assert sum(pipe.estimator.engine.batches) == 5
 
 
-def test_batches_fill_up_across_images() -> None:
+def test_batches_are_filled_across_images() -> None:
     pipe = Pipeline(None, estimator(batch_size=4))
     pipe([blank()] * 5, boxes=[BOXES, BOXES, [], BOXES[:1], BOXES])
     assert pipe.estimator.engine.batches == [4, 4, 2]
@@ -94,7 +94,7 @@ def test_one_image_gives_poses_and_a_list_gives_a_list(tmp_path: Path) -> None:
     assert detector.seen == [str(tmp_path / "a.png"), ""]
 
 
-def test_given_boxes_take_the_detectors_place() -> None:
+def test_given_boxes_replace_the_detector() -> None:
     detector = FixedDetector(BOXES)
     pipe = Pipeline(detector, estimator())
     assert len(pipe(blank(), boxes=[])) == 0
@@ -110,7 +110,7 @@ def test_supervision_detections_are_boxes() -> None:
 
 
 class Marks:
-    """An engine that sees: keypoint i is where the crop is as bright as its own level."""
+    """An engine that finds keypoint i where the crop has the brightness `levels[i]`."""
 
     description = "marks"
     levels = (90, 150, 210)
@@ -122,33 +122,33 @@ class Marks:
         self.crops.append(crops.copy())
         levels = np.array(self.levels)
         if self.swapped and len(self.crops) % 2 == 0:
-            levels = levels[[0, 2, 1]]  # what a network calls left is right in a mirrored image
+            levels = levels[[0, 2, 1]]  # left and right are exchanged in a mirrored crop
         small = crops[:, ::4, ::4, 0].astype(np.float32)
         return np.exp(-(((small[:, None] - levels[None, :, None, None]) / 8) ** 2)).astype(np.float32)
 
 
 def marked() -> tuple[np.ndarray, np.ndarray]:
-    """An image with a round mark for each keypoint, and where they are."""
-    image, points = blank(), np.array([[40.0, 25.0], [22.0, 60.0], [50.0, 70.0]])
+    """Returns an image with a round mark for each keypoint, and the keypoints."""
+    image, keypoints = blank(), np.array([[40.0, 25.0], [22.0, 60.0], [50.0, 70.0]])
     y, x = np.mgrid[:100, :200]
-    for level, point in zip(Marks.levels, points, strict=True):
-        image[(x - point[0]) ** 2 + (y - point[1]) ** 2 < 6] = level
-    return image, points
+    for level, (mark_x, mark_y) in zip(Marks.levels, keypoints, strict=True):
+        image[(x - mark_x) ** 2 + (y - mark_y) ** 2 < 6] = level
+    return image, keypoints
 
 
-def test_fault_flip_test_mirrors_the_crops_and_swaps_the_sides() -> None:
-    image, points = marked()
+def test_flip_test_mirrors_the_crops_and_swaps_left_and_right() -> None:
+    image, keypoints = marked()
     engine = Marks(swapped=True)
     pipe = Pipeline(None, estimator(engine=engine))
     poses = pipe(image, boxes=BOXES[:1], flip_test=True)
     np.testing.assert_array_equal(engine.crops[1], engine.crops[0][:, :, ::-1])
-    np.testing.assert_allclose(poses.xy[0], points, atol=1.5)
+    np.testing.assert_allclose(poses.xy[0], keypoints, atol=1.5)
     assert (poses.scores > 0.45).all()
     unswapped = Pipeline(None, estimator(engine=Marks()))(image, boxes=BOXES[:1], flip_test=True)
-    assert np.abs(unswapped.xy[0, 1:] - points[1:]).max() > 10 or unswapped.scores[0, 1:].max() < 0.55
+    assert np.abs(unswapped.xy[0, 1:] - keypoints[1:]).max() > 10 or unswapped.scores[0, 1:].max() < 0.55
 
 
-def test_flip_test_needs_flip_pairs() -> None:
+def test_flip_test_requires_flip_pairs() -> None:
     sideless = Skeleton("sideless", ("a", "b", "c"))
     pipe = Pipeline(None, Estimator(Marks(), VitPoseImageProcessor(), sideless))
     with pytest.raises(
@@ -157,8 +157,8 @@ def test_flip_test_needs_flip_pairs() -> None:
         pipe(blank(), boxes=BOXES[:1], flip_test=True)
 
 
-def test_the_estimator_does_as_its_processor_says() -> None:
-    """Warp, decoding and the shift of a mirrored map are the processor's choice."""
+def test_the_estimator_uses_the_settings_of_its_processor() -> None:
+    """Warp, decoding and the shift of a mirrored heatmap are settings of the processor."""
     grid, cells = GRID, np.array([[24.0, 10.0], [12.5, 40.25], [36.0, 40.0]])
     for processor in (
         VitPoseImageProcessor(warp="plain"),
@@ -166,27 +166,28 @@ def test_the_estimator_does_as_its_processor_says() -> None:
         VitPoseImageProcessor(blur_sigma=0.8),
     ):
         fake = FakeEngine(cells, grid)
-        found = Pipeline(None, Estimator(fake, processor, BONES))(blank(), boxes=BOXES[:1])
-        maps = fake.heatmaps(np.zeros((1, 256, 192, 3), np.uint8))
-        points, _ = decode(maps, processor.decoding())
-        expected = processor.warp_boxes(np.array(BOXES[:1], np.float32)).to_image(points, grid)
+        found = Pipeline(None, Estimator(fake, processor, SKELETON))(blank(), boxes=BOXES[:1])
+        heatmaps = fake.heatmaps(np.zeros((1, 256, 192, 3), np.uint8))
+        keypoints, _ = decode(heatmaps, processor.decoding())
+        expected = processor.warp_boxes(np.array(BOXES[:1], np.float32)).to_image(keypoints, grid)
         np.testing.assert_allclose(found.xy, expected, atol=1e-4)
-    ways = [
-        Estimator(FakeEngine(cells, grid), VitPoseImageProcessor(shift_heatmap=shift), BONES)
+    estimators = [
+        Estimator(FakeEngine(cells, grid), VitPoseImageProcessor(shift_heatmap=shift), SKELETON)
         for shift in (False, True)
     ]
     crops = np.zeros((1, 256, 192, 3), np.uint8)
-    plain, shifted = (way.heatmaps(crops, flip_test=True) for way in ways)
-    back = 2 * plain - ways[0].heatmaps(crops)
-    np.testing.assert_allclose((2 * shifted - ways[0].heatmaps(crops))[..., 1:], back[..., :-1], atol=1e-6)
+    plain, shifted = (estimator.heatmaps(crops, flip_test=True) for estimator in estimators)
+    unflipped = estimators[0].heatmaps(crops)
+    back = 2 * plain - unflipped
+    np.testing.assert_allclose((2 * shifted - unflipped)[..., 1:], back[..., :-1], atol=1e-6)
 
 
-def test_maps_that_hold_nan_fail_alone() -> None:
+def test_nan_in_the_heatmaps_of_one_image_fails_that_image_only() -> None:
     class Overflowing(Marks):
         def heatmaps(self, crops: np.ndarray) -> np.ndarray:
-            maps = super().heatmaps(crops)
-            maps[crops.max(axis=(1, 2, 3)) < 10] = np.nan
-            return maps
+            heatmaps = super().heatmaps(crops)
+            heatmaps[crops.max(axis=(1, 2, 3)) < 10] = np.nan
+            return heatmaps
 
     image, _ = marked()
     results = list(
@@ -207,7 +208,7 @@ def test_a_bad_image_does_not_stop_the_others(tmp_path: Path) -> None:
         Pipeline(FixedDetector(BOXES), estimator())(sources)
 
 
-def test_bad_boxes_fail_alone() -> None:
+def test_invalid_boxes_fail_their_image_only() -> None:
     pipe = Pipeline(None, estimator())
     results = list(pipe.each([blank(), blank(), blank()], [BOXES, [[500, 500, 600, 600]], [[5, 5, 1, 1]]]))
     assert len(results[0].poses) == 3
@@ -230,7 +231,7 @@ def test_many_images_are_read_a_few_at_a_time() -> None:
     assert read <= 24 + IMAGES_AT_ONCE  # the group that is read while this one runs
 
 
-def test_the_next_images_are_read_while_these_run() -> None:
+def test_the_next_images_are_read_during_inference() -> None:
     """The engine waits, on its first batch, for an image of the second group to have been opened."""
     opened = threading.Event()
 
@@ -253,7 +254,7 @@ def test_the_next_images_are_read_while_these_run() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 3, IMAGES_AT_ONCE, IMAGES_AT_ONCE + 3])
-def test_what_an_iterator_raises_comes_after_all_that_it_gave(count: int) -> None:
+def test_an_error_of_the_iterator_is_raised_after_earlier_results(count: int) -> None:
     def breaking():
         yield from [blank()] * count
         raise OSError("the camera is gone")
@@ -264,7 +265,7 @@ def test_what_an_iterator_raises_comes_after_all_that_it_gave(count: int) -> Non
         next(stream)
 
 
-def test_looking_no_further_ends_the_reading() -> None:
+def test_closing_the_iterator_ends_the_reading_threads() -> None:
     before = set(threading.enumerate())
     stream = Pipeline(FixedDetector(BOXES), estimator()).each(blank() for _ in range(1000))
     next(stream)
@@ -275,7 +276,7 @@ def test_looking_no_further_ends_the_reading() -> None:
     assert not set(threading.enumerate()) - before
 
 
-def test_boxes_and_detectors_are_asked_for() -> None:
+def test_missing_boxes_are_refused() -> None:
     pipe = Pipeline(None, estimator())
     with pytest.raises(BoxError, match="no detector; pass boxes="):
         pipe(blank())
@@ -283,14 +284,14 @@ def test_boxes_and_detectors_are_asked_for() -> None:
         pipe([blank(), blank()], boxes=[BOXES])
 
 
-def test_one_source_is_no_list_of_sources() -> None:
+def test_a_single_source_is_refused_where_a_list_is_expected() -> None:
     with pytest.raises(
-        InputError, match=r"sources must be a list, not 'a.jpg'; for one image call the pipeline"
+        InputError, match=r"sources must be a list, not 'a.jpg'; for a single image call the pipeline"
     ):
         next(Pipeline(FixedDetector(BOXES), estimator()).each("a.jpg"))
 
 
-def test_a_detector_must_keep_its_promise() -> None:
+def test_a_detector_must_return_detections() -> None:
     class Careless(FixedDetector):
         def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list:
             return [[[1, 2, 30, 40]] for _ in images]
@@ -301,29 +302,29 @@ def test_a_detector_must_keep_its_promise() -> None:
         Pipeline(Careless(BOXES), estimator())(blank())
 
 
-def test_impossible_estimators() -> None:
+def test_invalid_estimators_are_refused() -> None:
     with pytest.raises(InputError, match="batch_size 0 must be a whole number from 1"):
         estimator(batch_size=0)
-    wrong = Estimator(FakeEngine(CELLS[:2], GRID), VitPoseImageProcessor(), BONES)
-    with pytest.raises(InputError, match="gives 2 heatmaps, the skeleton 'three' has 3"):
+    wrong = Estimator(FakeEngine(CELLS[:2], GRID), VitPoseImageProcessor(), SKELETON)
+    with pytest.raises(InputError, match="outputs 2 heatmaps, but the skeleton 'three' has 3"):
         Pipeline(None, wrong)(blank(), boxes=BOXES)
 
 
 def test_whole_image_settles_on_the_person() -> None:
-    """Keypoints that stay put in the image: the box must close in on them, and stop."""
+    """The keypoints are fixed in the image, so the box must converge to their extent."""
 
     class Person:
-        """Sees marks of three brightnesses in the crop."""
+        """Finds keypoint i where the crop has the brightness 100 + 8 i."""
 
         description = "marks"
 
         def heatmaps(self, crops: np.ndarray) -> np.ndarray:
-            maps = np.zeros((len(crops), 17, 64, 48), np.float32)
+            heatmaps = np.zeros((len(crops), 17, 64, 48), np.float32)
             for row, crop in enumerate(crops):
                 small = crop[::4, ::4, 0].astype(int)
                 for keypoint in range(17):
-                    maps[row, keypoint] = 1 / (1 + abs(small - (100 + 8 * keypoint)))
-            return maps
+                    heatmaps[row, keypoint] = 1 / (1 + abs(small - (100 + 8 * keypoint)))
+            return heatmaps
 
     image = blank(400, 400)
     for keypoint in range(17):
@@ -352,30 +353,30 @@ class Scored(FixedDetector):
 
 
 def test_a_box_that_settles_keeps_the_detectors_score() -> None:
-    """Five points that stay where they are in the crop, so that the box closes in on them."""
+    """The five keypoints are fixed in the crop, so that the box shrinks in every round."""
     cells = np.array([[20.0, 20.0], [30.0, 20.0], [20.0, 40.0], [30.0, 40.0], [25.0, 30.0]])
-    made = Estimator(FakeEngine(cells, GRID), VitPoseImageProcessor(), Skeleton("five", tuple("abcde")))
+    five = Estimator(FakeEngine(cells, GRID), VitPoseImageProcessor(), Skeleton("five", tuple("abcde")))
     first = Scored(BOXES[:1], [0.25], settles=True)
-    poses = Pipeline(first, made)(blank())
+    poses = Pipeline(first, five)(blank())
     np.testing.assert_array_equal(poses.box_scores, [0.25])
-    assert made.engine.batches == [1] * 6  # the first look, and five more
+    assert five.engine.batches == [1] * 6  # the first round, and five more
 
 
 TWICE = [BOXES[0], BOXES[1], [11.0, 10.0, 61.0, 90.0]]
-"""The first person once more, a pixel to the right."""
+"""The first box is repeated, shifted by a pixel."""
 
 
 def test_a_person_who_is_detected_twice_is_found_once() -> None:
     pipe = Pipeline(Scored(TWICE, [0.5, 0.4, 0.8]), estimator())
     np.testing.assert_array_equal(pipe(blank()).boxes, TWICE[1:])
-    for one in pipe.each([blank()] * 3):
-        np.testing.assert_array_equal(one.poses.boxes, TWICE[1:])
+    for prediction in pipe.each([blank()] * 3):
+        np.testing.assert_array_equal(prediction.poses.boxes, TWICE[1:])
     assert len(pipe(blank(), max_oks=1.0)) == 3
     assert len(pipe(blank(), max_oks=0.9999)) == 3
     assert len(pipe(blank(), max_oks=0.0)) == 1
 
 
-def test_boxes_that_are_given_all_stay_unless_asked(tmp_path: Path) -> None:
+def test_given_boxes_are_all_kept_by_default(tmp_path: Path) -> None:
     pipe = Pipeline(None, estimator())
     assert len(pipe(blank(), boxes=TWICE)) == 3
     assert len(pipe([blank()], boxes=[TWICE], max_oks=0.9)[0]) == 2
@@ -387,9 +388,9 @@ def test_boxes_that_are_given_all_stay_unless_asked(tmp_path: Path) -> None:
     assert len(from_file(tmp_path / "1.png", max_oks=0.9)) == 2
 
 
-def test_repeated_poses_are_those_of_the_originals_evaluation() -> None:
-    """OKS by COCO's formula, over the area of the crop; the order by rescored poses."""
-    skeleton = Skeleton("three", BONES.keypoints, sigmas=(0.03, 0.06, 0.1))
+def test_duplicate_suppression_equals_the_original_evaluation() -> None:
+    """OKS by the formula of COCO with the area of the crop; poses ordered by their rescored scores."""
+    skeleton = Skeleton("three", SKELETON.keypoints, sigmas=(0.03, 0.06, 0.1))
     made = Estimator(FakeEngine(CELLS, GRID), VitPoseImageProcessor(), skeleton)
     boxes = np.float32([[10, 10, 60, 90], [13, 10, 63, 90]])
     crop = np.array([1.25 * 80 * 0.75, 1.25 * 80])  # 60x80 has the aspect of the crop
@@ -400,12 +401,12 @@ def test_repeated_poses_are_those_of_the_originals_evaluation() -> None:
 
 
 @pytest.mark.parametrize("max_oks", [-0.1, 1.1, float("nan")])
-def test_an_impossible_likeness_is_refused(max_oks: float) -> None:
+def test_a_max_oks_out_of_range_is_refused(max_oks: float) -> None:
     with pytest.raises(InputError, match=rf"max_oks {max_oks} must be a number from 0 to 1"):
         Pipeline(None, estimator())(blank(), boxes=BOXES, max_oks=max_oks)
 
 
-def test_boxes_outside_their_image_are_refused_whoever_found_them() -> None:
+def test_detected_boxes_outside_their_image_are_refused() -> None:
     class Lost(FixedDetector):
         def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[Detections]:
             lefts = [500 if image.shape[0] == 50 else 10 for image in images]
@@ -417,7 +418,7 @@ def test_boxes_outside_their_image_are_refused_whoever_found_them() -> None:
 
 
 class Unreadable:
-    """A tensor that fails while it is brought to the CPU."""
+    """A tensor that fails while it is copied to the CPU."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -428,22 +429,22 @@ class Unreadable:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (OSError(5, "Input/output error"), "Input/output error"),
         (MemoryError(), "the image cannot be processed: there is not enough memory"),
         (ImageError("is torn"), "is torn"),
     ],
 )
-def test_an_image_that_fails_in_decoding_stops_none_of_the_others(error: BaseException, told: str) -> None:
+def test_an_image_that_cannot_be_decoded_does_not_stop_the_others(error: BaseException, message: str) -> None:
     results = list(Pipeline(FixedDetector(BOXES), estimator()).each([blank(), Unreadable(error), blank()]))
     assert [result.poses is not None for result in results] == [True, False, True]
     assert isinstance(results[1].error, ImageError)
-    assert told in str(results[1].error)
+    assert message in str(results[1].error)
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError(), BoxError("no box")])
-def test_a_detector_or_network_that_fails_on_one_image_stops_none_of_the_others(error: BaseException) -> None:
+def test_a_detector_or_network_that_fails_on_one_image_does_not_stop_the_others(error: BaseException) -> None:
     class Failing(FixedDetector):
         def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[Detections]:
             if any(image.shape[0] == 50 for image in images):
@@ -464,7 +465,7 @@ def test_a_detector_or_network_that_fails_on_one_image_stops_none_of_the_others(
         assert "no box" in str(result.error) or "the image cannot be processed: " in str(result.error)
 
 
-# The real network, as it ships.
+# The packaged network.
 
 
 @pytest.fixture(scope="module")
@@ -481,7 +482,7 @@ def test_the_shipped_model_runs(shipped: Pipeline) -> None:
 
 
 def test_engine_equals_processor_and_network(shipped: Pipeline) -> None:
-    """Crops normalised on the device and in numpy give the same maps."""
+    """Crops normalised on the device and in NumPy give the same heatmaps."""
     image = np.random.default_rng(1).integers(0, 256, (120, 90, 3), dtype=np.uint8)
     model = vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny")
     processor = vitpose.VitPoseImageProcessor.from_pretrained("vitpose-tiny")
@@ -493,7 +494,7 @@ def test_engine_equals_processor_and_network(shipped: Pipeline) -> None:
     np.testing.assert_allclose(found.scores[0], expected["scores"], atol=1e-5)
 
 
-def test_batched_people_equal_single_ones(shipped: Pipeline) -> None:
+def test_batched_boxes_equal_single_ones(shipped: Pipeline) -> None:
     image = np.random.default_rng(2).integers(0, 256, (120, 90, 3), dtype=np.uint8)
     boxes = [[0, 0, 50, 80], [20, 10, 80, 110], [5, 30, 70, 100]]
     together = shipped(image, boxes=boxes)
@@ -501,14 +502,14 @@ def test_batched_people_equal_single_ones(shipped: Pipeline) -> None:
         np.testing.assert_allclose(together.scores[row], shipped(image, boxes=[box]).scores[0], atol=1e-5)
 
 
-def test_bfloat16_stays_near(shipped: Pipeline) -> None:
+def test_bfloat16_is_close_to_float32(shipped: Pipeline) -> None:
     half = vitpose.load("vitpose-tiny", detector=None, device="cpu", dtype="bfloat16")
     image = np.random.default_rng(3).integers(0, 256, (120, 90, 3), dtype=np.uint8)
     a, b = (pipe(image, boxes=[[0, 0, 90, 120]]).scores for pipe in (shipped, half))
     np.testing.assert_allclose(a, b, atol=0.05)
 
 
-def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
+def test_invalid_arguments_of_load_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown model 'vitpose-tinny'; did you mean vitpose-tiny"):
         vitpose.load("vitpose-tinny", detector=None)
     with pytest.raises(UnknownNameError, match="unknown device 'gpu'"):
@@ -552,14 +553,14 @@ def test_an_expert_and_an_original_file_are_loaded(tmp_path: Path) -> None:
     np.testing.assert_allclose(original.estimator.heatmaps(crops), chosen.heatmaps(crops), atol=1e-6)
 
 
-def test_a_folder_with_the_network_alone_is_loaded(tmp_path: Path) -> None:
+def test_a_directory_without_a_processor_is_loaded(tmp_path: Path) -> None:
     vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny").save_pretrained(tmp_path)
     pipe = vitpose.load(tmp_path, detector=None, device="cpu", batch_size=5)
     assert pipe.estimator.processor.size == Size(width=192, height=256)
     assert pipe.estimator.batch_size == 5
 
 
-def test_where_the_hub_is_asked_is_passed_on(tmp_path: Path) -> None:
+def test_hub_arguments_are_passed_on(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"download of .* failed: "):
         vitpose.load("vitpose-base", detector=None, cache_dir=tmp_path, local_files_only=True)
 
@@ -571,7 +572,7 @@ def test_automatic_choices() -> None:
     assert choose_dtype("bfloat16", torch.device("cpu")) == "bfloat16"
 
 
-def test_a_detector_that_fails_on_one_image_fails_there_only() -> None:
+def test_the_other_images_keep_their_poses_when_a_detector_fails() -> None:
     class Picky(FixedDetector):
         def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[Detections]:
             if any(image.shape[0] == 50 for image in images):
@@ -586,10 +587,10 @@ def test_a_detector_that_fails_on_one_image_fails_there_only() -> None:
     assert results[1].image is not None
 
 
-def test_compile_is_torchs() -> None:
+def test_compile_is_for_torch_only() -> None:
     with pytest.raises(InputError, match="compile is for engine 'torch', not for 'onnxruntime'"):
         vitpose.load("vitpose-tiny", detector=None, engine="onnxruntime", compile=True)
-    with pytest.raises(InputError, match=r"compile is for checkpoints, and a\.onnx is an exported file"):
+    with pytest.raises(InputError, match=r"compile is for checkpoints, but a\.onnx is an exported file"):
         vitpose.load("a.onnx", detector=None, compile=True)
 
 
@@ -603,7 +604,7 @@ def test_unknown_keywords_are_refused_for_every_model(tmp_path: Path) -> None:
         UnknownNameError, match=r"argument of vitpose\.export 'calibration'; did you mean calibrate"
     ):
         vitpose.export("vitpose-tiny", calibration="x")
-    with pytest.raises(InputError, match=r"revision is for checkpoints, and m\.onnx is an exported file"):
+    with pytest.raises(InputError, match=r"revision is for checkpoints, but m\.onnx is an exported file"):
         vitpose.load("m.onnx", None, revision="v2")
     with pytest.raises(
         InputError, match=r"dataset 0 and token are for checkpoints, .* export the checkpoint again"
@@ -624,7 +625,7 @@ def test_unknown_keywords_are_refused_for_every_model(tmp_path: Path) -> None:
 def test_the_detector_gets_the_device_of_the_network(
     runtime: str, device: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both are replaced: there is no second GPU here."""
+    """Engine and detector are replaced, since there may be no second GPU."""
     asked = []
 
     def detector(spec: str, device: str, **_: object) -> FixedDetector:
@@ -644,14 +645,14 @@ def test_the_detector_gets_the_device_of_the_network(
 @pytest.mark.parametrize(
     ("detector", "why"), [(None, "there is none"), ("whole-image", "each image as one box")]
 )
-def test_labels_and_scores_need_a_detector(
+def test_labels_and_scores_require_a_detector(
     detector: str | None, why: str, options: dict[str, object]
 ) -> None:
     with pytest.raises(InputError, match=rf"filter the boxes of a detector, and .*{why}; leave them out"):
-        vitpose.load("not even looked up", detector, **options)
+        vitpose.load("not resolved", detector, **options)
 
 
-def test_labels_and_scores_choose_among_what_a_users_detector_finds() -> None:
+def test_labels_and_scores_filter_the_boxes_of_a_detector_object() -> None:
     detector = Scored(BOXES[:2], [0.9, 0.2])
     assert vitpose.load("vitpose-tiny", detector, device="cpu").detector is detector
     pipe = vitpose.load("vitpose-tiny", detector, device="cpu", min_score=0.5)

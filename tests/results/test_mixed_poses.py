@@ -107,17 +107,19 @@ def test_unknown_datasets_indices_and_places_raise(mixed: MixedPoses) -> None:
 def test_invalid_mixtures_raise() -> None:
     chair = Detections(BOXES[:1], np.ones(1, np.float32), ("chair",))
     with pytest.raises(
-        BoxError, match="a box holds 'chair', and the datasets coco, ap10k have only person, cat, dog"
+        BoxError, match="a box has the class 'chair', but the datasets coco, ap10k have only person, cat, dog"
     ):
         Pipeline(None, both())(np.zeros((100, 200, 3), np.uint8), boxes=chair)
-    with pytest.raises(InputError, match="WholeImage does not tell people from animals"):
+    with pytest.raises(InputError, match="WholeImage does not distinguish people from animals"):
         Pipeline(WholeImage(), both())
-    with pytest.raises(InputError, match="nothing says which of a detector's classes the dataset 'x' is for"):
+    with pytest.raises(
+        InputError, match="the dataset 'x' does not declare which of a detector's classes it is for"
+    ):
         MixedEstimator({"x": replace(estimator("coco", 1.0), dataset_spec=None)})
-    with pytest.raises(InputError, match="there is no dataset to find"):
+    with pytest.raises(InputError, match="the list of datasets is empty"):
         MixedEstimator({})
     with pytest.raises(
-        InputError, match=r"several datasets \(coco, ap10k\), and what is asked for is of one"
+        InputError, match=r"several datasets \(coco, ap10k\), but tables, videos and evaluation require"
     ):
         evaluate_model(Pipeline(None, both()), "none.json", ".")
 

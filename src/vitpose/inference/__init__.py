@@ -1,1 +1,1 @@
-"""From images to poses: the estimator, the pipeline, and loading both by name."""
+"""Images -> poses: the estimator, the pipeline, and loading both by name."""

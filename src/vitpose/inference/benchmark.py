@@ -1,7 +1,7 @@
-"""How fast the whole way is on this machine, stage by stage, and beside `transformers`.
+"""Measures inference from image to keypoints on this machine, by stage, and that of `transformers`.
 
-Owns the laps: one way from image to keypoints, timed by stage, and several ways in turn. Knows no table and no
-bar to reach; `vitpose benchmark` and the scripts in `benchmarks/` show what is measured here.
+A `Lap` is one timed run; `take_turns` alternates several runs. `vitpose benchmark` and the scripts in `benchmarks/`
+print what is measured here; this module knows no tables or targets.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _SAMPLING_S = 0.002
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and the boxes of its people, xyxy.
+    """An image and its boxes.
 
     Attributes:
         image: RGB image.
-        boxes: In pixels of the image.
-        source: What it is read from, if that shall be timed too.
+        boxes: Boxes, xyxy in pixels of the image.
+        source: Source of the image, read again in every run if it is given; default: none, reading is not timed.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -53,14 +53,20 @@ class Scene:
 
     @classmethod
     def make(cls, size: Size, people: int, source: Any = None, seed: int = 0) -> Scene:
-        """Makes an image of soft noise, unless one is given, and boxes of people's shapes across it.
+        """Returns a scene with random boxes of the aspect of people.
+
+        Args:
+            size: Size of the image, if it is generated.
+            people: Number of boxes.
+            source: Image to read; default: a generated image of smooth noise.
+            seed: Seed of the boxes and of the generated image.
 
         Raises:
-            ImageError: The source is no image.
-            InputError: No people are wanted.
+            ImageError: The source cannot be read.
+            InputError: `people` is less than 1.
         """
         if people < 1:
-            raise InputError(f"people {people} must be at least 1, or there is nothing to measure")
+            raise InputError(f"people {people} must be at least 1")
         rng = np.random.default_rng(seed)
         if source is None:
             coarse = rng.integers(0, 256, (size.height // 8, size.width // 8, 3), dtype=np.uint8)
@@ -78,11 +84,11 @@ class Scene:
 
 @dataclass(frozen=True)
 class Lap:
-    """One time from image to keypoints.
+    """One timed run from image to keypoints.
 
     Attributes:
-        seconds: What each stage took; stages that a way does in one are under the name of the network.
-        points: The keypoints, px of the image.
+        seconds: Duration of each stage; fused stages count as "network".
+        points: Keypoints in pixels of the image.
     """
 
     seconds: dict[str, float]
@@ -90,26 +96,32 @@ class Lap:
 
     @property
     def total_s(self) -> float:
-        """Seconds of all stages."""
+        """Duration of all stages, in seconds."""
         return sum(self.seconds.values())
 
 
 class Stopwatch:
-    """Cuts a way into stages."""
+    """Measures the duration of consecutive stages."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def stage(self, name: str) -> None:
-        """Ends a stage, which has begun where the last one ended."""
+        """Records the time since the end of the previous stage under a name."""
         now = time.perf_counter()
         self.seconds[name] = now - self._last
         self._last = now
 
 
 def run_vitpose(pipe: Pipeline, scene: Scene) -> Lap:
-    """Runs a pipeline's estimator stage by stage."""
+    """Runs a pipeline's estimator on a scene, stage by stage.
+
+    Engines that crop and decode on the device run these stages within "network".
+
+    Raises:
+        ImageError: The scene's source cannot be read.
+    """
     estimator, watch = pipe.estimator, Stopwatch()
     image = scene.image
     if scene.source is not None:
@@ -123,23 +135,28 @@ def run_vitpose(pipe: Pipeline, scene: Scene) -> Lap:
     crops = crop_all([image], [warp], warp.size)
     watch.stage("crop")
     batches = range(0, len(crops), estimator.batch_size)
-    maps = np.concatenate([estimator.heatmaps(crops[at : at + estimator.batch_size]) for at in batches])
+    heatmaps = np.concatenate(
+        [estimator.heatmaps(crops[start : start + estimator.batch_size]) for start in batches]
+    )
     watch.stage("network")
-    points, _ = decode(maps, estimator.processor.decoding())
-    points = warp.to_image(points, Size(width=maps.shape[3], height=maps.shape[2]))
+    keypoints, _ = decode(heatmaps, estimator.processor.decoding())
+    keypoints = warp.to_image(keypoints, Size(width=heatmaps.shape[3], height=heatmaps.shape[2]))
     watch.stage("decode")
-    return Lap(watch.seconds, points)
+    return Lap(watch.seconds, keypoints)
 
 
 class TransformersWay:
-    """What the documentation of `transformers` shows, on the weights of one of our networks.
+    """Pose estimation as in the documentation of `transformers`, with the weights of a vitpose network.
 
     Args:
         network: A dense network.
-        processor: Its processor.
-        device: Where to run.
-        dtype: The type to run in; None is float32.
-        compiled: With `torch.compile`, which the documentation does not show.
+        processor: The processor of the network.
+        device: Device to run on.
+        dtype: Type to run in; default: float32.
+        compiled: Use `torch.compile`, which the documentation does not.
+
+    Raises:
+        MissingDependencyError: transformers is not installed.
     """
 
     def __init__(
@@ -164,13 +181,13 @@ class TransformersWay:
         self.network = torch.compile(self.model) if compiled else self.model
 
     def preprocess(self, scene: Scene) -> Any:
-        """Returns the network's inputs, on the device."""
+        """Returns the inputs of the network, on the device."""
         boxes = [xywh_from_xyxy(scene.boxes)]
         inputs = self.processor(scene.image, boxes=boxes, return_tensors="pt")
         return inputs.to(self.model.device, self.model.dtype)
 
     def forward(self, inputs: Any) -> Any:
-        """Returns the network's output, once it is there; maps as the post-processing takes them, float32."""
+        """Returns the output of the network after synchronisation, heatmaps in float32 for the post-processing."""
         import torch
 
         with torch.no_grad():
@@ -180,12 +197,16 @@ class TransformersWay:
         return outputs
 
     def postprocess(self, outputs: Any, scene: Scene) -> Float[np.ndarray, "n k 2"]:
-        """Returns the keypoints."""
+        """Returns the keypoints in pixels of the image."""
         found = self.processor.post_process_pose_estimation(outputs, boxes=[xywh_from_xyxy(scene.boxes)])[0]
-        return np.stack([person["keypoints"].cpu().numpy() for person in found])
+        return np.stack([pose["keypoints"].cpu().numpy() for pose in found])
 
     def run(self, scene: Scene) -> Lap:
-        """Goes from image to keypoints."""
+        """Runs all stages on a scene.
+
+        Raises:
+            ImageError: The scene's source cannot be read.
+        """
         watch = Stopwatch()
         if scene.source is not None:
             scene = replace(scene, image=read_image(scene.source))
@@ -194,14 +215,14 @@ class TransformersWay:
         watch.stage("crop")
         outputs = self.forward(inputs)
         watch.stage("network")
-        points = self.postprocess(outputs, scene)
+        keypoints = self.postprocess(outputs, scene)
         watch.stage("decode")
-        return Lap(watch.seconds, points)
+        return Lap(watch.seconds, keypoints)
 
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Holds back what `transformers` says while loading (bars, advice), and leaves it as it was."""
+    """Silences the progress bars and warnings of `transformers`, and restores its settings."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -215,7 +236,7 @@ def _quiet(transformers: Any) -> Iterator[None]:
 
 
 def wait_for(device: Any) -> None:
-    """Waits until a GPU has done what it was given."""
+    """Waits until a device has finished its work; returns at once for a CPU."""
     if getattr(device, "type", device) == "cuda":
         import torch
 
@@ -223,7 +244,7 @@ def wait_for(device: Any) -> None:
 
 
 def with_their_decoding(pipe: Pipeline) -> Pipeline:
-    """Returns a pipeline that reads maps as `transformers` does, whose keypoints can be compared with its own."""
+    """Returns a pipeline that decodes heatmaps as `transformers` does, so that keypoints can be compared."""
     theirs = TRANSFORMERS_DECODING
     processor = replace(
         pipe.estimator.processor,
@@ -235,15 +256,15 @@ def with_their_decoding(pipe: Pipeline) -> Pipeline:
 
 
 def take_turns(ways: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 2) -> dict[str, list[Any]]:
-    """Runs each way once a round, so that whatever else the machine does meets all alike.
+    """Runs each function once per round, so that other load on the machine affects all of them alike.
 
     Args:
-        ways: What to run, by name.
-        rounds: How often each counts.
-        warm_up: How often each runs before.
+        ways: Functions by name.
+        rounds: Number of rounds that count.
+        warm_up: Number of rounds before.
 
     Returns:
-        What each returned, round by round.
+        The results of each function, by name, in the order of the rounds.
     """
     results: dict[str, list[Any]] = {name: [] for name in ways}
     for number in range(-warm_up, rounds):
@@ -255,7 +276,7 @@ def take_turns(ways: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int 
 
 
 def timed(way: Callable[[], Any]) -> Callable[[], float]:
-    """Returns a way that returns the seconds it took."""
+    """Returns a function that runs another one and returns its duration in seconds."""
 
     def run() -> float:
         start = time.perf_counter()
@@ -271,27 +292,34 @@ def crop_distance(
     scene: Scene,
     processor: VitPoseImageProcessor,
 ) -> float:
-    """Returns the mean distance of two sets of keypoints of a scene, in pixels of the crops."""
+    """Returns the mean distance between two sets of keypoints of a scene, in pixels of the crops.
+
+    Args:
+        a: Keypoints in pixels of the image.
+        b: Keypoints in pixels of the image.
+        scene: The scene with their boxes.
+        processor: Determines the scale of the crops.
+    """
     scales = processor.size.width / processor.warp_boxes(scene.boxes).extents[:, 0]
     return float((np.linalg.norm(a - b, axis=2) * scales[:, None]).mean())
 
 
 def resident_bytes() -> int:
-    """Returns the memory that this process holds at the moment; elsewhere than on Linux the most it ever held."""
+    """Returns the resident memory of this process; on systems other than Linux its peak so far."""
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return pages * 4096
     import resource
 
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 class MemoryWatch:
-    """Notes the most memory this process holds inside the block, looked up all the time by a thread.
+    """Context manager that measures the peak resident memory of this process, sampled by a thread.
 
     Attributes:
-        peak_bytes: The most so far.
+        peak_bytes: The peak so far.
     """
 
     def __enter__(self) -> MemoryWatch:

@@ -1,7 +1,7 @@
-"""From images and boxes to poses: crop, network, decode, back into the image.
+"""Images and boxes -> poses: crop, run the network, decode, map back into the image.
 
-An `Estimator` knows one dataset's keypoints; a `MixedEstimator` sends each box to the one that has its class.
-Knows no detector, no file and no particular engine.
+An `Estimator` finds the keypoints of one dataset; a `MixedEstimator` routes each box to the estimator of its class.
+Does not know detectors, files or any particular engine.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from ..results.poses import Poses
 
 @dataclass(frozen=True)
 class Estimator:
-    """Finds the keypoints of the people in given boxes.
+    """Estimates one pose per box, with the keypoints of one skeleton.
 
     Attributes:
         engine: Runs the network.
-        processor: How the network wants its crops and its maps read.
-        skeleton: What the maps stand for.
-        batch_size: At most this many crops are in memory and in the engine at a time.
-        conventions: The dataset that the network was trained on, where that is known.
+        processor: Size, warp, normalisation and decoding of the network.
+        skeleton: The keypoint of each heatmap.
+        batch_size: Maximum number of crops in a batch.
+        dataset_spec: The dataset that the network was trained on; None if unknown.
 
     Raises:
-        InputError: The batch size is no whole number from 1.
+        InputError: `batch_size` is not a whole number from 1.
     """
 
     engine: Engine
@@ -53,12 +53,12 @@ class Estimator:
 
     @property
     def runs_on(self) -> str:
-        """What the network runs on, for people: "torch, cpu, float32"."""
+        """Runtime, device and type of the network, to display: "torch, cpu, float32"."""
         return self.engine.description
 
     @property
     def description(self) -> str:
-        """What runs where, for people."""
+        """Skeleton, input size and engine, to display."""
         return f"skeleton={self.skeleton.name!r}, input={self.processor.size}, engine={self.runs_on!r}"
 
     def estimate(
@@ -67,44 +67,49 @@ class Estimator:
         detections: Sequence[Detections],
         flip_test: bool = False,
     ) -> list[Poses]:
-        """Finds one pose a box.
+        """Estimates one pose per box.
 
         Args:
             images: RGB images, of any sizes.
-            detections: The boxes of each.
-            flip_test: Run the mirrored crops too and average the maps: more accurate, twice the work.
+            detections: The boxes of each image, xyxy in pixels.
+            flip_test: Average the heatmaps with those of the mirrored crops: more accurate, twice the work.
 
         Returns:
             The poses of each image, in the order of its boxes.
+
+        Raises:
+            InputError: The network has another number of keypoints than the skeleton, its heatmaps hold NaN or
+                infinity, or a flip test is requested and the skeleton has no flip pairs.
         """
         found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in images]
         uploaded: dict[int, Any] = {}
         for parts in self._batches(detections):
-            # Brought to the engine once, also if the people fill several batches, and not kept after that.
+            # Each image is uploaded once, even if its boxes fill several batches, and then released.
             uploaded = {
-                index: uploaded[index] if index in uploaded else self._bring(images[index])
+                index: uploaded[index] if index in uploaded else self._upload(images[index])
                 for index, _ in parts
             }
             warps = [self.processor.warp_boxes(detections[index].boxes[rows]) for index, rows in parts]
-            points, scores, grid = self._find(list(uploaded.values()), warps, flip_test)
+            keypoints, scores, grid = self._find_keypoints(list(uploaded.values()), warps, flip_test)
             start = 0
             for (index, _), warp in zip(parts, warps, strict=True):
-                own = slice(start, start + len(warp))
-                found[index].append((warp.to_image(points[own], grid).astype(np.float32), scores[own]))
-                start = own.stop
-        return [self._poses(own, parts) for own, parts in zip(detections, found, strict=True)]
+                rows = slice(start, start + len(warp))
+                found[index].append((warp.to_image(keypoints[rows], grid).astype(np.float32), scores[rows]))
+                start = rows.stop
+        return [self._poses(boxes, parts) for boxes, parts in zip(detections, found, strict=True)]
 
     def drop_repeated(self, poses: Poses, max_oks: float) -> Poses:
-        """Drops poses that repeat a better one: OKS non-maximum suppression, as in the original's evaluation.
+        """Drops repeated poses by OKS non-maximum suppression, as the evaluation of the original code does.
 
-        The area of a pose is that of its crop, as there. A skeleton without sigmas gets `oks.FALLBACK_SIGMA`.
+        The area of a pose is that of its crop, as in the original. Skeletons without sigmas use
+        `similarity.FALLBACK_SIGMA`.
 
         Args:
             poses: The poses of one image.
-            max_oks: Of two poses that are more alike than this, the one with the lower `pose_scores` is dropped.
+            max_oks: Of two poses with a higher OKS, the one with the lower `pose_scores` is dropped; 0 to 1.
 
         Returns:
-            The others, in the same order.
+            The poses that are kept, in the same order.
         """
         return poses[self.find_distinct(poses, max_oks)]
 
@@ -116,37 +121,41 @@ class Estimator:
         xy, sigmas = poses.xy.astype(np.float64), sigmas_of(poses.skeleton)
         return np.sort(suppress_repeated(xy, poses.pose_scores, areas, sigmas, max_oks))
 
-    def _bring(self, image: UInt8[np.ndarray, "h w 3"]) -> Any:
+    def _upload(self, image: UInt8[np.ndarray, "h w 3"]) -> Any:
         return self.engine.upload(image) if isinstance(self.engine, ImageEngine) else image
 
-    def _find(
+    def _find_keypoints(
         self, images: Sequence[Any], warps: Sequence[Warp], flip_test: bool
     ) -> tuple[Float[np.ndarray, "n k 2"], Float[np.ndarray, "n k"], Size]:
-        """Returns points in cells of the maps, their scores, and the size of the maps."""
+        """Returns keypoints in heatmap cells, their scores, and the size of the heatmaps."""
         if isinstance(self.engine, ImageEngine):
-            points, scores, grid = self.engine.find_points(images, warps, self._reading(flip_test))
-            self._refuse_other_points(points.shape[1])
-            return points, scores, grid
-        maps = self.heatmaps(crop_all(images, warps, self.processor.size), flip_test)
-        points, scores = decode(maps, self.processor.decoding())
-        return points, scores, Size(width=maps.shape[3], height=maps.shape[2])
+            keypoints, scores, grid = self.engine.find_points(images, warps, self._reading(flip_test))
+            self._check_keypoint_count(keypoints.shape[1])
+            return keypoints, scores, grid
+        heatmaps = self.heatmaps(crop_all(images, warps, self.processor.size), flip_test)
+        keypoints, scores = decode(heatmaps, self.processor.decoding())
+        return keypoints, scores, Size(width=heatmaps.shape[3], height=heatmaps.shape[2])
 
     def heatmaps(
         self, crops: UInt8[np.ndarray, "n hc wc 3"], flip_test: bool = False
     ) -> Float[np.ndarray, "n k hm wm"]:
-        """Returns the maps of crops, averaged with those of their mirror images if asked for.
+        """Returns the heatmaps of RGB crops.
+
+        Args:
+            crops: RGB crops of the processor's size.
+            flip_test: Average the heatmaps with those of the mirrored crops.
 
         Raises:
-            InputError: The engine's maps are not one a keypoint of the skeleton, or a flip test is asked for
+            InputError: The network has another number of keypoints than the skeleton, or a flip test is requested
                 and the skeleton has no flip pairs.
         """
         reading = self._reading(flip_test)
-        maps = self.engine.heatmaps(crops)
-        self._refuse_other_points(maps.shape[1])
+        heatmaps = self.engine.heatmaps(crops)
+        self._check_keypoint_count(heatmaps.shape[1])
         if reading.mirror is None:
-            return maps
+            return heatmaps
         mirrored = self.engine.heatmaps(crops[:, :, ::-1])
-        return merge_flipped(maps, mirrored, reading.mirror, reading.shift)
+        return merge_flipped(heatmaps, mirrored, reading.mirror, reading.shift)
 
     def _reading(self, flip_test: bool) -> Reading:
         decoding, shift = self.processor.decoding(), self.processor.shift_heatmap
@@ -155,30 +164,30 @@ class Estimator:
         if not self.skeleton.flip_pairs:
             raise InputError(
                 f"the skeleton {self.skeleton.name!r} has no flip_pairs, so a flip test would average left with "
-                "right; leave it out, or load the model with a skeleton that has them"
+                "right keypoints; omit flip_test, or load the model with a skeleton that has flip_pairs"
             )
         return Reading(decoding, self.skeleton.mirror, shift)
 
-    def _refuse_other_points(self, count: int) -> None:
+    def _check_keypoint_count(self, count: int) -> None:
         if count != len(self.skeleton):
             raise InputError(
-                f"the network gives {count} heatmaps, the skeleton {self.skeleton.name!r} has "
-                f"{len(self.skeleton)} keypoints; load the model with its own skeleton"
+                f"the network outputs {count} heatmaps, but the skeleton {self.skeleton.name!r} has "
+                f"{len(self.skeleton)} keypoints; load the model with the skeleton it was trained on"
             )
 
     def _batches(self, detections: Sequence[Detections]) -> Iterator[list[tuple[int, slice]]]:
-        """Yields rows of boxes, image by image, in batches that fill up across images."""
-        parts, room = [], self.batch_size
-        for index, own in enumerate(detections):
+        """Yields batches of (image index, rows of its boxes), which are filled across images."""
+        parts, free = [], self.batch_size
+        for index, boxes in enumerate(detections):
             start = 0
-            while start < len(own):
-                rows = slice(start, min(start + room, len(own)))
+            while start < len(boxes):
+                rows = slice(start, min(start + free, len(boxes)))
                 parts.append((index, rows))
-                room -= rows.stop - rows.start
+                free -= rows.stop - rows.start
                 start = rows.stop
-                if not room:
+                if not free:
                     yield parts
-                    parts, room = [], self.batch_size
+                    parts, free = [], self.batch_size
         if parts:
             yield parts
 
@@ -186,7 +195,7 @@ class Estimator:
         if not parts:
             return Poses.empty(self.skeleton)
         return Poses(
-            xy=np.concatenate([points for points, _ in parts]),
+            xy=np.concatenate([keypoints for keypoints, _ in parts]),
             scores=np.concatenate([scores for _, scores in parts]),
             boxes=detections.boxes,
             box_scores=detections.scores,
@@ -196,57 +205,57 @@ class Estimator:
 
 @dataclass(frozen=True)
 class MixedEstimator:
-    """Finds the keypoints of people and animals in one image, each with those of its own dataset.
+    """Estimates the poses of people and animals in one image, each with the keypoints of its dataset.
 
     Attributes:
-        estimators: By the name of the dataset. A box goes to the first whose conventions have its class.
+        estimators: Estimators by dataset name. A box goes to the first one that has its class.
 
     Raises:
-        InputError: Nothing says which classes a dataset is for, or there is no estimator.
+        InputError: A dataset declares no classes, or there is no estimator.
     """
 
     estimators: Mapping[str, Estimator]
 
     def __post_init__(self) -> None:
-        for name, own in self.estimators.items():
-            if own.dataset_spec is None or not own.dataset_spec.classes:
+        for name, estimator in self.estimators.items():
+            if estimator.dataset_spec is None or not estimator.dataset_spec.classes:
                 raise InputError(
-                    f"nothing says which of a detector's classes the dataset {name!r} is for; add 'classes' to its "
-                    "declaration, or load it alone"
+                    f"the dataset {name!r} does not declare which of a detector's classes it is for; add 'classes' to "
+                    "its declaration, or load it alone"
                 )
         if not self.estimators:
-            raise InputError("there is no dataset to find; name at least one")
+            raise InputError("the list of datasets is empty; name at least one")
 
     @property
     def runs_on(self) -> str:
-        """See `Estimator.runs_on`; each kind is named once."""
-        return ", ".join(dict.fromkeys(own.runs_on for own in self.estimators.values()))
+        """See `Estimator.runs_on`; equal descriptions are listed once."""
+        return ", ".join(dict.fromkeys(estimator.runs_on for estimator in self.estimators.values()))
 
     @property
     def description(self) -> str:
-        """What runs where, for people."""
-        return "; ".join(f"{name}: {own.description}" for name, own in self.estimators.items())
+        """Description of each estimator, to display."""
+        return "; ".join(f"{name}: {estimator.description}" for name, estimator in self.estimators.items())
 
     @property
     def skeleton(self) -> Skeleton:
-        """There is no one skeleton; whoever needs one, such as a table or a video, is told so.
+        """Raises: there are several skeletons, and and tables, videos and evaluation require a single one.
 
         Raises:
             InputError: Always.
         """
         raise InputError(
-            f"this pipeline finds several datasets ({', '.join(self.estimators)}), and what is asked for is of one "
-            "skeleton; load one dataset, dataset='...'"
+            f"this pipeline was loaded for several datasets ({', '.join(self.estimators)}), but tables, videos "
+            "and evaluation require a single skeleton; load one dataset with dataset='...'"
         )
 
     @property
     def classes(self) -> dict[str, int]:
-        """Which estimator, by its number, each of the detector's classes goes to."""
-        found: dict[str, int] = {}
-        for number, own in enumerate(self.estimators.values()):
-            for label in own.dataset_spec.classes if own.dataset_spec is not None else ():
-                found.setdefault(label, number)
-        return found
+        """Index of the estimator for each of the detector's classes."""
+        indices: dict[str, int] = {}
+        for index, estimator in enumerate(self.estimators.values()):
+            for label in estimator.dataset_spec.classes if estimator.dataset_spec is not None else ():
+                indices.setdefault(label, index)
+        return indices
 
     def estimate(
         self,
@@ -254,21 +263,22 @@ class MixedEstimator:
         detections: Sequence[Detections],
         flip_test: bool = False,
     ) -> list[MixedPoses]:
-        """Finds one pose a box; see `Estimator.estimate`.
+        """Estimates one pose per box; see `Estimator.estimate`.
 
         Raises:
-            BoxError: A box holds something that no dataset has.
+            BoxError: The class of a box belongs to no dataset.
+            InputError: See `Estimator.estimate`.
         """
         classes = self.classes
-        for label in (label for own in detections for label in own.labels if label not in classes):
+        for label in (label for boxes in detections for label in boxes.labels if label not in classes):
             raise BoxError(
-                f"a box holds {label!r}, and the datasets {', '.join(self.estimators)} have only "
+                f"a box has the class {label!r}, but the datasets {', '.join(self.estimators)} have only "
                 f"{', '.join(classes)}; leave such boxes out, or add the class to a dataset"
             )
-        routes = [np.array([classes[label] for label in own.labels], np.int64) for own in detections]
+        routes = [np.array([classes[label] for label in boxes.labels], np.int64) for boxes in detections]
         groups = []
-        for number, estimator in enumerate(self.estimators.values()):
-            chosen = [own[route == number] for own, route in zip(detections, routes, strict=True)]
+        for index, estimator in enumerate(self.estimators.values()):
+            chosen = [boxes[route == index] for boxes, route in zip(detections, routes, strict=True)]
             groups.append(estimator.estimate(images, chosen, flip_test))
         return [
             MixedPoses(
@@ -280,14 +290,14 @@ class MixedEstimator:
         ]
 
     def drop_repeated(self, poses: MixedPoses, max_oks: float) -> MixedPoses:
-        """Drops poses that repeat a better one of the same dataset; see `Estimator.drop_repeated`."""
+        """Drops repeated poses within each dataset; see `Estimator.drop_repeated`."""
         kept = np.zeros(len(poses), bool)
-        for number, (name, group) in enumerate(poses.groups.items()):
+        for index, (name, group) in enumerate(poses.groups.items()):
             rows = self.estimators[name].find_distinct(group, max_oks)
-            kept |= (poses.places[:, 0] == number) & np.isin(poses.places[:, 1], rows)
+            kept |= (poses.places[:, 0] == index) & np.isin(poses.places[:, 1], rows)
         return poses.select(kept)
 
 
 def _ranks(route: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Counts each entry among those before it that are equal."""
-    return np.array([int((route[:index] == own).sum()) for index, own in enumerate(route)], np.int64)
+    """Returns how many earlier entries equal each entry: its row in its group."""
+    return np.array([int((route[:index] == group).sum()) for index, group in enumerate(route)], np.int64)

@@ -1,9 +1,9 @@
-"""From names to a pipeline, or to an exported file: the only file that knows every engine and every detector."""
+"""Loads pipelines and exports models by name: the only module that knows every engine and every detector."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from inspect import Parameter, signature
 from pathlib import Path
@@ -24,18 +24,20 @@ from .estimator import Estimator, MixedEstimator
 from .pipeline import Pipeline
 
 if TYPE_CHECKING:
+    from ..detectors.protocol import Detector
     from ..engines.protocol import Engine
     from ..exporters.export import Exported
     from ..model.checkpoint import Checkpoint
     from ..model.pose import VitPoseForPoseEstimation
 
-_PEOPLE = ("person",)
+_DEFAULT_CLASSES = ("person",)
+"""Classes to detect for a dataset that declares none."""
 
-_OF_THE_DATASET = ("warp", "aspect", "decode", "shift_heatmap")
-"""What a processor takes from the declaration of its dataset."""
+_DATASET_KEYS = ("warp", "aspect", "decode", "shift_heatmap")
+"""Settings that a processor takes from the declaration of its dataset."""
 
 Found = tuple["Engine", VitPoseImageProcessor, DatasetSpec]
-"""What runs a network, how it wants its crops, and what it was trained on."""
+"""The engine of a network, its processor, and the dataset it was trained on."""
 
 
 def load(
@@ -55,44 +57,47 @@ def load(
     trust: bool = False,
     **hub: Any,
 ) -> Pipeline:
-    """Puts a model and a detector together.
+    """Loads a model and a detector as a pipeline.
 
     Args:
-        model: A short name (`vitpose models` lists them), a folder, a hub repository, an original `.pth` file, or
+        model: A short name (`vitpose models` lists them), a directory, a hub repository, an original `.pth` file, or
             a file that `export` wrote (`.onnx`, `.xml`, `.pt2`, `.engine`).
-        detector: What finds the boxes: "rtdetr", "rtdetr:NAME", "onnx:FILE", "boxes:FILE" (COCO detections or
-            annotations), "whole-image" (one person an image), an object with `detect`, or None if
-            boxes are always given.
-        dataset: Of a ViTPose++ model, whose expert, head, skeleton and conventions to take: a name ("ap10k") or
-            number; the first, COCO, without it. Several, such as ["coco", "ap10k"], find people and animals in
-            one call: each box goes to the first dataset that has its class. Of a file with one head that
-            does not say what it was trained on (an original `.pth`), the name says it.
-        engine: What runs the network: "torch", "onnxruntime", "openvino", "tensorrt"; "auto" is what an exported
-            file is made for, and torch for a checkpoint, which is converted for the others.
+        detector: Detects the boxes: "rtdetr", "rtdetr:NAME", "onnx:FILE", "boxes:FILE" (COCO detections or
+            annotations), "whole-image" (one person per image), an object with `detect`, or None if boxes are
+            always given.
+        dataset: Dataset of a ViTPose++ model, by name ("ap10k") or index, which selects expert, head, skeleton and
+            processing; default: the first one, COCO. Several, such as ["coco", "ap10k"], find people and animals in
+            one call: each box goes to the first dataset that has its class. For a file with one head that does not
+            record its dataset (an original `.pth`), the dataset it was trained on.
+        engine: Runs the network: "torch", "onnxruntime", "openvino", "tensorrt"; "auto" is the runtime of an exported
+            file, and torch for a checkpoint. Checkpoints are converted for the other runtimes.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps"; with OpenVINO "cpu", "gpu", "npu".
-        dtype: "auto" (bfloat16 on a GPU or CPU that has units for it, else float32; the same machine always takes the
-            same) or the name of a type. Heatmaps are float32 in any case. What was chosen is in the engine's
-            description.
-        skeleton: Names and edges of the keypoints, where the checkpoint's own are not wanted.
-        labels: Classes of the detector to find, by COCO's names; None or "all" is every class. "own" is those of the
-            dataset ("person" where it names none), and all that a detector object finds.
-        min_score: Boxes that score less are dropped, 0 to 1; default: that of the detector.
-        batch_size: At most this many crops at a time.
+        dtype: "auto" (bfloat16 on a GPU or CPU with bfloat16 units, else float32; always the same on a machine) or
+            the name of a type. Heatmaps are float32 in any case. The engine's description shows the choice.
+        skeleton: Names and edges of the keypoints; default: those of the model.
+        labels: Classes to detect, by COCO's names; None or "all" is every class. Default "own": the classes of the
+            dataset ("person" if it declares none), and all boxes of a detector object.
+        min_score: Boxes with a lower score are dropped, 0 to 1; default: that of the detector.
+        batch_size: Maximum number of crops in a batch.
         compile: Compile the network: the first batch of each size takes a minute, later ones are faster.
-        quantization_config: How torch's weights are quantised; see `VitPoseForPoseEstimation.from_pretrained`.
-        trust: Load a `.pt2` file, which runs any code that its maker put into it. All other files run none.
+        quantization_config: Quantisation of torch's weights; see `VitPoseForPoseEstimation.from_pretrained`.
+        trust: Load a `.pt2` file, which can run arbitrary code. No other file can.
         **hub: revision, token, cache_dir, local_files_only, for the model.
 
+    Returns:
+        The pipeline; one for several datasets returns `MixedPoses`.
+
     Raises:
-        UnknownNameError: A name is not known.
-        InputError: The model has no such dataset; engine, device and type do not go together; or labels or
-            min_score are invalid, or given where no detector is asked (None, "whole-image").
-        CheckpointError: Files are missing, damaged, or do not fit, or lack the dataset's head.
-        MissingDependencyError: What runs the network is not installed.
+        UnknownNameError: The model, detector, engine, device, type, skeleton, label or an argument is unknown.
+        InputError: The model has no such dataset; engine, device and type cannot be combined; labels or min_score
+            are invalid, or passed without a detector to filter (None, "whole-image"); an argument for checkpoints
+            is passed with an exported file; or a `.pt2` file is loaded without `trust`.
+        CheckpointError: Files are missing, damaged or inconsistent, or lack the dataset's head.
+        MissingDependencyError: The runtime or the detector's package is not installed.
     """
     _check_keywords(load, hub)
     check_selection(detector, labels, min_score)
-    bones = None if skeleton is None else Skeleton.load(skeleton)
+    chosen = None if skeleton is None else Skeleton.load(skeleton)
     runtime = check_engine(engine, model if is_exported(model) else None)
     if is_exported(model):
         given = {
@@ -100,35 +105,46 @@ def load(
             "quantization_config": quantization_config is not None,
             "compile": compile,
         }
-        _refuse_of_checkpoints(model, [*(name for name, is_given in given.items() if is_given), *hub])
+        _refuse_checkpoint_arguments(model, [*(name for name, is_given in given.items() if is_given), *hub])
         exported = open_engine(model, runtime, device=device, dtype=dtype, trust=trust)
         parts: list[Found] = [(exported, exported.metadata.processor, exported.metadata.dataset_spec)]
     else:
         check_trust(model, trust)
         parts = _load_checkpoint(model, runtime, device, dtype, dataset, quantization_config, compile, **hub)
-    if bones is not None and len(parts) > 1:
-        raise InputError(f"the skeleton {bones.name!r} was given for several datasets; leave it out")
+    if chosen is not None and len(parts) > 1:
+        raise InputError(f"the skeleton {chosen.name!r} was passed for several datasets; omit it")
     estimators = {}
-    for runner, processor, own in parts:
-        own = _with_skeleton(own, bones, model)
-        estimators[own.name] = Estimator(runner, processor, own.skeleton, batch_size, own)
+    for runner, processor, spec in parts:
+        spec = _with_skeleton(spec, chosen, model)
+        estimators[spec.name] = Estimator(runner, processor, spec.skeleton, batch_size, spec)
     several = dataset is not None and not isinstance(dataset, str | int)
     estimator = MixedEstimator(estimators) if several else next(iter(estimators.values()))
-    found = [label for own in estimators.values() if own.dataset_spec for label in own.dataset_spec.classes]
-    classes = tuple(dict.fromkeys(found)) or _PEOPLE
-    # The detector last: it may be a download, and whatever is misspelt has been said by now. It runs on the same
-    # device, except that OpenVINO has names of its own ("gpu", "npu") for others than the CPU.
-    place = "auto" if runtime == "openvino" and device != "cpu" else device
-    finder = (
-        None
-        if detector is None
-        else load_detector(detector, device=place, labels=labels, min_score=min_score, own=classes)
+    # The detector last: it may be a download, and all other arguments have been checked by now.
+    return Pipeline(
+        _load_detector(detector, estimators.values(), runtime, device, labels, min_score), estimator
     )
-    return Pipeline(finder, estimator)
+
+
+def _load_detector(
+    detector: Any,
+    estimators: Iterable[Estimator],
+    runtime: str,
+    device: str,
+    labels: Labels,
+    min_score: float | None,
+) -> Detector | None:
+    """Returns the detector for the classes of the estimators' datasets, on the device of the network."""
+    if detector is None:
+        return None
+    specs = [estimator.dataset_spec for estimator in estimators if estimator.dataset_spec is not None]
+    classes = tuple(dict.fromkeys(label for spec in specs for label in spec.classes)) or _DEFAULT_CLASSES
+    # Only OpenVINO has the devices "gpu" and "npu".
+    device = "auto" if runtime == "openvino" and device != "cpu" else device
+    return load_detector(detector, device=device, labels=labels, min_score=min_score, own=classes)
 
 
 def _check_keywords(function: Callable[..., Any], hub: dict[str, Any]) -> None:
-    """Refuses keywords that neither a function nor the hub takes."""
+    """Raises for keyword arguments that neither the function nor the hub has."""
     named = [
         parameter.name
         for parameter in signature(function).parameters.values()
@@ -144,12 +160,12 @@ def _check_keywords(function: Callable[..., Any], hub: dict[str, Any]) -> None:
             raise UnknownNameError(f"argument of vitpose.{function.__name__}", name, (*named, *hubs))
 
 
-def _refuse_of_checkpoints(model: str | Path, given: Sequence[str]) -> None:
-    """Refuses arguments that only a checkpoint has a use for."""
+def _refuse_checkpoint_arguments(model: str | Path, given: Sequence[str]) -> None:
+    """Raises for arguments that apply to checkpoints only."""
     if given:
         raise InputError(
-            f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for checkpoints, and {model} is an exported "
-            "file, which is as it was exported; leave that out, or export the checkpoint again"
+            f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for checkpoints, but {model} is an exported "
+            "file; omit the argument, or export the checkpoint again"
         )
 
 
@@ -163,7 +179,7 @@ def _load_checkpoint(
     compiled: bool,
     **hub: Any,
 ) -> list[Found]:
-    """Returns what runs each of the datasets."""
+    """Returns engine, processor and dataset for each of the datasets."""
     _require_torch(model)
     from ..engines.accelerator import DeviceEngine
     from ..engines.side_by_side import one_thread_if_forked
@@ -172,18 +188,18 @@ def _load_checkpoint(
     from ..model.quantisation import quantise
 
     if runtime != "torch":
-        _refuse_of_torch(runtime, quantization_config, compiled)
+        _refuse_torch_arguments(runtime, quantization_config, compiled)
         check_conversion(model, runtime, device, dtype)
         return [
             _convert(part, model, runtime, device, dtype, hub) for part in _read_parts(model, dataset, hub)
         ]
-    place = choose_device(device)
-    wanted = choose_dtype(dtype, place)
-    kind = TorchEngine if place.type == "cpu" else DeviceEngine
+    torch_device = choose_device(device)
+    torch_dtype = choose_dtype(dtype, torch_device)
+    kind = TorchEngine if torch_device.type == "cpu" else DeviceEngine
     found: list[Found] = []
-    with one_thread_if_forked():  # conversions of weights are work for threads too
+    with one_thread_if_forked():  # converting weights uses torch's threads too
         for part in _read_parts(model, dataset, hub):
-            network = VitPoseForPoseEstimation.from_checkpoint(part, dtype=wanted, device=place)
+            network = VitPoseForPoseEstimation.from_checkpoint(part, dtype=torch_dtype, device=torch_device)
             processor = load_processor(model, network, **hub)
             if quantization_config is not None:
                 quantise(network, quantization_config)
@@ -193,64 +209,80 @@ def _load_checkpoint(
 
 
 def _require_torch(model: str | Path) -> None:
-    require("torch", None, f"to load the checkpoint {model}, not to run .onnx and .xml files")
+    require("torch", None, f"to load the checkpoint {model}; .onnx and .xml files run without it")
 
 
-def _refuse_of_torch(runtime: str, quantization_config: Any, compiled: bool) -> None:
+def _refuse_torch_arguments(runtime: str, quantization_config: Any, compiled: bool) -> None:
     if quantization_config is not None:
         raise InputError(
-            f"quantization_config is for engine 'torch', not for {runtime!r}; its int8 is made by "
+            f"quantization_config is for engine 'torch', not for {runtime!r}; write an int8 file with "
             "'vitpose export --int8'"
         )
     if compiled:
         raise InputError(
-            f"compile is for engine 'torch', not for {runtime!r}, which compiles by itself; leave it out"
+            f"compile is for engine 'torch', not for {runtime!r}, which always compiles; omit it"
         )
 
 
 def _convert(
     part: Checkpoint, model: str | Path, runtime: str, device: str, dtype: str, hub: dict[str, Any]
 ) -> Found:
-    """Returns another runtime that runs a checkpoint."""
+    """Returns the engine of another runtime for a checkpoint, with its processor and dataset."""
     from ..exporters.conversion import write_onnx
     from ..model.pose import VitPoseForPoseEstimation
 
     network = VitPoseForPoseEstimation.from_checkpoint(part)
-    processor, own = load_processor(model, network, **hub), network.config.heads[0]
+    processor, spec = load_processor(model, network, **hub), network.config.heads[0]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
-        write_onnx(network, Metadata(str(model), "float32", processor, own.skeleton, own), path)
-        return open_engine(path, runtime, device=device, dtype=dtype), processor, own
+        write_onnx(network, Metadata(str(model), "float32", processor, spec.skeleton, spec), path)
+        return open_engine(path, runtime, device=device, dtype=dtype), processor, spec
 
 
 def _read_parts(
     model: str | Path, dataset: str | int | Sequence[str | int] | None, hub: dict[str, Any]
 ) -> list[Checkpoint]:
-    """Returns one dense checkpoint for each dataset; they share the tensors that are the same."""
+    """Returns one dense checkpoint for each dataset; they share their equal tensors."""
     from ..model.checkpoint import read_checkpoint
 
     if isinstance(dataset, str | int):
         return [read_checkpoint(model, dataset=dataset, **hub)]
     whole = read_checkpoint(model, **hub)
     if dataset is not None:
-        return [whole.for_dataset(own) for own in dataset]
+        return [whole.for_dataset(name) for name in dataset]
     several = whole.config.num_experts > 1 or len(whole.config.datasets) > 1
     return [whole.for_dataset(0) if several else whole]
 
 
-def _with_skeleton(own: DatasetSpec, bones: Skeleton | None, model: str | Path) -> DatasetSpec:
-    if bones is not None and len(bones) != len(own.skeleton):
+def _with_skeleton(spec: DatasetSpec, skeleton: Skeleton | None, model: str | Path) -> DatasetSpec:
+    if skeleton is None:
+        return spec
+    if len(skeleton) != len(spec.skeleton):
         raise CheckpointError(
-            f"the skeleton {bones.name!r} has {len(bones)} keypoints, the model {str(model)!r} has "
-            f"{len(own.skeleton)}; pass the skeleton the model was trained on"
+            f"the skeleton {skeleton.name!r} has {len(skeleton)} keypoints, the model {str(model)!r} has "
+            f"{len(spec.skeleton)}; pass the skeleton the model was trained on"
         )
-    return own if bones is None else replace(own, skeleton=bones)
+    return replace(spec, skeleton=skeleton)
 
 
 def load_network(
     model: str | Path, dtype: str, device: Any, dataset: str | int | None, **hub: Any
 ) -> VitPoseForPoseEstimation:
-    """Returns the dense network of a dataset; of the first one without a name."""
+    """Returns the dense network of a dataset.
+
+    Args:
+        model: As in `load`, but not an exported file.
+        dtype: Type of the parameters, by name.
+        device: Device of the parameters, by name or as a torch.device.
+        dataset: Dataset by name or index; default: the first one.
+        **hub: As in `load`.
+
+    Raises:
+        UnknownNameError: The model or dataset is unknown.
+        InputError: The model has no such dataset.
+        CheckpointError: Files are missing, damaged or inconsistent, or lack the dataset's head.
+        MissingDependencyError: torch is not installed.
+    """
     _require_torch(model)
     from ..model.pose import VitPoseForPoseEstimation
 
@@ -269,31 +301,36 @@ def export(
     force: bool = False,
     **hub: Any,
 ) -> Exported:
-    """Writes a model as a file that other runtimes run, and that `load` needs nothing beside.
+    """Writes a model as a self-contained file for another runtime, which `load` opens.
 
-    The file takes any number of crops. It is run, and its maps compared with torch's, before it is written.
+    The file takes batches of any size. Before it is written, it is run and its heatmaps are compared with torch's.
 
     Args:
-        model: As in `load`, but no exported file.
+        model: As in `load`, but not an exported file.
         to: "onnx", "openvino", "torch-export" or "tensorrt".
-        out: The file; without it the name of the model, and of the dataset if one is given, in this folder.
-        dataset: Of which dataset of a ViTPose++ model, by name or number; the file is that of a dense one.
+        out: Path of the file; default: the name of the model, with the dataset if one is given, in the working
+            directory.
+        dataset: Dataset of a ViTPose++ model, by name or index; the file holds its dense network. Default: the first.
         skeleton: As in `load`.
-        calibrate: Quantise to int8, with ranges measured on these people: annotations (FILE, or FILE=FOLDER with
-            the folder of the images), or images of one person each (a folder, a glob).
-        force: Replace the file if it is there.
+        calibrate: Quantise to int8, with ranges measured on these people: annotations (FILE, or FILE=DIRECTORY with
+            the directory of the images), or images of one person each (a directory, a glob). Default: no
+            quantisation.
+        force: Replace an existing file.
         **hub: As in `load`.
 
+    Returns:
+        The file that was written, with its deviation from torch.
+
     Raises:
-        UnknownNameError: A name is not known.
-        InputError: The file is there, has the wrong ending, or the format has no int8.
-        CheckpointError: The model's files do not fit, or the exported one gives other maps than torch.
-        MissingDependencyError: What writes the format is not installed.
+        UnknownNameError: The model, dataset, skeleton, format or an argument is unknown.
+        InputError: The file exists or has the wrong suffix, the format has no int8, or `model` is an exported file.
+        CheckpointError: The model's files are inconsistent, or the heatmaps of the exported file differ from torch's.
+        MissingDependencyError: The package that writes the format is not installed.
         OutputError: The file cannot be written.
     """
     _check_keywords(export, hub)
     if is_exported(model):
-        raise InputError(f"{model} is exported already; give the checkpoint that it was made of")
+        raise InputError(f"{model} is already exported; pass the checkpoint it was exported from")
     _require_torch(model)
     from ..exporters.calibration import read_crops
     from ..exporters.export import Plan
@@ -301,24 +338,22 @@ def export(
     plan = Plan.make(to, out, str(model), calibrate is not None, force, dataset)
     network = load_network(model, "float32", "cpu" if to != "tensorrt" else "cuda", dataset, **hub)
     processor = load_processor(model, network, **hub)
-    own = _with_skeleton(
-        network.config.heads[0], None if skeleton is None else Skeleton.load(skeleton), model
-    )
+    chosen = None if skeleton is None else Skeleton.load(skeleton)
+    spec = _with_skeleton(network.config.heads[0], chosen, model)
     crops = None if calibrate is None else read_crops(calibrate, processor)
-    name = (
-        Path(model).resolve().name if Path(model).exists() else str(model)
-    )  # files carry no paths of this machine
-    return plan.write(network, Metadata(name, "float32", processor, own.skeleton, own), crops)
+    # The file records the name of a local model, but no path of this machine.
+    name = Path(model).resolve().name if Path(model).exists() else str(model)
+    return plan.write(network, Metadata(name, "float32", processor, spec.skeleton, spec), crops)
 
 
 def load_processor(model: str | Path, network: VitPoseForPoseEstimation, **hub: Any) -> VitPoseImageProcessor:
-    """Returns the processor of a model; where there is none, that of its dataset for the network's size.
+    """Returns the processor of a model, or the default one of its dataset and input size if it has none.
 
-    Original files have none, nor has a folder that only the network was saved to. Where the checkpoint declares its
-    datasets, warp, decoding and flip shift are those of the network's.
+    Original files have no processor, nor does a directory that only the network was saved to. If the checkpoint
+    declares its datasets, warp, decoding and flip shift are those of the network's dataset.
 
     Args:
-        model: As in `load`.
+        model: As in `load`, but not an exported file.
         network: The network that was loaded from it.
         **hub: As in `load`.
 
@@ -337,10 +372,10 @@ def load_processor(model: str | Path, network: VitPoseForPoseEstimation, **hub: 
         processor = VitPoseImageProcessor.from_pretrained(model, **hub)
         first = VitPoseConfig.from_pretrained(model, **hub).datasets[:1]
         if first and processor != processor.with_dataset(first[0]):
-            wanted = processor.with_dataset(first[0])
-            keys = [key for key in _OF_THE_DATASET if getattr(processor, key) != getattr(wanted, key)]
+            expected = processor.with_dataset(first[0])
+            keys = [key for key in _DATASET_KEYS if getattr(processor, key) != getattr(expected, key)]
             differing = ", ".join(
-                f"{key} {getattr(processor, key)!r}, not {getattr(wanted, key)!r}" for key in keys
+                f"{key} {getattr(processor, key)!r}, not {getattr(expected, key)!r}" for key in keys
             )
             raise CheckpointError(
                 f"{PROCESSOR_FILE} of {str(model)!r} has {differing} as the dataset {first[0].name!r} that "

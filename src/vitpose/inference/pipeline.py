@@ -1,6 +1,6 @@
-"""The object that users hold: a detector and an estimator, images in, poses out.
+"""`Pipeline`: a detector and an estimator; images in, poses out.
 
-Knows no particular detector or engine; `loading` puts one together.
+Does not know any particular detector or engine; `loading` combines them.
 """
 
 from __future__ import annotations
@@ -29,32 +29,31 @@ if TYPE_CHECKING:
     from ..video.stream import PoseStream
 
 IMAGES_AT_ONCE = 8
-"""Images whose boxes share batches. Twice as many are in memory at most, whatever the number of images: the
-next ones are read meanwhile."""
+"""Images whose boxes share batches. At most twice as many are in memory, since the next ones are read ahead."""
 _READERS = 2
 
 _FAILURES = (VitPoseError, OSError, MemoryError)
-"""What an image may end with without stopping the others; anything else is a fault of the program."""
+"""Exceptions that fail one image without stopping the others; any other exception is a bug and is raised."""
 
-# Measured on the fully labelled people of COCO: a box is 1.28 x as wide and 1.20 x as high as the extent
-# of its keypoints.
+# Measured on the fully labelled people of COCO: a box is 1.28 x as wide and 1.20 x as high as the extent of its
+# keypoints.
 _MARGIN = np.array([0.14, 0.10])
-# A person's box is drawn around the points that score at least this share of the best one. A fixed threshold
-# shrinks the box round by round where a network is unsure (benchmarks/whole_image.py).
-_COUNTED_SHARE = 0.3
-_SETTLED_IOU, _MOST_ROUNDS, _FEWEST_POINTS = 0.9, 5, 4
+# The box of a pose encloses the keypoints that score at least this share of the best one. With a fixed threshold the
+# box shrinks in every round where scores are low (benchmarks/whole_image.py).
+_MIN_SCORE_SHARE = 0.3
+_SETTLED_IOU, _MAX_ROUNDS, _MIN_KEYPOINTS = 0.9, 5, 4
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What became of one source.
+    """The result of one source.
 
     Attributes:
-        source: What was given: a path, an array, ….
-        name: How messages and files call it.
+        source: The source as given: a path, an array, ….
+        name: Name of the source in messages and files; empty for arrays and bytes.
         image: The image, RGB; None if it could not be read.
-        poses: The result, mixed where several datasets are looked for; None if something failed.
-        error: What failed; None if nothing did.
+        poses: The poses, `MixedPoses` if several datasets were loaded; None on failure.
+        error: The error; None on success.
     """
 
     source: Any
@@ -65,24 +64,24 @@ class Prediction:
 
 
 class Pipeline:
-    """Finds people and their keypoints.
+    """Detects people and estimates their poses.
 
     Args:
-        detector: Finds boxes; None if boxes are always given.
-        estimator: Finds keypoints in boxes, of one dataset or of several.
+        detector: Detects boxes; None if boxes are always given.
+        estimator: Estimates the poses in boxes, for one dataset or several.
 
     Raises:
-        InputError: Boxes are only guessed, and nothing says of what.
+        InputError: The detector returns the whole image, which has no class to choose a dataset by.
     """
 
     def __init__(self, detector: Detector | None, estimator: Estimator | MixedEstimator) -> None:
         if isinstance(estimator, MixedEstimator) and detector is not None and detector.settles:
             raise InputError(
-                f"the detector {type(detector).__name__} does not tell people from animals; take another one, or load "
-                "one dataset"
+                f"the detector {type(detector).__name__} does not distinguish people from animals; use another one, or "
+                "load one dataset"
             )
         self.detector = detector
-        self.estimator: Any = estimator  # whoever wants one dataset's processor or skeleton has loaded one
+        self.estimator: Any = estimator  # Any: callers that use `processor` or `skeleton` loaded one dataset
 
     def __repr__(self) -> str:
         return f"Pipeline({self.estimator.description}, detector={type(self.detector).__name__})"
@@ -96,25 +95,27 @@ class Pipeline:
         max_pixels: int = MAX_PIXELS,
         max_oks: float | None = None,
     ) -> Any:
-        """Finds the poses in an image, or in each of a list of images.
+        """Estimates the poses in an image, or in each of a list of images.
 
         Args:
             images: A path, URL, bytes, PIL image or RGB array (h w 3), or a list of them; see
                 `vitpose.images.read_image`.
-            boxes: The people's boxes in place of the detector: xyxy in pixels, `supervision.Detections`, or
-                an empty list for nobody; for a list of images a list with one of these each.
-            flip_test: Average with the mirrored crops: more accurate, twice the work.
+            boxes: Boxes to use instead of the detector: xyxy in pixels of the image, `supervision.Detections`, or an
+                empty list for no instances; for a list of images, a list with one of these per image.
+            flip_test: Average the heatmaps with those of the mirrored crops: more accurate, twice the work.
             max_pixels: Larger images are refused.
-            max_oks: Of two poses of an image that are more alike than this, by OKS, the one with the lower
-                `Poses.pose_scores` is dropped, since it is most likely the same person; 1 keeps all. Default: 0.9
-                for the boxes of a detector, as in the original, and 1 for boxes that are given, here or as a file.
+            max_oks: Of two poses of an image with a higher OKS, the one with the lower `Poses.pose_scores` is dropped
+                as a duplicate; 0 to 1, where 1 keeps all. Default: 0.9 for the boxes of a detector, as in the
+                original code, and 1 for given boxes, passed here or in a file.
 
         Returns:
             `Poses` for one image, a list of `Poses` for a list; `MixedPoses` where several datasets were loaded.
 
         Raises:
-            VitPoseError: An image or its boxes cannot be used.
-            InputError: `max_oks` is not from 0 to 1.
+            ImageError: An image cannot be read or is too large.
+            BoxError: Boxes are invalid, or there are neither boxes nor a detector.
+            InputError: `max_oks` is not from 0 to 1, or the skeleton has no flip pairs for a flip test.
+            VitPoseError: The detector or the network fails on an image.
         """
         several = isinstance(images, list | tuple)
         sources = list(images) if several else [images]
@@ -136,17 +137,17 @@ class Pipeline:
         max_pixels: int = MAX_PIXELS,
         max_oks: float | None = None,
     ) -> Iterator[Prediction]:
-        """Yields what became of every source, in order; one that fails does not stop the others.
+        """Yields a `Prediction` for every source, in order; a source that fails does not stop the others.
 
-        Arguments are those of calling the pipeline. Sources may be an endless iterator: a few are held at a time.
+        Takes the arguments of `__call__`. Sources may be an endless iterator: only a few images are in memory.
 
         Raises:
-            InputError: The sources are a single one, or `max_oks` is not from 0 to 1.
-            BoxError: There is not one entry of `boxes` a source, or neither boxes nor a detector.
+            InputError: `sources` is a single source, or `max_oks` is not from 0 to 1.
+            BoxError: `boxes` does not have one entry per source, or there are neither boxes nor a detector.
         """
         if isinstance(sources, str | bytes | PathLike):
             raise InputError(
-                f"sources must be a list, not {sources!r:.100}; for one image call the pipeline itself"
+                f"sources must be a list, not {sources!r:.100}; for a single image call the pipeline"
             )
         if max_oks is not None:
             check_number("max_oks", max_oks, 0, 1)
@@ -156,7 +157,7 @@ class Pipeline:
             sources = list(sources)
             if len(boxes) != len(sources):
                 raise BoxError(
-                    f"there are {len(sources)} images and {len(boxes)} entries of boxes; give one entry an image"
+                    f"there are {len(sources)} images and {len(boxes)} entries of boxes; pass one entry per image"
                 )
         start = 0
         for results in _read_ahead(sources, max_pixels):
@@ -165,46 +166,52 @@ class Pipeline:
             start += len(results)
 
     def stream(self, source: Any, **options: Any) -> PoseStream:
-        """Finds the poses in a video, frame by frame, with identities.
+        """Estimates the poses in a video, frame by frame, with track IDs.
 
             with pipe.stream("clip.mp4", detect_every=5) as frames:
                 for frame in frames:
                     print(frame.time_s, frame.poses.ids)
 
-        Decoding runs ahead in a thread. Memory stays the same, however long the video is.
+        Decoding runs ahead in a thread. Memory does not grow with the length of the video.
 
         Args:
-            source: A video file; "webcam" or "webcam:1"; an address (rtsp://, http://, …); or an image sequence: a
-                list or iterator of images, a folder, or a glob.
-            **options: Keywords, all with defaults:
+            source: A video file; "webcam" or "webcam:1"; a URL (rtsp://, http://, …); or an image sequence: a list
+                or iterator of images, a directory, or a glob.
+            **options: Keyword arguments:
 
-                - detect_every: Look for people in every so-manieth frame; in between, a box goes where the
-                  person's pose went (1).
-                - track: Whether people get identities (True); or an object with `update`, see
-                  `vitpose.video.tracking.BoxTracker`.
-                - smooth: Smooth the points of each identity (False): True, or a
-                  `vitpose.video.smoothing.OneEuro`.
-                - flip_test, max_oks: As in calling the pipeline.
-                - rate: Frames per second of an image sequence (25).
-                - live: Drop old frames rather than fall behind (None: cameras and streaming addresses).
-                - timeout_s: When an address that says nothing has stalled (10).
-                - reconnect: How often a live source that stalls or ends is opened again (0).
+                - detect_every: The detector runs on every n-th frame; in between, boxes are propagated by the
+                  motion of the poses; default: 1.
+                - track: Assign track IDs: True, False, or an object with `update`, see
+                  `vitpose.video.tracking.BoxTracker`; default: True.
+                - smooth: Smooth the keypoints of each track: True, False, or a
+                  `vitpose.video.smoothing.OneEuro`; default: False.
+                - flip_test, max_oks: See `__call__`.
+                - rate: Frames per second of an image sequence; default: 25.
+                - live: Drop old frames instead of falling behind; default: for cameras and streaming URLs.
+                - timeout_s: Seconds without data after which a URL counts as stalled; default: 10.
+                - reconnect: How many times a live source that stalls or ends is reopened; default: 0.
 
         Returns:
-            An iterator of `vitpose.video.stream.PoseFrame`. Its `problems` say what could not be read.
+            An iterator over `vitpose.video.stream.PoseFrame`. Its `problems` list what could not be read.
 
         Raises:
-            VideoError: The source cannot be opened, or no frame of it can be read.
-            InputError: An option cannot be used, or the pipeline has no detector.
-            MissingDependencyError: PyAV, or the library that tracks, is not installed.
+            VideoError: The source cannot be opened, or none of its frames can be read.
+            InputError: An option is invalid, or the pipeline has no detector or several datasets.
+            ImageError: An image sequence has no images.
+            MissingDependencyError: PyAV, or the tracking library, is not installed.
         """
         from ..video.stream import open_stream
 
-        _ = self.estimator.skeleton  # one, or an error: identities and smoothing are of one
+        _ = self.estimator.skeleton  # raises for several datasets: tracks have one skeleton
         return open_stream(self, source, **options)
 
     def find_distinct(self, poses: Poses, max_oks: float | None = None) -> Int[np.ndarray, " m"]:
-        """Returns the rows of an image's poses that repeat none better, as for the boxes of the detector."""
+        """Returns the rows of an image's poses that duplicate suppression keeps.
+
+        Args:
+            poses: The poses of one image.
+            max_oks: See `__call__`; default: the value for boxes of the detector.
+        """
         rows: Int[np.ndarray, " m"] = self.estimator.find_distinct(poses, self._limit(max_oks, given=False))
         return rows
 
@@ -216,16 +223,16 @@ class Pipeline:
     def _complete(
         self, results: list[Prediction], boxes: Sequence[Any] | None, flip_test: bool, max_oks: float | None
     ) -> list[Prediction]:
-        """Returns what was read with what is found in it."""
-        images = {row: own.image for row, own in enumerate(results) if own.image is not None}
+        """Returns the predictions with poses, or errors, added to the images that were read."""
+        images = {row: result.image for row, result in enumerate(results) if result.image is not None}
         if boxes is None:
-            found = self._detect(images, [own.name for own in results])
+            found = self._detect(images, [result.name for result in results])
         else:
             found = {row: _checked(boxes[row], image) for row, image in images.items()}
-        people = {row: own for row, own in found.items() if isinstance(own, Detections)}
+        detections = {row: boxes for row, boxes in found.items() if isinstance(boxes, Detections)}
         settles = boxes is None and self.detector is not None and self.detector.settles
         limit = self._limit(max_oks, given=boxes is not None)
-        outcomes: dict[int, Any] = {**found, **self._estimate(images, people, flip_test, settles, limit)}
+        outcomes: dict[int, Any] = {**found, **self._estimate(images, detections, flip_test, settles, limit)}
         for row, outcome in outcomes.items():
             failed = isinstance(outcome, VitPoseError)
             results[row] = replace(results[row], **{"error" if failed else "poses": outcome})
@@ -234,49 +241,51 @@ class Pipeline:
     def _estimate(
         self,
         images: dict[int, np.ndarray],
-        people: dict[int, Detections],
+        detections: dict[int, Detections],
         flip_test: bool,
         settles: bool,
         max_oks: float,
     ) -> dict[int, Poses | MixedPoses | VitPoseError]:
-        """Returns the poses in each image, or what is wrong with it."""
+        """Returns the poses in each image, or its error."""
         try:
-            poses = self.estimator.estimate([images[row] for row in people], list(people.values()), flip_test)
+            chosen = [images[row] for row in detections]
+            found = self.estimator.estimate(chosen, list(detections.values()), flip_test)
             if settles:
-                rows = zip(people, poses, strict=True)
-                poses = [self._settle(images[row], people[row], own, flip_test) for row, own in rows]
+                rows = zip(detections, found, strict=True)
+                found = [self._settle(images[row], detections[row], poses, flip_test) for row, poses in rows]
             if max_oks < 1:
-                poses = [self.estimator.drop_repeated(own, max_oks) for own in poses]
-            return dict(zip(people, poses, strict=True))
+                found = [self.estimator.drop_repeated(poses, max_oks) for poses in found]
+            return dict(zip(detections, found, strict=True))
         except _FAILURES as error:
-            if len(people) == 1:
-                return dict.fromkeys(people, _as_error(error))
+            if len(detections) == 1:
+                return dict.fromkeys(detections, _as_error(error))
             single = [
-                self._estimate(images, {row: own}, flip_test, settles, max_oks) for row, own in people.items()
+                self._estimate(images, {row: boxes}, flip_test, settles, max_oks)
+                for row, boxes in detections.items()
             ]
             return {row: outcome for part in single for row, outcome in part.items()}
 
     def _detect(
         self, images: dict[int, np.ndarray], names: Sequence[str]
     ) -> dict[int, Detections | VitPoseError]:
-        """Returns the boxes of each image, or what is wrong with it."""
+        """Returns the boxes of each image, or its error."""
         if not images or self.detector is None:
             return {}
         try:
             found = detect_with(self.detector, list(images.values()), [names[row] for row in images])
-            return {row: _checked(own, images[row]) for row, own in zip(images, found, strict=True)}
+            return {row: _checked(boxes, images[row]) for row, boxes in zip(images, found, strict=True)}
         except _FAILURES as error:
             if len(images) == 1:
                 return dict.fromkeys(images, _as_error(error))
             single = [self._detect({row: image}, names) for row, image in images.items()]
-            return {row: own for part in single for row, own in part.items()}
+            return {row: boxes for part in single for row, boxes in part.items()}
 
     def _settle(
         self, image: UInt8[np.ndarray, "h w 3"], found: Detections, first: Poses, flip_test: bool
     ) -> Poses:
-        """Draws the box around the pose and looks again, until it stays; returns the surest of the rounds."""
+        """Repeats the estimate in the box of the last pose until it settles; returns the best-scoring round."""
         best = poses = first
-        for _ in range(_MOST_ROUNDS):
+        for _ in range(_MAX_ROUNDS):
             boxes = _box_of(poses, Size.of(image))
             if (np.diagonal(iou(poses.boxes, boxes)) > _SETTLED_IOU).all():
                 break
@@ -287,35 +296,34 @@ class Pipeline:
 
 
 def _read_ahead(sources: Iterable[Any], max_pixels: int) -> Iterator[list[Prediction]]:
-    """Yields the sources as they were read, a group at a time, while the next group is being read.
+    """Yields groups of sources as they were read, while the next group is being read.
 
-    The iterator is asked in the caller's own thread; what it raises comes after all that it gave before.
+    The iterator is advanced in the caller's thread; an exception of it is raised after all earlier results.
     """
-    pool = ThreadPoolExecutor(
-        _READERS, thread_name_prefix="vitpose-reader"
-    )  # decoding releases Python's lock
+    # Threads are enough: decoding releases the global interpreter lock.
+    pool = ThreadPoolExecutor(_READERS, thread_name_prefix="vitpose-reader")
     remaining = iter(sources)
     try:
-        group, failure = _begin(remaining, pool, max_pixels)
+        group, failure = _submit(remaining, pool, max_pixels)
         while group:
             results = [reading.result() for reading in group]
-            group, failure = ([], failure) if failure else _begin(remaining, pool, max_pixels)
+            group, failure = ([], failure) if failure else _submit(remaining, pool, max_pixels)
             yield results
         if failure:
             raise failure
-    finally:  # also when the caller has seen enough
+    finally:  # also when the caller stops early
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _begin(
+def _submit(
     sources: Iterator[Any], pool: ThreadPoolExecutor, max_pixels: int
 ) -> tuple[list[Future[Prediction]], Exception | None]:
-    """Begins to read a group; returns with it what the iterator raised."""
+    """Starts to read a group; returns it with the exception of the iterator, if any."""
     group: list[Future[Prediction]] = []
     try:
         for source in islice(sources, IMAGES_AT_ONCE):
             group.append(pool.submit(_read, source, max_pixels))
-    except Exception as error:
+    except Exception as error:  # any exception of the caller's iterator: `_read_ahead` raises it later
         return group, error
     return group, None
 
@@ -329,7 +337,7 @@ def _read(source: Any, max_pixels: int) -> Prediction:
 
 
 def _as_error(error: BaseException, name: str = "") -> VitPoseError:
-    """Returns a failure as an error of one image."""
+    """Returns the error of one image for an exception of `_FAILURES`."""
     if isinstance(error, VitPoseError):
         return error
     reason = "there is not enough memory" if isinstance(error, MemoryError) else error
@@ -337,7 +345,7 @@ def _as_error(error: BaseException, name: str = "") -> VitPoseError:
 
 
 def _checked(boxes: Any, image: UInt8[np.ndarray, "h w 3"]) -> Detections | VitPoseError:
-    """Returns the boxes given for an image or found in it, or what is wrong with them."""
+    """Returns the boxes of an image as detections, or their error."""
     try:
         detections = detections_from(boxes)
         refuse_outside(detections.boxes, Size.of(image))
@@ -347,15 +355,17 @@ def _checked(boxes: Any, image: UInt8[np.ndarray, "h w 3"]) -> Detections | VitP
 
 
 def _box_of(poses: Poses, size: Size) -> Float[np.ndarray, "n 4"]:
-    """Returns a box around each pose's better points, or its old box where there are too few of them."""
+    """Returns a box around the high-scoring keypoints of each pose, or its old box where they are too few."""
     boxes = poses.boxes.copy()
     for row, scores in enumerate(poses.scores):
-        seen = np.flatnonzero(scores >= _COUNTED_SHARE * scores.max())
-        if len(seen) < _FEWEST_POINTS:
+        counted = np.flatnonzero(scores >= _MIN_SCORE_SHARE * scores.max())
+        if len(counted) < _MIN_KEYPOINTS:
             continue
-        points = poses.xy[row, seen]
-        low, high = points.min(axis=0), points.max(axis=0)
-        margin = _MARGIN * (high - low) + 1  # a pixel more, so that points on a line still have a box
+        keypoints = poses.xy[row, counted]
+        low, high = keypoints.min(axis=0), keypoints.max(axis=0)
+        margin = (
+            _MARGIN * (high - low) + 1
+        )  # one pixel more, so that keypoints on a line have a box with an area
         boxes[row] = np.concatenate([low - margin, high + margin])
     clipped = clip_to(boxes, size)
     empty = np.any(clipped[:, 2:] <= clipped[:, :2], axis=1, keepdims=True)
