@@ -197,6 +197,6 @@ def test_a_video_that_is_stopped_is_a_valid_file(tmp_path: Path, start_vitpose: 
 def test_rates_are_for_images() -> None:
     make_video("clip.mp4")
     result = predict("clip.mp4", "--rate", "5")
-    assert "is for image sequences; clip.mp4 has its own" in " ".join(result.stderr.split())
+    assert "is for image sequences, but clip.mp4 is a video" in " ".join(result.stderr.split())
     with pytest.raises(InputError):
         vitpose.load(detector="whole-image", device="cpu").stream("clip.mp4", rate=5)

@@ -1,4 +1,4 @@
-"""Generated clips: a bright square that moves, so that every frame can be told from the others."""
+"""Generated clips of a moving bright square, so that all frames differ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vitpose.inference.pipeline import Pipeline
 from vitpose.keypoints.skeleton import Skeleton
 from vitpose.processing.image_processor import VitPoseImageProcessor
 
-# A box drawn around these points is nearly the box that they were looked for in, as it is with people.
+# The extent of these keypoints is nearly the box of their crop, as for people.
 CELLS = np.array([23.5, 31.5]) + np.random.default_rng(0).uniform(-1, 1, (17, 2)) * [14.7, 21]
 CELLS[:2] = np.array([23.5, 31.5]) + np.array([[-14.7, -21], [14.7, 21]])
 
@@ -36,7 +36,7 @@ def draw_frame(index: int, width: int = 96, height: int = 64) -> np.ndarray:
 
 
 def square(image: np.ndarray) -> int:
-    """Where the square begins, px."""
+    """Left edge of the square, px."""
     return int(np.flatnonzero(image[image.shape[0] // 2 + 8].mean(axis=1) > 150)[0])
 
 
@@ -50,7 +50,7 @@ def make_clip(
     pixels: str = "yuv420p",
     size: Size = SIZE,
     rotation: int = 0,
-    sound: str | None = None,
+    audio_codec: str | None = None,
     kind: str | None = None,
     start: int = 0,
     movflags: str = "",
@@ -64,7 +64,7 @@ def make_clip(
             video.options = {"crf": "10", "g": "6"}
         if rotation:
             video.set_display_rotation(rotation)
-        audio = output.add_stream(sound, rate=48000, layout="mono") if sound else None
+        audio = output.add_stream(audio_codec, rate=48000, layout="mono") if audio_codec else None
         for index, tick in enumerate(range(frames) if ticks is None else ticks):
             frame = av.VideoFrame.from_ndarray(
                 draw_frame(index + start, size.width, size.height), format="rgb24"
@@ -73,12 +73,12 @@ def make_clip(
             output.mux(video.encode(frame))
         output.mux(video.encode())
         if audio is not None:
-            hum = (8000 * np.sin(np.arange(48000 * frames // 30) / 20)).astype(np.int16)
-            for begin in range(0, len(hum), 1024):
+            samples = (8000 * np.sin(np.arange(48000 * frames // 30) / 20)).astype(np.int16)
+            for first in range(0, len(samples), 1024):
                 frame = av.AudioFrame.from_ndarray(
-                    hum[None, begin : begin + 1024], format="s16", layout="mono"
+                    samples[None, first : first + 1024], format="s16", layout="mono"
                 )
-                frame.pts, frame.rate, frame.time_base = begin, 48000, Fraction(1, 48000)
+                frame.pts, frame.rate, frame.time_base = first, 48000, Fraction(1, 48000)
                 output.mux(audio.encode(frame))
             output.mux(audio.encode())
     return path
@@ -111,16 +111,16 @@ def pipe() -> Pipeline:
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a clip in the test's folder: `clip("name.mp4", frames=5)`."""
+    """Writes a clip to the directory of the test: `clip("name.mp4", frames=5)`."""
     return lambda name="clip.mp4", *args, **options: make_clip(tmp_path / name, *args, **options)
 
 
 def times(path: Path) -> list[Fraction]:
-    """The times of a file's frames, by PyAV alone."""
+    """The times of the frames of a file, read with PyAV only."""
     with av.open(str(path)) as container:
         return [Fraction(frame.pts * frame.time_base) for frame in container.decode(video=0)]
 
 
-def packets_of_sound(path: Path) -> list[Any]:
+def audio_packets(path: Path) -> list[Any]:
     with av.open(str(path)) as container:
         return [bytes(packet) for packet in container.demux(audio=0) if packet.size]

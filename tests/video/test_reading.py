@@ -19,7 +19,7 @@ from vitpose.video.reading import is_video, open_video
 from .conftest import draw_frame, make_clip, square, times
 
 
-def test_frames_come_in_order_with_their_times(clip) -> None:
+def test_frames_are_in_order_with_exact_times(clip) -> None:
     reader = open_video(clip(frames=12))
     frames = list(reader)
     assert [frame.index for frame in frames] == list(range(12))
@@ -37,7 +37,7 @@ def test_a_variable_rate_keeps_its_exact_times(clip) -> None:
 
 @pytest.mark.parametrize("rotation", [90, 180, 270, -90])
 def test_rotated_videos_are_upright(clip, rotation: int) -> None:
-    """The flag says by how much players turn the image, counter-clockwise in PyAV's count."""
+    """The flag is the rotation by players, counter-clockwise in PyAV."""
     (frame, *_) = open_video(clip(frames=2, rotation=rotation))
     expected = np.rot90(draw_frame(0), rotation // 90 % 4)
     assert frame.image.shape == expected.shape
@@ -48,8 +48,8 @@ def test_rotated_videos_are_upright(clip, rotation: int) -> None:
     )
 
 
-def test_a_rotation_of_a_quarter_as_phones_write_it(clip) -> None:
-    """A phone held upright writes "turn clockwise by 90": the stored top left corner becomes the top right one."""
+def test_the_rotation_flag_of_phones(clip) -> None:
+    """A phone held upright stores a clockwise rotation by 90: the stored top left corner is at the top right."""
     (frame, *_) = open_video(clip(frames=2, rotation=-90))
     assert frame.image.shape == (96, 64, 3)
     assert frame.image[5, -5, 0] > 180 > frame.image[5, 5, 0]
@@ -76,7 +76,9 @@ def test_pixel_formats(clip, codec: str, pixels: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["odd size.mkv", "größe ☃.mkv", "-dash.mkv", "a:b.mkv", "100%d.mkv"])
-def test_odd_sizes_and_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_odd_sizes_and_special_characters_in_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     make_clip(tmp_path / "made.mkv", 3, codec="ffv1", pixels="yuv444p", size=Size(97, 63)).rename(
         tmp_path / name
     )
@@ -95,7 +97,7 @@ def test_a_changing_resolution(tmp_path: Path) -> None:
     assert shapes == [(64, 96, 3)] * 4 + [(96, 128, 3)] * 4
 
 
-def test_a_truncated_file_keeps_what_was_readable(clip) -> None:
+def test_the_readable_part_of_a_truncated_file_is_read(clip) -> None:
     path = clip(frames=60, movflags="faststart")
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 2 // 3])
@@ -105,12 +107,12 @@ def test_a_truncated_file_keeps_what_was_readable(clip) -> None:
     assert any("of 60 frames; the rest is missing" in problem for problem in reader.problems), reader.problems
 
 
-def test_a_corrupt_file_keeps_what_was_readable(clip) -> None:
+def test_the_readable_part_of_a_corrupt_file_is_read(clip) -> None:
     path = clip(frames=60, movflags="faststart")
     with av.open(str(path)) as container:
-        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+        ranges = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     data = bytearray(path.read_bytes())
-    for start, size in places[20:30]:
+    for start, size in ranges[20:30]:
         data[start : start + size] = bytes(size)
     path.write_bytes(data)
     reader = open_video(path)
@@ -121,7 +123,7 @@ def test_a_corrupt_file_keeps_what_was_readable(clip) -> None:
     assert [frame.time_s for frame in frames] == sorted({frame.time_s for frame in frames})
 
 
-def test_what_is_no_video(tmp_path: Path) -> None:
+def test_sources_that_are_not_videos_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         VideoError, match=r"nothing.mp4 cannot be opened: No such file or directory; check the name"
     ):
@@ -138,15 +140,13 @@ def test_what_is_no_video(tmp_path: Path) -> None:
     with wave.open(str(tmp_path / "song.wav"), "wb") as file:
         file.setnchannels(1), file.setsampwidth(2), file.setframerate(8000)
         file.writeframes(bytes(8000))
-    with pytest.raises(
-        VideoError, match=r"song.wav has no video stream, only audio; give a file with moving"
-    ):
+    with pytest.raises(VideoError, match=r"song.wav has no video stream, only audio; pass a video"):
         open_video(tmp_path / "song.wav")
-    with pytest.raises(InputError, match=r"3 is no video; pass a file"):
+    with pytest.raises(InputError, match=r"3 is not a video; pass a file"):
         open_video(3)
     with pytest.raises(InputError, match=r"rate 0 must be a number from 0.0001 to 100000"):
         open_video([], rate=0)
-    with pytest.raises(InputError, match=r"rate 5 is for image sequences; .*text.mp4 has its own"):
+    with pytest.raises(InputError, match=r"rate 5 is for image sequences, but .*text.mp4 is a video"):
         open_video(text, rate=5)
     with pytest.raises(InputError, match=r"timeout_s 0 must be a number from 0.001 to 86400"):
         open_video(text, timeout_s=0)
@@ -163,32 +163,34 @@ def test_a_video_without_frames(clip) -> None:
     path = clip(frames=12, movflags="frag_keyframe+empty_moov")
     data = path.read_bytes()
     path.write_bytes(data[: data.index(b"moof") - 4])
-    with pytest.raises(VideoError, match=r"clip.mp4 holds no frame that can be decoded.*; check the file"):
+    with pytest.raises(VideoError, match=r"clip.mp4 has no frame that can be decoded.*; check the file"):
         list(open_video(path))
 
 
-def test_a_camera_that_is_not_there() -> None:
-    with pytest.raises(VideoError, match=r"webcam:77 cannot be opened: .*; check that the camera is there"):
+def test_a_missing_camera_is_reported() -> None:
+    with pytest.raises(
+        VideoError, match=r"webcam:77 cannot be opened: .*; check that the camera is connected"
+    ):
         open_video("webcam:77")
 
 
-def test_an_address_where_nobody_listens() -> None:
+def test_a_refused_connection_is_reported() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(
-        VideoError, match=r"cannot be opened: Connection refused; check the address and the network"
+        VideoError, match=r"cannot be opened: Connection refused; check the URL and the network"
     ):
         open_video(f"rtsp://127.0.0.1:{port}/camera")
 
 
 @pytest.fixture
 def server(clip) -> Iterator[tuple[str, list[int]]]:
-    """Gives the first part of a stream and then says nothing more; counts its visitors."""
+    """Serves the first part of a stream and then stalls; yields its URL and one entry per connection."""
     data = clip("live.ts", frames=90, kind="mpegts").read_bytes()
-    visitors: list[int] = []
+    connections: list[int] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        open_connections = []
+        open_sockets = []
 
         def serve() -> None:
             while True:
@@ -196,34 +198,34 @@ def server(clip) -> Iterator[tuple[str, list[int]]]:
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                visitors.append(1)
-                open_connections.append(connection)
+                connections.append(1)
+                open_sockets.append(connection)
                 connection.recv(4096)
                 connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n" + data)
 
         threading.Thread(target=serve, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/live.ts", visitors
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/live.ts", connections
         listener.shutdown(socket.SHUT_RDWR)
-        for connection in open_connections:
+        for connection in open_sockets:
             connection.close()
 
 
 def test_a_stream_that_stalls_ends_after_the_timeout(server: tuple[str, list[int]]) -> None:
-    address, visitors = server
-    reader = open_video(address, timeout_s=1, live=True)
+    url, connections = server
+    reader = open_video(url, timeout_s=1, live=True)
     frames = list(reader)
     assert len(frames) > 60
-    assert len(visitors) == 1
+    assert len(connections) == 1
     (problem,) = reader.problems
     assert problem.startswith("reading stopped after ")
-    assert problem.endswith(": it said nothing for 1 s")
+    assert problem.endswith(": no data for 1 s")
 
 
-def test_a_stream_that_stalls_is_opened_again_as_asked(server: tuple[str, list[int]]) -> None:
-    address, visitors = server
-    reader = open_video(address, timeout_s=1, live=True, reconnect=1)
+def test_a_stalled_stream_is_reopened(server: tuple[str, list[int]]) -> None:
+    url, connections = server
+    reader = open_video(url, timeout_s=1, live=True, reconnect=1)
     frames = list(reader)
-    assert len(visitors) == 2
+    assert len(connections) == 2
     assert len(frames) > 120
     assert len(reader.problems) == 2
     moments = [frame.time_s for frame in frames]
@@ -244,15 +246,13 @@ def test_image_sequences(tmp_path: Path) -> None:
         assert "2.png is not an image" in reader.problems[0]
     arrays = list(open_video(draw_frame(index) for index in range(3)))
     assert np.array_equal(arrays[2].image, draw_frame(2))
-    with pytest.raises(
-        VideoError, match=r"sequence holds no image that can be read: frame 0: .*check its files"
-    ):
+    with pytest.raises(VideoError, match=r"sequence has no readable image: frame 0: .*check its files"):
         list(open_video([b"no"]))
     with pytest.raises(ImageError):
         open_video(str(tmp_path / "*.jpg"))
 
 
-def test_what_is_taken_for_a_video() -> None:
+def test_videos_are_recognised_by_name() -> None:
     yes = [
         "a.mp4",
         "A.MOV",
@@ -271,6 +271,6 @@ def test_what_is_taken_for_a_video() -> None:
     assert not is_video(b"x.mkv")
 
 
-def test_times_are_those_of_the_file(clip, shared_data: Path) -> None:
+def test_times_equal_those_of_the_file(clip, shared_data: Path) -> None:
     path = shared_data / "videos" / "two-people.mp4"
     assert [frame.time_s for frame in open_video(path)] == times(path)

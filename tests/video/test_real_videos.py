@@ -1,4 +1,4 @@
-"""The videos of the shared data with a real detector: identities, memory, and frames taken singly."""
+"""Real videos with a real detector: track IDs, memory, and single frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import vitpose
 from vitpose.inference.pipeline import Pipeline
 from vitpose.video.reading import open_video
 
-# By eye: six people, one after the other; first and last frame in which any part of each is in view.
+# Annotated by eye: six people, one after the other; first and last frame in which any part of each is visible.
 WALKERS = [(60, 198), (227, 450), (502, 700), (744, 869), (921, 1201), (1234, 1360)]
 
 
@@ -24,11 +24,11 @@ def pipe(shared_data: Path) -> Iterator[Pipeline]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     detector = f"onnx:{shared_data}/detectors/rtmdet_nano_person_end2end.onnx"
-    yield vitpose.load("vitpose-tiny", detector=detector, device="cpu")
+    yield vitpose.load("vitpose-tiny", detector=detector, device="cpu", dtype="float32")
     torch.set_num_threads(before)
 
 
-def test_frames_singly_give_the_same_keypoints(pipe: Pipeline, shared_data: Path) -> None:
+def test_single_frames_have_the_same_keypoints(pipe: Pipeline, shared_data: Path) -> None:
     clip = shared_data / "videos" / "two-people.mp4"
     with pipe.stream(clip) as frames:
         for frame, single in zip(islice(frames, 20), open_video(clip), strict=False):
@@ -41,14 +41,14 @@ def test_frames_singly_give_the_same_keypoints(pipe: Pipeline, shared_data: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("detect_every", [1, 5])
-def test_walkers_keep_one_identity_and_memory_stays(
+def test_walkers_keep_one_track_id_and_memory_does_not_grow(
     pipe: Pipeline, shared_data: Path, detect_every: int
 ) -> None:
-    own, resident, seen = psutil.Process(), [], []
+    process, resident, seen = psutil.Process(), [], []
     with pipe.stream(shared_data / "videos" / "one-person-walking.mp4", detect_every=detect_every) as frames:
         for frame in frames:
-            seen.append({number for number in frame.poses.ids.tolist() if number >= 0})
-            resident.append(own.memory_info().rss)
+            seen.append({track_id for track_id in frame.poses.ids.tolist() if track_id >= 0})
+            resident.append(process.memory_info().rss)
     assert len(seen) == 1394
     walkers = [set().union(*seen[first : last + 1]) for first, last in WALKERS]
     assert [len(ids) for ids in walkers] == [1] * 6

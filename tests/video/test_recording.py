@@ -48,7 +48,7 @@ def record(folder: Path, kinds: list[str], tracked: bool = True) -> list[Path]:
     return recording.files
 
 
-def test_everything_is_written_and_nothing_else(tmp_path: Path) -> None:
+def test_all_formats_are_written_and_no_other_file(tmp_path: Path) -> None:
     files = record(tmp_path, list(KINDS))
     assert sorted(tmp_path.iterdir()) == sorted(files)
     assert {path.name for path in files} == {
@@ -63,7 +63,7 @@ def test_json_lines(tmp_path: Path) -> None:
     assert [line["frame"] for line in lines] == [0, 1, 2, 3]
     assert [line["detected"] for line in lines] == [True, True, False, True]
     assert lines[3]["time_s"] == pytest.approx(0.1001)
-    assert [[person.get("id") for person in line["poses"]] for line in lines] == [
+    assert [[pose.get("id") for pose in line["poses"]] for line in lines] == [
         [1, 2],
         [],
         [2],
@@ -103,7 +103,7 @@ def test_parquet_has_typed_columns(tmp_path: Path, tracked: bool) -> None:
     assert rows[3]["nose_x"] == frames()[3].poses.xy[0, 0, 0]
 
 
-def test_many_rows_are_several_groups(tmp_path: Path) -> None:
+def test_many_rows_are_several_row_groups(tmp_path: Path) -> None:
     recording = Recording(tmp_path, "clip", ["parquet"], COCO, "clip.mp4")
     with recording:
         for index in range(3000):
@@ -134,10 +134,10 @@ def test_posetrack(tmp_path: Path) -> None:
     assert [image["frame_id"] for image in content["images"]] == [0, 1, 2, 3]
     assert content["images"][0]["width"] == 64
     annotations = content["annotations"]
-    assert [one["id"] for one in annotations] == [1, 2, 3, 4, 5, 6]
-    assert {one["image_id"] for one in annotations} <= {image["id"] for image in content["images"]}
+    assert [entry["id"] for entry in annotations] == [1, 2, 3, 4, 5, 6]
+    assert {entry["image_id"] for entry in annotations} <= {image["id"] for image in content["images"]}
     assert annotations[2]["track_id"] == 2
-    assert ["track_id" in one for one in annotations] == [True, True, True, False, True, True]
+    assert ["track_id" in entry for entry in annotations] == [True, True, True, False, True, True]
     assert len(annotations[0]["scores"]) == 17
     (category,) = content["categories"]
     assert category["keypoints"] == list(COCO.keypoints)
@@ -161,7 +161,7 @@ def test_deeplabcut(tmp_path: Path, kind: str) -> None:
     assert second["likelihood"].isna().tolist() == [False, True, False, False]
 
 
-def test_deeplabcut_without_identities_or_people(tmp_path: Path) -> None:
+def test_deeplabcut_without_track_ids_or_instances(tmp_path: Path) -> None:
     (path,) = record(tmp_path, ["dlc"], tracked=False)
     assert len(pd.read_csv(path, header=[0, 1, 2, 3], index_col=0).columns.levels[1]) == 3
     empty = Recording(tmp_path, "empty", ["dlc", "dlc-h5", "coco", "posetrack", "parquet"], COCO, "clip.mp4")
@@ -181,7 +181,7 @@ def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_recorded(tmp_path: Path) -> None:
+def test_unknown_formats_and_unwritable_paths_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown kind of recording 'jsonn'; did you mean jsonl"):
         Recording(tmp_path, "clip", ["jsonn"], COCO, "x")
     (tmp_path / "file").write_text("")
@@ -189,13 +189,13 @@ def test_what_cannot_be_recorded(tmp_path: Path) -> None:
         record(tmp_path / "file", ["jsonl"])
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_file(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
         with (
-            pytest.raises(OutputError, match=r"clip.jsonl cannot be written: .*make room"),
+            pytest.raises(OutputError, match=r"clip.jsonl cannot be written: .*File too large"),
             Recording(tmp_path, "clip", ["jsonl"], COCO, "x") as recording,
         ):
             for _ in range(100):

@@ -14,8 +14,8 @@ def test_items_keep_their_order() -> None:
     assert ahead.dropped == 0
 
 
-def test_it_runs_no_farther_ahead_than_told() -> None:
-    """Ahead of what was taken are the four that wait, one in hand, and one that is just being handed over."""
+def test_it_runs_at_most_size_items_ahead() -> None:
+    """Ahead of the consumer are four waiting items, one in the thread, and one that is being passed over."""
     taken, lead = 0, []
     far = threading.Event()
 
@@ -30,7 +30,7 @@ def test_it_runs_no_farther_ahead_than_told() -> None:
         for item in ahead:
             taken += 1
             if item == 0:
-                assert far.wait(60), "nothing was made ahead"
+                assert far.wait(60), "no item was read ahead"
     assert taken == 100
     assert max(lead) <= 6
 
@@ -48,7 +48,7 @@ def test_the_newest_are_kept() -> None:
         assert ahead.dropped == 48
 
 
-def test_errors_come_where_the_item_would_have() -> None:
+def test_errors_are_raised_in_the_order_of_the_items() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise ValueError("no second")
@@ -76,13 +76,13 @@ def test_closing_ends_the_thread_and_the_generator() -> None:
     assert list(ahead) == []
 
 
-def test_two_stages_work_at_the_same_time() -> None:
-    """Each stage waits, in the midst of an item, for the two others to be in the midst of one of theirs."""
+def test_stages_run_at_the_same_time() -> None:
+    """Each stage waits, while it processes an item, until the two others process one too."""
     together = threading.Barrier(3, timeout=60)
 
-    def meeting(items: Iterator[int] | range, at: int) -> Iterator[int]:
+    def meeting(items: Iterator[int] | range, meeting_item: int) -> Iterator[int]:
         for item in items:
-            if item == at:
+            if item == meeting_item:
                 together.wait()
             yield item
 

@@ -32,7 +32,7 @@ def test_a_clip_is_streamed(pipe: Pipeline, clip) -> None:
     assert stream.problems == []
 
 
-def test_frames_singly_give_the_same_keypoints(pipe: Pipeline, clip) -> None:
+def test_single_frames_have_the_same_keypoints(pipe: Pipeline, clip) -> None:
     path = clip(frames=20)
     for frame, single in zip(pipe.stream(path), open_video(path), strict=True):
         poses = pipe(single.image)
@@ -40,15 +40,15 @@ def test_frames_singly_give_the_same_keypoints(pipe: Pipeline, clip) -> None:
         np.testing.assert_allclose(frame.poses.boxes, poses.boxes)
 
 
-def test_the_detector_looks_at_every_nth_frame(pipe: Pipeline) -> None:
+def test_the_detector_runs_on_every_nth_frame(pipe: Pipeline) -> None:
     frames = list(pipe.stream([draw_frame(0)] * 13, detect_every=5))
     assert pipe.detector.calls == 3
     assert [frame.detected for frame in frames] == [index % 5 == 0 for index in range(13)]
     assert [frame.poses.ids.tolist() for frame in frames] == [[1]] * 13
 
 
-def test_carried_people_who_are_lost_are_dropped(pipe: Pipeline) -> None:
-    """Points that score far less than when the detector saw the person are no person."""
+def test_lost_poses_in_propagated_boxes_are_dropped(pipe: Pipeline) -> None:
+    """A pose is lost if its score falls far below that of the frame that the detector ran on."""
     heatmaps = pipe.estimator.engine.heatmaps
 
     def dim(crops: np.ndarray) -> np.ndarray:
@@ -60,14 +60,14 @@ def test_carried_people_who_are_lost_are_dropped(pipe: Pipeline) -> None:
     assert [len(frame.poses) for frame in frames] == [1, 1, 0, 0, 1]
 
 
-def test_another_resolution_is_looked_at_at_once(pipe: Pipeline) -> None:
+def test_the_detector_runs_after_a_change_of_resolution(pipe: Pipeline) -> None:
     sources = [draw_frame(0), draw_frame(1), draw_frame(1, 192, 128), draw_frame(2, 192, 128)]
     frames = list(pipe.stream(sources, detect_every=9))
     assert [frame.detected for frame in frames] == [True, False, True, False]
 
 
-def test_identities_and_smoothing_survive_another_resolution(pipe: Pipeline) -> None:
-    """Twice as large, the square is where it was; smoothed between the two frames it would be somewhere else."""
+def test_track_ids_and_smoothing_do_not_depend_on_the_resolution(pipe: Pipeline) -> None:
+    """At twice the resolution the square stands at the same position relative to the frame."""
     sources = [draw_frame(0)] * 5 + [draw_frame(4, 192, 128)] * 5
     small, large = list(pipe.stream([draw_frame(0)] * 5)), list(pipe.stream([draw_frame(4, 192, 128)] * 5))
     for options in ({"smooth": True}, {"smooth": True, "detect_every": 3}):
@@ -95,7 +95,7 @@ class Twice(SquareDetector):
 
 
 @pytest.mark.parametrize("detect_every", [1, 3])
-def test_a_person_who_is_detected_twice_is_one(pipe: Pipeline, detect_every: int) -> None:
+def test_duplicate_detections_are_dropped(pipe: Pipeline, detect_every: int) -> None:
     pipe.detector = Twice()
     frames = list(pipe.stream([draw_frame(0)] * 12, detect_every=detect_every))
     assert [frame.poses.ids.tolist() for frame in frames] == [[1]] * 12
@@ -103,15 +103,15 @@ def test_a_person_who_is_detected_twice_is_one(pipe: Pipeline, detect_every: int
     assert [len(frame.poses) for frame in both] == [2] * 12
 
 
-def test_carried_people_who_become_one_are_one(pipe: Pipeline) -> None:
-    """Both poses slide onto the same place between two looks of the detector."""
+def test_poses_that_converge_in_propagated_boxes_are_merged(pipe: Pipeline) -> None:
+    """Both poses converge between two runs of the detector."""
     boxes = np.float32([[10, 10, 30, 50], [50, 10, 70, 50]])
     found = Poses(
         np.zeros((2, 17, 2), np.float32), np.ones((2, 17), np.float32), boxes, np.float32([0.9, 0.8]),
         pipe.estimator.skeleton,
     )  # fmt: skip
 
-    class Sliding:
+    class Converging:
         detector, find_distinct = pipe.detector, pipe.find_distinct
 
         def each(self, sources, boxes=None, *, flip_test: bool, max_oks: float | None):
@@ -121,17 +121,17 @@ def test_carried_people_who_become_one_are_one(pipe: Pipeline) -> None:
                 yield Prediction(source, "", source, replace(found, xy=xy))
 
     stream = PoseStream(
-        Sliding(),
+        Converging(),
         open_video([draw_frame(0)] * 6),
         detect_every=3,
-        identities=None,
+        tracker=None,
         smoother=None,
         flip_test=False,
     )
     assert [len(frame.poses) for frame in stream] == [2, 1, 1, 2, 1, 1]
 
 
-def test_untracked_and_smoothed(pipe: Pipeline, clip) -> None:
+def test_tracking_and_smoothing_are_optional(pipe: Pipeline, clip) -> None:
     path = clip()
     assert next(pipe.stream(path, track=False)).poses.ids is None
     smoothed = [frame.poses.xy for frame in pipe.stream(path, smooth=True)]
@@ -140,7 +140,7 @@ def test_untracked_and_smoothed(pipe: Pipeline, clip) -> None:
     assert (smoothed[6] < raw[6]).any()
 
 
-def test_a_stream_holds_a_few_frames_only(pipe: Pipeline) -> None:
+def test_a_stream_reads_a_bounded_number_of_frames_ahead(pipe: Pipeline) -> None:
     read = 0
 
     def endless() -> Iterator[np.ndarray]:
@@ -152,12 +152,12 @@ def test_a_stream_holds_a_few_frames_only(pipe: Pipeline) -> None:
     with pipe.stream(endless()) as stream:
         for _ in range(100):
             next(stream)
-        assert read < 100 + 8 + 2 * 8 + 2  # decoded ahead; in two groups of the pipeline
+        assert read < 100 + 8 + 2 * 8 + 2  # decoded ahead, and two groups of the pipeline
 
 
 def test_a_live_source_drops_old_frames(pipe: Pipeline) -> None:
-    """While the first frame is looked at the source gives all others: the second one seen is the newest."""
-    first_is_taken, all_are_given = threading.Event(), threading.Event()
+    """The source yields all other frames during inference on the first one, so the second result is the newest."""
+    first_taken, all_read = threading.Event(), threading.Event()
 
     class Camera(SequenceReader):
         live = True
@@ -165,21 +165,21 @@ def test_a_live_source_drops_old_frames(pipe: Pipeline) -> None:
         def __iter__(self) -> Iterator:
             for frame in super().__iter__():
                 yield frame
-                assert first_is_taken.wait(60)
-            all_are_given.set()
+                assert first_taken.wait(60)
+            all_read.set()
 
     reader = Camera([draw_frame(0)] * 100, Fraction(100), "camera")
-    stream = PoseStream(pipe, reader, detect_every=1, identities=None, smoother=None, flip_test=False)
+    stream = PoseStream(pipe, reader, detect_every=1, tracker=None, smoother=None, flip_test=False)
     seen = []
     for frame in stream:
         seen.append(frame.index)
-        first_is_taken.set()
-        assert all_are_given.wait(60)
+        first_taken.set()
+        assert all_read.wait(60)
     assert seen == [0, 99]
     assert stream.problems == ["98 frames were dropped to keep up"]
 
 
-def test_a_stream_that_is_left_ends_its_thread(pipe: Pipeline, clip) -> None:
+def test_a_stream_that_is_not_finished_ends_its_thread(pipe: Pipeline, clip) -> None:
     def ours() -> int:
         return sum(thread.name == "vitpose-ahead" for thread in threading.enumerate())
 
@@ -194,7 +194,7 @@ def test_a_stream_that_is_left_ends_its_thread(pipe: Pipeline, clip) -> None:
     assert ours() == before
 
 
-def test_what_cannot_be_streamed(pipe: Pipeline, clip, tmp_path: Path) -> None:
+def test_invalid_arguments_are_refused(pipe: Pipeline, clip, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"detect_every 0 must be a whole number from 1"):
         pipe.stream(clip(), detect_every=0)
     for every in (-1, True, 10**400):
@@ -202,13 +202,13 @@ def test_what_cannot_be_streamed(pipe: Pipeline, clip, tmp_path: Path) -> None:
             pipe.stream(clip(), detect_every=every)
     with pytest.raises(InputError, match=r"max_oks nan must be a number from 0 to 1"):
         pipe.stream(clip(), max_oks=float("nan"))
-    with pytest.raises(InputError, match=r"smooth needs to know who is who; leave out track=False"):
+    with pytest.raises(InputError, match=r"smooth requires tracking; omit track=False"):
         pipe.stream(clip(), smooth=True, track=False)
     with pytest.raises(InputError, match=r"no detector; load one with detector='rtdetr' to stream"):
         Pipeline(None, pipe.estimator).stream(clip())
     with pytest.raises(VideoError, match=r"nothing.mp4 cannot be opened"):
         pipe.stream(tmp_path / "nothing.mp4")
-    with pytest.raises(VideoError, match=r"holds no image that can be read"):
+    with pytest.raises(VideoError, match=r"has no readable image"):
         list(pipe.stream([b"no image"]))
 
 
@@ -217,8 +217,8 @@ def test_an_error_of_the_detector_is_raised(pipe: Pipeline, clip) -> None:
         settles = False
 
         def detect(self, images: list, names: list) -> list[Detections]:
-            raise InputError("cannot look")
+            raise InputError("detection failed")
 
     pipe.detector = Broken()
-    with pytest.raises(InputError, match="cannot look"):
+    with pytest.raises(InputError, match="detection failed"):
         list(pipe.stream(clip()))

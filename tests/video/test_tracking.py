@@ -10,36 +10,36 @@ import pytest
 
 from vitpose.errors import InputError, MissingDependencyError
 from vitpose.keypoints.skeleton import Skeleton
-from vitpose.results.poses import Poses
+from vitpose.results.poses import UNTRACKED, Poses
 from vitpose.video.smoothing import OneEuro, Smoother, choose_smoother
-from vitpose.video.tracking import NOBODY, ByteTrack, Identities, choose_identities
+from vitpose.video.tracking import ByteTrack, PoseTracker, choose_tracker
 
 COCO = Skeleton.load("coco")
 SHAPES = np.random.default_rng(5).uniform(0.1, 0.9, (3, 17, 2))
 
 
-def people(*places: tuple[int, float, float], score: float = 0.9) -> Poses:
-    """People of 60x120 px: who, left, top. Each has a posture of their own."""
-    boxes = np.array([[x, y, x + 60, y + 120] for _, x, y in places], np.float32).reshape(-1, 4)
-    xy = np.array([SHAPES[who] * [60, 120] + [x, y] for who, x, y in places], np.float32).reshape(-1, 17, 2)
-    n = len(places)
+def people(*instances: tuple[int, float, float], score: float = 0.9) -> Poses:
+    """People of 60x120 px, as (index of the posture, left, top)."""
+    boxes = np.array([[x, y, x + 60, y + 120] for _, x, y in instances], np.float32).reshape(-1, 4)
+    xy = np.array([SHAPES[index] * [60, 120] + [x, y] for index, x, y in instances], np.float32)
+    xy, n = xy.reshape(-1, 17, 2), len(instances)
     return Poses(xy, np.full((n, 17), 0.8, np.float32), boxes, np.full(n, score, np.float32), COCO)
 
 
-def follow(frames: list[Poses], step_s: Fraction = Fraction(1, 10), tracker: Any = None) -> list[list[int]]:
-    identities = Identities(tracker or ByteTrack(float(1 / step_s)))
-    return [identities.update(poses, index * step_s).ids.tolist() for index, poses in enumerate(frames)]
+def track(frames: list[Poses], step_s: Fraction = Fraction(1, 10), tracker: Any = None) -> list[list[int]]:
+    pose_tracker = PoseTracker(tracker or ByteTrack(float(1 / step_s)))
+    return [pose_tracker.update(poses, index * step_s).ids.tolist() for index, poses in enumerate(frames)]
 
 
-class Silent:
-    """A tracker that has no opinion."""
+class Idle:
+    """A box tracker that assigns no IDs."""
 
     def update(self, boxes: np.ndarray, scores: np.ndarray, time_s: float) -> np.ndarray:
-        return np.full(len(boxes), NOBODY)
+        return np.full(len(boxes), UNTRACKED)
 
 
-class Wrong:
-    """A tracker that takes each for the other after a while."""
+class Switching:
+    """A box tracker that exchanges the two IDs after four frames."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -49,78 +49,79 @@ class Wrong:
         return np.arange(len(boxes))[:: 1 if self.count < 5 else -1]
 
 
-def test_walkers_keep_their_identities() -> None:
+def test_walkers_keep_their_track_ids() -> None:
     frames = [people((0, 10 + 4 * t, 50), (1, 400 - 4 * t, 60)) for t in range(40)]
-    assert follow(frames) == [[1, 2]] * 40
+    assert track(frames) == [[1, 2]] * 40
 
 
 def test_the_order_of_the_poses_does_not_matter() -> None:
     frames = [people(*[(0, 10.0, 50.0), (1, 300.0, 60.0)][:: 1 if t % 2 else -1]) for t in range(10)]
-    assert follow(frames) == [[1, 2], [2, 1]] * 5
+    assert track(frames) == [[1, 2], [2, 1]] * 5
 
 
-def test_crossing_people_keep_their_identities() -> None:
+def test_crossing_people_keep_their_track_ids() -> None:
     frames = [people((0, 10 + 8 * t, 50), (1, 330 - 8 * t, 52)) for t in range(40)]
-    assert follow(frames) == [[1, 2]] * 40
+    assert track(frames) == [[1, 2]] * 40
 
 
-def test_poses_overrule_a_tracker_that_is_wrong() -> None:
-    """The second opinion: who looks like the one before, in place and posture, is the one before."""
+def test_poses_correct_the_box_tracker() -> None:
+    """A pose that is similar to that of a track in position and posture gets its ID."""
     frames = [people((0, 100 + t, 50), (1, 130 + t, 52)) for t in range(12)]
-    assert follow(frames, tracker=Wrong()) == [[1, 2]] * 12
+    assert track(frames, tracker=Switching()) == [[1, 2]] * 12
 
 
-def test_poses_alone_are_enough_for_slow_people() -> None:
+def test_slow_people_are_tracked_by_their_poses() -> None:
     frames = [people((0, 10 + t, 50), (1, 300 - t, 60)) for t in range(12)]
-    assert follow(frames, tracker=Silent()) == [[1, 2]] * 12
+    assert track(frames, tracker=Idle()) == [[1, 2]] * 12
 
 
-def test_who_comes_back_soon_is_known_and_later_is_new() -> None:
-    here = people((0, 100, 50))
-    nobody = Poses.empty(COCO)
-    assert follow([here] * 5 + [nobody] * 15 + [here] * 2)[-1] == [1]
-    assert follow([here] * 5 + [nobody] * 25 + [here] * 2)[-1] == [2]
+def test_a_track_survives_short_gaps_only() -> None:
+    present, absent = people((0, 100, 50)), Poses.empty(COCO)
+    assert track([present] * 5 + [absent] * 15 + [present] * 2)[-1] == [1]
+    assert track([present] * 5 + [absent] * 25 + [present] * 2)[-1] == [2]
 
 
-def test_weak_boxes_begin_no_track_but_go_on_with_one() -> None:
+def test_low_scoring_boxes_continue_tracks_but_start_none() -> None:
     weak, strong = people((0, 100, 50), score=0.35), people((0, 101, 50))
-    assert follow([weak, weak, strong, weak]) == [[NOBODY], [NOBODY], [1], [1]]
+    assert track([weak, weak, strong, weak]) == [[UNTRACKED], [UNTRACKED], [1], [1]]
 
 
-def test_nobody_is_nobody() -> None:
-    assert follow([Poses.empty(COCO)] * 3) == [[]] * 3
+def test_frames_without_instances() -> None:
+    assert track([Poses.empty(COCO)] * 3) == [[]] * 3
 
 
-def test_carried_poses_are_the_second_opinion_too() -> None:
-    identities = Identities(ByteTrack(5.0))
-    known = identities.update(people((0, 10, 50), (1, 300, 60)), Fraction(0))
+def test_propagated_poses_update_the_tracks() -> None:
+    tracker = PoseTracker(ByteTrack(5.0))
+    first = tracker.update(people((0, 10, 50), (1, 300, 60)), Fraction(0))
     for step in range(1, 5):
-        moved = replace(people((0, 10 + 20 * step, 50), (1, 300 - 20 * step, 60)), ids=known.ids)
-        identities.carry(moved, Fraction(step, 20))
-    assert identities.update(people((0, 110, 50), (1, 200, 60)), Fraction(5, 20)).ids.tolist() == [1, 2]
+        moved = replace(people((0, 10 + 20 * step, 50), (1, 300 - 20 * step, 60)), ids=first.ids)
+        tracker.update_propagated(moved, Fraction(step, 20))
+    assert tracker.update(people((0, 110, 50), (1, 200, 60)), Fraction(5, 20)).ids.tolist() == [1, 2]
 
 
-def test_variable_rates_are_followed_by_time() -> None:
-    identities = Identities(ByteTrack(10.0))
+def test_variable_frame_rates_are_tracked() -> None:
+    tracker = PoseTracker(ByteTrack(10.0))
     moments = [0, 1, 2, 3, 5, 6, 12, 13]
-    found = [identities.update(people((0, 20 * t, 50)), Fraction(t, 10)).ids.tolist() for t in moments]
+    found = [tracker.update(people((0, 20 * t, 50)), Fraction(t, 10)).ids.tolist() for t in moments]
     assert found == [[1]] * len(moments)
 
 
-def test_people_of_a_skeleton_without_sigmas_keep_their_identities() -> None:
+def test_poses_of_a_skeleton_without_sigmas_are_tracked() -> None:
     plain = Skeleton("plain", COCO.keypoints)
     frames = [replace(people((0, 10 + 8 * t, 50), (1, 330 - 8 * t, 52)), skeleton=plain) for t in range(40)]
-    assert follow(frames) == [[1, 2]] * 40
-    assert follow(frames[:12], tracker=Silent()) == [[1, 2]] * 12
+    assert track(frames) == [[1, 2]] * 40
+    assert track(frames[:12], tracker=Idle()) == [[1, 2]] * 12
 
 
-def test_what_is_no_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_identities(False, 10.0) is None
-    with pytest.raises(InputError, match=r"'bytetrack' is no tracker: it needs a method `update\(boxes"):
-        choose_identities("bytetrack", 10.0)
+def test_invalid_and_missing_trackers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_tracker(False, 10.0) is None
+    with pytest.raises(
+        InputError, match=r"'bytetrack' is not a tracker; pass an object with a method `update\(boxes"
+    ):
+        choose_tracker("bytetrack", 10.0)
     monkeypatch.setitem(sys.modules, "trackers", None)
-    with pytest.raises(MissingDependencyError, match=r"'trackers' is needed to tell people apart"):
-        choose_identities(True, 10.0)
+    with pytest.raises(MissingDependencyError, match=r"'trackers' is \w+ to assign track IDs"):
+        choose_tracker(True, 10.0)
 
 
 def jittering(count: int, speed: float = 0.0) -> list[Poses]:
@@ -129,7 +130,7 @@ def jittering(count: int, speed: float = 0.0) -> list[Poses]:
     return [replace(poses, xy=(poses.xy + noise[t]).astype(np.float32)) for t, poses in enumerate(frames)]
 
 
-def test_smoothing_takes_the_jitter_from_those_who_stand() -> None:
+def test_smoothing_reduces_jitter_at_rest() -> None:
     frames = jittering(60)
     smoother = Smoother(OneEuro())
     smoothed = np.stack([smoother.smooth(poses, Fraction(t, 30)).xy[0] for t, poses in enumerate(frames)])
@@ -137,7 +138,7 @@ def test_smoothing_takes_the_jitter_from_those_who_stand() -> None:
     assert smoothed[20:].std(axis=0).mean() < 0.5 * raw[20:].std(axis=0).mean()
 
 
-def test_smoothing_does_not_lag_behind_those_who_run() -> None:
+def test_smoothing_has_low_latency_in_motion() -> None:
     frames = [replace(people((0, 100 + 12 * t, 50)), ids=np.array([7])) for t in range(60)]
     smoother = Smoother(OneEuro())
     smoothed = [smoother.smooth(poses, Fraction(t, 30)) for t, poses in enumerate(frames)]
@@ -145,19 +146,19 @@ def test_smoothing_does_not_lag_behind_those_who_run() -> None:
     assert 0 <= lag < 12  # less than one frame at 360 px/s
 
 
-def test_smoothing_never_crosses_a_gap() -> None:
-    here = replace(people((0, 100, 50)), ids=np.array([7]))
-    there = replace(people((0, 400, 50)), ids=np.array([7]))
+def test_smoothing_starts_again_after_a_gap() -> None:
+    before = replace(people((0, 100, 50)), ids=np.array([7]))
+    after = replace(people((0, 400, 50)), ids=np.array([7]))
     smoother = Smoother(OneEuro())
     for t in range(5):
-        smoother.smooth(here, Fraction(t, 30))
+        smoother.smooth(before, Fraction(t, 30))
     smoother.smooth(Poses.empty(COCO), Fraction(5, 30))
-    np.testing.assert_array_equal(smoother.smooth(there, Fraction(6, 30)).xy, there.xy)
+    np.testing.assert_array_equal(smoother.smooth(after, Fraction(6, 30)).xy, after.xy)
 
 
-def test_smoothing_keeps_identities_apart_and_leaves_nobody_alone() -> None:
-    poses = replace(people((0, 100, 50), (1, 300, 60)), ids=np.array([3, NOBODY]))
-    moved = replace(people((0, 104, 50), (1, 304, 60)), ids=np.array([3, NOBODY]))
+def test_smoothing_is_per_track_and_skips_untracked_poses() -> None:
+    poses = replace(people((0, 100, 50), (1, 300, 60)), ids=np.array([3, UNTRACKED]))
+    moved = replace(people((0, 104, 50), (1, 304, 60)), ids=np.array([3, UNTRACKED]))
     smoother = Smoother(OneEuro())
     smoother.smooth(poses, Fraction(0))
     found = smoother.smooth(moved, Fraction(1, 30))
@@ -166,7 +167,7 @@ def test_smoothing_keeps_identities_apart_and_leaves_nobody_alone() -> None:
     assert smoother.smooth(people((0, 1, 1)), Fraction(2, 30)).ids is None
 
 
-def test_impossible_smoothing() -> None:
+def test_invalid_smoothing_is_refused() -> None:
     assert choose_smoother(False) is None
     with pytest.raises(InputError, match=r"smooth must be True, False or a OneEuro, not 3"):
         choose_smoother(3)

@@ -1,13 +1,13 @@
-"""Video: frames in, poses with identities out, frames and tables written.
+"""Video: frames -> poses with track IDs, annotated videos and tables.
 
-    reading     files, cameras, streams, image sequences -> Frames with exact times
-    ahead       work done in a thread of its own, a bounded way ahead
-    stream      Frames -> PoseFrames: detection every n frames, boxes carried over in between
-    carrying    boxes for frames that no detector looks at
-    tracking    who is who from frame to frame
-    smoothing   the One-Euro filter
-    writing     frames -> mp4, with the source's sound and timing
-    recording   PoseFrames -> JSON lines, CSV, Parquet, COCO, PoseTrack, DeepLabCut
+    reading      files, cameras, streams, image sequences -> Frames with exact times
+    run_ahead    iterates in a thread, a bounded number of items ahead
+    stream       Frames -> PoseFrames: detection on every n-th frame, boxes propagated in between
+    propagation  boxes for frames that the detector does not run on
+    tracking     track IDs from boxes and poses
+    smoothing    the One-Euro filter
+    writing      frames -> MP4 with the audio and the times of the source
+    recording    PoseFrames -> JSON lines, CSV, Parquet, COCO, PoseTrack, DeepLabCut
 
-Importing this package loads no video library; each part loads its own when it is used.
+Importing this package loads no video library; each module imports the libraries it uses on demand.
 """

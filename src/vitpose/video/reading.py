@@ -1,7 +1,7 @@
-"""Frames from files, cameras, network streams and image sequences, upright, with exact times.
+"""Reads frames from files, cameras, network streams and image sequences, upright, with exact times.
 
-Owns everything that can be odd about a video: rotation flags, variable rates, pixel formats, damage, sources
-that stall. Knows no poses. FFmpeg does the work, through PyAV, which is imported when a video is opened.
+Handles rotation flags, variable frame rates, pixel formats, damaged data and stalled streams. FFmpeg decodes, through
+PyAV, which is imported when a video is opened. Does not know poses.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ SUFFIXES = frozenset(
         ".vob",
     ]
 )
-"""What tells a video from an image by its name."""
+"""Suffixes of video files."""
 LIVE_SCHEMES = frozenset(("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt"))
-"""Addresses of what cannot wait for its viewer."""
+"""Schemes of URLs of live streams, which cannot be paused."""
 DEFAULT_RATE = Fraction(25)
-"""Frames per second where nothing tells: image sequences, and streams that do not say."""
+"""Default frames per second, of image sequences and of streams that do not declare a rate."""
 TIMEOUT_S = 10.0
-"""A stream that says nothing for this long has stalled."""
+"""Default time without data after which a stream counts as stalled."""
 
 _WEBCAM = re.compile(r"webcam(?::(\d+))?|(/dev/video\d+)")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-_TEXT_DEMUXERS = {"tty"}  # FFmpeg takes any text for the image of a terminal
+_TEXT_DEMUXERS = {"tty"}  # FFmpeg decodes any text file as the image of a terminal
 _CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 
 
@@ -64,10 +64,10 @@ class Frame:
     """One image of a video.
 
     Attributes:
-        index: Its number, counted from 0. Frames that were dropped or could not be read leave gaps.
-        time_s: When it is shown, exactly: the file's own time stamp; since the first frame where the source
-            is live.
-        image: RGB, upright.
+        index: Index of the frame, from 0; frames that could not be read are skipped.
+        time_s: Exact presentation time: the time stamp of the file, or the time since the first frame of a live
+            source.
+        image: RGB image, upright.
     """
 
     index: int
@@ -77,17 +77,17 @@ class Frame:
 
 @runtime_checkable
 class Reader(Protocol):
-    """Gives the frames of a source, once.
+    """Iterable over the frames of a source, once.
 
     Attributes:
-        name: How messages and files call the source.
-        live: Whether it goes on without us, so that old frames are better dropped.
-        rate: Frames per second, on average.
-        time_base: Every frame's time is a multiple of it, but for cameras and mended times.
-        frames: How many frames there should be, where that is known.
-        start_s: Where the source's clock starts; its sound has the same clock.
-        sound: The file whose sound belongs to the frames.
-        problems: What could not be read so far.
+        name: Name of the source in messages and files.
+        live: Whether the source cannot be paused, so that old frames should be dropped.
+        rate: Average number of frames per second.
+        time_base: Unit of the frames' times, except for cameras and corrected times.
+        frames: Expected number of frames; None if unknown.
+        start_s: Start of the source's clock, which frames and audio share.
+        sound: File with the audio of the frames; None for no audio.
+        problems: Messages on what could not be read so far.
     """
 
     name: str
@@ -103,14 +103,14 @@ class Reader(Protocol):
 
 
 def is_video(source: Any) -> bool:
-    """Tells whether a source names a video: by the suffix of a file, a camera, or a streaming address."""
+    """Returns whether a source is a video, by its name: the suffix of a file, a camera, or a streaming URL."""
     if not isinstance(source, str | PathLike):
         return False
-    text = str(source)
-    scheme = _SCHEME.match(text)
-    if _WEBCAM.fullmatch(text) or (scheme and scheme[1].lower() in LIVE_SCHEMES):
+    name = str(source)
+    scheme = _SCHEME.match(name)
+    if _WEBCAM.fullmatch(name) or (scheme and scheme[1].lower() in LIVE_SCHEMES):
         return True
-    path = text.split("?")[0] if scheme else text
+    path = name.split("?")[0] if scheme else name
     return Path(path).suffix.lower() in SUFFIXES | ({".m3u8"} if scheme else set())
 
 
@@ -125,18 +125,21 @@ def open_video(
     """Opens a video, camera, stream or image sequence.
 
     Args:
-        source: A file; "webcam" or "webcam:1"; an address (rtsp://, http://, …); or an image sequence: a list or
-            iterator of images, a folder, or a glob.
-        rate: Frames per second of an image sequence; 25 without it.
-        live: Whether old frames are dropped rather than kept waiting; None means for cameras and rtsp,
-            rtmp, rtp, udp and srt addresses.
-        timeout_s: An address that says nothing for this long has stalled.
-        reconnect: How often a live source that stalls or breaks off is opened again.
+        source: A file; "webcam" or "webcam:1"; a URL (rtsp://, http://, …); or an image sequence: a list or iterator
+            of images, a directory, or a glob.
+        rate: Frames per second of an image sequence; default: 25.
+        live: Whether old frames should be dropped instead of waiting for the consumer; default: for cameras and for
+            rtsp, rtmp, rtp, udp and srt URLs.
+        timeout_s: Seconds without data after which a URL counts as stalled.
+        reconnect: How many times a live source that stalls or ends is reopened.
+
+    Returns:
+        A reader; iterating it raises `VideoError` if no frame can be decoded.
 
     Raises:
-        VideoError: There is no such source, or it is no video.
-        InputError: An option cannot be used.
-        ImageError: There are no such images.
+        VideoError: The source cannot be opened, or is not a video.
+        InputError: An option or the type of the source is invalid.
+        ImageError: An image sequence has no images.
         MissingDependencyError: PyAV is not installed.
     """
     if rate is not None:
@@ -145,28 +148,30 @@ def open_video(
     check_count("reconnect", reconnect, 0)
     if isinstance(source, str | PathLike) and not _is_sequence(source):
         if rate is not None:
-            raise InputError(f"rate {rate} is for image sequences; {source} has its own")
+            raise InputError(
+                f"rate {rate} is for image sequences, but {source} is a video with its frame rate; omit rate"
+            )
         return VideoReader(source, live=live, timeout_s=timeout_s, reconnect=reconnect)
     images = find_images(source) if isinstance(source, str | PathLike) else source
     if not isinstance(images, Iterable) or isinstance(images, bytes):
-        raise InputError(f"{source!r:.100} is no video; pass a file, an address, or a list of images")
+        raise InputError(f"{source!r:.100} is not a video; pass a file, a URL, or a list of images")
     exact = Fraction(DEFAULT_RATE if rate is None else rate).limit_denominator(100_000)
     return SequenceReader(images, exact, str(source) if isinstance(source, str | PathLike) else "sequence")
 
 
 def is_missing(source: str) -> bool:
-    """Tells whether a source names a file and there is none."""
-    return _place(source)[1] and not _is_sequence(source) and not Path(source).expanduser().exists()
+    """Returns whether a source is the path of a file that does not exist."""
+    return _to_ffmpeg(source)[1] and not _is_sequence(source) and not Path(source).expanduser().exists()
 
 
 def _is_sequence(source: str | PathLike[str]) -> bool:
-    text = fspath(source)
-    path = Path(text).expanduser()
-    return path.is_dir() or (not path.exists() and not is_video(text) and any(sign in text for sign in "*?["))
+    name = fspath(source)
+    path = Path(name).expanduser()
+    return path.is_dir() or (not path.exists() and not is_video(name) and any(sign in name for sign in "*?["))
 
 
 class SequenceReader:
-    """Images as frames at an even rate; see `Reader`. One that cannot be read is a gap and a problem."""
+    """Images as frames at a constant rate; see `Reader`. Unreadable images are skipped and listed in `problems`."""
 
     live: bool = False
     sound: str | None = None
@@ -189,8 +194,8 @@ class SequenceReader:
             readable += 1
             yield Frame(index, index * self.time_base, image)
         if not readable:
-            why = f": {self.problems[0]}" if self.problems else ""
-            raise VideoError(f"{self.name} holds no image that can be read{why}; check its files")
+            reason = f": {self.problems[0]}" if self.problems else ""
+            raise VideoError(f"{self.name} has no readable image{reason}; check its files")
 
 
 class VideoReader:
@@ -201,12 +206,11 @@ class VideoReader:
     ) -> None:
         self._av = require("av", "video", "to read videos")
         self.name, self._timeout_s, self._reconnect = fspath(source), timeout_s, reconnect
-        self._place, self._local = _place(self.name)
+        self._url, self._local = _to_ffmpeg(self.name)
         scheme = _SCHEME.match(self.name)
         streaming = not self._local or bool(scheme and scheme[1].lower() in LIVE_SCHEMES)
-        self.live = (
-            (streaming and not (scheme and scheme[1].lower().startswith("http"))) if live is None else live
-        )
+        over_http = bool(scheme and scheme[1].lower().startswith("http"))
+        self.live = streaming and not over_http if live is None else live
         self.problems: list[str] = []
         self._container = self._open()
         self._stream = self._choose_stream()
@@ -215,14 +219,14 @@ class VideoReader:
         self.frames = self._stream.frames or None
         self.start_s = Fraction(0) if self.live else Fraction(self._container.start_time or 0, 1_000_000)
         self.sound = self.name if self._local and self._container.streams.audio else None
-        self._damaged = self._mended = self._concealed = 0
+        self._damaged = self._corrected = self._concealed = 0
 
     def __iter__(self) -> Iterator[Frame]:
         index, last = 0, None
         try:
             for time_s, image in self._connected():
                 if last is not None and time_s <= last:
-                    self._mended += 1
+                    self._corrected += 1
                     time_s = last + self.time_base
                 yield Frame(index, time_s, image)
                 index, last = index + 1, time_s
@@ -230,8 +234,8 @@ class VideoReader:
             self._container.close()
             self._report(index)
         if not index:
-            why = f" ({'; '.join(self.problems)})" if self.problems else ""
-            raise VideoError(f"{self.name} holds no frame that can be decoded{why}; check the file")
+            reason = f" ({'; '.join(self.problems)})" if self.problems else ""
+            raise VideoError(f"{self.name} has no frame that can be decoded{reason}; check the file")
 
     def _report(self, index: int) -> None:
         if self._damaged:
@@ -240,23 +244,23 @@ class VideoReader:
             )
         if self._concealed:
             self.problems.append(
-                f"{_counted(self._concealed, 'frame')} came from damaged data and may look broken"
+                f"{_counted(self._concealed, 'frame')} were decoded from damaged data and may show artifacts"
             )
-        if self._mended:
+        if self._corrected:
             self.problems.append(
-                f"{_counted(self._mended, 'frame')} had no later time than the one before; mended"
+                f"{_counted(self._corrected, 'frame')} had no later time than the previous frame; corrected"
             )
 
     def _connected(self) -> Iterator[tuple[Fraction, np.ndarray]]:
-        """Yields times and images, over as many connections as allowed."""
-        begin, offset, shown = time.monotonic(), Fraction(0), Fraction(0)
+        """Yields times and images, over up to `reconnect` + 1 connections of a live source."""
+        start, offset, shown = time.monotonic(), Fraction(0), Fraction(0)
         for attempt in range(self._reconnect + 1 if self.live else 1):
             first, count = None, 0
             try:
                 if attempt:
                     self._container = self._open()
                     self._stream = self._choose_stream()
-                    waited = Fraction(time.monotonic() - begin).limit_denominator(1000)
+                    waited = Fraction(time.monotonic() - start).limit_denominator(1000)
                     offset = max(waited, shown + 1 / self.rate)
                 for raw in self._decode():
                     count += 1
@@ -267,7 +271,7 @@ class VideoReader:
                 if not self.live:
                     if self.frames and count + self._damaged < self.frames:
                         self.problems.append(
-                            f"it ends after {count} of {self.frames} frames; the rest is missing"
+                            f"the file ends after {count} of {self.frames} frames; the rest is missing"
                         )
                     return
                 self.problems.append(f"the stream ended after {_counted(count, 'frame')}")
@@ -286,7 +290,7 @@ class VideoReader:
                 self._damaged += 1
 
     def _time_of(self, raw: Any, count: int) -> Fraction:
-        if raw.pts is None:  # raw streams have no times
+        if raw.pts is None:  # raw streams have no time stamps
             return (count - 1) / self.rate
         return Fraction(raw.pts * raw.time_base)
 
@@ -297,15 +301,15 @@ class VideoReader:
         return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
     def _open(self) -> Any:
-        place, options = self._place, {}
-        kind = None
+        url, options = self._url, {}
+        demuxer = None
         if (camera := _WEBCAM.fullmatch(self.name)) is not None:
-            kind, place = _camera(camera)
+            demuxer, url = _camera(camera)
         elif self.name.lower().startswith("rtsp"):
-            options = {"rtsp_transport": "tcp"}  # lost packets would smear the image
+            options = {"rtsp_transport": "tcp"}  # lost UDP packets would damage the image
         timeout = None if self._local else self._timeout_s
         try:
-            return self._av.open(place, format=kind, options=options, timeout=timeout)
+            return self._av.open(url, format=demuxer, options=options, timeout=timeout)
         except (self._av.error.FFmpegError, ValueError) as error:
             raise VideoError(
                 f"{self.name} cannot be opened: {self._reason(error)}; {self._advice()}"
@@ -316,33 +320,33 @@ class VideoReader:
         moving = [
             stream
             for stream in container.streams.video
-            if not stream.disposition & self._av.stream.Disposition.attached_pic  # the cover of a song
+            if not stream.disposition & self._av.stream.Disposition.attached_pic  # cover art of an audio file
         ]
         if not moving or container.format.name in _TEXT_DEMUXERS:
             kinds = ", ".join(stream.type for stream in container.streams) or "nothing"
             container.close()
-            raise VideoError(f"{self.name} has no video stream, only {kinds}; give a file with moving images")
-        moving[0].thread_type = "SLICE" if self.live else "AUTO"  # threads by frame would add delay
+            raise VideoError(f"{self.name} has no video stream, only {kinds}; pass a video")
+        moving[0].thread_type = "SLICE" if self.live else "AUTO"  # frame threads would add latency
         return moving[0]
 
     def _reason(self, error: BaseException) -> str:
         if isinstance(error, self._av.error.ExitError | self._av.error.TimeoutError):
-            return f"it said nothing for {self._timeout_s:g} s"
+            return f"no data for {self._timeout_s:g} s"
         return getattr(error, "strerror", None) or str(error)
 
     def _advice(self) -> str:
         if _WEBCAM.fullmatch(self.name):
-            return "check that the camera is there and that no other program uses it"
+            return "check that the camera is connected and not used by another program"
         if not self._local:
-            return "check the address and the network"
-        return "check the name" if not Path(self.name).expanduser().exists() else "check that it is a video"
+            return "check the URL and the network"
+        return "check that it is a video" if Path(self.name).expanduser().exists() else "check the name"
 
 
-def _place(name: str) -> tuple[str, bool]:
-    """Returns what FFmpeg shall open, and whether that is a file here."""
+def _to_ffmpeg(name: str) -> tuple[str, bool]:
+    """Returns the URL for FFmpeg, and whether it is a local file."""
     if _WEBCAM.fullmatch(name) or _SCHEME.match(name):
         return name, False
-    return f"file:{Path(name).expanduser()}", True  # a name with a colon is no address
+    return f"file:{Path(name).expanduser()}", True  # the protocol, since a path may contain a colon
 
 
 def _camera(match: re.Match[str]) -> tuple[str, str]:
@@ -353,5 +357,5 @@ def _camera(match: re.Match[str]) -> tuple[str, str]:
     return kind, device or {"v4l2": f"/dev/video{number}", "dshow": f"video={number}"}.get(kind, number)
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

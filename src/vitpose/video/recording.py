@@ -1,7 +1,7 @@
-"""`PoseFrame`s to files, frame by frame: JSON lines, CSV, Parquet, COCO, PoseTrack's form, DeepLabCut's form.
+"""Records `PoseFrame`s, frame by frame: JSON lines, CSV, Parquet, and the formats of COCO, PoseTrack and DeepLabCut.
 
-Every file is written whole or not at all (`files.replace_file`), and all but DeepLabCut's in memory that does
-not grow with the video. Knows no network and no terminal.
+Every file is written whole or not at all (`files.writing.replace_file`). Except for DeepLabCut's formats, memory does
+not grow with the video. Does not know networks or terminals.
 """
 
 from __future__ import annotations
@@ -23,36 +23,40 @@ from ..results.poses import BOX_KEY
 from ..results.tables import PoseRows
 from .stream import PoseFrame
 
-_ROWS_AT_ONCE = 4096  # of a Parquet file: what waits in memory for the next row group
+_ROW_GROUP_SIZE = 4096
+"""Rows per row group of a Parquet file, held in memory until it is written."""
 
 
 @runtime_checkable
 class Recorder(Protocol):
-    """Writes one file; `add` takes the frames in order, `close` ends it."""
+    """Writes the frames of a video to one file."""
 
     def add(self, frame: PoseFrame) -> None:
-        """Takes the next frame."""
+        """Adds the next frame."""
         ...
 
     def close(self) -> None:
-        """Ends the file."""
+        """Finishes the file."""
         ...
 
 
 class Recording:
-    """Writes several files of one video, in a `with` block; at its good end they are there.
+    """Context manager that records a video in several formats; the files exist after its block ends without an error.
 
     Args:
-        folder: Where to.
-        stem: What the files are called, without suffix.
-        kinds: Which, of `KINDS`.
-        skeleton: That of the poses.
-        source: What the files say that the frames come from.
+        folder: Directory of the files.
+        stem: Name of the files, without suffix.
+        kinds: Formats, keys of `KINDS`.
+        skeleton: Skeleton of the poses.
+        source: Name of the source that the files record.
+
+    Attributes:
+        files: Paths of the files, in the order of `kinds`.
 
     Raises:
-        UnknownNameError: A kind is none of `KINDS`.
+        UnknownNameError: A format is not in `KINDS`.
         OutputError: A file cannot be written.
-        MissingDependencyError: A kind needs a package that is not installed.
+        MissingDependencyError: The package for a format is not installed.
     """
 
     def __init__(self, folder: Path, stem: str, kinds: list[str], skeleton: Skeleton, source: str) -> None:
@@ -69,13 +73,13 @@ class Recording:
             for kind, path in zip(self._kinds, self.files, strict=True):
                 partial = stack.enter_context(replace_file(path))
                 recorder = KINDS[kind](partial, self._skeleton, self._source)
-                stack.callback(recorder.close)  # what fails in it, or in `add`, goes through `replace_file`
+                stack.callback(recorder.close)  # inside `replace_file`, which discards the file on an error
                 self._recorders.append(recorder)
             self._stack = stack.pop_all()
         return self
 
     def add(self, frame: PoseFrame) -> None:
-        """Writes what was found in the next frame."""
+        """Adds the next frame to every file."""
         for recorder in self._recorders:
             recorder.add(frame)
 
@@ -84,7 +88,7 @@ class Recording:
 
 
 class _JsonLines:
-    """One line a frame: its number and time, and `Poses.to_dict`'s people."""
+    """One line per frame: its index and time, and the poses of `Poses.to_dict`."""
 
     def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
         self._file = path.open("w", encoding="utf-8", newline="")
@@ -98,7 +102,7 @@ class _JsonLines:
 
 
 class _Csv:
-    """One row a person and keypoint."""
+    """One row per instance and keypoint."""
 
     columns = (
         "frame", "time_s", "person", "id", "left", "top", "right", "bottom", "box_score", "pose_score",
@@ -112,16 +116,16 @@ class _Csv:
 
     def add(self, frame: PoseFrame) -> None:
         for row, pose in enumerate(frame.poses.to_dict()["poses"]):
-            person = (row, pose.get("id", ""), *pose["box_xyxy"], pose["box_score"], pose["score"])
-            for name, point in pose["keypoints"].items():
-                self._table.writerow((frame.index, float(frame.time_s), *person, name, *point.values()))
+            instance = (row, pose.get("id", ""), *pose["box_xyxy"], pose["box_score"], pose["score"])
+            for name, keypoint in pose["keypoints"].items():
+                self._table.writerow((frame.index, float(frame.time_s), *instance, name, *keypoint.values()))
 
     def close(self) -> None:
         self._file.close()
 
 
 class _Parquet:
-    """One row a person and frame, see `tables`."""
+    """One row per instance and frame; see `results.tables`."""
 
     def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
         parquet = require("pyarrow.parquet", "tables", "to write Parquet")
@@ -130,7 +134,7 @@ class _Parquet:
 
     def add(self, frame: PoseFrame) -> None:
         self._rows.add(frame.poses, frame.index, float(frame.time_s))
-        if len(self._rows) >= _ROWS_AT_ONCE:
+        if len(self._rows) >= _ROW_GROUP_SIZE:
             self._file.write_table(self._rows.take())
 
     def close(self) -> None:
@@ -140,23 +144,23 @@ class _Parquet:
 
 
 class _Coco:
-    """COCO's results; `image_id` is the frame's number, and `track_id` the track ID, if there is one."""
+    """COCO results; `image_id` is the index of the frame, and `track_id` the track ID, if there is one."""
 
     def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
         self._list = _JsonList(path)
 
     def add(self, frame: PoseFrame) -> None:
-        for entry, number in zip(frame.poses.to_coco(frame.index), frame.poses.track_ids, strict=True):
-            self._list.add(entry if number is None else {**entry, "track_id": number})
+        for entry, track_id in zip(frame.poses.to_coco(frame.index), frame.poses.track_ids, strict=True):
+            self._list.add(entry if track_id is None else {**entry, "track_id": track_id})
 
     def close(self) -> None:
         self._list.close()
 
 
 class _PoseTrack:
-    """PoseTrack 2018's form: images, annotations with `track_id`, and one category with the keypoints.
+    """The format of PoseTrack 2018: images, annotations with `track_id`, and one category.
 
-    The points are the skeleton's own; visibility is 1 for every point, scores stand beside.
+    The keypoints are those of the skeleton, all with visibility 1; `scores` holds their scores.
     """
 
     def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
@@ -170,16 +174,16 @@ class _PoseTrack:
         image = {"id": frame.index, "frame_id": frame.index, "file_name": f"{video}/{frame.index:06d}.jpg"}
         about = {"vid_id": video, "is_labeled": True, "time_s": float(frame.time_s)}
         self._lists["images"].add({**image, **about, "width": size.width, "height": size.height})
-        for entry, number, scores in zip(
+        for entry, track_id, scores in zip(
             frame.poses.to_coco(frame.index), frame.poses.track_ids, frame.poses.scores, strict=True
         ):
-            points = np.array(entry["keypoints"]).reshape(-1, 3)
-            points[:, 2] = 1
+            keypoints = np.array(entry["keypoints"]).reshape(-1, 3)
+            keypoints[:, 2] = 1
             self._count += 1
-            entry["keypoints"] = points.ravel().tolist()
-            entry["bbox"] = entry.pop(BOX_KEY)  # these are annotations, which have one
+            entry["keypoints"] = keypoints.ravel().tolist()
+            entry["bbox"] = entry.pop(BOX_KEY)  # annotations have a box, COCO results do not
             entry |= {"id": self._count, "scores": [round(float(score), 4) for score in scores]}
-            self._lists["annotations"].add(entry if number is None else {**entry, "track_id": number})
+            self._lists["annotations"].add(entry if track_id is None else {**entry, "track_id": track_id})
 
     def close(self) -> None:
         edges = [[a + 1, b + 1] for a, b in self._skeleton.edges]
@@ -200,10 +204,11 @@ class _PoseTrack:
 
 
 class _DeepLabCut:
-    """DeepLabCut's table: a row a frame; columns (scorer, individuals, bodyparts, coords).
+    """DeepLabCut's table: one row per frame; columns (scorer, individuals, bodyparts, coords).
 
-    The identities are the individuals; whoever has none is left out, since there is no place for them. It is held
-    in memory until the end, some 4 bytes a number: who comes when is only known then.
+    The individuals are the tracks; instances without a track ID are omitted, since the format has no column for them.
+    Without tracking, the individuals are the rows of `Poses`. The columns are only known at the end, so the values
+    are held in memory, 12 bytes per keypoint.
     """
 
     scorer = "vitpose"
@@ -212,32 +217,32 @@ class _DeepLabCut:
         self._pandas = require("pandas", "tables", "for DeepLabCut's files")
         self._path, self._skeleton = path, skeleton
         self._frames: list[int] = []
-        self._people: dict[int, tuple[list[int], list[np.ndarray]]] = {}
+        self._tracks: dict[int, tuple[list[int], list[np.ndarray]]] = {}
 
     def add(self, frame: PoseFrame) -> None:
         poses = frame.poses
-        numbers = range(1, len(poses) + 1) if poses.ids is None else poses.track_ids
+        track_ids = range(1, len(poses) + 1) if poses.ids is None else poses.track_ids
         values = np.concatenate([poses.xy, poses.scores[:, :, None]], axis=2).reshape(
             len(poses), 3 * len(self._skeleton)
         )
-        for number, row in zip(numbers, values.astype(np.float32), strict=True):
-            if number is not None:
-                places, rows = self._people.setdefault(number, ([], []))
-                places.append(len(self._frames))
+        for track_id, row in zip(track_ids, values.astype(np.float32), strict=True):
+            if track_id is not None:
+                frames, rows = self._tracks.setdefault(track_id, ([], []))
+                frames.append(len(self._frames))
                 rows.append(row)
         self._frames.append(frame.index)
 
     def _table(self) -> Any:
-        names = [f"individual{number}" for number in sorted(self._people)]
+        names = [f"individual{track_id}" for track_id in sorted(self._tracks)]
         parts = [self.scorer], names, self._skeleton.keypoints, ("x", "y", "likelihood")
         columns = self._pandas.MultiIndex.from_product(
             parts, names=["scorer", "individuals", "bodyparts", "coords"]
         )
         width = 3 * len(self._skeleton)
         values = np.full((len(self._frames), len(columns)), np.nan, np.float32)
-        for column, number in enumerate(sorted(self._people)):
-            places, rows = self._people[number]
-            values[places, column * width : (column + 1) * width] = rows
+        for column, track_id in enumerate(sorted(self._tracks)):
+            frames, rows = self._tracks[track_id]
+            values[frames, column * width : (column + 1) * width] = rows
         return self._pandas.DataFrame(values, index=self._frames, columns=columns)
 
     def close(self) -> None:
@@ -245,7 +250,7 @@ class _DeepLabCut:
 
 
 class _DeepLabCutH5(_DeepLabCut):
-    """The same in HDF5, under the key that DeepLabCut reads."""
+    """The same table in HDF5, under the key that DeepLabCut reads."""
 
     def __init__(self, path: Path, skeleton: Skeleton, source: str) -> None:
         super().__init__(path, skeleton, source)
@@ -256,16 +261,16 @@ class _DeepLabCutH5(_DeepLabCut):
 
 
 class _JsonList:
-    """A JSON list that grows in its file."""
+    """A JSON list that is written entry by entry."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8", newline="")
         self._file.write("[")
-        self._between = "\n"
+        self._separator = "\n"
 
     def add(self, entry: dict[str, Any]) -> None:
-        self._file.write(self._between + json.dumps(entry))
-        self._between = ",\n"
+        self._file.write(self._separator + json.dumps(entry))
+        self._separator = ",\n"
 
     def close(self) -> None:
         self._file.write("\n]\n")
@@ -281,7 +286,7 @@ KINDS: dict[str, Any] = {
     "dlc": _DeepLabCut,
     "dlc-h5": _DeepLabCutH5,
 }
-"""What can be recorded."""
+"""Recorders by the name of their format."""
 _SUFFIXES = {
     "jsonl": ".jsonl",
     "csv": ".csv",

@@ -1,7 +1,7 @@
-"""Work done in a thread of its own, a bounded way ahead of whoever wants its results.
+"""Iterates in a thread, a bounded number of items ahead of the consumer.
 
-Knows nothing of video. FFmpeg, OpenCV and the networks let other threads run while they work, so decoding,
-inference and encoding overlap when each is one `RunAhead` of the next.
+FFmpeg, OpenCV and the networks release the global interpreter lock, so decoding, inference and encoding overlap when
+each stage consumes a `RunAhead` of the previous one. Does not know video.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
-_LEAVE_S = 2.0  # a thread that waits for a silent network is left behind after this
+_JOIN_TIMEOUT_S = 2.0  # a thread that waits for a stalled network is not joined any longer
 
 
 class RunAhead(Generic[T]):
-    """Iterates over something in a thread, up to `size` items ahead, from the first item or `with` on.
+    """Iterator over items that a thread reads up to `size` items ahead.
 
-    An exception in the thread is raised where its item would have come. Close it, or leave its `with` block, to
-    end the thread before the items do.
+    The thread starts with the first item or on entering a `with` block. An exception of the items is raised in their
+    order. Call `close`, or leave the `with` block, to end the thread before the items end.
 
     Args:
-        items: What to iterate over; used in the thread alone.
-        size: How many items wait at most.
-        newest: When that many wait, drop the oldest rather than stop the thread.
+        items: Items to iterate over; used in the thread only.
+        size: Maximum number of waiting items.
+        newest: When `size` items wait, drop the oldest one instead of blocking the thread.
 
     Attributes:
-        dropped: How many items were dropped.
+        dropped: Number of dropped items.
     """
 
     def __init__(self, items: Iterable[T], size: int, newest: bool = False) -> None:
@@ -40,7 +40,7 @@ class RunAhead(Generic[T]):
         self._thread: threading.Thread | None = None
 
     def _start(self) -> None:
-        """Begins, once: not before it is wanted, since a thread that is never closed never ends."""
+        """Starts the thread, once; not in the constructor, since a thread that is never closed never ends."""
         if self._thread is None and not self._closed:
             self._thread = threading.Thread(target=self._work, daemon=True, name="vitpose-ahead")
             self._thread.start()
@@ -51,7 +51,7 @@ class RunAhead(Generic[T]):
             for item in iterator:
                 if not self._put(item):
                     break
-        except BaseException as error:  # whatever it is, it belongs to the one who waits
+        except BaseException as error:  # any exception is raised in the consumer's thread
             self._error = error
         finally:
             if hasattr(iterator, "close"):
@@ -86,13 +86,13 @@ class RunAhead(Generic[T]):
         raise StopIteration if error is None or self._closed else error
 
     def close(self) -> None:
-        """Ends the thread. Items that wait are dropped."""
+        """Ends the thread and discards the waiting items."""
         with self._changed:
             self._closed = True
             self._waiting.clear()
             self._changed.notify_all()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_LEAVE_S)
+            self._thread.join(_JOIN_TIMEOUT_S)
 
     def __enter__(self) -> RunAhead[T]:
         self._start()

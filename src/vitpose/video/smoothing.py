@@ -1,7 +1,7 @@
-"""The One-Euro filter: less jitter where people stand, little delay where they move.
+"""The One-Euro filter: low jitter at rest, low latency in motion.
 
 Casiez, Roussel and Vogel, "1€ Filter: A Simple Speed-based Low-pass Filter for Noisy Input in Interactive
-Systems", CHI 2012. Knows no video.
+Systems", CHI 2012. Does not know video.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import InputError, check_number
-from ..results.poses import Poses
-from .tracking import NOBODY
+from ..results.poses import UNTRACKED, Poses
 
 
 @dataclass(frozen=True)
@@ -23,12 +22,12 @@ class OneEuro:
     """Settings of the filter.
 
     Attributes:
-        min_cutoff_hz: Cut-off frequency at rest; lower is smoother and later.
-        beta: By how much a speed of one person's height a second raises the cut-off, Hz.
-        speed_cutoff_hz: Cut-off frequency of the speed itself; the paper's value.
+        min_cutoff_hz: Cut-off frequency at rest; a lower one smooths more and adds latency.
+        beta: Increase of the cut-off frequency, Hz, per speed of one box height per second.
+        speed_cutoff_hz: Cut-off frequency of the speed; the value of the paper.
 
     Raises:
-        InputError: A number is not in its range.
+        InputError: A value is out of range.
     """
 
     min_cutoff_hz: float = 1.0
@@ -46,14 +45,14 @@ class OneEuro:
 class _State:
     time_s: Fraction
     xy: Float[np.ndarray, "k 2"]
-    speed: Float[np.ndarray, "k 2"]  # heights a second
+    speed: Float[np.ndarray, "k 2"]  # box heights per second
 
 
 class Smoother:
-    """Filters the points of each identity on its own; what was away for a frame starts afresh.
+    """Filters the keypoints of each track; a track that misses a frame starts again without history.
 
     Args:
-        settings: Those of the filter.
+        settings: Settings of the filter.
     """
 
     def __init__(self, settings: OneEuro) -> None:
@@ -61,17 +60,22 @@ class Smoother:
         self._states: dict[int, _State] = {}
 
     def smooth(self, poses: Poses, time_s: Fraction) -> Poses:
-        """Returns the poses of the next frame, smoothed where they have an identity."""
+        """Returns the poses of the next frame, smoothed where they have a track ID.
+
+        Args:
+            poses: Poses of the frame.
+            time_s: Time of the frame; later than that of the previous call.
+        """
         before, self._states = self._states, {}
         if poses.ids is None:
             return poses
         xy = poses.xy.copy()
-        for row, number in enumerate(poses.ids.tolist()):
-            if number == NOBODY:
+        for row, track_id in enumerate(poses.ids.tolist()):
+            if track_id == UNTRACKED:
                 continue
             height = float(np.maximum(poses.boxes[row, 3] - poses.boxes[row, 1], 1))
-            self._states[number] = self._next(before.get(number), time_s, xy[row].astype(np.float64), height)
-            xy[row] = self._states[number].xy
+            state = self._next(before.get(track_id), time_s, xy[row].astype(np.float64), height)
+            self._states[track_id], xy[row] = state, state.xy
         return replace(poses, xy=xy)
 
     def _next(
@@ -88,15 +92,18 @@ class Smoother:
 
 
 def _share(cutoff_hz: Any, step_s: float) -> Any:
-    """Returns how much of a new value counts, 0 to 1 (equations 4 and 5 of the paper)."""
+    """Returns the smoothing factor of a new value, 0 to 1 (equations 4 and 5 of the paper)."""
     return 1 / (1 + 1 / (2 * np.pi * cutoff_hz * step_s))
 
 
 def choose_smoother(smooth: Any) -> Smoother | None:
-    """Makes what `Pipeline.stream` takes as `smooth`: True, False, or settings.
+    """Returns the smoother for the argument `smooth` of `Pipeline.stream`; None for no smoothing.
+
+    Args:
+        smooth: True (default settings), False or None, or settings.
 
     Raises:
-        InputError: It is none of these.
+        InputError: `smooth` is anything else.
     """
     if smooth is False or smooth is None:
         return None

@@ -1,7 +1,7 @@
-"""Frames to poses with identities, for as long as there are frames.
+"""Streams frames to poses with track IDs.
 
-Owns the order of the work: read ahead, detect every n frames and carry boxes over in between, identify, smooth.
-Knows no particular detector, network, file or tracker.
+Defines the order of the stages: read ahead, detect on every n-th frame and propagate boxes in between, track, smooth.
+Does not know any particular detector, network, file or tracker.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from ..errors import InputError, check_count, check_number
 from ..geometry.boxes import Size
 from ..keypoints.skeleton import Skeleton
 from ..results.poses import Poses
-from .propagation import carry_boxes
+from .propagation import propagate_boxes
 from .reading import TIMEOUT_S, Frame, Reader, open_video
 from .run_ahead import RunAhead
 from .smoothing import Smoother, choose_smoother
-from .tracking import Identities, choose_identities
+from .tracking import PoseTracker, choose_tracker
 
 READ_AHEAD = 8
-"""Frames that are decoded before they are wanted; with those in work they bound the memory."""
-# Chosen on the videos of benchmarks/tracking.py: a carried pose whose points score this much less than they did
-# when the detector last saw the person has most likely lost them.
+"""Maximum number of frames that are decoded ahead; with the frames in inference it bounds the memory."""
+# A propagated pose is lost if its mean score is below this share of its score in the last frame that the detector ran
+# on; chosen on three videos of people walking.
 _LOST_SHARE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class PoseFrame:
-    """What was found in one frame.
+    """The poses in one frame.
 
     Attributes:
-        index: The frame's number, from 0; gaps are frames that were dropped or could not be read.
-        time_s: When it is shown, exactly (see `reading.Frame`).
+        index: Index of the frame, from 0; frames that were dropped or could not be read are skipped.
+        time_s: Exact presentation time (see `reading.Frame`).
         image: The frame, RGB, upright.
-        poses: The people, with `ids` where they are tracked; -1 is somebody not followed (yet).
-        detected: Whether the detector looked at it, or boxes were carried over from the frame before.
+        poses: The poses, with track IDs in `ids` unless tracking is off; -1 is an instance without a track.
+        detected: Whether the detector ran on this frame; otherwise its boxes were propagated.
     """
 
     index: int
@@ -54,7 +54,7 @@ class PoseFrame:
 
 @runtime_checkable
 class Predictor(Protocol):
-    """What a stream uses of a `Pipeline`."""
+    """The interface of a `Pipeline` that a stream uses."""
 
     detector: Any
 
@@ -70,17 +70,27 @@ class Predictor(Protocol):
         ...
 
     def find_distinct(self, poses: Poses, max_oks: float | None = None) -> Int[np.ndarray, " m"]:
-        """Returns the rows of poses that repeat none better."""
+        """Returns the rows of the poses that duplicate suppression keeps."""
         ...
 
 
 class PoseStream:
-    """An iterator over the `PoseFrame`s of a video; made by `Pipeline.stream`.
+    """Iterator over the `PoseFrame`s of a video, returned by `Pipeline.stream`.
 
-    Close it, or leave its `with` block, to give up a source before its end.
+    Call `close`, or leave the `with` block, to stop before the end of the video. Iterating raises the errors of the
+    source (`VideoError`), the detector and the network.
+
+    Args:
+        predictor: Detects and estimates poses, such as a `Pipeline`.
+        reader: Source of the frames.
+        detect_every: The detector runs on every n-th frame.
+        tracker: Assigns track IDs; None for none.
+        smoother: Smooths the keypoints of each track; None for none.
+        flip_test: See `Pipeline.__call__`.
+        max_oks: See `Pipeline.__call__`.
 
     Attributes:
-        reader: Where the frames come from; its `problems` tell what could not be read.
+        reader: Source of the frames.
     """
 
     def __init__(
@@ -89,7 +99,7 @@ class PoseStream:
         reader: Reader,
         *,
         detect_every: int,
-        identities: Identities | None,
+        tracker: PoseTracker | None,
         smoother: Smoother | None,
         flip_test: bool,
         max_oks: float | None = None,
@@ -97,13 +107,13 @@ class PoseStream:
         self.reader = reader
         self._predictor, self._flip_test, self._max_oks = predictor, flip_test, max_oks
         self._first_size: Size | None = None
-        self._detect_every, self._identities, self._smoother = detect_every, identities, smoother
+        self._detect_every, self._tracker, self._smoother = detect_every, tracker, smoother
         self._frames = RunAhead(reader, 1 if reader.live else READ_AHEAD, newest=reader.live)
-        self._results = self._carried() if detect_every > 1 or reader.live else self._detected()
+        self._results = self._frame_by_frame() if detect_every > 1 or reader.live else self._batched()
 
     @property
     def problems(self) -> list[str]:
-        """What could not be read so far, in words; complete at the end."""
+        """Messages on what could not be read so far; complete at the end."""
         dropped = self._frames.dropped
         return self.reader.problems + ([f"{dropped} frames were dropped to keep up"] if dropped else [])
 
@@ -114,7 +124,7 @@ class PoseStream:
         return next(self._results)
 
     def close(self) -> None:
-        """Ends reading."""
+        """Ends reading and closes the source."""
         self._frames.close()
 
     def __enter__(self) -> PoseStream:
@@ -123,8 +133,8 @@ class PoseStream:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _detected(self) -> Iterator[PoseFrame]:
-        """Looks for people in every frame; frames share batches."""
+    def _batched(self) -> Iterator[PoseFrame]:
+        """Runs the detector on every frame; frames share batches."""
         taken: deque[Frame] = deque()
 
         def images() -> Iterator[np.ndarray]:
@@ -136,44 +146,46 @@ class PoseStream:
             predictions = self._predictor.each(images(), flip_test=self._flip_test, max_oks=self._max_oks)
             for prediction in predictions:
                 frame = taken.popleft()
-                yield self._finish(frame, self._identify(frame, _poses_of(prediction)), detected=True)
+                yield self._finish(frame, self._track(frame, _poses_of(prediction)), detected=True)
 
-    def _carried(self) -> Iterator[PoseFrame]:
-        """Looks for people in some frames; in the others their boxes go where their poses went."""
-        seen = known = Poses.empty(Skeleton("none", ("none",)))  # by the detector; in the frame before
+    def _frame_by_frame(self) -> Iterator[PoseFrame]:
+        """Runs the detector on every n-th frame and after a change of resolution; propagates boxes in between."""
+        # Poses of the last frame that the detector ran on, and of the previous frame; the same instances.
+        reference = latest = Poses.empty(Skeleton("none", ("none",)))
         size = None
         with self._frames:
             for count, frame in enumerate(self._frames):
                 detected = count % self._detect_every == 0 or Size.of(frame.image) != size
                 size = Size.of(frame.image)
                 if detected:
-                    seen = known = self._identify(frame, self._predict(frame, None))
+                    reference = latest = self._track(frame, self._predict(frame, None))
                 else:
-                    boxes = carry_boxes(seen, known, size)
-                    found = self._predict(frame, Detections(boxes, seen.box_scores, ("person",) * len(boxes)))
-                    kept = self._kept(seen, found)
-                    seen, known = seen[kept], replace(found, ids=seen.ids)[kept]
-                    if self._identities is not None:
-                        self._identities.carry(_scaled(known, self._scale(frame)), frame.time_s)
-                yield self._finish(frame, known, detected)
+                    boxes = propagate_boxes(reference, latest, size)
+                    given = Detections(boxes, reference.box_scores, ("person",) * len(boxes))
+                    found = self._predict(frame, given)
+                    kept = self._find_kept(reference, found)
+                    reference, latest = reference[kept], replace(found, ids=reference.ids)[kept]
+                    if self._tracker is not None:
+                        self._tracker.update_propagated(_scaled(latest, self._scale(frame)), frame.time_s)
+                yield self._finish(frame, latest, detected)
 
-    def _kept(self, seen: Poses, found: Poses) -> Int[np.ndarray, " m"]:
-        """Returns the rows of the carried people who are neither lost nor found twice."""
-        held = found.scores.mean(axis=1) >= _LOST_SHARE * seen.scores.mean(axis=1)
+    def _find_kept(self, reference: Poses, found: Poses) -> Int[np.ndarray, " m"]:
+        """Returns the rows of the poses in propagated boxes that are neither lost nor duplicates."""
+        held = found.scores.mean(axis=1) >= _LOST_SHARE * reference.scores.mean(axis=1)
         return np.intersect1d(np.flatnonzero(held), self._predictor.find_distinct(found, self._max_oks))
 
     def _predict(self, frame: Frame, boxes: Detections | None) -> Poses:
-        """Finds the poses in one frame, in given boxes or where the detector says."""
+        """Returns the poses in one frame, in given boxes or in those of the detector."""
         given = None if boxes is None else [boxes]
-        max_oks = self._max_oks if boxes is None else 1.0  # every row of carried boxes must stay
+        max_oks = self._max_oks if boxes is None else 1.0  # propagated boxes keep their rows
         found = self._predictor.each([frame.image], given, flip_test=self._flip_test, max_oks=max_oks)
         return _poses_of(next(found))
 
-    def _identify(self, frame: Frame, poses: Poses) -> Poses:
-        if self._identities is None:
+    def _track(self, frame: Frame, poses: Poses) -> Poses:
+        if self._tracker is None:
             return poses
-        found = self._identities.update(_scaled(poses, self._scale(frame)), frame.time_s)
-        return replace(poses, ids=found.ids)
+        tracked = self._tracker.update(_scaled(poses, self._scale(frame)), frame.time_s)
+        return replace(poses, ids=tracked.ids)
 
     def _finish(self, frame: Frame, poses: Poses, detected: bool) -> PoseFrame:
         if self._smoother is not None:
@@ -182,9 +194,9 @@ class PoseStream:
         return PoseFrame(frame.index, frame.time_s, frame.image, poses, detected)
 
     def _scale(self, frame: Frame) -> Float[np.ndarray, " 2"]:
-        """Returns what takes x and y of a frame to pixels of the first one.
+        """Returns the factors from pixels of a frame, (x, y), to pixels of the first frame.
 
-        Tracking and smoothing compare positions over time, which a change of resolution must not look like.
+        Tracking and smoothing compare coordinates over time, which a change of resolution must not affect.
         """
         size = Size.of(frame.image)
         first = self._first_size = self._first_size or size
@@ -217,7 +229,14 @@ def open_stream(
     reconnect: int = 0,
     max_oks: float | None = None,
 ) -> PoseStream:
-    """Opens a source and returns its frames with poses; the work of `Pipeline.stream`, where all is described."""
+    """Opens a source as a stream of poses; see `Pipeline.stream` for the arguments.
+
+    Raises:
+        VideoError: The source cannot be opened.
+        InputError: An option is invalid, or the predictor has no detector.
+        ImageError: An image sequence has no images.
+        MissingDependencyError: PyAV, or the tracking library, is not installed.
+    """
     check_count("detect_every", detect_every)
     if max_oks is not None:
         check_number("max_oks", max_oks, 0, 1)
@@ -225,14 +244,14 @@ def open_stream(
         raise InputError("this pipeline has no detector; load one with detector='rtdetr' to stream a video")
     smoother = choose_smoother(smooth)
     if smoother is not None and not track:
-        raise InputError("smooth needs to know who is who; leave out track=False")
+        raise InputError("smooth requires tracking; omit track=False")
     reader = open_video(source, rate=rate, live=live, timeout_s=timeout_s, reconnect=reconnect)
-    identities = choose_identities(track, float(reader.rate) / detect_every)
+    tracker = choose_tracker(track, float(reader.rate) / detect_every)
     return PoseStream(
         predictor,
         reader,
         detect_every=detect_every,
-        identities=identities,
+        tracker=tracker,
         smoother=smoother,
         flip_test=flip_test,
         max_oks=max_oks,

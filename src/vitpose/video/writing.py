@@ -1,6 +1,6 @@
-"""Frames to mp4: the times of the source to the last tick, and its sound.
+"""Writes frames to MP4 files with the exact times and the audio of the source.
 
-Knows no poses. FFmpeg encodes, through PyAV.
+FFmpeg encodes, through PyAV. Does not know poses.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ from ..geometry.boxes import Size
 from .reading import Reader
 
 _CODECS = ("libx264", "libopenh264", "mpeg4")
-"""The first that this build of FFmpeg has. H.264 plays everywhere."""
-_KEPT_SOUND = frozenset(("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"))
-"""What mp4 holds as it is; any other sound becomes AAC."""
-_QUALITY = "20"  # x264's constant rate factor: by eye, thin drawn lines stay sharp
+"""Encoders in order of preference; the first one in this build of FFmpeg is used. All players support H.264."""
+_COPIED_CODECS = frozenset(("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"))
+"""Audio codecs that MP4 supports; any other audio is converted to AAC."""
+_QUALITY = "20"  # constant rate factor of x264; chosen by eye, thin lines stay sharp
 
 
 class VideoWriter:
-    """Writes frames to an mp4 file, which is there once the `with` block has ended well.
+    """Context manager that writes frames to an MP4 file, which exists after the `with` block ends without an error.
 
-    The first frame sets the size. Odd sizes get a repeated last row or column, since H.264's usual form has
-    even ones only; a frame of another size is fitted in, with black at its sides.
+    The first frame determines the size. The last row or column of an odd size is repeated, since H.264 with 4:2:0
+    chroma has even sizes only; frames of another size are letterboxed.
 
     Args:
-        path: The file.
-        reader: The source that the frames come from: the measure of time, and the sound.
+        path: Path of the file.
+        reader: Source of the frames, which determines time base and audio.
 
     Attributes:
-        problems: What of the sound could not be kept.
+        path: Path of the file.
+        problems: Messages on audio that could not be written.
 
     Raises:
         OutputError: The file cannot be written.
@@ -61,31 +62,35 @@ class VideoWriter:
         try:
             with self._stack:
                 if error is not None:
-                    raise error  # through the contexts that throw the file away
+                    raise error  # so that `replace_file` discards the partial file
                 if self._size is not None:
                     self._mux(self._video.encode())
-                    self._sound.write_until(None)
+                    self._audio.write_until(None)
         except self._av.error.FFmpegError as failure:
             raise self._refused(failure) from failure
 
     def add(self, image: UInt8[np.ndarray, "h w 3"], time_s: Fraction) -> None:
-        """Writes a frame, RGB, that is shown from that time on.
+        """Writes a frame.
+
+        Args:
+            image: RGB image.
+            time_s: Presentation time; later than that of the previous frame.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: The frame cannot be written.
         """
         try:
             if self._size is None:
-                self._begin(Size.of(image))
+                self._start(Size.of(image))
             frame = self._av.VideoFrame.from_ndarray(self._fit(image), format="rgb24")
             frame.time_base = self._reader.time_base
             frame.pts = round((time_s - self._reader.start_s) / self._reader.time_base)
             self._mux(self._video.encode(frame))
-            self._sound.write_until(time_s)
+            self._audio.write_until(time_s)
         except self._av.error.FFmpegError as error:
             raise self._refused(error) from error
 
-    def _begin(self, size: Size) -> None:
+    def _start(self, size: Size) -> None:
         self._size = size
         codec = next(name for name in _CODECS if name in self._av.codecs_available)
         self._video = self._output.add_stream(codec, rate=self._reader.rate.limit_denominator(60_000))
@@ -95,8 +100,8 @@ class VideoWriter:
         self._video.time_base = self._reader.time_base
         if codec == "libx264":
             self._video.options = {"crf": _QUALITY, "preset": "veryfast"}
-        self._sound = _Sound(self._av, self._reader, self._output, self.problems)
-        self._stack.callback(self._sound.close)
+        self._audio = _Audio(self._av, self._reader, self._output, self.problems)
+        self._stack.callback(self._audio.close)
 
     def _fit(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
         size = self._size or Size.of(image)
@@ -116,11 +121,13 @@ class VideoWriter:
 
     def _refused(self, error: BaseException) -> OutputError:
         reason = getattr(error, "strerror", None) or error
-        return OutputError(f"{self.path} cannot be written: {reason}; choose another folder or make room")
+        return OutputError(
+            f"{self.path} cannot be written: {reason}; choose another directory or free disk space"
+        )
 
 
-class _Sound:
-    """The source's first sound, read a second time beside the frames and muxed as far as they have come."""
+class _Audio:
+    """The first audio stream of the source, read separately and muxed up to the time of the latest frame."""
 
     def __init__(self, av: Any, reader: Reader, output: Any, problems: list[str]) -> None:
         self._av, self._output, self._problems = av, output, problems
@@ -133,8 +140,8 @@ class _Sound:
             self._input = av.open(f"file:{Path(reader.sound).expanduser()}")
             self._source = self._input.streams.audio[0]
             self._start = reader.start_s
-            self._kept = self._source.codec_context.codec.canonical_name in _KEPT_SOUND
-            if self._kept:
+            self._copied = self._source.codec_context.codec.canonical_name in _COPIED_CODECS
+            if self._copied:
                 self._target = output.add_stream_from_template(self._source)
             else:
                 self._target = output.add_stream(
@@ -143,16 +150,16 @@ class _Sound:
             self._packets = self._read()
             self._next = next(self._packets, None)
         except (av.error.FFmpegError, ValueError) as error:
-            problems.append(f"the sound is left out: {getattr(error, 'strerror', None) or error}")
+            problems.append(f"the audio is omitted: {getattr(error, 'strerror', None) or error}")
             self._next = None
 
     def _read(self) -> Iterator[tuple[Fraction, Any]]:
-        """Yields packets to mux and their times."""
+        """Yields the packets to mux, with their times."""
         try:
             for packet in self._input.demux(self._source):
-                if packet.dts is None:  # what flushes a decoder
+                if packet.dts is None:  # flushes the decoder; holds no data
                     continue
-                if not self._kept:
+                if not self._copied:
                     yield from self._encoded(packet)
                     continue
                 shift = round(self._start / packet.time_base)
@@ -160,11 +167,11 @@ class _Sound:
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                 packet.stream = self._target
                 yield time_s, packet
-            if not self._kept:
+            if not self._copied:
                 for out in self._target.encode(None):
                     yield Fraction(0), out
         except self._av.error.FFmpegError as error:
-            self._problems.append(f"the sound breaks off: {error.strerror}")
+            self._problems.append(f"the audio ends early: {error.strerror}")
 
     def _encoded(self, packet: Any) -> Iterator[tuple[Fraction, Any]]:
         for frame in packet.decode():
@@ -174,7 +181,7 @@ class _Sound:
                 yield time_s, out
 
     def write_until(self, time_s: Fraction | None) -> None:
-        """Muxes what sounds until then; None is the end."""
+        """Muxes the audio up to a time; None is the end of the file."""
         while self._next is not None and (time_s is None or self._next[0] <= time_s):
             self._output.mux(self._next[1])
             self._next = next(self._packets, None)
