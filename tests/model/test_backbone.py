@@ -101,12 +101,12 @@ def test_positions_keep_their_place_on_another_grid(build: Build) -> None:
 def test_wrong_crops_are_refused(build: Build, unchecked: None) -> None:
     model = build()
     with pytest.raises(
-        InputError, match=r"pixel_values of 50x64 \(width x height\) do not divide into patches"
+        InputError, match=r"pixel_values of 50x64 \(width x height\) cannot be divided into patches"
     ):
         model(torch.zeros(1, 3, 64, 50))
-    with pytest.raises(InputError, match=r"pixel_values of 48x0 .* do not divide"):
+    with pytest.raises(InputError, match=r"pixel_values of 48x0 .* cannot be divided"):
         model(torch.zeros(1, 3, 0, 48))
-    with pytest.raises(InputError, match="pixel_values have 4 channels, the network takes 3"):
+    with pytest.raises(InputError, match="pixel_values have 4 channels, but the network requires 3; convert"):
         model(torch.zeros(1, 4, 64, 48))
     with pytest.raises(InputError, match=r"pixel_values have the shape \(3, 64, 48\); give a batch"):
         model(torch.zeros(3, 64, 48))

@@ -37,14 +37,14 @@ def test_sizes_may_be_one_number() -> None:
         ),
         (
             {"image_size": (250, 192)},
-            "image_size has the height 250, not a multiple of the patch's 16",
+            "image_size has the height 250, which is not a multiple of the patch's 16; change",
         ),
         ({"image_size": (256, 0)}, "image_size.1 is 0; input should be greater than or equal to 1"),
         (
             {"image_size": (256, 192, 3)},
-            r"image_size: '\(256, 192, 3\)' is neither; give one number, or height and width",
+            r"image_size: '\(256, 192, 3\)' is not a size; give one number, or height and width",
         ),
-        ({"patch_size": "large"}, "patch_size: 'large' is neither; give one number, or height and width"),
+        ({"patch_size": "large"}, "patch_size: 'large' is not a size; give one number, or height and width"),
         ({"patch_size": 4}, r"patch_size is \(4, 4\); its sides must be longer than 4"),
         ({"num_experts": 0}, "num_experts is 0; input should be greater than or equal to 1"),
         (
@@ -59,7 +59,7 @@ def test_sizes_may_be_one_number() -> None:
         ({"drop_path_rate": 1.0}, "drop_path_rate is 1.0; input should be less than 1"),
         ({"hidden_dropout_prob": -0.1}, "hidden_dropout_prob is -0.1; input should be"),
         ({"attention_probs_dropout_prob": 2}, "attention_probs_dropout_prob is 2; input should be"),
-        ({"out_indices": [13]}, r"out_indices has 13, but the stages go from 0 \(the stem\) to 12"),
+        ({"out_indices": [13]}, r"out_indices has 13, but the stages are numbered 0 \(the stem\) to 12"),
         ({"out_indices": []}, r"out_indices \[\] must name at least one stage"),
         ({"out_indices": [12, 3]}, r"out_indices \[12, 3\] must name at least one stage, in ascending order"),
         ({"out_indices": [12, -1]}, r"out_indices \[12, 12\] must name .* each once"),
@@ -87,7 +87,7 @@ def test_unknown_activation_is_refused() -> None:
         ({"mlp_ratio": float("nan")}, "mlp_ratio is nan; input should be a finite number"),
         ({"mlp_ratio": float("inf")}, "mlp_ratio is inf; input should be a finite number"),
         ({"mlp_ratio": 0}, "mlp_ratio is 0; input should be greater than 0"),
-        ({"mlp_ratio": 0.001}, "mlp_ratio 0.001 leaves no inner width for hidden_size 768"),
+        ({"mlp_ratio": 0.001}, "mlp_ratio 0.001 leaves no inner width for hidden_size 768; use a larger"),
         ({"num_experts": 1.5}, "num_experts is 1.5; input should be a valid integer"),
         ({"num_experts": True}, "num_experts is True; input should be a valid integer"),
         ({"layer_norm_eps": "x"}, "layer_norm_eps is 'x'; input should be a valid number"),
@@ -105,7 +105,7 @@ def test_unknown_activation_is_refused() -> None:
         ({"out_indices": 3}, "out_indices is 3; input should be a valid list"),
         ({"out_features": "stage3"}, "out_features is 'stage3'; input should be a valid list"),
         ({"out_features": []}, r"out_indices \[\] must name at least one stage"),
-        ({"image_size": "256"}, "image_size: '256' is neither; give one number, or height and width"),
+        ({"image_size": "256"}, "image_size: '256' is not a size; give one number, or height and width"),
         (
             {"image_size": None, "patch_size": [16, None]},
             "patch_size.1 is None; input should be a valid integer",
@@ -119,11 +119,11 @@ def test_unknown_activation_is_refused() -> None:
         ({"image_size": 32_000}, "image_size.0 is 32000; .* less than or equal to 4096"),
         (
             {"image_size": 4096, "patch_size": 8},
-            r"image_size \(4096, 4096\) has 262144 patches of \(8, 8\); 16384 at most",
+            r"image_size \(4096, 4096\) has 262144 patches of \(8, 8\); the maximum is 16384",
         ),
         (
             {"hidden_size": 16_384, "num_hidden_layers": 256, "num_attention_heads": 128},
-            r"256 layers of width 16384, mlp_ratio 4 and 1 experts has about 8.2e\+11 parameters; 1e\+10 at most",
+            r"256 layers of width 16384, mlp_ratio 4 and 1 experts has about 8.2e\+11 parameters; the maximum is 1e\+10",
         ),
     ],
 )

@@ -190,7 +190,7 @@ def test_misfit_is_explained_with_three_lists(folder: Path) -> None:
         f"{folder / 'model.safetensors'} does not fit the model; "
         "only in the model (1): backbone.last_norm.weight; "
         "only in the file (1): backbone.cls_token; "
-        "other shapes (1): head.final_layer.bias: (5,) in the model, (9,) in the file"
+        "different shape (1): head.final_layer.bias: (5,) in the model, (9,) in the file"
     )
 
 
@@ -260,14 +260,14 @@ def test_cut_safetensors_is_refused(folder: Path, keep: int) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(
-        CheckpointError, match=r"model.safetensors is not a whole safetensors file: .*fetch it again"
+        CheckpointError, match=r"model.safetensors is not a valid safetensors file: .*download it again"
     ):
         load(folder)
 
 
 def test_pickle_under_another_name_is_no_safetensors(folder: Path) -> None:
     torch.save({"weights": torch.zeros(2)}, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a valid safetensors file"):
         load(folder)
 
 
@@ -287,7 +287,7 @@ def test_hostile_pickle_is_refused_and_does_not_run(tmp_path: Path, zipped: bool
     content = {"state_dict": {"a": torch.zeros(2)}, "meta": Hostile(trace)}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(
-        CheckpointError, match=r"holds more than weights \(posix.system\) and is refused, because"
+        CheckpointError, match=r"contains more than weights \(posix.system\) and is not loaded, because"
     ):
         load(path)
     assert not trace.exists()
@@ -309,7 +309,7 @@ def test_hostile_pickle_is_refused_and_does_not_run(tmp_path: Path, zipped: bool
 def test_file_that_is_not_torchs_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "vitpose.pth").write_bytes(content)
     with pytest.raises(
-        CheckpointError, match=r"vitpose.pth is not a whole torch file of weights; fetch it again"
+        CheckpointError, match=r"vitpose.pth is not a valid torch file of weights; download it again"
     ):
         load(tmp_path / "vitpose.pth")
 
@@ -318,7 +318,7 @@ def test_cut_torch_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "vitpose.pth"
     torch.save({"state_dict": {"a": torch.zeros(1000)}}, path)
     path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(CheckpointError, match="is not a whole torch file of weights"):
+    with pytest.raises(CheckpointError, match="is not a valid torch file of weights"):
         load(path)
 
 
@@ -334,7 +334,7 @@ def test_missing_original_file_is_said(tmp_path: Path) -> None:
 )
 def test_torch_file_without_weights_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "vitpose.pth")
-    with pytest.raises(CheckpointError, match="holds no 'state_dict' of tensors; it is no original ViTPose"):
+    with pytest.raises(CheckpointError, match="contains no 'state_dict' of tensors; give an original ViTPose"):
         load(tmp_path / "vitpose.pth")
 
 
@@ -343,21 +343,21 @@ def test_torch_file_without_weights_is_refused(tmp_path: Path, content: Any) -> 
     [
         (
             {"backbone.pos_embed": None},
-            "has no parameter 'backbone.pos_embed' of 3 axes, so it is no original",
+            "has no parameter 'backbone.pos_embed' of 3 axes, so it is not an original",
         ),
         ({"backbone.pos_embed": torch.zeros(3)}, "has no parameter 'backbone.pos_embed' of 3 axes"),
         ({"keypoint_head.final_layer.weight": None}, "has no parameter 'head.final_layer.weight' of 4 axes"),
         (
             {"backbone.pos_embed": torch.zeros(1, 193, 100)},
-            "is 100 wide with 193 position embeddings, which no rel",
+            "has the width 100 and 193 position embeddings, as no rel",
         ),
         (
             {"backbone.pos_embed": torch.zeros(1, 7, 384)},
-            r"384 wide with 7 position .* pass config=VitPoseConfig",
+            r"the width 384 and 7 position .* pass config=VitPoseConfig",
         ),
         (
             {},
-            "does not fit the model: num_hidden_layers is 1 in the configuration, and the file has parameters for 0",
+            "does not fit the model: num_hidden_layers is 1 in the configuration, but the file has parameters for 0",
         ),
     ],
 )

@@ -121,8 +121,8 @@ def test_backbone_may_be_a_dictionary_ours_or_that_of_transformers() -> None:
             {"backbone": "resnet18", "backbone_config": {}},
             "both backbone 'resnet18' and backbone_config are given",
         ),
-        ({"use_timm_backbone": True}, "use_timm_backbone and use_pretrained_backbone need backbone="),
-        ({"use_pretrained_backbone": True}, "use_timm_backbone and use_pretrained_backbone need backbone="),
+        ({"use_timm_backbone": True}, "use_timm_backbone and use_pretrained_backbone require backbone="),
+        ({"use_pretrained_backbone": True}, "use_timm_backbone and use_pretrained_backbone require backbone="),
         (
             {"backbone_config": "base"},
             "backbone_config is a str; give a VitPoseBackboneConfig or a dictionary",
@@ -188,7 +188,7 @@ def test_wrong_types_and_sizes_are_refused_from_python_and_from_files(
 def test_keypoints_of_all_heads_have_a_limit_together() -> None:
     skeleton = Skeleton("long", tuple(f"k{index}" for index in range(6000)), ())
     heads = [DatasetSpec(name=name, skeleton=skeleton) for name in ("a", "b")]
-    with pytest.raises(InputError, match="the datasets have 12000 keypoints together; 10000 at most"):
+    with pytest.raises(InputError, match="the datasets have 12000 keypoints in total; the maximum is 10000"):
         VitPoseConfig(datasets=heads)
 
 

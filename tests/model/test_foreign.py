@@ -180,7 +180,7 @@ def test_backbone_that_declares_more_than_its_file_holds_is_refused_before_it_is
     (tmp_path / "config.json").write_text(json.dumps(table))
     # Two blocks of that width would take 26 GB.
     with pytest.raises(
-        CheckpointError, match=r"other shapes \(\d+\): backbone.body.* in the model, .* in the file"
+        CheckpointError, match=r"different shape \(\d+\): backbone.body.* in the model, .* in the file"
     ):
         VitPoseForPoseEstimation.from_pretrained(tmp_path)
 
@@ -196,7 +196,7 @@ def test_attention_of_another_backbone_is_chosen(pixels: Tensor, tmp_path: Path)
     fused = VitPoseForPoseEstimation.from_pretrained(tmp_path, attn_implementation="sdpa")
     torch.testing.assert_close(plain(pixels).heatmaps, fused(pixels).heatmaps, atol=1e-5, rtol=1e-4)
     with pytest.raises(
-        InputError, match=r"Dinov2Backbone has no attn_implementation 'eagre': .*leave it out"
+        InputError, match=r"Dinov2Backbone does not support attn_implementation 'eagre': .*leave it out"
     ):
         plain.set_attn_implementation("eagre")
 
@@ -232,16 +232,16 @@ def test_backbone_that_cannot_be_built_is_refused(options: dict[str, Any], messa
 def test_what_only_our_backbone_has_is_refused(pixels: Tensor) -> None:
     model = build(backbone_config=RESNET)
     with pytest.raises(
-        InputError, match="dataset_index 1 was given, but only ViTPose's own backbone has experts"
+        InputError, match="dataset_index 1 was given, but only VitPoseBackbone has experts"
     ):
         model(pixels, dataset_index=1)
     with pytest.raises(InputError, match="ResNetBackbone has no attentions; leave output_attentions out"):
         model(pixels, output_attentions=True)
-    with pytest.raises(InputError, match="only ViTPose's own backbone has gradient checkpointing"):
+    with pytest.raises(InputError, match="gradient checkpointing is supported by VitPoseBackbone only"):
         model.gradient_checkpointing_enable()
     assert not model.is_gradient_checkpointing
     model.gradient_checkpointing_disable()
-    with pytest.raises(InputError, match="only ViTPose's backbone has get_input_embeddings here; look into"):
+    with pytest.raises(InputError, match="get_input_embeddings is supported by VitPoseBackbone only; use model.backbone"):
         model.get_input_embeddings()
     with pytest.raises(InputError, match="this network has no experts to fold"):
         model.fold_expert(0)
@@ -257,7 +257,7 @@ def test_backbone_that_returns_tokens_is_refused(pixels: Tensor) -> None:
 def test_missing_transformers_is_said_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     message = (
-        r"the package 'transformers' is needed for a backbone that is not ViTPose's; install it with: pip install "
+        r"the package 'transformers' is needed for a backbone other than VitPoseBackbone; install it with: pip install "
         r"'vitpose\[detect\]'"
     )
     with pytest.raises(MissingDependencyError, match=message):
@@ -296,11 +296,11 @@ def test_backbone_of_timm_works_and_survives_saving(
     assert torch.equal(again(pixels).heatmaps, maps)
     with pytest.raises(InputError, match="a timm backbone returns neither attentions nor hidden states"):
         model(pixels, output_attentions=True)
-    with pytest.raises(InputError, match="a timm backbone has no attn_implementation 'eager'; leave it out"):
+    with pytest.raises(InputError, match="a timm backbone does not support attn_implementation 'eager'; leave it out"):
         model.set_attn_implementation("eager")
 
 
 def test_unknown_backbone_of_timm_is_refused() -> None:
     pytest.importorskip("timm")
-    with pytest.raises(CheckpointError, match="timm cannot build the backbone 'resnet_of_nobody'"):
-        build(backbone="resnet_of_nobody", use_timm_backbone=True)
+    with pytest.raises(CheckpointError, match="timm cannot build the backbone 'resnet_unknown'"):
+        build(backbone="resnet_unknown", use_timm_backbone=True)

@@ -79,24 +79,25 @@ def test_notes_of_the_other_library_and_empty_keys_are_left_out() -> None:
     [
         (
             {"num_hidden_layers": 10**7},
-            "backbone_config.num_hidden_layers is out of range; it may be 256 at most",
+            "backbone_config.num_hidden_layers is out of range; the maximum is 256",
         ),
-        ({"depths": [1, 10**7]}, "backbone_config.depths is out of range; it may be 256 at most"),
-        ({"hidden_sizes": [10**6]}, "backbone_config.hidden_sizes is out of range; it may be 16384 at most"),
-        ({"embed_dim": 10**6}, "backbone_config.embed_dim is out of range; it may be 16384 at most"),
-        ({"image_size": 10**9}, "backbone_config.image_size is out of range; it may be 1000000 at most"),
+        ({"depths": [1, 10**7]}, "backbone_config.depths is out of range; the maximum is 256"),
+        ({"hidden_sizes": [10**6]}, "backbone_config.hidden_sizes is out of range; the maximum is 16384"),
+        ({"embed_dim": 10**6}, "backbone_config.embed_dim is out of range; the maximum is 16384"),
+        ({"depths": [10**400]}, "backbone_config.depths is out of range; the maximum is 256"),
+        ({"image_size": 10**9}, "backbone_config.image_size is out of range; the maximum is 1000000"),
         (
             {"text_config": {"layer_norm_eps": float("nan")}},
             "backbone_config.text_config.layer_norm_eps is out of",
         ),
-        ({"depths": [1] * 5000}, "backbone_config.depths has 5000 entries; 4096 at most"),
-        ({f"a{i}": 1 for i in range(5000)}, "backbone_config has 5004 keys; 4096 at most"),
-        ({"hidden_act": "a" * 5000}, "backbone_config.hidden_act has 5000 characters; 4096 at most"),
+        ({"depths": [1] * 5000}, "backbone_config.depths has 5000 entries; the maximum is 4096"),
+        ({f"a{i}": 1 for i in range(5000)}, "backbone_config has 5004 keys; the maximum is 4096"),
+        ({"hidden_act": "a" * 5000}, "backbone_config.hidden_act has 5000 characters; the maximum is 4096"),
         (
             {"hidden_act": object()},
-            "backbone_config.hidden_act is a object; only numbers, strings, lists and tables",
+            "backbone_config.hidden_act is a object; use numbers, strings, lists and dict",
         ),
-        ({3: 4}, "backbone_config has the key 3; keys are strings"),
+        ({3: 4}, "backbone_config has the key 3; keys must be strings"),
     ],
 )
 def test_impossible_values_are_refused(changes: dict[Any, Any], message: str) -> None:

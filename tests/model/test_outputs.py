@@ -57,7 +57,7 @@ def test_attributes_and_entries_are_one(output: VitPoseEstimatorOutput) -> None:
 
 
 def test_unknown_names_are_refused(output: VitPoseEstimatorOutput) -> None:
-    with pytest.raises(KeyError, match=r"'maps' is no entry of this output; there are .*'heatmaps'"):
+    with pytest.raises(KeyError, match=r"this output has no 'maps'; it has .*'heatmaps'"):
         output["maps"]
     with pytest.raises(
         AttributeError, match="VitPoseEstimatorOutput has no 'maps'; there are loss, heatmaps, "

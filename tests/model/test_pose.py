@@ -102,7 +102,7 @@ def test_flipping_twice_changes_nothing_and_no_pairs_only_turn() -> None:
     ],
 )
 def test_wrong_flip_pairs_are_refused(pairs: Any) -> None:
-    with pytest.raises(InputError, match="flip_pairs must be pairs of 0 to 4, each in one pair at most, not"):
+    with pytest.raises(InputError, match="flip_pairs must be pairs of keypoint indices, 0 to 4, each in one pair at most, not"):
         flip_back(torch.zeros(1, 5, 2, 2), pairs)
 
 
@@ -148,7 +148,7 @@ def test_loss_of_other_shapes_is_refused(build: Build, pixels: Tensor, unchecked
     )
     with pytest.raises(InputError, match=message):
         model(pixels, labels=torch.zeros(3, 5, 64, 48))
-    with pytest.raises(InputError, match=r"label_weights have the shape \(3, 5, 1\) and need \(3, 5\)"):
+    with pytest.raises(InputError, match=r"label_weights have the shape \(3, 5, 1\); give the shape \(3, 5\), one weight"):
         model(pixels, labels=torch.zeros(3, 5, 16, 12), label_weights=torch.ones(3, 5, 1))
 
 

@@ -79,14 +79,14 @@ def test_another_number_of_keypoints_initialises_the_last_layer_and_saves_what_l
     old = build(use_simple_decoder=simple)
     old.save_pretrained(tmp_path / "old")
     with pytest.raises(
-        CheckpointError, match=r"other shapes \(2\): head.final_layer.bias: \(9,\) in the model"
+        CheckpointError, match=r"different shape \(2\): head.final_layer.bias: \(9,\) in the model"
     ):
         load(tmp_path / "old", num_labels=9)
     with caplog.at_level(logging.WARNING):
         model, info = load(
             tmp_path / "old", num_labels=9, ignore_mismatched_sizes=True, output_loading_info=True
         )
-    assert "initialised anew because of other sizes: head.final_layer.bias, head.final_layer.w" in caplog.text
+    assert "reinitialised because of mismatched shapes: head.final_layer.bias, head.final_layer.w" in caplog.text
     assert {(name, tuple(file), tuple(own)) for name, file, own in info["mismatched_keys"]} == {
         ("head.final_layer.bias", (5,), (9,)),
         ("head.final_layer.weight", *((k, 32 if simple else 256, *[3 if simple else 1] * 2) for k in (5, 9))),
@@ -167,7 +167,7 @@ def test_torch_file_of_transformers_is_read_where_asked_for(directory: Path, pix
 def test_original_file_has_neither_safetensors_nor_subfolders(
     directory: Path, options: dict[str, Any]
 ) -> None:
-    with pytest.raises(InputError, match="is an original file; use_safetensors and subfolder are for dir"):
+    with pytest.raises(InputError, match="is an original file; use_safetensors and subfolder apply to dir"):
         load(directory / "vitpose.pth", **options)
 
 
@@ -250,7 +250,7 @@ def test_backbone_of_one_dataset_is_taken_out_of_several(
     assert backbone.config.num_experts == 1
     torch.testing.assert_close(backbone(pixels).feature_maps, model.backbone(pixels, 2).feature_maps)
     model.backbone.save_pretrained(tmp_path / "alone")
-    with pytest.raises(InputError, match=r"is a backbone alone, which knows no datasets \(dataset=2\)"):
+    with pytest.raises(InputError, match=r"is the checkpoint of a backbone, which has no datasets; leave out dataset=2"):
         VitPoseBackbone.from_pretrained(tmp_path / "alone", dataset=2)
 
 
@@ -261,7 +261,7 @@ def test_files_of_other_kinds_are_told_apart(build: Build, tmp_path: Path) -> No
     resnet = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
     other = VitPoseForPoseEstimation(VitPoseConfig(backbone_config=resnet, num_labels=2))
     other.save_pretrained(tmp_path / "other")
-    with pytest.raises(CheckpointError, match="has another library's backbone; load the whole network"):
+    with pytest.raises(CheckpointError, match="has a backbone of another library; load the whole network"):
         VitPoseBackbone.from_pretrained(tmp_path / "other")
 
 
@@ -270,7 +270,7 @@ def test_backbone_that_does_not_fit_is_refused(build: Build, tmp_path: Path) -> 
     table = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(table | {"hidden_size": 64}))
     with pytest.raises(
-        CheckpointError, match=r"other shapes .* blocks.0.attn.proj.bias: \(64,\) in the model"
+        CheckpointError, match=r"different shape .* blocks.0.attn.proj.bias: \(64,\) in the model"
     ):
         VitPoseBackbone.from_pretrained(tmp_path)
 

@@ -88,7 +88,7 @@ def test_uploaded_repository_works_here_and_in_transformers(build: Build, hub: H
 def test_network_without_a_processor_is_not_uploaded(build: Build, hub: Hub, tmp_path: Path) -> None:
     model = build()
     model.save_pretrained(tmp_path / "saved")
-    message = r"does not know its image processor, .*push_to_hub\(..., processor=VitPoseImageProcessor"
+    message = r"no image processor is known for this network, .*push_to_hub\(..., processor=VitPoseImageProcessor"
     for own in (model, VitPoseForPoseEstimation.from_pretrained(tmp_path / "saved")):
         with pytest.raises(InputError, match=message):
             own.push_to_hub("mine")

@@ -69,8 +69,8 @@ def test_what_works_on_a_cpu(config: Any, limit: float, folder: Path, pixels: to
 )
 def test_int4_has_no_kernel_on_a_cpu(config: Any, folder: Path) -> None:
     message = (
-        r"torchao \S+ cannot run Int4WeightOnlyConfig on cpu in float32: it has no kernel for that \(.*\); on a CPU "
-        r"Int8WeightOnlyConfig\(\), Int8Dynamic.* IntxWeightOnlyConfig\(torch.int4, PerGroup\(64\)\) .* work"
+        r"torchao \S+ cannot run Int4WeightOnlyConfig on cpu in float32: it has no kernel for that \(.*\); supported on a CPU, .*: "
+        r"Int8WeightOnlyConfig\(\), Int8Dynamic.* IntxWeightOnlyConfig\(torch.int4, PerGroup\(64\)\), which"
     )
     with pytest.raises(InputError, match=message):
         VitPoseForPoseEstimation.from_pretrained(folder, quantization_config=config)
@@ -111,12 +111,12 @@ def test_what_keeps_its_weights_is_named_as_in_transformers(entry: str, folder: 
         ([1], r"modules_to_not_convert \[1\] must be a list of names"),
         (
             ["fc1", "fc3"],
-            r"modules_to_not_convert \['fc3'\] means no linear layer.* there are backbone.*, \.\.\.",
+            r"modules_to_not_convert \['fc3'\] matches no linear layer.* their names are backbone.*, \.\.\.",
         ),
-        (["fc1", "(fc"], "has an entry that is no regular expression: missing"),
+        (["fc1", "(fc"], "has an entry that is not a valid regular expression: missing"),
         (
             ["backbone"],
-            r"nothing to quantise: without modules_to_not_convert \['backbone'\] the network has no",
+            r"there is no layer to quantise: modules_to_not_convert \['backbone'\] matches every linear",
         ),
     ],
 )
@@ -128,8 +128,8 @@ def test_what_cannot_keep_its_weights(kept: Any, message: str, folder: Path) -> 
 
 def test_layers_that_torchao_passes_over_are_named(folder: Path) -> None:
     message = (
-        r"Int4WeightOnlyConfig left \d+ of \d+ layers as they were \(backbone.*, \.\.\.\), of width \d+, .*: torchao "
-        "passes over .* Take a group size that divides their width"
+        r"Int4WeightOnlyConfig did not quantise \d+ of \d+ layers \(backbone.*, \.\.\.\), of width \d+, .*: torchao "
+        "skips layers .* Choose a group size that divides their width"
     )
     with pytest.raises(InputError, match=message):
         config = TorchAoConfig("int4_weight_only", group_size=100)
@@ -138,7 +138,7 @@ def test_layers_that_torchao_passes_over_are_named(folder: Path) -> None:
 
 def test_a_quantised_network_is_not_quantised_again(folder: Path) -> None:
     network = VitPoseForPoseEstimation.from_pretrained(folder, quantization_config=Int8WeightOnlyConfig())
-    with pytest.raises(InputError, match="the weights are quantised already; load the model"):
+    with pytest.raises(InputError, match="the weights are quantised already; load the model without"):
         quantise(network, Int8WeightOnlyConfig())
 
 
@@ -160,27 +160,27 @@ def test_an_expert_is_folded_before(folder: Path, pixels: torch.Tensor) -> None:
 def test_what_quantised_weights_cannot(folder: Path, tmp_path: Path) -> None:
     network = VitPoseForPoseEstimation.from_pretrained(folder, quantization_config=Int8WeightOnlyConfig())
     with pytest.raises(
-        InputError, match="the weights are quantised, and an expert can only be folded into whole"
+        InputError, match="the weights are quantised, and an expert can only be folded before that; fold first"
     ):
         network.fold_expert(0)
-    with pytest.raises(InputError, match="the weights are quantised, which the files have no form for"):
+    with pytest.raises(InputError, match="quantised weights cannot be saved; load the model without"):
         network.save_pretrained(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_what_is_no_configuration(folder: Path) -> None:
     for config in ("int8_weight_only", {"quant_type": "int8"}, 8):
-        with pytest.raises(InputError, match="is no configuration of torchao, such as"):
+        with pytest.raises(InputError, match="is not a configuration of torchao; give one, such as"):
             VitPoseForPoseEstimation.from_pretrained(folder, quantization_config=config)
     with pytest.raises(
         UnknownNameError, match="unknown kind of quantisation 'int8_weights_only'; did you mean int8"
     ):
         TorchAoConfig("int8_weights_only")
     with pytest.raises(
-        InputError, match=r"'int8_weight_only' cannot be had with \{'groups': 3\}: .*'groups'"
+        InputError, match=r"'int8_weight_only' does not accept the options \{'groups': 3\}: .*'groups'"
     ):
         TorchAoConfig("int8_weight_only", groups=3)
-    with pytest.raises(InputError, match=r"\['group_size'\] belong into torchao's configuration"):
+    with pytest.raises(InputError, match=r"\['group_size'\] are given in addition to a torchao configuration; set"):
         TorchAoConfig(Int8WeightOnlyConfig(), group_size=3)
 
 

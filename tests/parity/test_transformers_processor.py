@@ -215,7 +215,7 @@ def test_floats_from_0_to_1_are_those_of_transformers_where_they_are_not_rescale
     assert (
         theirs()(smooth, boxes=inside(smooth), return_tensors="np")["pixel_values"].max() < -1.7
     )  # black: a trap
-    with pytest.raises(ImageError, match="give do_rescale=False for an image from 0 to 1"):
+    with pytest.raises(ImageError, match="give do_rescale=False for values from 0 to 1"):
         VitPoseImageProcessor()(smooth, boxes=inside(smooth))
 
 

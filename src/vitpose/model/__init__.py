@@ -1,1 +1,1 @@
-"""The network: heatmaps from crops. Torch only; knows no image, box or result."""
+"""The network: crops in, heatmaps out. PyTorch only; independent of images, boxes and results."""

@@ -1,6 +1,6 @@
 """The plain vision transformer of ViTPose: patches, attention, feed-forward, block.
 
-Parameter names are those of the original checkpoints. Knows no decoder and no files.
+Parameter names are those of the original checkpoints. Independent of decoders.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PatchEmbed(nn.Module):
         )
 
     def forward(self, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "b t d"]:
-        """Returns one token a patch, row by row."""
+        """Returns one token per patch, row by row."""
         return self.proj(pixels).flatten(2).transpose(1, 2)
 
 
@@ -72,13 +72,13 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "b t d"], with_weights: bool = False
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b heads t t"] | None]:
-        """Returns the mixed tokens, and the attention (rows sum to one) if asked for."""
+        """Returns the new tokens, and the attention weights (rows sum to one) if requested, else None."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each b heads t d/heads
         dropout = self.dropout if self.training else 0.0
         weights = None
         if with_weights or self.eager:
-            # The fused kernels never hold the weights, so they are formed here where they are asked for.
+            # The fused kernels do not return the weights, so they are computed here.
             weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
             mixed = F.dropout(weights, dropout) @ value
         else:
@@ -87,14 +87,14 @@ class Attention(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, skips the residual branch of a sample with probability `rate`."""
+    """Stochastic depth: during training, drops the residual branch of a sample with probability `rate`."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        """Returns the branch, with whole samples at zero and the others scaled up to keep the mean."""
+        """Returns the branch with dropped samples set to zero and the others scaled to keep the mean."""
         if not self.training or self.rate == 0:
             return x
         kept = torch.empty(x.shape[0], 1, 1, device=x.device, dtype=x.dtype).bernoulli_(1 - self.rate)
@@ -102,7 +102,7 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each behind a norm and beside a residual."""
+    """A transformer block: attention and feed-forward, each with a layer norm before it and a residual around it."""
 
     def __init__(self, config: VitPoseBackboneConfig, drop_path: float) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "b t d"], routing: Routing | None, with_weights: bool = False
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b heads t t"] | None]:
-        """Returns the tokens after the block, and its attention if asked for."""
+        """Returns the tokens after the block, and its attention weights if requested, else None."""
         mixed, weights = self.attn(self.norm1(x), with_weights)
         x = x + self.drop_path(self.dropout(mixed))
         x = x + self.drop_path(self.dropout(self.mlp(self.norm2(x), routing)))
@@ -136,10 +136,13 @@ def _activation(name: str) -> nn.Module:
 
 
 class VitPoseBackbone(PretrainedModule):
-    """The vision transformer that turns crops into tokens.
+    """The vision transformer of ViTPose: crops in, tokens out.
 
     Args:
-        config: Its sizes; ViT-B without one.
+        config: The configuration; default: ViT-B.
+
+    Raises:
+        UnknownNameError: The activation in `hidden_act` is unknown.
     """
 
     config_class = VitPoseBackboneConfig
@@ -159,7 +162,7 @@ class VitPoseBackbone(PretrainedModule):
         self._init_weights()
 
     def _init_weights(self) -> None:
-        spread = self.config.initializer_range
+        std = self.config.initializer_range
         drawn: list[Tensor] = [self.pos_embed]
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -167,12 +170,16 @@ class VitPoseBackbone(PretrainedModule):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for weight in drawn:
-            nn.init.trunc_normal_(weight, std=spread) if spread else nn.init.zeros_(weight)
+            nn.init.trunc_normal_(weight, std=std) if std else nn.init.zeros_(weight)
 
     def positions(self, rows: int, columns: int) -> Float[Tensor, "1 t d"]:
-        """Returns the position embeddings of a grid of patches, resampled where it is not the trained one.
+        """Returns the position embeddings of a grid of patches, interpolated if it differs from `config.grid_size`.
 
-        The first entry, left over from a class token, is added to every position, as in the original.
+        The first entry, a leftover of a class token, is added to every position, as in the original.
+
+        Args:
+            rows: Number of rows of patches.
+            columns: Number of columns of patches.
         """
         first, grid = self.pos_embed[:, :1], self.pos_embed[:, 1:]
         if (rows, columns) != self.config.grid_size:
@@ -182,11 +189,14 @@ class VitPoseBackbone(PretrainedModule):
         return grid + first
 
     def embed(self, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "b t d"]:
-        """Turns crops into tokens with their positions.
+        """Turns crops into tokens with position embeddings.
+
+        Args:
+            pixels: Normalised crops.
 
         Raises:
-            InputError: The crops are no batch, have the wrong number of channels, or a size that the patch
-                does not divide.
+            InputError: The crops are not a batch, have the wrong number of channels, or a size that is not a
+                multiple of the patch size.
         """
         if pixels.ndim != 4:
             raise InputError(
@@ -197,12 +207,13 @@ class VitPoseBackbone(PretrainedModule):
         patch_height, patch_width = self.config.patch_size
         if channels != self.config.num_channels:
             raise InputError(
-                f"pixel_values have {channels} channels, the network takes {self.config.num_channels}"
+                f"pixel_values have {channels} channels, but the network requires {self.config.num_channels}; "
+                "convert the crops"
             )
         if height % patch_height or width % patch_width or 0 in (height, width):
             raise InputError(
-                f"pixel_values of {width}x{height} (width x height) do not divide into patches of "
-                f"{patch_width}x{patch_height}; choose multiples of the patch"
+                f"pixel_values of {width}x{height} (width x height) cannot be divided into patches of "
+                f"{patch_width}x{patch_height}; use multiples of the patch size"
             )
         positions = self.positions(height // patch_height, width // patch_width)
         return self.dropout(self.patch_embed(pixels) + positions)
@@ -219,35 +230,35 @@ class VitPoseBackbone(PretrainedModule):
 
         Args:
             pixel_values: Normalised crops.
-            dataset_index: Which expert, for all samples or one a sample; required with several experts.
-            output_attentions: Return each block's attention too; default: as the configuration says.
-            output_hidden_states: Return the tokens before and after each block too; default: as the configuration says.
-            return_dict: False returns a tuple; default: as the configuration says.
+            dataset_index: Index of the expert, one for all samples or one per sample; required with several experts.
+            output_attentions: Return each block's attention weights too; default: as in the configuration.
+            output_hidden_states: Return the tokens before and after each block too; default: as in the configuration.
+            return_dict: False returns a tuple; default: as in the configuration.
 
         Raises:
             InputError: The crops or the index do not fit the network.
         """
         config = self.config
-        attending = config.output_attentions if output_attentions is None else output_attentions
-        watching = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        # Not len(): that would fix the number of crops of an exported network.
+        with_attentions = config.output_attentions if output_attentions is None else output_attentions
+        with_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        # Not len(): that would make the batch size of an exported network static.
         routing = route(dataset_index, config.num_experts, pixel_values.shape[0])
         wanted = config.out_indices or []
-        # Of each stage only what is asked for is kept, and what comes after the last of them is not computed.
+        # Only requested features are kept, and blocks after the last requested stage are not run.
         features, states, attentions = [], [], []
         x = self.embed(pixel_values)
-        for index in range(len(self.blocks) + 1 if attending or watching else wanted[-1] + 1):
+        for index in range(len(self.blocks) + 1 if with_attentions or with_states else wanted[-1] + 1):
             if index > 0:
-                x, weights = self._run_block(self.blocks[index - 1], x, routing, attending)
+                x, weights = self._run_block(self.blocks[index - 1], x, routing, with_attentions)
                 attentions.append(weights)
             if index in wanted:
                 features.append(self.last_norm(x))
-            if watching:
+            if with_states:
                 states.append(x)
         output = BackboneOutput(
             feature_maps=tuple(features),
-            hidden_states=tuple(states) if watching else None,
-            attentions=tuple(attentions) if attending else None,
+            hidden_states=tuple(states) if with_states else None,
+            attentions=tuple(attentions) if with_attentions else None,
         )
         as_dict = config.return_dict if return_dict is None else return_dict
         return output if as_dict else output.to_tuple()
@@ -259,11 +270,11 @@ class VitPoseBackbone(PretrainedModule):
             return checkpoint(block, x, routing, with_weights, **self.gradient_checkpointing_kwargs)
         return block(x, routing, with_weights)
 
-    # ------------------------------------------------------------------ what others ask of a backbone
+    # ------------------------------------------------------------------ the backbone interface of transformers
 
     @property
     def stage_names(self) -> list[str]:
-        """Names of all stages: the stem, then one a block."""
+        """Names of all stages: the stem, then one per block."""
         return self.config.stage_names
 
     @property
@@ -277,7 +288,7 @@ class VitPoseBackbone(PretrainedModule):
 
     @property
     def out_indices(self) -> list[int]:
-        """Numbers of the stages whose feature maps are returned; setting them sets `out_features` too."""
+        """Indices of the stages whose feature maps are returned; setting them sets `out_features` too."""
         return self.config.out_indices
 
     @out_indices.setter
@@ -286,31 +297,31 @@ class VitPoseBackbone(PretrainedModule):
 
     @property
     def num_features(self) -> list[int]:
-        """Width of every stage."""
+        """Number of channels of every stage."""
         return [self.config.hidden_size] * len(self.stage_names)
 
     @property
     def out_feature_channels(self) -> dict[str, int]:
-        """Width of every stage by its name."""
+        """Number of channels of every stage by its name."""
         return dict(zip(self.stage_names, self.num_features, strict=True))
 
     @property
     def channels(self) -> list[int]:
-        """Width of each feature map that is returned."""
+        """Number of channels of each returned feature map."""
         return [self.out_feature_channels[name] for name in self.out_features]
 
     def get_input_embeddings(self) -> nn.Module:
-        """Returns what turns crops into tokens."""
+        """Returns the patch embedding."""
         return self.patch_embed
 
     def set_attn_implementation(self, name: str) -> None:
-        """Chooses how attention is computed.
+        """Sets the implementation of attention.
 
         Args:
             name: "sdpa" (fused kernels) or "eager" (plain matrix products).
 
         Raises:
-            UnknownNameError: There is no such implementation.
+            UnknownNameError: The implementation is unknown.
         """
         if name not in _ATTENTIONS:
             raise UnknownNameError("attn_implementation", name, _ATTENTIONS)
@@ -321,19 +332,20 @@ class VitPoseBackbone(PretrainedModule):
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
     ) -> None:
-        """Trades time for memory in training: blocks are computed again in the backward pass.
+        """Enables gradient checkpointing, which saves memory by recomputing blocks in the backward pass.
 
         Args:
             gradient_checkpointing_kwargs: Arguments of `torch.utils.checkpoint.checkpoint`.
 
         Raises:
-            InputError: They are none.
+            InputError: They are not a dictionary.
+            UnknownNameError: An argument is unknown.
         """
         given = {} if gradient_checkpointing_kwargs is None else gradient_checkpointing_kwargs
         if not isinstance(given, Mapping):
             raise InputError(
                 f"gradient_checkpointing_kwargs is {given!r}; give a dictionary of arguments of "
-                "torch.utils.checkpoint.checkpoint, or nothing"
+                "torch.utils.checkpoint.checkpoint, or leave it out"
             )
         for name in given:
             if name not in _CHECKPOINT_KWARGS:
@@ -342,7 +354,7 @@ class VitPoseBackbone(PretrainedModule):
         self.gradient_checkpointing = True
 
     def gradient_checkpointing_disable(self) -> None:
-        """Computes each block once again."""
+        """Disables gradient checkpointing."""
         self.gradient_checkpointing = False
 
     @property
@@ -358,10 +370,10 @@ class VitPoseBackbone(PretrainedModule):
         """Writes `config.json` and `model.safetensors` of the backbone alone, as `transformers` reads them.
 
         Args:
-            folder: The directory; made if need be. Files of that name are replaced, each whole or not at all.
+            folder: The directory; created if missing. Existing files are replaced, each atomically.
 
         Raises:
-            OutputError: They cannot be written.
+            OutputError: A file cannot be written.
             InputError: The weights are quantised.
         """
         refuse_quantised(self)

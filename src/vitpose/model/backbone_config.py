@@ -1,6 +1,6 @@
 """The configuration of ViTPose's vision transformer, in the form that `transformers` reads and writes.
 
-Owns names, defaults and checks of `backbone_config`. Knows no decoder, no keypoints and no weights.
+Names, defaults and checks of `backbone_config`; independent of decoder, keypoints and weights.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from ..files.settings import MutableSettings, at_most
 CONFIG_FILE = "config.json"
 
 PATCH_PADDING = 2
-"""The patch convolution pads by two pixels a side, in the original and so in every checkpoint."""
+"""Padding of the patch convolution per side, px; the same in every published checkpoint."""
 
 RETURNED: Mapping[str, bool] = {
     "output_attentions": False,
     "output_hidden_states": False,
     "return_dict": True,
 }
-"""What a forward pass returns by default; written to files only where it differs."""
+"""Defaults for the outputs of a forward pass; written to files only where they differ."""
 
 
 def _pair(value: Any) -> Any:
@@ -42,7 +42,7 @@ def _pair(value: Any) -> Any:
         return tuple(value)
     if isinstance(value, int):
         return (value, value)
-    raise ValueError(f"{str(value)[:80]!r} is neither; give one number, or height and width")
+    raise ValueError(f"{str(value)[:80]!r} is not a size; give one number, or height and width")
 
 
 def _list(value: Any) -> Any:
@@ -60,31 +60,31 @@ class VitPoseBackboneConfig(MutableSettings):
     """The configuration of the plain vision transformer.
 
     Attributes:
-        image_size: Height and width of the input in pixels, in this order, as the files have it; also one number.
-        patch_size: Height and width of a patch in pixels; also one number.
+        image_size: Height and width of the input in pixels, in this order; one number stands for both.
+        patch_size: Height and width of a patch in pixels; one number stands for both.
         num_channels: Colour channels of the input.
         hidden_size: Width d of the tokens.
         num_hidden_layers: Number of blocks.
-        num_attention_heads: Heads of each attention; divides `hidden_size`.
-        mlp_ratio: Inner width of the feed-forward layers over `hidden_size`.
-        num_experts: Experts of each feed-forward layer (ViTPose++); 1 is a dense network.
-        part_features: The last rows of a feed-forward output that belong to the expert.
+        num_attention_heads: Number of attention heads per block; must divide `hidden_size`.
+        mlp_ratio: Ratio of the inner width of the feed-forward layers to `hidden_size`.
+        num_experts: Number of experts per feed-forward layer (ViTPose++); 1 is a dense network.
+        part_features: Number of output features of a feed-forward layer that the expert computes: the last ones.
         hidden_act: Activation: "gelu", "gelu_new", "relu" or "silu".
-        hidden_dropout_prob: Dropout after embeddings and projections, in training.
-        attention_probs_dropout_prob: Dropout of the attention, in training.
-        initializer_range: Standard deviation of fresh weights.
-        layer_norm_eps: 1e-12 as `transformers` has it; the original trained with 1e-6.
+        hidden_dropout_prob: Dropout rate after embeddings and projections during training.
+        attention_probs_dropout_prob: Dropout rate of the attention weights during training.
+        initializer_range: Standard deviation of newly initialised weights.
+        layer_norm_eps: Epsilon of the layer norms: 1e-12 as in `transformers`; the original trains with 1e-6.
         qkv_bias: Whether query, key and value have a bias.
         out_features: Names of the stages whose feature maps are returned ("stem", "stage1", …).
-        out_indices: The same as indices, 0 being the stem; default: the last stage.
-        drop_path_rate: Stochastic depth of the last block, growing linearly from 0, in training.
-        output_attentions: Return each block's attention unless the call says otherwise.
-        output_hidden_states: Return the tokens before and after each block unless the call says otherwise.
-        return_dict: False returns a tuple unless the call says otherwise.
+        out_indices: The same stages as indices, 0 being the stem; default: the last stage.
+        drop_path_rate: Drop-path rate of the last block during training; it grows linearly from 0 at the first block.
+        output_attentions: Return each block's attention weights by default.
+        output_hidden_states: Return the tokens before and after each block by default.
+        return_dict: Return a `BackboneOutput` by default; False returns a tuple.
 
     Raises:
-        InputError: A value is impossible; the message names it.
-        UnknownNameError: There is no such attribute, or no such stage.
+        InputError: A value is invalid; the message names it.
+        UnknownNameError: An attribute or a stage is unknown.
     """
 
     image_size: Sides = (256, 192)
@@ -114,7 +114,7 @@ class VitPoseBackboneConfig(MutableSettings):
 
     def _complete(self) -> None:
         if self.mlp_ratio == int(self.mlp_ratio):
-            vars(self)["mlp_ratio"] = int(self.mlp_ratio)  # `transformers` reads no other
+            vars(self)["mlp_ratio"] = int(self.mlp_ratio)  # `transformers` reads integers only
         self._check_shapes()
         self._check_amount()
         self._align_outputs()
@@ -127,7 +127,8 @@ class VitPoseBackboneConfig(MutableSettings):
             )
         if self.hidden_size * self.mlp_ratio < 1:
             raise InputError(
-                f"mlp_ratio {self.mlp_ratio} leaves no inner width for hidden_size {self.hidden_size}"
+                f"mlp_ratio {self.mlp_ratio} leaves no inner width for hidden_size {self.hidden_size}; "
+                "use a larger ratio"
             )
         if min(self.patch_size) <= 2 * PATCH_PADDING:
             raise InputError(
@@ -136,7 +137,10 @@ class VitPoseBackboneConfig(MutableSettings):
             )
         for what, side, patch in zip(("height", "width"), self.image_size, self.patch_size, strict=True):
             if side % patch:
-                raise InputError(f"image_size has the {what} {side}, not a multiple of the patch's {patch}")
+                raise InputError(
+                    f"image_size has the {what} {side}, which is not a multiple of the patch's {patch}; "
+                    "change one of them"
+                )
         if self.num_experts > 1 and not 0 < self.part_features < self.hidden_size:
             raise InputError(
                 f"part_features is {self.part_features}; with {self.num_experts} experts it must lie "
@@ -147,17 +151,18 @@ class VitPoseBackboneConfig(MutableSettings):
         rows, columns = self.grid_size
         if rows * columns > MAX_PATCHES:
             raise InputError(
-                f"image_size {self.image_size} has {rows * columns} patches of {self.patch_size}; {MAX_PATCHES} at most"
+                f"image_size {self.image_size} has {rows * columns} patches of {self.patch_size}; "
+                f"the maximum is {MAX_PATCHES}"
             )
         if self.num_parameters > MAX_PARAMETERS:
             raise InputError(
                 f"a backbone of {self.num_hidden_layers} layers of width {self.hidden_size}, mlp_ratio "
                 f"{self.mlp_ratio} and {self.num_experts} experts has about {self.num_parameters:.2g} parameters; "
-                f"{MAX_PARAMETERS:.2g} at most"
+                f"the maximum is {MAX_PARAMETERS:.2g}"
             )
 
     def _align_outputs(self) -> None:
-        """Makes `out_indices` and `out_features` say the same."""
+        """Completes `out_indices` and `out_features` and checks that they agree."""
         names, wanted, indices = self.stage_names, self.out_features, self.out_indices
         if indices is None:
             for name in wanted or ():
@@ -167,7 +172,7 @@ class VitPoseBackboneConfig(MutableSettings):
         for index in indices:
             if not -len(names) <= index < len(names):
                 raise InputError(
-                    f"out_indices has {index}, but the stages go from 0 (the stem) to {self.num_hidden_layers}"
+                    f"out_indices has {index}, but the stages are numbered 0 (the stem) to {self.num_hidden_layers}"
                 )
         indices = [index % len(names) for index in indices]
         # The decoder takes the last one, and `transformers` refuses any other order.
@@ -188,17 +193,17 @@ class VitPoseBackboneConfig(MutableSettings):
 
     @property
     def stage_names(self) -> list[str]:
-        """Names of all stages: the stem, then one a block."""
+        """Names of all stages: the stem, then one per block."""
         return ["stem", *(f"stage{index}" for index in range(1, self.num_hidden_layers + 1))]
 
     @property
     def grid_size(self) -> tuple[int, int]:
-        """Rows and columns of patches of an image of `image_size`."""
+        """Rows and columns of patches of an input of `image_size`."""
         return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
 
     @property
     def num_parameters(self) -> int:
-        """Number of weights; biases and norms, less than a thousandth, are left out."""
+        """Approximate number of parameters; biases and norms, less than 0.1 %, are not counted."""
         width, inner = self.hidden_size, int(self.hidden_size * self.mlp_ratio)
         rows, columns = self.grid_size
         embeddings = width * (
@@ -208,7 +213,7 @@ class VitPoseBackboneConfig(MutableSettings):
         return embeddings + self.num_hidden_layers * (4 * width**2 + 2 * width * inner + experts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the plain dictionary that `transformers` stores, alone or under `backbone_config`."""
+        """Returns the JSON dictionary that `transformers` stores, alone or under `backbone_config`."""
         table = {key: value for key, value in asdict(self).items() if value != RETURNED.get(key)}
         return {
             "model_type": self.model_type,

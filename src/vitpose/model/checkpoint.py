@@ -1,7 +1,7 @@
-"""Checkpoints: our directories, those of `transformers`, and the original `.pth` files, as one object.
+"""Checkpoints in every form: directories of vitpose and of `transformers`, and original `.pth` files.
 
-Owns the strict loading: a file loads whole or is refused by name. Names are `names`' business, the original's
-configurations `original`'s, and files of parameters `weights`'.
+Parameter names are converted by `names`, configurations of original files are read by `original`, and files of
+parameters are read and written by `weights`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 WEIGHTS_FILE = "model.safetensors"
 HEADS_FILE = "heads.safetensors"
-"""Every head but the first, in a file of its own: `transformers`, which knows one head, never looks at it."""
+"""Every head but the first, in a separate file, which `transformers`, with its one head, ignores."""
 
 INDEX_FILE = "model.safetensors.index.json"
 PICKLE_FILE = "pytorch_model.bin"
@@ -43,38 +43,50 @@ HUB_OPTIONS = ("subfolder", "revision", "token", "cache_dir", "local_files_only"
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds: the configuration, the parameters under our names, and how messages call it."""
+    """The contents of a checkpoint.
+
+    Attributes:
+        config: The configuration.
+        state: The parameters under vitpose's names.
+        source: Name of the checkpoint in error messages.
+    """
 
     config: VitPoseConfig
     state: State
     source: str
 
     def for_dataset(self, dataset: str | int) -> Checkpoint:
-        """Returns the dense checkpoint, with one head, that equals this one for a dataset.
+        """Returns the dense one-head checkpoint with the output of this one for one dataset.
 
-        Tensors that stay as they are are shared, not copied.
+        Unchanged tensors are shared, not copied.
+
+        Args:
+            dataset: Name of the dataset, or its index.
 
         Raises:
-            UnknownNameError: There is no such dataset here.
-            InputError: There is no such number, or the dataset has other keypoints.
+            UnknownNameError: The checkpoint has no dataset of that name.
+            InputError: The index is out of range, or the dataset has other keypoints.
             CheckpointError: The head or the expert is missing.
         """
         config, state = self.config, self.state
         if isinstance(dataset, str) and not config.datasets and config.num_experts == 1:
-            config, dataset = config.declare(dataset), 0  # nothing said what this one head was trained on
+            config, dataset = (
+                config.declare(dataset),
+                0,
+            )  # the file does not declare what its head was trained on
         index = config.index_of(dataset)
         if config.num_experts > 1:
             state = fold_state(state, index)
         if 0 < index < len(config.heads) and not any(name.startswith(_head(index)) for name in state):
             raise CheckpointError(
-                f"{self.source} declares a head for {config.heads[index].name!r} and has no parameters of it "
-                f"({_head(index)}...); fetch the checkpoint again, with {HEADS_FILE}"
+                f"{self.source} declares a head for {config.heads[index].name!r} but has no parameters for it "
+                f"({_head(index)}...); download the checkpoint again, with {HEADS_FILE}"
             )
         return Checkpoint(config.for_dataset(index), _with_one_head(state, index), self.source)
 
 
 class BackboneCheckpoint(NamedTuple):
-    """What the checkpoint of a backbone alone holds; parameters without the prefix that they have in a network."""
+    """The contents of a backbone's checkpoint; parameter names without the prefix that they have in a network."""
 
     config: VitPoseBackboneConfig
     state: State
@@ -86,7 +98,7 @@ def _head(index: int) -> str:
 
 
 def _with_one_head(state: Mapping[str, Tensor], index: int) -> State:
-    """Returns the parameters with that head in the first one's place, and no other."""
+    """Returns the parameters with the chosen head as the first and no others."""
     chosen = _head(index)
     moved = any(name.startswith(chosen) for name in state)
     dropped = (OTHER_HEADS, "head.") if moved else OTHER_HEADS
@@ -113,21 +125,21 @@ def read_checkpoint(
     Args:
         name: A short name (see `vitpose models`), a directory, a hub repository, or an original `.pth` or `.pt`
             file.
-        config: Takes the place of the one in the checkpoint.
-        dataset: Take the dense network of one dataset out of it, by name or number.
-        use_safetensors: False reads `pytorch_model.bin` in place of `model.safetensors`, without running what it
-            holds; True refuses an original file.
+        config: Replaces the configuration in the checkpoint.
+        dataset: Return the dense network of one dataset, by name or index.
+        use_safetensors: False reads `pytorch_model.bin` instead of `model.safetensors`, without executing code from
+            it; True rejects an original file.
         subfolder: As in `vitpose.files.hub.find_file`.
-        revision: As there.
-        token: As there.
-        cache_dir: As there.
-        local_files_only: As there.
-        **overrides: Attributes of the configuration that take the place of the checkpoint's.
+        revision: As in `find_file`.
+        token: As in `find_file`.
+        cache_dir: As in `find_file`.
+        local_files_only: As in `find_file`.
+        **overrides: Attributes that replace those of the checkpoint's configuration.
 
     Raises:
-        UnknownNameError: No such model, or no such attribute.
-        InputError: There is no such dataset in it, or arguments contradict each other.
-        CheckpointError: The files are missing, damaged, unsafe, or not of a ViTPose.
+        UnknownNameError: The model, the dataset or an attribute is unknown.
+        InputError: The dataset's index is out of range, or arguments contradict each other.
+        CheckpointError: The files are missing, damaged, unsafe, or not a ViTPose checkpoint.
     """
     hub: dict[str, Any] = {
         "subfolder": subfolder,
@@ -141,10 +153,11 @@ def read_checkpoint(
         raise InputError(f"both config and {', '.join(overrides)} are given; set them in the config")
     if original and (use_safetensors or subfolder):
         raise InputError(
-            f"{str(name)!r:.200} is an original file; use_safetensors and subfolder are for directories, leave them out"
+            f"{str(name)!r:.200} is an original file; use_safetensors and subfolder apply to directories only, "
+            "leave them out"
         )
     if config is None and not original:
-        # Before the weights: it is small, and says soon whether there is such a model.
+        # Before the weights: the file is small and shows early whether the model exists.
         config = VitPoseConfig.from_pretrained(name, **hub, **overrides)
         if dataset is not None and (config.num_experts > 1 or config.datasets):
             config.index_of(dataset)
@@ -153,7 +166,7 @@ def read_checkpoint(
     if not original and config is not None and len(config.datasets) > 1:
         state |= _read_heads(find_file(name, HEADS_FILE, **hub))
     config = config or config_from_original(state, source, dataset).changed(overrides)
-    _refuse_more_than_there_is(config, state, source)
+    _check_counts(config, state, source)
     whole = Checkpoint(config, state, source)
     return whole if dataset is None else whole.for_dataset(dataset)
 
@@ -166,19 +179,19 @@ def read_backbone(
     use_safetensors: bool | None = None,
     **options: Any,
 ) -> BackboneCheckpoint:
-    """Reads a backbone: one that was saved alone, or that of a whole network's checkpoint.
+    """Reads a backbone: a separately saved one, or that of a whole network's checkpoint.
 
     Args:
         name: As in `read_checkpoint`.
-        config: Takes the place of the one in the checkpoint.
-        dataset: Of a whole network: take the dense backbone of one dataset out of it.
+        config: Replaces the configuration in the checkpoint.
+        dataset: Return the dense backbone of one dataset of a whole network.
         use_safetensors: As in `read_checkpoint`.
-        **options: What `find_file` takes, and attributes of the configuration that take the place of the checkpoint's.
+        **options: Arguments of `find_file`, and attributes that replace those of the checkpoint's configuration.
 
     Raises:
-        UnknownNameError: No such model, or no such attribute.
+        UnknownNameError: The model or an attribute is unknown.
         InputError: Arguments contradict each other or the checkpoint.
-        CheckpointError: The files are missing, damaged, unsafe, or not of ViTPose's backbone.
+        CheckpointError: The files are missing, damaged, unsafe, or not a ViTPose backbone.
     """
     hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options}
     if config is not None and options:
@@ -187,7 +200,7 @@ def read_backbone(
     if table.get("model_type") == VitPoseBackboneConfig.model_type:
         if dataset is not None:
             raise InputError(
-                f"{str(name)!r} is a backbone alone, which knows no datasets (dataset={dataset!r}); leave it out"
+                f"{str(name)!r} is the checkpoint of a backbone, which has no datasets; leave out dataset={dataset!r}"
             )
         found = VitPoseBackboneConfig.from_dict(table, f"{CONFIG_FILE} of {str(name)!r}")
         source, state = read_parameters(name, use_safetensors, hub)
@@ -196,9 +209,9 @@ def read_backbone(
         whole, state, source = read_checkpoint(name, dataset=dataset, use_safetensors=use_safetensors, **hub)
         found = whole.backbone_config
         if not isinstance(found, VitPoseBackboneConfig):
-            raise CheckpointError(f"{source} has another library's backbone; load the whole network")
+            raise CheckpointError(f"{source} has a backbone of another library; load the whole network")
     wanted = config or found.changed(options)
-    _refuse_more_blocks(wanted, state, source)
+    _check_backbone_counts(wanted, state, source)
     state = {key.removeprefix(BACKBONE): state[key] for key in state if key.startswith(BACKBONE)}
     return BackboneCheckpoint(wanted, state, source)
 
@@ -207,49 +220,49 @@ def _read_heads(path: Path) -> State:
     state = read_safetensors(path)
     if foreign := [name for name in state if not name.startswith(OTHER_HEADS)]:
         raise CheckpointError(
-            f"{path} has the parameter {foreign[0]!r:.100}, and may only have those of {OTHER_HEADS}...; "
-            "fetch it again"
+            f"{path} has the parameter {foreign[0]!r:.100}, but may contain only {OTHER_HEADS}...; "
+            "download it again"
         )
     return state
 
 
-def _refuse_more_than_there_is(config: VitPoseConfig, state: State, source: str) -> None:
-    """Refuses a configuration with more blocks, experts or heads than the file, before anything of it is built."""
+def _check_counts(config: VitPoseConfig, state: State, source: str) -> None:
+    """Raises an error if the configuration has more blocks, experts or heads than the file, before building any."""
     if isinstance(config.backbone_config, VitPoseBackboneConfig):
-        _refuse_more_blocks(config.backbone_config, state, source)
+        _check_backbone_counts(config.backbone_config, state, source)
     heads = 1 + _count(re.escape(OTHER_HEADS) + r"(\d+)\.", state)
-    _refuse_more("datasets", len(config.heads), heads, source)
+    _check_count("datasets", len(config.heads), heads, source)
 
 
-def _refuse_more_blocks(config: VitPoseBackboneConfig, state: State, source: str) -> None:
+def _check_backbone_counts(config: VitPoseBackboneConfig, state: State, source: str) -> None:
     blocks = _count(r"backbone\.blocks\.(\d+)\.", state)
     experts = _count(r"backbone\.blocks\.0\.mlp\.experts\.(\d+)\.", state)
-    _refuse_more("num_hidden_layers", config.num_hidden_layers, blocks, source)
-    _refuse_more("num_experts", config.num_experts, max(1, experts), source)
+    _check_count("num_hidden_layers", config.num_hidden_layers, blocks, source)
+    _check_count("num_experts", config.num_experts, max(1, experts), source)
 
 
 def _count(pattern: str, state: State) -> int:
     return len({match[1] for name in state if (match := re.match(pattern, name))})
 
 
-def _refuse_more(name: str, wanted: int, found: int, source: str) -> None:
+def _check_count(name: str, wanted: int, found: int, source: str) -> None:
     if wanted > found:
         raise CheckpointError(
-            f"{source} does not fit the model: {name} is {wanted} in the configuration, and the file has parameters "
-            f"for {found}; correct the configuration or fetch the file again"
+            f"{source} does not fit the model: {name} is {wanted} in the configuration, but the file has parameters "
+            f"for {found}; correct the configuration or download the file again"
         )
 
 
 def read_parameters(name: str | Path, use_safetensors: bool | None, hub: dict[str, Any]) -> tuple[str, State]:
-    """Returns how messages call the source, and its parameters under the file's own names.
+    """Returns the source's name for error messages, and its parameters under the names in the file.
 
     Args:
         name: As in `read_checkpoint`.
-        use_safetensors: As there.
-        hub: What `find_file` takes.
+        use_safetensors: As in `read_checkpoint`.
+        hub: Arguments of `find_file`.
 
     Raises:
-        UnknownNameError: No such model.
+        UnknownNameError: The model is unknown.
         CheckpointError: The files are missing, damaged or unsafe.
     """
     if is_original(name):
@@ -272,7 +285,9 @@ def _read_shards(name: str | Path, hub: dict[str, Any], missing: CheckpointError
         raise missing from None
     shards = index.get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-        raise CheckpointError(f"{INDEX_FILE} of {str(name)!r} has no 'weight_map' from parameters to files")
+        raise CheckpointError(
+            f"{INDEX_FILE} of {str(name)!r} has no 'weight_map' from parameters to files; download it again"
+        )
     state: State = {}
     for shard in sorted(set(shards.values())):
         state |= read_safetensors(find_file(name, shard, **hub))
@@ -280,10 +295,14 @@ def _read_shards(name: str | Path, hub: dict[str, Any], missing: CheckpointError
 
 
 def resolve_dtype(dtype: torch.dtype | str | None, state: State) -> torch.dtype:
-    """Returns the floating-point type of that name; "auto" is the type in the file, None float32.
+    """Returns the floating-point type of a name.
+
+    Args:
+        dtype: The type or its name; "auto" is the type in the file, None is float32.
+        state: The parameters of the file.
 
     Raises:
-        UnknownNameError: No such type.
+        UnknownNameError: The name is unknown or not a floating-point type.
     """
     if dtype is None:
         return torch.float32
@@ -297,17 +316,17 @@ def resolve_dtype(dtype: torch.dtype | str | None, state: State) -> torch.dtype:
 
 
 def write_checkpoint(config: VitPoseConfig, state: Mapping[str, Tensor], folder: str | Path) -> None:
-    """Writes `config.json`, `model.safetensors`, and `heads.safetensors` if there are further heads.
+    """Writes `config.json`, `model.safetensors`, and `heads.safetensors` if there is more than one head.
 
-    Each is written whole or not at all.
+    Each file is written atomically.
 
     Args:
         config: The network's configuration.
-        state: Its parameters, under our names.
-        folder: Where to; made if need be. Files of that name are replaced.
+        state: Its parameters, under vitpose's names.
+        folder: The directory; created if missing. Existing files are replaced.
 
     Raises:
-        OutputError: They cannot be written.
+        OutputError: A file cannot be written.
     """
     named = state_for_transformers(state)
     others = {name: tensor for name, tensor in named.items() if name.startswith(OTHER_HEADS)}
@@ -317,20 +336,20 @@ def write_checkpoint(config: VitPoseConfig, state: Mapping[str, Tensor], folder:
     if others:
         write_safetensors(Path(folder) / HEADS_FILE, others)
     else:
-        remove_file(Path(folder) / HEADS_FILE)  # of another network, which was here before
+        remove_file(Path(folder) / HEADS_FILE)  # left over from another network
     config.save_pretrained(folder)
 
 
 def write_backbone(config: VitPoseBackboneConfig, state: Mapping[str, Tensor], folder: str | Path) -> None:
-    """Writes `config.json` and `model.safetensors` of a backbone alone.
+    """Writes `config.json` and `model.safetensors` of a backbone.
 
     Args:
         config: The backbone's configuration.
         state: Its parameters, without the prefix that they have in a network.
-        folder: The directory; made if need be.
+        folder: The directory; created if missing.
 
     Raises:
-        OutputError: They cannot be written.
+        OutputError: A file cannot be written.
     """
     named = state_for_transformers({BACKBONE + name: tensor for name, tensor in state.items()})
     alone = {name.removeprefix(BACKBONE): tensor for name, tensor in named.items()}

@@ -1,6 +1,6 @@
 """The configuration of the whole network, in the form that `transformers` reads and writes.
 
-Owns names, defaults and checks of `config.json`. Knows no weights and imports no torch.
+Names, defaults and checks of `config.json`; independent of weights, imports no torch.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from .presets import backbone_of_size
 
 __all__ = ["CONFIG_FILE", "PATCH_PADDING", "VitPoseBackboneConfig", "VitPoseConfig"]
 
-# `transformers` leaves the names of its own default, two, out of the file.
+# `transformers` does not write the labels of its default configuration, which has two.
 _UNWRITTEN_LABELS = 2
 
 
 def _number(value: Any) -> Any:
-    """Returns a number written as a string, which JSON makes of keys and `transformers` takes as values too."""
+    """Converts a number in a string to an int: JSON keys are strings, and `transformers` accepts such values too."""
     return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else value
 
 
@@ -55,30 +55,32 @@ Edge = Annotated[list[Index], Field(min_length=2, max_length=2)]
 class VitPoseConfig(MutableSettings):
     """The configuration of the whole network: backbone, decoder and keypoints.
 
-    Used bare it is ViTPose-B with the simple decoder and COCO's 17 keypoints.
+    The default is ViTPose-B with the simple decoder and COCO's 17 keypoints.
 
     Attributes:
-        backbone_config: A `VitPoseBackboneConfig`, a dictionary of one, or the dictionary of another
-            backbone of `transformers` with its `model_type`.
-        backbone: Name of a backbone to build through timm or `transformers` in place of ours.
-        use_pretrained_backbone: Load that backbone's weights too.
-        use_timm_backbone: Build it through timm.
-        backbone_kwargs: Arguments handed to whoever builds it (`out_indices`, `img_size`, …).
-        initializer_range: Carried for `transformers`; fresh decoders are drawn as the original's are, N(0, 0.001).
-        scale_factor: The simple decoder's upsampling.
-        use_simple_decoder: Simple (bilinear, one convolution) or classic (two deconvolutions) decoder.
+        backbone_config: A `VitPoseBackboneConfig`, its dictionary form, or the dictionary of another
+            `transformers` backbone with its `model_type`.
+        backbone: Name of a timm or `transformers` backbone to build instead of `VitPoseBackbone`.
+        use_pretrained_backbone: Load the pretrained weights of that backbone.
+        use_timm_backbone: Build that backbone with timm; default: with `transformers`.
+        backbone_kwargs: Arguments passed to the library that builds that backbone (`out_indices`, `img_size`, …).
+        initializer_range: Stored for `transformers` only; new decoders are initialised as in the original, N(0, 0.001).
+        scale_factor: Upsampling factor of the simple decoder.
+        use_simple_decoder: True: simple decoder (bilinear upsampling, one convolution); False: classic decoder (two
+            deconvolutions).
         id2label: Keypoint names by index.
         edges: Edges as pairs of indices.
-        num_labels: Number of keypoints, where no names are given.
-        datasets: The conventions of each head, in the order of the experts; also as names or tables. The first
-            one's keypoints are those of `id2label`. Empty where nothing is declared: one head, and
-            `transformers` knows no other.
-        output_attentions: Return each block's attention unless the call says otherwise.
-        output_hidden_states: Return the tokens before and after each block unless the call says otherwise.
-        return_dict: False returns a tuple unless the call says otherwise.
+        num_labels: Number of keypoints if no names are given.
+        datasets: The `DatasetSpec` of each head, in the order of the experts; names and dictionaries are accepted too.
+            The keypoints of the first are those of `id2label`. Empty: one head without a declared dataset, as
+            in `transformers`.
+        output_attentions: Return each block's attention weights by default.
+        output_hidden_states: Return the tokens before and after each block by default.
+        return_dict: Return a `VitPoseEstimatorOutput` by default; False returns a tuple.
 
     Raises:
-        InputError: The values contradict each other.
+        InputError: A value is invalid, or values contradict each other.
+        UnknownNameError: An attribute, a dataset or a key of `backbone_kwargs` is unknown.
     """
 
     backbone_config: Any = None
@@ -112,7 +114,8 @@ class VitPoseConfig(MutableSettings):
             raise InputError(f"both backbone {self.backbone!r} and backbone_config are given; give one")
         if self.backbone is None and (self.use_timm_backbone or self.use_pretrained_backbone):
             raise InputError(
-                "use_timm_backbone and use_pretrained_backbone need backbone='...', the name of what to build"
+                "use_timm_backbone and use_pretrained_backbone require backbone='...', "
+                "the name of the backbone to build"
             )
         vars(self)["backbone_config"] = self._read_backbone()
         vars(self)["datasets"] = DatasetSpec.load_all(self.datasets, "datasets of the configuration")
@@ -135,7 +138,7 @@ class VitPoseConfig(MutableSettings):
         return reset if same_count else {**reset, "edges": None}
 
     def _read_backbone(self) -> VitPoseBackboneConfig | dict[str, Any] | None:
-        """Returns our own backbone's configuration, or the checked dictionary of any other."""
+        """Returns a `VitPoseBackboneConfig`, or the checked dictionary of another library's backbone."""
         given = self.backbone_config
         if given is None:
             return VitPoseBackboneConfig() if self.backbone is None else None
@@ -155,7 +158,7 @@ class VitPoseConfig(MutableSettings):
             raise InputError(f"backbone_config: {error}") from error
 
     def _name_keypoints(self) -> None:
-        """Makes `id2label`, `label2id` and `num_labels` say the same."""
+        """Completes `id2label`, `label2id` and `num_labels` and checks that they agree."""
         labels, edges = self.id2label, self.edges
         if not labels and (self.datasets or self.num_labels is None):
             skeleton = self.datasets[0].skeleton if self.datasets else Skeleton.load("coco")
@@ -183,56 +186,58 @@ class VitPoseConfig(MutableSettings):
                 )
 
     def _check_datasets(self) -> None:
-        names = [own.name for own in self.datasets]
-        if (total := sum(len(own.skeleton) for own in self.datasets)) > MAX_KEYPOINTS:
-            raise InputError(f"the datasets have {total} keypoints together; {MAX_KEYPOINTS} at most")
+        names = [spec.name for spec in self.datasets]
+        if (total := sum(len(spec.skeleton) for spec in self.datasets)) > MAX_KEYPOINTS:
+            raise InputError(f"the datasets have {total} keypoints in total; the maximum is {MAX_KEYPOINTS}")
         if len(set(names)) < len(names):
-            raise InputError(f"datasets {names} have a name twice; each head needs a name of its own")
+            raise InputError(f"datasets {names} contain a name twice; give each head a unique name")
         if 1 < self.num_experts < len(names):
             raise InputError(
-                f"datasets {names} are {len(names)} for {self.num_experts} experts; each needs an expert"
+                f"there are {len(names)} datasets {names} for {self.num_experts} experts; "
+                "each dataset requires an expert"
             )
         self._refuse_other_keypoints(self.datasets[0])
 
-    def _refuse_other_keypoints(self, own: DatasetSpec) -> None:
+    def _refuse_other_keypoints(self, dataset_spec: DatasetSpec) -> None:
         labels = [self.id2label[index] for index in range(len(self.id2label))]
         nameless = all(re.fullmatch(r"(keypoint|LABEL)_\d+", label) for label in labels)
-        same = [*map(plain_name, labels)] == [*map(plain_name, own.skeleton.keypoints)]
-        if len(labels) != len(own.skeleton) or not (nameless or same):
+        same = [*map(plain_name, labels)] == [*map(plain_name, dataset_spec.skeleton.keypoints)]
+        if len(labels) != len(dataset_spec.skeleton) or not (nameless or same):
             raise InputError(
                 f"the network's {len(labels)} keypoints ({', '.join(labels[:4])}, …) are not the "
-                f"{len(own.skeleton)} of the dataset {own.name!r} ({', '.join(own.skeleton.keypoints[:4])}, …)"
+                f"{len(dataset_spec.skeleton)} of the dataset {dataset_spec.name!r} "
+                f"({', '.join(dataset_spec.skeleton.keypoints[:4])}, …); choose the dataset it was trained on"
             )
 
     @property
     def num_experts(self) -> int:
-        """Experts of each feed-forward layer; 1 where the backbone has none."""
+        """Number of experts per feed-forward layer; 1 if the backbone has none."""
         return getattr(self.backbone_config, "num_experts", 1)
 
     @property
     def heads(self) -> list[DatasetSpec]:
-        """The conventions of each head; what is not declared is taken for COCO's, and so UDP."""
+        """The `DatasetSpec` of each head; one without a declared dataset gets the defaults, those of COCO (UDP)."""
         return self.datasets or [DatasetSpec(name=self.skeleton.name, skeleton=self.skeleton)]
 
     @property
     def skeleton(self) -> Skeleton:
-        """The skeleton of the first head: as declared, or what `id2label` and `edges` describe."""
+        """The skeleton of the first head: as declared, or built from `id2label` and `edges`."""
         if self.datasets:
             return self.datasets[0].skeleton
         return Skeleton.from_labels(self.id2label, self.edges)
 
     def index_of(self, dataset: str | int) -> int:
-        """Returns the number of a dataset's expert and head.
+        """Returns the index of a dataset's expert and head.
 
         Args:
-            dataset: Its name; or its number, which is returned if it can be used.
+            dataset: Name of the dataset, or its index, which is returned if it is valid.
 
         Raises:
-            UnknownNameError: This network knows no dataset of that name.
-            InputError: There is no expert or head of that number.
-            CheckpointError: The network has the expert, but not the head.
+            UnknownNameError: The network has no dataset of that name.
+            InputError: The index is out of range.
+            CheckpointError: The network has the expert but not the head of the dataset.
         """
-        names = [own.name for own in self.heads]
+        names = [spec.name for spec in self.heads]
         count = max(self.num_experts, len(names))
         released = self.num_experts == len(PLUS_DATASETS) and tuple(names) == PLUS_DATASETS[: len(names)]
         known = list(PLUS_DATASETS) if released else names
@@ -245,35 +250,40 @@ class VitPoseConfig(MutableSettings):
         if dataset >= len(names) and (released or self.datasets):
             wanted = repr(known[dataset]) if dataset < len(known) else f"expert {dataset}"
             raise CheckpointError(
-                f"this checkpoint has no head for {wanted}, only for {', '.join(names)}: the hub's files of "
-                "ViTPose++ have COCO's alone. All six heads are in the original .pth files (docs/plus-plus.md says "
-                f"where they are): vitpose.load('vitpose+_base.pth', dataset={known[min(dataset, len(known) - 1)]!r})"
+                f"this checkpoint has no head for {wanted}, only for {', '.join(names)}: the ViTPose++ files "
+                "on the hub contain only COCO's. All six heads are in the original .pth files (for their URLs see "
+                f"docs/plus-plus.md): vitpose.load('vitpose+_base.pth', "
+                f"dataset={known[min(dataset, len(known) - 1)]!r})"
             )
         return dataset
 
     def declare(self, dataset: str | Path | DatasetSpec) -> VitPoseConfig:
-        """Returns the configuration of the same network, with one head, as that of a dataset.
+        """Returns the configuration of this one-head network with its dataset declared.
+
+        Args:
+            dataset: A dataset's name, TOML file or `DatasetSpec`.
 
         Raises:
             InputError: The dataset has other keypoints.
+            UnknownNameError: There is no dataset of that name.
         """
-        own = DatasetSpec.load(dataset)
-        self._refuse_other_keypoints(own)
-        return self._with_head(own)
+        dataset_spec = DatasetSpec.load(dataset)
+        self._refuse_other_keypoints(dataset_spec)
+        return self._with_head(dataset_spec)
 
     def for_dataset(self, index: int) -> VitPoseConfig:
-        """Returns the configuration of the dense network that is left of this one for one dataset."""
+        """Returns the configuration of the dense one-head network for the dataset of an index."""
         chosen = self
         if isinstance(self.backbone_config, VitPoseBackboneConfig):
             dense = replace(self.backbone_config, num_experts=1, out_features=None)
             chosen = replace(self, backbone_config=dense, datasets=self.datasets[:1])
         return chosen._with_head(self.datasets[index]) if self.datasets else chosen
 
-    def _with_head(self, own: DatasetSpec) -> VitPoseConfig:
-        labels = dict(enumerate(own.skeleton.keypoints))
-        edges = [list(edge) for edge in own.skeleton.edges]
+    def _with_head(self, dataset_spec: DatasetSpec) -> VitPoseConfig:
+        labels = dict(enumerate(dataset_spec.skeleton.keypoints))
+        edges = [list(edge) for edge in dataset_spec.skeleton.edges]
         return replace(
-            self, datasets=[own], id2label=labels, label2id={}, edges=edges, num_labels=len(labels)
+            self, datasets=[dataset_spec], id2label=labels, label2id={}, edges=edges, num_labels=len(labels)
         )
 
     @classmethod
@@ -298,14 +308,14 @@ class VitPoseConfig(MutableSettings):
         """Returns the configuration of a published size.
 
         Args:
-            size: "tiny" (ours), "small", "base", "large", "huge" or "giant", or its first letter.
+            size: "tiny" (not part of the paper), "small", "base", "large", "huge" or "giant", or its first letter.
             decoder: "classic" or "simple".
             num_experts: 1, or 6 as in ViTPose++.
-            skeleton: Which keypoints.
+            skeleton: The keypoints: a skeleton's name, TOML file or `Skeleton`.
             **backbone: Attributes of `VitPoseBackboneConfig` that differ from the preset.
 
         Raises:
-            UnknownNameError: There is no such size or decoder.
+            UnknownNameError: The size, the decoder or the skeleton is unknown.
         """
         if decoder not in ("classic", "simple"):
             raise UnknownNameError("decoder", decoder, ("classic", "simple"))
@@ -317,14 +327,14 @@ class VitPoseConfig(MutableSettings):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the plain dictionary of a `config.json` that `transformers` reads."""
+        """Returns the dictionary of a `config.json` that `transformers` reads."""
         table = {f.name: getattr(self, f.name) for f in fields(self)}
         left_out = {key for key, usual in RETURNED.items() if table[key] == usual}
-        # It follows from id2label, and `transformers` would overwrite one with the other.
+        # num_labels follows from id2label, and `transformers` would overwrite one with the other.
         left_out |= {"num_labels", "backbone_config"} | (set() if self.datasets else {"datasets"})
         if self.backbone is None:
             left_out |= {"backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs"}
-        table["datasets"] = [own.to_dict() for own in self.datasets]
+        table["datasets"] = [spec.to_dict() for spec in self.datasets]
         table["id2label"] = {str(index): name for index, name in self.id2label.items()}
         kept = {key: value for key, value in table.items() if key not in left_out}
         backbone = self.backbone_config
@@ -342,7 +352,9 @@ class VitPoseConfig(MutableSettings):
         values = super()._values_of(table)
         named = values.get("datasets")
         for name in named if isinstance(named, list) else ():
-            if isinstance(name, str) and name not in DatasetSpec.available():  # else any file would be read
+            if (
+                isinstance(name, str) and name not in DatasetSpec.available()
+            ):  # or a file could name any path to read
                 raise UnknownNameError("dataset", name, DatasetSpec.available())
         if values.get("id2label") is None:
             return {"num_labels": _UNWRITTEN_LABELS, **values}
@@ -351,5 +363,5 @@ class VitPoseConfig(MutableSettings):
 
 
 def _shortened(labels: Mapping[Any, Any]) -> str:
-    text = str(labels)
-    return text if len(text) <= 200 else f"{text[:200]}…"
+    string = str(labels)
+    return string if len(string) <= 200 else f"{string[:200]}…"

@@ -1,9 +1,9 @@
-"""The two light decoders: tokens on their grid in, heatmaps out (paper, section 3.1).
+"""The simple and the classic decoder: tokens on their grid in, heatmaps out (paper, section 3.1).
 
-Parameter names are those of the original checkpoints. Knows no backbone and no files.
+Parameter names are those of the original checkpoints.
 
-Heatmaps are computed and returned in float32 at least: around a peak neighbouring cells differ by less than the spacing
-of bfloat16 numbers, and the step within a cell is read from that difference.
+Heatmaps are computed and returned in at least float32: around a peak, neighbouring cells differ by less than the
+spacing of bfloat16 numbers, and the sub-cell offset is computed from that difference.
 """
 
 from __future__ import annotations
@@ -16,21 +16,26 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 CLASSIC_WIDTH = 256
-"""Channels of the classic decoder's deconvolutions, in every released checkpoint."""
+"""Output channels of the classic decoder's deconvolutions, the same in every released checkpoint."""
 
 
-def widened(numbers: Tensor) -> Tensor:
-    """Returns half-precision numbers (float16, bfloat16) as float32, all others as they are."""
-    return numbers.float() if numbers.element_size() < 4 else numbers
+def widened(values: Tensor) -> Tensor:
+    """Converts half precision (float16, bfloat16) to float32; other dtypes are returned unchanged."""
+    return values.float() if values.element_size() < 4 else values
 
 
 class SimpleDecoder(nn.Module):
-    """ReLU, bilinear upsampling and one 3x3 convolution, computed on the tokens' own grid.
+    """ReLU, bilinear upsampling and one 3x3 convolution, with the convolution's products taken before upsampling.
 
-    Convolution and upsampling are both linear, so they may change places: each token is first projected to nine
-    values a keypoint, one for every tap of the convolution, and only those are upsampled and added up, each
-    shifted as its tap is. Upsampling and shifting along one axis are one small matrix (border included), so the
-    rest is a product from the left and one from the right: a sixteenth of the work, equal within rounding.
+    Convolution and upsampling are both linear, so their order can be changed: each token is first projected to nine
+    values per keypoint, one for each tap of the kernel; only these are upsampled, shifted by the offset of their tap
+    and summed. Upsampling and shifting along one axis are one small matrix (border included), so what remains is
+    one matrix product from the left and one from the right: a sixteenth of the operations, equal within rounding.
+
+    Args:
+        width: Number of channels d of the tokens.
+        num_keypoints: Number of keypoints k.
+        scale: Upsampling factor.
     """
 
     def __init__(self, width: int, num_keypoints: int, scale: int) -> None:
@@ -39,22 +44,22 @@ class SimpleDecoder(nn.Module):
         self.final_layer = nn.Conv2d(width, num_keypoints, 3, padding=1)
 
     def forward(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b k hm wm"]:
-        """Returns one map a keypoint, `scale` times as large as the grid of tokens."""
+        """Returns one heatmap per keypoint, `scale` times as large as the grid of tokens."""
         height, width = features.shape[2:]
         weight, bias = widened(self.final_layer.weight), widened(cast("Tensor", self.final_layer.bias))
         projection = weight.permute(0, 2, 3, 1).flatten(0, 2)  # 9k d
         taps = F.linear(widened(F.relu(features)).permute(0, 2, 3, 1), projection)  # b h w 9k
         taps = taps.unflatten(-1, (weight.shape[0], 3, 3)).permute(0, 3, 4, 1, 5, 2)  # b k y h x w
         across = taps.flatten(4) @ _spread(width, self.scale, taps).T  # b k y h wm
-        maps = _spread(height, self.scale, taps) @ across.flatten(2, 3)  # b k hm wm
-        return widened(maps) + bias[:, None, None]
+        heatmaps = _spread(height, self.scale, taps) @ across.flatten(2, 3)  # b k hm wm
+        return widened(heatmaps) + bias[:, None, None]
 
 
 def _spread(count: int, scale: int, like: Tensor) -> Float[Tensor, "to three_count"]:
-    """Returns the matrix that upsamples a row of cells and adds it up shifted by the three taps of a kernel.
+    """Returns the matrix that upsamples three rows of cells, one per tap, and sums them shifted by their taps.
 
-    Its columns are those of the first tap, the second, the third. Beyond the upsampled row is nothing, as
-    the convolution's padding has it.
+    Its columns are grouped by tap. Cells outside the upsampled row count as zero, as with the zero padding of the
+    convolution.
     """
     cells = torch.eye(count, device=like.device)[None]
     up = F.interpolate(cells, scale_factor=scale, mode="linear", align_corners=False)[0].T  # to from
@@ -63,7 +68,12 @@ def _spread(count: int, scale: int, like: Tensor) -> Float[Tensor, "to three_cou
 
 
 class ClassicDecoder(nn.Module):
-    """Two 4x4 deconvolutions that double the grid, each with BatchNorm and ReLU, and a 1x1 convolution."""
+    """Two 4x4 deconvolutions that double the grid, each with BatchNorm and ReLU, and a 1x1 convolution.
+
+    Args:
+        width: Number of channels d of the tokens.
+        num_keypoints: Number of keypoints k.
+    """
 
     def __init__(self, width: int, num_keypoints: int) -> None:
         super().__init__()
@@ -75,6 +85,6 @@ class ClassicDecoder(nn.Module):
         self.final_layer = nn.Conv2d(CLASSIC_WIDTH, num_keypoints, 1)
 
     def forward(self, features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b k hm wm"]:
-        """Returns one map a keypoint, four times as large as the grid of tokens."""
+        """Returns one heatmap per keypoint, four times as large as the grid of tokens."""
         enlarged, layer = widened(self.deconv_layers(features)), self.final_layer
         return widened(F.conv2d(enlarged, widened(layer.weight), widened(cast("Tensor", layer.bias))))

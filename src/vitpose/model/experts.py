@@ -1,7 +1,7 @@
-"""The split feed-forward layer of ViTPose++, and folding one expert into a dense layer.
+"""The split feed-forward layer of ViTPose++, and folding one of its experts into a dense layer.
 
 The layer's output is the shared rows of `fc2` followed by the rows of the sample's expert
-(ViTPose++, section 3.2). Knows no attention and no decoder.
+(ViTPose++, section 3.2).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ..errors import CheckpointError, InputError
 
 @dataclass(frozen=True)
 class Routing:
-    """Which expert each sample of a batch meets.
+    """The assignment of a batch's samples to experts (or heads).
 
     Attributes:
-        experts: The experts (or heads) that occur, each once.
-        rows: For each of them the indices of its samples; None where one expert has the whole batch.
+        experts: Indices of the experts that occur, each once, ascending.
+        rows: For each of them the indices of its samples; None if one expert has the whole batch.
     """
 
     experts: tuple[int, ...]
@@ -31,16 +31,16 @@ class Routing:
 
 
 def route(dataset_index: Any, count: int, batch: int | torch.SymInt, what: str = "expert") -> Routing | None:
-    """Turns `dataset_index` into a routing; None where there is nothing to choose.
+    """Turns `dataset_index` into a routing; None if there is only one expert.
 
     Args:
-        dataset_index: One index for all samples, or one a sample; a number, list, array or tensor.
+        dataset_index: One index for all samples, or one per sample; a number, list, array or tensor.
         count: Number of experts, or of heads, of the network.
-        batch: Number of samples; a symbol while the network is exported.
-        what: What is chosen, for messages: "expert" or "head".
+        batch: Number of samples; symbolic while the network is exported.
+        what: What is chosen, in error messages: "expert" or "head".
 
     Raises:
-        InputError: The index is missing, no whole number, out of range, or of the wrong length.
+        InputError: The index is missing, not an integer, out of range, or has the wrong length.
     """
     if count == 1:
         return None
@@ -48,25 +48,24 @@ def route(dataset_index: Any, count: int, batch: int | torch.SymInt, what: str =
     if dataset_index is None:
         raise InputError(
             f"this network has {count} {what}s, so dataset_index is required: {valid}, one for all "
-            "samples or one a sample (0 is COCO in the released ViTPose++ files)"
+            "samples or one per sample (0 is COCO in the released ViTPose++ files)"
         )
     try:
         given = torch.as_tensor(dataset_index).reshape(-1)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"dataset_index {dataset_index!r} cannot be read; give numbers, {valid}") from error
+        raise InputError(f"dataset_index {dataset_index!r} is not numeric; give integers, {valid}") from error
     indices = given.tolist()
-    # A truth value counts as a number in Python, but nobody means expert 1 by True.
+    # bool is a subclass of int, but True is never meant as expert 1.
     wrong = [index for index in indices if type(index) is not int or not 0 <= index < count]
     if wrong:
         raise InputError(
-            f"dataset_index {wrong[0]} is not {'an' if what == 'expert' else 'a'} {what} of this network; "
-            f"it has {count}, {valid}"
+            f"dataset_index {wrong[0]} is not a valid {what} index; this network has {count} {what}s, {valid}"
         )
     if len(indices) not in (1, batch):
         raise InputError(
-            f"dataset_index has {len(indices)} entries for a batch of {batch}; give one, or one a sample"
+            f"dataset_index has {len(indices)} entries for a batch of {batch}; give one, or one per sample"
         )
-    experts = tuple(sorted(set(indices))) or (0,)  # an empty batch meets no expert, but keeps its shape
+    experts = tuple(sorted(set(indices))) or (0,)  # any expert gives an empty batch its shape
     if len(experts) == 1:
         return Routing(experts, None)
     return Routing(experts, tuple((given == expert).nonzero()[:, 0] for expert in experts))
@@ -82,12 +81,12 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "b t d"], routing: Routing | None) -> Float[Tensor, "b t d"]:
-        """Returns the tokens after the layer; a dense one meets no routing."""
+        """Returns the tokens after the layer; the routing is not used."""
         return self.fc2(self.activation(self.fc1(x)))
 
 
 class ExpertMlp(nn.Module):
-    """The feed-forward layer with one set of last rows for each dataset."""
+    """The feed-forward layer whose last output features are computed by one expert per dataset."""
 
     def __init__(self, width: int, hidden: int, activation: nn.Module, num_experts: int, part: int) -> None:
         super().__init__()
@@ -107,23 +106,23 @@ class ExpertMlp(nn.Module):
         parts = [
             self.experts[expert](x[rows]) for expert, rows in zip(routing.experts, routing.rows, strict=True)
         ]
-        # Samples come out grouped by expert; sorting their numbers puts them back in order.
+        # The parts are grouped by expert; sorting by sample index restores the order of the batch.
         return torch.cat(parts)[torch.cat(routing.rows).argsort()]
 
 
 def unfold_state(state: Mapping[str, Tensor], experts: int, part: int) -> dict[str, Tensor]:
-    """Returns the parameters of a network with experts that equals this dense one with each of them.
+    """Returns the parameters of a network with identical experts that equals the dense network.
 
-    Every expert starts as a copy of the last rows of the dense layer (ViTPose++, section 3.2).
+    Every expert is a copy of the last rows of the dense layer (ViTPose++, section 3.2).
 
     Args:
         state: Parameters of a dense network.
-        experts: How many.
-        part: How many rows belong to an expert.
+        experts: Number of experts.
+        part: Number of rows per expert.
     """
     unfolded = {}
     for name, tensor in state.items():
-        splits = ".mlp.fc2." in name and tensor.ndim > 0  # a number is refused later, for its shape
+        splits = ".mlp.fc2." in name and tensor.ndim > 0  # a scalar is rejected later, by its shape
         unfolded[name] = tensor[:-part] if splits else tensor
         if splits:
             for number in range(experts):
@@ -132,14 +131,14 @@ def unfold_state(state: Mapping[str, Tensor], experts: int, part: int) -> dict[s
 
 
 def fold_state(state: Mapping[str, Tensor], expert: int) -> dict[str, Tensor]:
-    """Returns the parameters of the dense network that equals this one with that expert.
+    """Returns the parameters of the dense network that equals the network with one of its experts.
 
     Args:
-        state: Parameters of a network of `ExpertMlp` layers; those that do not change are shared.
-        expert: Which expert.
+        state: Parameters of a network of `ExpertMlp` layers; unchanged tensors are shared.
+        expert: Index of the expert.
 
     Raises:
-        CheckpointError: A layer has no such expert, or one of another shape.
+        CheckpointError: The expert is missing from a layer, or has the wrong shape there.
     """
     folded = {}
     for name, tensor in state.items():
@@ -153,8 +152,8 @@ def fold_state(state: Mapping[str, Tensor], expert: int) -> dict[str, Tensor]:
             ):
                 found = "is missing" if rows is None else f"has the shape {tuple(rows.shape)}"
                 raise CheckpointError(
-                    f"{chosen} {found} and must be further rows of {name}, of the shape {tuple(tensor.shape)}; "
-                    "fetch the checkpoint again"
+                    f"{chosen} {found}; it must extend {name} of the shape {tuple(tensor.shape)} by rows; "
+                    "download the checkpoint again"
                 )
             folded[name] = torch.cat([tensor, rows])
         elif ".mlp.experts." not in name:

@@ -1,4 +1,4 @@
-"""Whether parameters are those of a network, and giving them to it: all of them or none. Knows no files."""
+"""Strict loading of parameters into a network: all of them or none."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .names import State
 
 
 class Misfits(NamedTuple):
-    """In what a network and parameters differ.
+    """The differences between a network's parameters and those of a file.
 
     Attributes:
-        missing: Names that only the network has.
-        unexpected: Names that only the file has.
-        mismatched: Names of different shapes or kinds of numbers.
+        missing: Names only in the network.
+        unexpected: Names only in the file.
+        mismatched: Names with different shapes, or floating-point on one side only.
     """
 
     missing: list[str]
@@ -27,14 +27,16 @@ class Misfits(NamedTuple):
 
 
 def compare(model: torch.nn.Module, state: Mapping[str, Tensor]) -> Misfits:
-    """Returns in what a network, which may be without memory, and parameters differ."""
-    own = model.state_dict()
-    # A counter for training, which some files leave out.
-    required = {name for name in own if not name.endswith("num_batches_tracked")}
+    """Compares the parameters of a network, which may be on the meta device, with those of a file."""
+    expected = model.state_dict()
+    # A counter for training, which some files do not contain.
+    required = {name for name in expected if not name.endswith("num_batches_tracked")}
     return Misfits(
         sorted(required - state.keys()),
-        sorted(state.keys() - own.keys()),
-        sorted(name for name in own.keys() & state.keys() if _kind(own[name]) != _kind(state[name])),
+        sorted(state.keys() - expected.keys()),
+        sorted(
+            name for name in expected.keys() & state.keys() if _kind(expected[name]) != _kind(state[name])
+        ),
     )
 
 
@@ -43,20 +45,25 @@ def _kind(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def check_fit(model: torch.nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Refuses parameters that are not those of a network, in three lists.
+    """Raises an error with three lists if parameters do not fit a network.
+
+    Args:
+        model: The network, which may be on the meta device.
+        state: The parameters.
+        source: Name of the file in the error message.
 
     Raises:
         CheckpointError: Names or shapes differ.
     """
-    misfits, own = compare(model, state), model.state_dict()
+    misfits, expected = compare(model, state), model.state_dict()
     shapes = [
-        f"{name}: {_describe(own[name])} in the model, {_describe(state[name])} in the file"
+        f"{name}: {_describe(expected[name])} in the model, {_describe(state[name])} in the file"
         for name in misfits.mismatched
     ]
     lists = {
         "only in the model": misfits.missing,
         "only in the file": misfits.unexpected,
-        "other shapes": shapes,
+        "different shape": shapes,
     }
     if any(lists.values()):
         parts = [f"{what} ({len(rows)}): {_shorten(rows)}" for what, rows in lists.items() if rows]
@@ -74,12 +81,16 @@ def _shorten(rows: list[str], most: int = 8) -> str:
 
 
 def load_strictly(model: torch.nn.Module, state: State, source: str) -> None:
-    """Gives a network its parameters, all of them.
+    """Loads parameters into a network; it shares their memory.
+
+    Args:
+        model: The network.
+        state: Its parameters; only counters for training may be missing, which are set to 0.
+        source: Name of the file in the error message.
 
     Raises:
         CheckpointError: Names or shapes differ.
     """
     check_fit(model, state, source)
-    counters = {name for name in model.state_dict() if name not in state}
-    state |= {name: torch.zeros((), dtype=torch.long) for name in counters}
-    model.load_state_dict(state, assign=True)
+    counters = {name: torch.zeros((), dtype=torch.long) for name in model.state_dict() if name not in state}
+    model.load_state_dict(state | counters, assign=True)

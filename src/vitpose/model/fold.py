@@ -1,8 +1,7 @@
-"""The network rewritten for inference: the same maps, up to rounding, for less work and memory.
+"""The network optimised for inference: the same heatmaps, up to rounding, with less computation and memory.
 
-Owns every rewrite that training and files do not know: what is trained, saved and loaded stays as it is in
-`pose`. Knows no image and no engine. Folding an expert is `experts`' business: it gives an ordinary
-dense network.
+Contains every optimisation that does not apply to training or files; the network that is trained, saved and loaded is
+that of `pose`. Folding an expert, which gives an ordinary dense network, is in `experts`.
 """
 
 from __future__ import annotations
@@ -22,19 +21,20 @@ from .experts import Mlp
 from .pose import VitPoseForPoseEstimation
 
 CROPS_PER_PASS = 8
-"""Crops that go through the blocks together on a CPU: enough for full speed, few enough for its caches."""
+"""Crops per pass through the blocks on a CPU: enough for full speed, few enough for its caches."""
 
 
 class InferenceNetwork(nn.Module):
-    """A network that only runs: crops in, heatmaps out, nothing for a backward pass.
+    """A network for inference only: crops in, heatmaps out, no backward pass.
 
-    Shares the weights of the network it is made from, except for the decoder's, which are few.
+    Shares the weights of the network that it is made from, except for the few of the decoder.
 
     Args:
-        model: A dense network in evaluation mode, where and in the type it shall run in.
-        in_place: Run the blocks in buffers that they share, which saves a CPU the time that fresh memory costs; no
-            good where memory comes from a pool (CUDA) or is planned by a compiler. Without it decided
-            by the device; left out for weights that are no plain tensors.
+        model: A dense network in evaluation mode, on the device and in the dtype to run in.
+        in_place: Run all blocks in shared scratch buffers, which saves the cost of memory allocation on a CPU, but is
+            of no use where memory comes from a pool (CUDA) or is planned by a compiler; default: True on a CPU.
+            Ignored if the backbone has experts or is another library's, or its weights are tensor subclasses
+            (quantised).
     """
 
     def __init__(self, model: VitPoseForPoseEstimation, in_place: bool | None = None) -> None:
@@ -49,31 +49,31 @@ class InferenceNetwork(nn.Module):
         features = self._features(pixels)
         if features.ndim == 3:
             rows = pixels.shape[2] // self.backbone.config.patch_size[0]
-            features = features.unflatten(1, (rows, -1)).permute(0, 3, 1, 2)  # channels last, nothing moves
+            features = features.unflatten(1, (rows, -1)).permute(0, 3, 1, 2)  # channels last, without a copy
         return self.decoder(features)
 
     def _features(self, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "..."]:
         if self.in_place:
             return _tokens_in_place(cast("VitPoseBackbone", self.backbone), pixels)
-        # Whatever the configuration says that a network returns beside them, here nobody looks at it.
+        # Only the features are used, so other outputs are disabled whatever the configuration.
         output = self.backbone(pixels, output_attentions=False, output_hidden_states=False, return_dict=True)
         return output.feature_maps[-1]
 
 
 def fold_decoder(head: nn.Module) -> nn.Module:
-    """Returns a decoder with the same output for no more work; its weights are new."""
+    """Returns a copy of a decoder optimised for inference, with the same output up to rounding."""
     folded: Any = _without_batch_norm(head) if isinstance(head, ClassicDecoder) else copy.deepcopy(head)
     for parameter in folded.final_layer.parameters():
-        parameter.data = widened(parameter.data)  # once, in place of at every call
+        parameter.data = widened(parameter.data)  # once instead of at every call
     return folded
 
 
 def _without_batch_norm(head: ClassicDecoder) -> ClassicDecoder:
-    """Folds each BatchNorm into the deconvolution before it; channels last, which CPUs and GPUs do faster."""
+    """Folds each BatchNorm into the deconvolution before it; channels last is faster on CPUs and GPUs."""
     steps: list[Any] = list(head.deconv_layers)
     layers: list[nn.Module] = []
     for deconvolution, norm in zip(steps[::3], steps[1::3], strict=True):
-        layers += [fuse_conv_bn_eval(deconvolution, norm, transpose=True), nn.ReLU(inplace=True)]  # copies
+        layers += [fuse_conv_bn_eval(deconvolution, norm, transpose=True), nn.ReLU(inplace=True)]  # a copy
     folded = copy.deepcopy(head)
     folded.deconv_layers = nn.Sequential(*layers)
     for parameter in folded.parameters():
@@ -83,7 +83,7 @@ def _without_batch_norm(head: ClassicDecoder) -> ClassicDecoder:
 
 
 def _runs_in_place(backbone: Any) -> bool:
-    """Tells whether all that `_tokens_in_place` takes for granted holds; quantised weights are no plain tensors."""
+    """Returns whether `_tokens_in_place` supports the backbone: dense blocks of `VitPoseBackbone`, plain tensors."""
     return (
         isinstance(backbone, VitPoseBackbone)
         and all(isinstance(block.mlp, Mlp) for block in backbone.blocks)
@@ -93,7 +93,7 @@ def _runs_in_place(backbone: Any) -> bool:
 
 @torch.no_grad()
 def _tokens_in_place(backbone: VitPoseBackbone, pixels: Float[Tensor, "b c hc wc"]) -> Float[Tensor, "b t d"]:
-    """Does what the backbone does, a few crops at a time, in three buffers instead of new memory for every step."""
+    """Computes the backbone's tokens, a few crops at a time, in three shared scratch buffers."""
     parts = [_run_blocks(backbone, backbone.embed(part)) for part in pixels.split(CROPS_PER_PASS)]
     return torch.cat(parts) if len(parts) != 1 else parts[0]
 
@@ -115,8 +115,8 @@ def _run_block(
     wide: Float[Tensor, "bt e"],
     narrow: Float[Tensor, "bt d"],
 ) -> None:
-    """Does what the block does to the tokens, in place; the other tensors are room to work in."""
-    _project(block.attn.qkv, block.norm1(tokens), qkv.flatten(0, 1))  # which is a view
+    """Applies the block to the tokens in place; the other tensors are scratch buffers."""
+    _project(block.attn.qkv, block.norm1(tokens), qkv.flatten(0, 1))  # the flattened tensor is a view
     split = qkv.unflatten(-1, (3, block.attn.heads, tokens.shape[1] // block.attn.heads))
     query, key, value = split.permute(2, 0, 3, 1, 4)  # each b heads t d/heads
     mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(tokens.shape)

@@ -1,6 +1,6 @@
-"""Backbones of other libraries behind our decoders: timm's, and those of `transformers`.
+"""Adapter that puts backbones of timm and `transformers` behind the decoders.
 
-Owns only the adapter; neither library is imported before such a backbone is asked for.
+Neither library is imported before such a backbone is built.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from .outputs import BackboneOutput
 
 
 class ForeignBackbone(nn.Module):
-    """Another library's backbone, of which the last feature map is used.
+    """A backbone of another library; the decoder reads its last feature map.
 
     Args:
-        config: Names it by `backbone` (built through timm or `transformers`) or describes it by
-            `backbone_config` with the `model_type` of a `transformers` backbone.
+        config: Gives the backbone's name in `backbone` (built with timm or `transformers`), or the
+            configuration of a `transformers` backbone with its `model_type` in `backbone_config`.
 
     Raises:
         MissingDependencyError: The library is not installed.
-        CheckpointError: It knows no such backbone, or cannot get its weights.
+        CheckpointError: The library has no such backbone, or cannot load its weights.
     """
 
     def __init__(self, config: VitPoseConfig) -> None:
@@ -38,7 +38,7 @@ class ForeignBackbone(nn.Module):
             channels = self.body.feature_info.channels() if self.uses_timm else self.body.channels
         except VitPoseError:
             raise
-        except Exception as error:  # another library fails in any way it likes
+        except Exception as error:  # other libraries raise exceptions of any type
             library = "timm" if self.uses_timm else "transformers"
             wanted = config.backbone or config.backbone_config
             reason = " ".join(str(error).split())[:300]
@@ -53,15 +53,22 @@ class ForeignBackbone(nn.Module):
         output_hidden_states: bool | None = None,
         return_dict: bool = True,
     ) -> BackboneOutput:
-        """Returns the feature maps (b d h w) of the backbone, always by name.
+        """Returns the feature maps (b d h w) of the backbone.
+
+        Args:
+            pixel_values: Normalised crops.
+            dataset_index: Must be None: only `VitPoseBackbone` has experts.
+            output_attentions: Return each block's attention weights too.
+            output_hidden_states: Return the hidden states too.
+            return_dict: Ignored; the result is always a `BackboneOutput`.
 
         Raises:
-            InputError: Something is asked for that only our own backbone has, or the backbone returns
-                tokens where a decoder needs maps.
+            InputError: An option is only supported by `VitPoseBackbone`, or the backbone returns tokens where the
+                decoder requires feature maps.
         """
         if dataset_index is not None:
             raise InputError(
-                f"dataset_index {dataset_index!r} was given, but only ViTPose's own backbone has experts; "
+                f"dataset_index {dataset_index!r} was given, but only VitPoseBackbone has experts; "
                 "leave it out"
             )
         if self.uses_timm:
@@ -71,7 +78,7 @@ class ForeignBackbone(nn.Module):
                 )
             return BackboneOutput(feature_maps=tuple(self.body(pixel_values)))
         if output_attentions:
-            self._hold_attentions()
+            self._enable_attentions()
         output = self.body(
             pixel_values,
             output_attentions=bool(output_attentions),
@@ -81,8 +88,8 @@ class ForeignBackbone(nn.Module):
         if output.feature_maps[-1].ndim != 4:
             raise InputError(
                 f"the backbone {type(self.body).__name__} returns features of the shape "
-                f"{tuple(output.feature_maps[-1].shape)}, and a decoder needs maps (b, d, h, w); "
-                "reshape_hidden_states=True in its configuration may make some"
+                f"{tuple(output.feature_maps[-1].shape)}, and the decoder requires feature maps (b, d, h, w); "
+                "try reshape_hidden_states=True in its configuration"
             )
         return BackboneOutput(
             feature_maps=tuple(output.feature_maps),
@@ -90,52 +97,54 @@ class ForeignBackbone(nn.Module):
             attentions=output.attentions if output_attentions else None,
         )
 
-    def _hold_attentions(self) -> None:
+    def _enable_attentions(self) -> None:
         if not self.body.has_attentions:
             raise InputError(
                 f"the backbone {type(self.body).__name__} has no attentions; leave output_attentions out"
             )
-        self.body.set_attn_implementation("eager")  # the fused kernels return none
+        self.body.set_attn_implementation("eager")  # fused kernels do not return attention weights
 
     def set_attn_implementation(self, name: str) -> None:
-        """Chooses how attention is computed, by the names of `transformers`.
+        """Sets the implementation of attention.
+
+        Args:
+            name: A name of `transformers`, such as "sdpa" or "eager".
 
         Raises:
-            InputError: The backbone has no such choice.
+            InputError: The backbone does not support it.
         """
         if self.uses_timm:
-            raise InputError(f"a timm backbone has no attn_implementation {name!r}; leave it out")
+            raise InputError(f"a timm backbone does not support attn_implementation {name!r}; leave it out")
         try:
             self.body.set_attn_implementation(name)
         except (ValueError, ImportError) as error:
             raise InputError(
-                f"{type(self.body).__name__} has no attn_implementation {name!r}: {error!s:.200}; leave it out"
+                f"{type(self.body).__name__} does not support attn_implementation {name!r}: {error!s:.200}; "
+                "leave it out"
             ) from error
 
     def get_input_embeddings(self) -> nn.Module:
-        """Refuses, since backbones have no common place for them.
+        """Raises an error: backbones have no common attribute for their embeddings.
 
         Raises:
             InputError: Always.
         """
-        raise InputError(
-            "only ViTPose's backbone has get_input_embeddings here; look into model.backbone.body"
-        )
+        raise InputError("get_input_embeddings is supported by VitPoseBackbone only; use model.backbone.body")
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
-        """Refuses gradient checkpointing.
+        """Raises an error: gradient checkpointing is supported by `VitPoseBackbone` only.
 
         Raises:
             InputError: Always.
         """
-        raise InputError("only ViTPose's own backbone has gradient checkpointing here; leave it off")
+        raise InputError("gradient checkpointing is supported by VitPoseBackbone only; leave it disabled")
 
     def gradient_checkpointing_disable(self) -> None:
-        """Does nothing, since it is never enabled."""
+        """Does nothing: it is never enabled."""
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        """False."""
+        """Whether gradient checkpointing is enabled; always False."""
         return False
 
 
@@ -148,8 +157,8 @@ def _timm_backbone(config: VitPoseConfig) -> Any:
 
 
 def _transformers_backbone(config: VitPoseConfig) -> Any:
-    transformers = require("transformers", "detect", "for a backbone that is not ViTPose's")
-    # Neither code of a checkpoint's directory nor of a repository that it names may run.
+    transformers = require("transformers", "detect", "for a backbone other than VitPoseBackbone")
+    # No code may run from a checkpoint's directory, nor from a repository that it names.
     trusted = {"trust_remote_code": False}
     if config.backbone is None:
         settings = transformers.AutoConfig.for_model(**config.backbone_config)
@@ -159,5 +168,5 @@ def _transformers_backbone(config: VitPoseConfig) -> Any:
     body = transformers.AutoBackbone.from_config(settings, dtype=torch.float32, **trusted)
     if not config.use_pretrained_backbone:
         return body
-    # Through the class itself: AutoBackbone takes the name of a folder for one of timm's.
+    # Not AutoBackbone.from_pretrained: it takes a directory's name for a timm model.
     return type(body).from_pretrained(config.backbone, config=settings, dtype=torch.float32)

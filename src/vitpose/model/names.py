@@ -1,7 +1,7 @@
-"""Names of parameters: ours, which are the original's, and those of `transformers`.
+"""Conversion of parameter names between vitpose, `transformers` and the original repository.
 
-Inside, parameters are called as in the original repository (with `head` for `keypoint_head`), so only the names of
-`transformers`, which also splits query, key and value, need a table. Knows no files.
+The names of vitpose are those of the original repository with `head` for `keypoint_head`. Those of `transformers`,
+which also splits query, key and value, are converted by a table.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ State = dict[str, Tensor]
 BACKBONE = "backbone."
 OTHER_HEADS = "associate_heads."
 
-# Ours on the left, `transformers`' on the right; every name matches exactly one row, from either side.
+# Names of vitpose on the left, of `transformers` on the right; every name matches at most one row on either side.
 _NAMES = [
     ("backbone.pos_embed", "backbone.embeddings.position_embeddings"),
     ("backbone.patch_embed.proj.", "backbone.embeddings.patch_embeddings.projection."),
@@ -58,7 +58,7 @@ _from_transformers = _renamer([(theirs, ours) for ours, theirs in _NAMES])
 
 
 def state_for_transformers(state: Mapping[str, Tensor]) -> State:
-    """Returns our parameters under `transformers`' names: qkv split in three."""
+    """Returns parameters of vitpose under the names of `transformers`: qkv split in three."""
     named = {}
     for name, tensor in state.items():
         if re.match(r"backbone\.blocks\.\d+\.attn\.qkv\.", name):
@@ -70,20 +70,20 @@ def state_for_transformers(state: Mapping[str, Tensor]) -> State:
 
 
 def state_from_transformers(state: Mapping[str, Tensor]) -> State:
-    """Returns parameters of a `transformers` file under our names: query, key and value joined."""
+    """Returns parameters of `transformers` under the names of vitpose: query, key and value joined."""
     named = {_from_transformers(name): tensor for name, tensor in state.items()}
     for query in [name for name in named if re.match(r"backbone\.blocks\.\d+\.attn\.query\.", name)]:
         parts = [query.replace("query", part) for part in _QKV]
         found = [named[part] for part in parts if part in named]
         alike = len({(tensor.dtype, tensor.shape) for tensor in found}) == 1 and found[0].ndim > 0
-        if len(found) == len(parts) and alike:  # others keep their names, and are refused by them later
+        if len(found) == len(parts) and alike:  # others keep their names and are reported as unexpected later
             named[query.replace("query", "qkv")] = torch.cat([named.pop(part) for part in parts])
     return named
 
 
 def state_from_original(state: Mapping[str, Tensor]) -> State:
-    """Returns parameters of an original file under our names."""
-    # The class token of the multi-task files is never used by the network.
+    """Returns parameters of an original file under the names of vitpose."""
+    # The network never uses the class token that some multi-task files contain.
     kept = {name: tensor for name, tensor in state.items() if not name.startswith("backbone.cls_token")}
     return {
         re.sub(r"^(associate_)?keypoint_(heads?)\.", r"\1\2.", name): tensor for name, tensor in kept.items()

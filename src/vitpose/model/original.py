@@ -1,4 +1,4 @@
-"""The original repository's files: which they are, and the sizes of their networks, read off the parameters."""
+"""Files of the original repository: recognising them, and deriving the configuration from the parameters."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ ORIGINAL_SUFFIXES = (".pth", ".pt")
 
 
 def is_original(name: str | Path) -> bool:
-    """Tells whether a name is that of a file of the original repository."""
+    """Returns whether a name has a suffix of the original repository's files."""
     return str(name).endswith(ORIGINAL_SUFFIXES)
 
 
 def config_from_original(
     state: Mapping[str, Tensor], source: str, dataset: str | int | None = None
 ) -> VitPoseConfig:
-    """Reads the sizes of an original network off its parameters (under our names).
+    """Derives the configuration of an original network from its parameters.
 
     Args:
-        state: The parameters.
-        source: How messages call the file.
-        dataset: If its name is given, the points of a file with one head and no experts are not taken for COCO's.
+        state: The parameters, under vitpose's names.
+        source: Name of the file in error messages.
+        dataset: If a name is given, the keypoints of a file with one head and no experts are not assumed to be COCO's.
 
     Raises:
-        CheckpointError: The parameters are not those of a released ViTPose; a `config` is needed then.
+        CheckpointError: The parameters are not those of a released ViTPose, so that a `config` is required.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     for name, axes in (("backbone.pos_embed", 3), ("head.final_layer.weight", 4)):
         if len(shapes.get(name, ())) != axes:
-            found = ", ".join(own[:100] for own in list(state)[:5])
+            found = ", ".join(key[:100] for key in list(state)[:5])
             raise CheckpointError(
-                f"{source} has no parameter {name!r} of {axes} axes, so it is no original ViTPose "
-                f"checkpoint; it starts with: {found}"
+                f"{source} has no parameter {name!r} of {axes} axes, so it is not an original ViTPose "
+                f"checkpoint; its first parameters are: {found}"
             )
     try:
         return _config_from_shapes(shapes, source, dataset)
-    except InputError as error:  # beyond what any network may have
-        raise CheckpointError(f"{source} is no released ViTPose: {error}") from error
+    except InputError as error:  # sizes beyond the limits
+        raise CheckpointError(f"{source} is not a released ViTPose: {error}") from error
 
 
 def _config_from_shapes(
@@ -69,19 +69,22 @@ def _config_from_shapes(
     keypoints = counts[0]
     named = isinstance(dataset, str) and options["backbone_config"].num_experts == 1
     if keypoints == 17 and not named:
-        # The first head of every released file is COCO's; a file that was split off for animals looks the same.
-        logger.info("%s has 17 keypoints, which are taken for COCO's; another skeleton must be named", source)
+        # The first head of every released file is COCO's; a file split off for animals has the same shapes.
+        logger.info(
+            "%s has 17 keypoints, which are assumed to be COCO's; name another skeleton if they are not",
+            source,
+        )
         return VitPoseConfig.for_skeleton(Skeleton.load("coco"), **options)
     return VitPoseConfig(num_labels=keypoints, **options)
 
 
 def _released_datasets(counts: list[int], source: str) -> list[str]:
-    """Returns which datasets the heads of a released file are of: a file does not say, but their order is fixed."""
+    """Returns the datasets of a released file's heads: the file does not name them, but their order is fixed."""
     released = [len(DatasetSpec.load(name).skeleton) for name in PLUS_DATASETS]
     if counts != released[: len(counts)]:
         raise CheckpointError(
             f"{source} has heads of {reprlib.repr(counts)} keypoints; the released files have {released}, in this "
-            "order, or the first of them. Pass config=VitPoseConfig(datasets=[...], ...) that names the datasets"
+            "order, or only the first ones. Pass config=VitPoseConfig(datasets=[...], ...) that names the datasets"
         )
     return list(PLUS_DATASETS[: len(counts)])
 
@@ -94,13 +97,13 @@ def _backbone_from_shapes(shapes: Mapping[str, tuple[int, ...]], source: str) ->
         for name, shape in shapes.items()
         if shape and (match := re.search(r"\.mlp\.experts\.(\d+)\.bias$", name))
     }
-    # The number of heads leaves no trace in the shapes: it is known by the width alone.
+    # The number of attention heads does not show in the shapes; in released models it follows from the width.
     heads = {192: 3, 384: 12, 768: 12, 1024: 16, 1280: 16, 1408: 16}.get(width)
     sizes = {(256, 192), (384, 288), (576, 432), (128, 96)}
     image_size = next((size for size in sizes if size[0] * size[1] // 256 == tokens - 1), None)
     if heads is None or image_size is None:
         raise CheckpointError(
-            f"{source} is {width} wide with {tokens} position embeddings, which no released ViTPose is; "
+            f"{source} has the width {width} and {tokens} position embeddings, as no released ViTPose; "
             "pass config=VitPoseConfig(...) that describes it"
         )
     return VitPoseBackboneConfig(

@@ -1,6 +1,6 @@
-"""What networks return: dictionaries whose entries are attributes and are counted too.
+"""Outputs of networks: dictionaries whose entries can also be read as attributes and by index.
 
-They are pytrees, so that `torch.export` and the wrappers of torch take them apart and put them together again.
+They are registered as pytrees, so that `torch.export` and wrappers such as DataParallel can flatten and rebuild them.
 """
 
 from __future__ import annotations
@@ -15,24 +15,26 @@ from torch.utils._pytree import GetAttrKey, register_pytree_node
 
 
 class ModelOutput(dict[str, Any]):
-    """Named results in a fixed order. Those that are absent are None as attributes and no entries.
+    """Named results in a fixed order. Absent results are None as attributes and have no entry.
 
-    A dictionary, because code written for `transformers`, `torch.jit.trace(..., strict=False)` and the wrappers of
-    torch look for one: iterating gives the names.
+    A dictionary, as code written for `transformers`, `torch.jit.trace(..., strict=False)` and the wrappers of torch
+    expect: iterating yields the names.
 
     Args:
-        given: Results by name, as of a dictionary.
-        **values: Results by name; None is the same as leaving one out.
+        given: Results by name, as for `dict`.
+        **values: Results by name; None is the same as leaving the result out.
 
     Raises:
-        TypeError: There is no result of that name.
+        TypeError: A name is not one of the class's results.
     """
 
     names: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         cls.names = tuple(cls.__annotations__)
-        torch.jit.unused(cls)  # or the tracer would take it for a class to compile, not for a dictionary
+        torch.jit.unused(
+            cls
+        )  # or the tracer would compile it as a class instead of treating it as a dictionary
         register_pytree_node(
             cls,
             lambda output: (list(output.values()), list(output)),
@@ -66,25 +68,32 @@ class ModelOutput(dict[str, Any]):
         self.pop(name, None) if value is None else self.__setitem__(name, value)
 
     def __getitem__(self, key: str | int | slice) -> Any:
-        """Returns the result of a name, or by its position among those that are there."""
+        """Returns a result by name, or by index or slice among the results that are present.
+
+        Raises:
+            KeyError: The result is absent.
+            IndexError: The index is out of range.
+        """
         if isinstance(key, int | slice):
             return self.to_tuple()[key]
         if key not in self:
-            raise KeyError(f"{key!r} is no entry of this output; there are {list(self)}")
+            raise KeyError(f"this output has no {key!r}; it has {list(self)}")
         return super().__getitem__(key)
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """Returns the results without those that are absent, in the order of `names`."""
+        """Returns the present results in the order of `names`."""
         return tuple(self.get(name) for name in self.names if name in self)
 
 
 class BackboneOutput(ModelOutput):
-    """What a backbone returns: ours tokens (b t d), another library's feature maps (b d h w) of any sizes.
+    """The output of a backbone.
+
+    `VitPoseBackbone` returns tokens (b t d), backbones of other libraries feature maps (b d h w) of any sizes.
 
     Attributes:
-        feature_maps: The normalised tokens of each stage in `out_features`.
-        hidden_states: The tokens after the embedding and after each block, if asked for.
-        attentions: The attention of each block (b heads t t; rows sum to one), if asked for.
+        feature_maps: The normalised features of each stage in `out_features`.
+        hidden_states: The tokens after the embedding and after each block, if requested.
+        attentions: The attention weights of each block (b heads t t; rows sum to one), if requested.
     """
 
     feature_maps: tuple[Float[Tensor, "..."], ...]
@@ -93,15 +102,15 @@ class BackboneOutput(ModelOutput):
 
 
 class VitPoseEstimatorOutput(ModelOutput):
-    """What the network returns.
+    """The output of `VitPoseForPoseEstimation`.
 
     Attributes:
-        loss: The loss, if labels were given.
-        heatmaps: One heatmap a keypoint, a quarter of the input's size, in float32 also where the network computes in
-            half precision. Where the samples meet heads of different numbers of keypoints, as many as the largest of
-            these has; what is beyond a sample's keypoints is 0.
-        hidden_states: Tokens before and after each block (b t d), if asked for.
-        attentions: Attention of each block (b heads t t), if asked for.
+        loss: The loss, if labels are given.
+        heatmaps: One heatmap per keypoint, a quarter of the input's size, at least float32 even if the network computes
+            in half precision. If the samples of a batch belong to heads with different numbers of keypoints, k is the
+            largest of these, and the heatmaps beyond a sample's keypoints are 0.
+        hidden_states: Tokens before and after each block (b t d), if requested.
+        attentions: Attention weights of each block (b heads t t), if requested.
     """
 
     loss: Float[Tensor, ""] | None

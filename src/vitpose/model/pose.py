@@ -1,7 +1,4 @@
-"""The whole network: backbone, decoder, loss.
-
-Knows tensors only: no image, no box. What stands in files is `checkpoint`'s business.
-"""
+"""The whole network: backbone, decoders and loss. Files are read and written by `checkpoint`."""
 
 from __future__ import annotations
 
@@ -34,33 +31,36 @@ _PROCESSOR_FILE = "preprocessor_config.json"
 
 
 LOSS_AVERAGES = ("batch", "dataset")
-"""What the loss of each of several heads is divided by; see `VitPoseForPoseEstimation.forward`."""
+"""Divisors of each head's loss; see `VitPoseForPoseEstimation.forward`."""
 
 
-def flip_back(maps: Float[Tensor, "b k hm wm"], flip_pairs: Any) -> Float[Tensor, "b k hm wm"]:
-    """Returns the maps of a mirrored crop as maps of the crop itself: paired channels swap, columns turn.
+def flip_back(heatmaps: Float[Tensor, "b k hm wm"], flip_pairs: Any) -> Float[Tensor, "b k hm wm"]:
+    """Turns heatmaps of mirrored crops into those of the original crops: paired channels swapped, columns reversed.
 
     Args:
-        maps: Heatmaps of mirrored crops.
+        heatmaps: Heatmaps of mirrored crops.
         flip_pairs: Pairs of keypoint indices, as a list or tensor (p, 2).
 
     Raises:
-        InputError: `flip_pairs` are no pairs of keypoints.
+        InputError: `flip_pairs` are not pairs of keypoint indices, or a keypoint is in two pairs.
     """
-    return maps[:, _mirrored_order(flip_pairs, maps.shape[1])].flip(-1)
+    return heatmaps[:, _mirrored_order(flip_pairs, heatmaps.shape[1])].flip(-1)
 
 
 def _mirrored_order(flip_pairs: Any, count: int) -> list[int]:
-    own = list(range(count))
-    order = dict(zip(own, own, strict=True))
-    refusal = f"flip_pairs must be pairs of 0 to {count - 1}, each in one pair at most, not {flip_pairs!r}"
+    indices = list(range(count))
+    order = dict(zip(indices, indices, strict=True))
+    message = (
+        f"flip_pairs must be pairs of keypoint indices, 0 to {count - 1}, each in one pair at most, "
+        f"not {flip_pairs!r}"
+    )
     try:
         for a, b in torch.as_tensor(flip_pairs).tolist():
             order[operator.index(a)], order[operator.index(b)] = b, a
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(refusal) from error
-    if sorted(order) != own or sorted(order.values()) != own:
-        raise InputError(refusal)
+        raise InputError(message) from error
+    if sorted(order) != indices or sorted(order.values()) != indices:
+        raise InputError(message)
     return list(order.values())
 
 
@@ -69,13 +69,13 @@ def heatmap_loss(
     labels: Float[Tensor, "b k hm wm"],
     weights: Float[Tensor, "b k"] | None = None,
 ) -> Float[Tensor, ""]:
-    """The paper's loss: per-keypoint mean squared error of the weighted maps, in float32.
+    """Returns the paper's loss: the mean squared error of the weighted heatmaps, in float32.
 
     Args:
-        heatmaps: Predicted maps.
-        labels: Target maps.
-        weights: Weight of each keypoint, 0 for one without a label; multiplies prediction and target
-            alike, so it enters squared, as in the original's `JointsMSELoss`.
+        heatmaps: Predicted heatmaps.
+        labels: Target heatmaps.
+        weights: Weight of each keypoint, 0 for one without a label. It multiplies prediction and target, so the
+            error is scaled by its square, as in the original's `JointsMSELoss`.
 
     Raises:
         InputError: The shapes differ.
@@ -87,18 +87,23 @@ def heatmap_loss(
         )
     if weights is not None and weights.shape != heatmaps.shape[:2]:
         raise InputError(
-            f"label_weights have the shape {tuple(weights.shape)} and need {tuple(heatmaps.shape[:2])}, "
-            "one a keypoint"
+            f"label_weights have the shape {tuple(weights.shape)}; give the shape {tuple(heatmaps.shape[:2])}, "
+            "one weight per keypoint"
         )
     errors = (heatmaps.float() - labels.float()).square()
     return errors.mean() if weights is None else (errors * weights.float().square()[:, :, None, None]).mean()
 
 
 class VitPoseForPoseEstimation(PretrainedModule):
-    """ViTPose and ViTPose++: crops in, one heatmap a keypoint out.
+    """ViTPose and ViTPose++: crops in, one heatmap per keypoint out.
 
     Args:
-        config: Sizes and keypoints; ViTPose-B with 17 COCO keypoints without one.
+        config: The configuration; default: ViTPose-B with the 17 keypoints of COCO.
+
+    Raises:
+        UnknownNameError: The activation in `hidden_act` is unknown.
+        MissingDependencyError: The library of another backbone is not installed.
+        CheckpointError: Another library's backbone cannot be built.
     """
 
     config_class = VitPoseConfig
@@ -114,7 +119,7 @@ class VitPoseForPoseEstimation(PretrainedModule):
 
             self.backbone = ForeignBackbone(self.config)
             self.computes_tables = True
-        counts = [self.config.num_labels or 0, *(len(own.skeleton) for own in self.config.datasets[1:])]
+        counts = [self.config.num_labels or 0, *(len(spec.skeleton) for spec in self.config.datasets[1:])]
         self.head, *others = map(self._make_head, counts)
         self.associate_heads = nn.ModuleList(others)
 
@@ -125,8 +130,8 @@ class VitPoseForPoseEstimation(PretrainedModule):
             if self.config.use_simple_decoder
             else ClassicDecoder(width, count)
         )
-        # The original draws the decoder from N(0, 0.001) for both kinds of convolution. Weights without memory are
-        # left alone: torch imports its whole compiler to draw them, which takes longer than all the rest of loading.
+        # As in the original, N(0, 0.001) for both kinds of convolution. Meta tensors are skipped: to initialise them,
+        # torch imports its compiler, which takes longer than the rest of loading.
         for module in head.modules():
             if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
                 continue
@@ -142,18 +147,19 @@ class VitPoseForPoseEstimation(PretrainedModule):
         return [self.head, *self.associate_heads]
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
-        """Trades time for memory in training: blocks are computed again in the backward pass.
+        """Enables gradient checkpointing, which saves memory by recomputing blocks in the backward pass.
 
         Args:
             gradient_checkpointing_kwargs: Arguments of `torch.utils.checkpoint.checkpoint`, as a dictionary.
 
         Raises:
-            InputError: They are none, or the backbone is another library's.
+            InputError: They are not a dictionary, or the backbone is another library's.
+            UnknownNameError: An argument is unknown.
         """
         self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
 
     def gradient_checkpointing_disable(self) -> None:
-        """Computes each block once again."""
+        """Disables gradient checkpointing."""
         self.backbone.gradient_checkpointing_disable()
 
     @property
@@ -178,28 +184,30 @@ class VitPoseForPoseEstimation(PretrainedModule):
 
         Args:
             pixel_values: Normalised crops; any size that the patch divides.
-            dataset_index: Which expert and head, one for all or one a sample; required with several of either.
-            flip_pairs: If given, the crops are taken as mirrored, and the maps are returned as those of the
-                crops before mirroring. The pixels themselves are not touched: mirror them first.
-            labels: Target maps; the loss is returned too: the sum of the heads' losses, each of its own samples and
-                keypoints. Maps beyond a sample's keypoints are left aside.
-            output_attentions: Return each block's attention; default: as the configuration says.
-            output_hidden_states: Return the tokens before and after each block; default: as the configuration says.
-            return_dict: False returns a tuple; default: as the configuration says.
+            dataset_index: Index of the expert and head, one for all samples or one per sample; required with several of
+                either.
+            flip_pairs: If given, the crops are treated as mirrored, and the heatmaps are returned as those of the
+                crops before mirroring. The pixels are not changed: mirror them first.
+            labels: Target heatmaps; the loss is returned too: the sum of the heads' losses, each over its samples and
+                keypoints. Target heatmaps beyond a sample's keypoints are ignored.
+            output_attentions: Return each block's attention weights too; default: as in the configuration.
+            output_hidden_states: Return the tokens before and after each block too; default: as in the configuration.
+            return_dict: False returns a tuple; default: as in the configuration.
             label_weights: Weight of each keypoint in the loss.
-            loss_average: What a head's sum over its samples is divided by: the size of the whole "batch", as in the
-                released code of ViTPose++, so that a dataset counts by its share of the batch; or the number of its own
-                samples ("dataset"), so that all datasets of a batch count the same.
+            loss_average: Divisor of a head's sum over its samples: "batch", the size of the whole batch as in the
+                released code of ViTPose++, so that a dataset is weighted by its share of the batch; or "dataset", the
+                number of its samples, so that all datasets of a batch have the same weight.
 
         Raises:
             InputError: An argument does not fit the network or another argument.
+            UnknownNameError: `loss_average` is unknown.
         """
         routing = route(dataset_index, len(self.heads), pixel_values.shape[0], "head")
         expert = dataset_index if self.config.num_experts > 1 or routing is None else None
         features = self.backbone(
             pixel_values,
             expert,
-            # None leaves it to the backbone's configuration.
+            # None selects the value in the backbone's configuration.
             self.config.output_attentions or None if output_attentions is None else output_attentions,
             self.config.output_hidden_states or None
             if output_hidden_states is None
@@ -211,7 +219,8 @@ class VitPoseForPoseEstimation(PretrainedModule):
         if flip_pairs is not None:
             if routing is not None and routing.rows is not None:
                 raise InputError(
-                    "flip_pairs are of one skeleton, and these samples meet several; mirror them here"
+                    "flip_pairs belong to one skeleton, but the samples of this batch have several heads; "
+                    "run one batch per dataset, or call flip_back on the heatmaps of each"
                 )
             heatmaps = flip_back(heatmaps, flip_pairs)
         loss = None if labels is None else self._loss(heatmaps, labels, label_weights, routing, loss_average)
@@ -225,12 +234,14 @@ class VitPoseForPoseEstimation(PretrainedModule):
         return output if as_dict else output.to_tuple()
 
     def _decode(self, grid: Float[Tensor, "b d h w"], routing: Routing | None) -> Float[Tensor, "b k hm wm"]:
-        """Returns the maps of each sample's head, and runs no head for any other sample."""
+        """Returns the heatmaps of each sample's head; every head runs on its samples only."""
         if routing is None:
             return self.head(grid)
         if routing.rows is None:
             return self.heads[routing.experts[0]](grid)
-        parts = [self.heads[own](grid[rows]) for own, rows in zip(routing.experts, routing.rows, strict=True)]
+        parts = [
+            self.heads[index](grid[rows]) for index, rows in zip(routing.experts, routing.rows, strict=True)
+        ]
         most = max(part.shape[1] for part in parts)
         padded = [F.pad(part, (0, 0, 0, 0, 0, most - part.shape[1])) for part in parts]
         return torch.cat(padded)[torch.cat(routing.rows).argsort()]
@@ -242,34 +253,35 @@ class VitPoseForPoseEstimation(PretrainedModule):
             raise UnknownNameError("loss_average", average, LOSS_AVERAGES)
         if routing is None:
             return heatmap_loss(heatmaps, labels, weights)
-        everyone = torch.arange(len(heatmaps), device=heatmaps.device)
+        all_rows = torch.arange(len(heatmaps), device=heatmaps.device)
         losses = []
-        for own, rows in zip(routing.experts, routing.rows or (everyone,), strict=True):
-            k = len(self.config.heads[own].skeleton)
+        for index, rows in zip(routing.experts, routing.rows or (all_rows,), strict=True):
+            k = len(self.config.heads[index].skeleton)
             parts = None if weights is None else weights[rows, :k]
             share = len(rows) / len(heatmaps) if average == "batch" else 1.0
             losses.append(heatmap_loss(heatmaps[rows, :k], labels[rows, :k], parts) * share)
         return torch.stack(losses).sum()
 
     def _on_grid(self, tokens: Float[Tensor, "..."], pixels: Tensor) -> Float[Tensor, "b d h w"]:
-        if tokens.ndim == 4:  # other libraries' backbones return maps, not tokens
+        if tokens.ndim == 4:  # feature maps of another library's backbone
             return tokens
         rows = pixels.shape[2] // self.backbone.config.patch_size[0]
         return tokens.transpose(1, 2).unflatten(2, (rows, -1)).contiguous()
 
     def fold_expert(self, dataset: int | str) -> VitPoseForPoseEstimation:
-        """Returns a dense network with one head and the same output as this one for one dataset.
+        """Returns the dense one-head network with the output of this one for one dataset.
 
         Args:
-            dataset: Its `dataset_index`, or its name.
+            dataset: Name of the dataset, or its `dataset_index`.
 
         Raises:
-            InputError: The network has nothing to choose from, or not that, or its weights are quantised.
-            CheckpointError: The network has the dataset's expert, but not its head.
+            InputError: The network is dense already, the index is out of range, or the weights are quantised.
+            UnknownNameError: The network has no dataset of that name.
+            CheckpointError: The network has the dataset's expert but not its head.
         """
         if is_quantised(self):
             raise InputError(
-                "the weights are quantised, and an expert can only be folded into whole ones; fold first "
+                "the weights are quantised, and an expert can only be folded before that; fold first "
                 "(vitpose.load does both, given dataset and quantization_config)"
             )
         if self.config.num_experts == 1 and not self.associate_heads:
@@ -282,18 +294,23 @@ class VitPoseForPoseEstimation(PretrainedModule):
         return folded.train(self.training)
 
     def set_attn_implementation(self, name: str) -> None:
-        """Chooses how attention is computed.
+        """Sets the implementation of attention.
 
         Args:
             name: "sdpa" (fused kernels) or "eager" (plain matrix products).
 
         Raises:
-            UnknownNameError: There is no such implementation.
+            UnknownNameError: The implementation is unknown.
+            InputError: Another library's backbone does not support it.
         """
         self.backbone.set_attn_implementation(name)
 
     def get_input_embeddings(self) -> nn.Module:
-        """Returns what turns crops into tokens."""
+        """Returns the patch embedding.
+
+        Raises:
+            InputError: The backbone is another library's.
+        """
         return self.backbone.get_input_embeddings()
 
     @classmethod
@@ -303,13 +320,13 @@ class VitPoseForPoseEstimation(PretrainedModule):
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json` and `model.safetensors` as `transformers` reads them.
 
-        Heads beside the first go to `heads.safetensors`, which only vitpose reads.
+        Heads after the first are written to `heads.safetensors`, which only vitpose reads.
 
         Args:
-            folder: Where to; made if need be. Files of that name are replaced, each whole or not at all.
+            folder: The directory; created if missing. Existing files are replaced, each atomically.
 
         Raises:
-            OutputError: They cannot be written.
+            OutputError: A file cannot be written.
             InputError: The weights are quantised.
         """
         refuse_quantised(self)
@@ -325,23 +342,23 @@ class VitPoseForPoseEstimation(PretrainedModule):
         revision: str | None = None,
         commit_message: str = "Upload ViTPose",
     ) -> str:
-        """Uploads what `save_pretrained` writes, and the image processor, to a hub repository, made if need be.
+        """Uploads the files of `save_pretrained` and the image processor to a hub repository, created if missing.
 
         Args:
-            repo_id: The repository; one of the token's owner where only its second half is given.
-            processor: The image processor; default: that of the checkpoint that the network was loaded from.
+            repo_id: The repository, "owner/name"; "name" alone is a repository of the token's owner.
+            processor: The image processor; default: that of the checkpoint the network was loaded from.
             private: Whether a new repository is private.
             token: Access token for the hub; default: the stored one.
             revision: Branch to upload to.
-            commit_message: What the commit says.
+            commit_message: Message of the commit.
 
         Returns:
-            The address of the commit.
+            The URL of the commit.
 
         Raises:
-            InputError: There is no image processor, without which neither `vitpose.load` nor `transformers` can use
-                the repository; or the weights are quantised.
-            CheckpointError: The hub cannot be reached or does not let us.
+            InputError: There is no image processor, which both `vitpose.load` and `transformers` require in a
+                repository; or the weights are quantised.
+            CheckpointError: The hub cannot be reached or denies access.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
@@ -355,7 +372,7 @@ class VitPoseForPoseEstimation(PretrainedModule):
 
     def _processor_file(self, token: str | bool | None) -> Path:
         missing = (
-            "the network does not know its image processor, which a repository needs; give it: "
+            "no image processor is known for this network, and a repository requires one; give it: "
             "push_to_hub(..., processor=VitPoseImageProcessor(size={'height': ..., 'width': ...}))"
         )
         if self.source is None:

@@ -1,4 +1,4 @@
-"""The published sizes of ViTPose. Knows numbers only."""
+"""The published sizes of ViTPose."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import UnknownNameError
 
-# Width, layers, heads, expert width, drop path: facts of the paper (table 1) and of the released
+# Width, layers, heads, expert width, drop path: from the paper (table 1) and the released
 # configurations. G is the paper's plain ViT of about one billion parameters; it was never released.
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "tiny": {"hidden_size": 192, "num_attention_heads": 3, "part_features": 48, "drop_path_rate": 0.0},
@@ -42,13 +42,13 @@ def backbone_of_size(size: str) -> dict[str, Any]:
     """Returns the attributes of a published size's backbone.
 
     Args:
-        size: "tiny" (ours), "small", "base", "large", "huge" or "giant", or its first letter.
+        size: "tiny" (not part of the paper), "small", "base", "large", "huge" or "giant", or its first letter.
 
     Raises:
-        UnknownNameError: There is no such size.
+        UnknownNameError: The size is unknown.
     """
     names = {name: name for name in SIZES} | {name[0]: name for name in SIZES}
     if size.lower() not in names:
         raise UnknownNameError("size", size, SIZES)
-    # The original's epsilon; `transformers`' default is another.
+    # The original's epsilon; the default of `transformers` differs.
     return {"layer_norm_eps": 1e-6, **SIZES[names[size.lower()]]}

@@ -1,4 +1,4 @@
-"""What the network and its backbone have in common with every model of `transformers`: from a name to a network."""
+"""`from_pretrained` and the other methods that the network and its backbone share with models of `transformers`."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ logger = logging.getLogger(__name__)
 
 
 class PretrainedModule(nn.Module):
-    """A network that is made from a configuration, and loaded as those of `transformers` are."""
+    """A network that is built from a configuration and loaded as in `transformers`."""
 
     config: Any
     config_class: ClassVar[type]
     computes_tables = False
-    """Whether building it computes what no file holds."""
+    """Whether construction computes buffers that no checkpoint contains."""
     source: tuple[str | Path, dict[str, Any]] | None = None
-    """Name and arguments of the hub that the weights came by; None where they are not those of a whole checkpoint."""
+    """Name and hub options the weights were loaded with; None if they are not those of a whole checkpoint."""
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     @property
@@ -49,17 +49,19 @@ class PretrainedModule(nn.Module):
         """Returns the number of parameters.
 
         Args:
-            only_trainable: Count only those that are trained.
+            only_trainable: Count only parameters that require gradients.
         """
-        return sum(own.numel() for own in self.parameters() if own.requires_grad or not only_trainable)
+        return sum(
+            weight.numel() for weight in self.parameters() if weight.requires_grad or not only_trainable
+        )
 
     def set_attn_implementation(self, name: str) -> None:
-        """Chooses how attention is computed: "sdpa" (fused kernels) or "eager" (plain matrix products)."""
+        """Sets the implementation of attention: "sdpa" (fused kernels) or "eager" (plain matrix products)."""
         raise NotImplementedError
 
     @classmethod
     def _read(cls, name: str | Path, config: Any, **options: Any) -> Checkpoint | BackboneCheckpoint:
-        """Reads the files of such a model; the checkpoint's configuration is of `config_class`."""
+        """Reads a checkpoint whose configuration is a `config_class`."""
         raise NotImplementedError
 
     @overload
@@ -100,60 +102,60 @@ class PretrainedModule(nn.Module):
         Args:
             name: A short name (see `vitpose models`), a directory, a hub repository, or an original `.pth` or
                 `.pt` file.
-            config: Takes the place of the one in the checkpoint.
-            dataset: Load the dense network of one dataset out of a ViTPose++ checkpoint, by name ("ap10k") or
-                number: expert folded in, with its head and conventions. Of a file with one head that does not
-                say what it was trained on, this says it.
-            dtype: Floating-point type of the weights ("float32", "bfloat16", torch.float16, …); "auto" is
-                the type in the file; default: float32.
-            torch_dtype: The former name of dtype in `transformers`.
-            device: Where to put it, or "auto"; default: the CPU.
-            device_map: `transformers`' way of saying it: a device, "auto", or {"": device}.
+            config: Replaces the configuration in the checkpoint.
+            dataset: Load the dense network of one dataset from a ViTPose++ checkpoint, by name ("ap10k") or index:
+                the expert is folded in, and head and `DatasetSpec` are the dataset's. For a file with one head
+                and no declared dataset: the name of the dataset it was trained on.
+            dtype: Floating-point type of the weights ("float32", "bfloat16", torch.float16, …); "auto"
+                takes the type in the file; default: float32.
+            torch_dtype: Former name of `dtype` in `transformers`.
+            device: Device of the network, or "auto"; default: the CPU.
+            device_map: The form of `transformers`: a device, "auto", or {"": device}.
             attn_implementation: "sdpa" (fused kernels) or "eager" (plain matrix products); default: "sdpa".
-            quantization_config: How the weights of the linear layers are quantised: a configuration of torchao
-                (`torchao.quantization.Int8WeightOnlyConfig()`), or one around it, `vitpose.TorchAoConfig` or
-                `transformers.TorchAoConfig`. They keep their whole type without it.
-            ignore_mismatched_sizes: Initialise anew what has another shape in the file, such as the last layer for
-                another `num_labels`, instead of refusing the file; what was initialised is logged.
-            output_loading_info: Return (network, dictionary) with the dictionary of `transformers`, of which only
+            quantization_config: How to quantise the weights of the linear layers: a torchao configuration
+                (`torchao.quantization.Int8WeightOnlyConfig()`), a `vitpose.TorchAoConfig` or a
+                `transformers.TorchAoConfig`; default: no quantisation.
+            ignore_mismatched_sizes: Reinitialise parameters whose shape in the file differs, such as the last layer
+                for another `num_labels`, instead of raising an error; their names are logged.
+            output_loading_info: Return (network, info) with the dictionary of `transformers`; only its
                 "mismatched_keys" can have entries: (name, shape in the file, shape in the network).
-            use_safetensors: False reads `pytorch_model.bin` in place of `model.safetensors`, without running what
-                it holds; True refuses original files.
-            subfolder: The directory inside the repository in which the files are.
+            use_safetensors: False reads `pytorch_model.bin` instead of `model.safetensors`, without executing code
+                from it; True rejects original files.
+            subfolder: Directory of the files inside the repository.
             revision: Branch, tag or commit of a repository.
-            token: Access token for the hub; True takes the stored one.
-            cache_dir: Where downloads are kept.
-            local_files_only: Never ask the network.
-            **overrides: Attributes of the configuration that take the place of the checkpoint's (`num_labels`,
+            token: Access token for the hub; True uses the stored one.
+            cache_dir: Directory for downloads.
+            local_files_only: Use cached files only; never access the network.
+            **overrides: Attributes that replace those of the checkpoint's configuration (`num_labels`,
                 `id2label`, `output_hidden_states`, …).
 
         Raises:
-            UnknownNameError: No such model, dataset, type, device, keyword or kind of attention.
-            InputError: Arguments contradict each other or the checkpoint; or torchao has no kernel for that
+            UnknownNameError: The model, dataset, dtype, device, keyword or attention implementation is unknown.
+            InputError: Arguments contradict each other or the checkpoint, or torchao has no kernel for the
                 quantisation on the device.
-            CheckpointError: The files are missing, damaged, unsafe, or do not fit, or lack the dataset's head.
-            MissingDependencyError: torchao is needed and not installed.
+            CheckpointError: The files are missing, damaged, unsafe, do not fit, or lack the dataset's head.
+            MissingDependencyError: torchao is required and not installed.
         """
         cls._refuse_unknown(overrides)
-        place, wanted = _one_device(device, device_map), _one_dtype(dtype, torch_dtype)
+        target, wanted = _one_device(device, device_map), _one_dtype(dtype, torch_dtype)
         hub: dict[str, Any] = {"subfolder": subfolder, "revision": revision, "cache_dir": cache_dir}
         hub["local_files_only"] = local_files_only
         checkpoint = cls._read(
             name, config, dataset=dataset, use_safetensors=use_safetensors, token=token, **hub, **overrides
         )
-        model, renewed = cls._assemble(checkpoint, wanted, place, ignore_mismatched_sizes)
+        model, renewed = cls._assemble(checkpoint, wanted, target, ignore_mismatched_sizes)
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)
         if quantization_config is not None:
             quantise(model, quantization_config)
-        model.source = (name, hub) if dataset is None else None  # the processor of a part may be another
+        model.source = (name, hub) if dataset is None else None  # the processor of one dataset may differ
         info = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": renewed, "error_msgs": []}
         return (model, info) if output_loading_info else model
 
     @classmethod
     def _refuse_unknown(cls, overrides: Mapping[str, Any]) -> None:
         known = [name for name in signature(cls.from_pretrained).parameters if name != "overrides"]
-        known += [own.name for own in fields(cls.config_class)]
+        known += [field.name for field in fields(cls.config_class)]
         for name in overrides:
             if name not in known:
                 raise UnknownNameError("argument of from_pretrained", name, known)
@@ -166,12 +168,17 @@ class PretrainedModule(nn.Module):
         dtype: torch.dtype | str | None = None,
         device: Any = "cpu",
     ) -> Self:
-        """Makes a network of a checkpoint that was read, in evaluation mode; other arguments as in `from_pretrained`.
+        """Builds a network from a checkpoint in memory, in evaluation mode.
 
-        Where neither type nor device differ, the network's tensors are the checkpoint's own.
+        The network shares the checkpoint's tensors if neither dtype nor device differ.
+
+        Args:
+            checkpoint: The configuration and the parameters.
+            dtype: As in `from_pretrained`.
+            device: As in `from_pretrained`.
 
         Raises:
-            UnknownNameError: No such type.
+            UnknownNameError: The dtype is unknown.
             CheckpointError: The parameters do not fit the configuration.
         """
         return cls._assemble(checkpoint, dtype, device, renew=False)[0]
@@ -184,17 +191,19 @@ class PretrainedModule(nn.Module):
         device: Any,
         renew: bool,
     ) -> tuple[Self, set[tuple[str, Any, Any]]]:
-        """Returns the network, and what had other shapes in the file and was initialised anew, if that is allowed."""
+        """Returns the network and the mismatched parameters, which are reinitialised if `renew` is set."""
         config, state, source = checkpoint.config, checkpoint.state, checkpoint.source
         wanted = resolve_dtype(dtype, state)
         if isinstance(config, VitPoseConfig) and config.use_pretrained_backbone:
-            config = replace(config, use_pretrained_backbone=False)  # the checkpoint brings those weights too
-        # Without memory, so that a configuration that does not fit the file costs none.
+            config = replace(
+                config, use_pretrained_backbone=False
+            )  # the checkpoint contains those weights too
+        # On the meta device, so that a configuration that does not fit the file allocates no memory.
         with torch.device("meta"):
             model = cls(config)
         renewed = set()
         if renew and (names := compare(model, state).mismatched):
-            logger.warning("%s: initialised anew because of other sizes: %s", source, ", ".join(names))
+            logger.warning("%s: reinitialised because of mismatched shapes: %s", source, ", ".join(names))
             fresh = cls(config).state_dict()
             renewed = {(name, state[name].shape, fresh[name].shape) for name in names}
             state = state | {name: fresh[name] for name in names}
@@ -206,15 +215,15 @@ class PretrainedModule(nn.Module):
 
 
 def refuse_quantised(model: nn.Module) -> None:
-    """Refuses to save quantised weights.
+    """Raises an error if the weights of a network are quantised, since they cannot be saved.
 
     Raises:
-        InputError: They are.
+        InputError: The weights are quantised.
     """
     if is_quantised(model):
         raise InputError(
-            "the weights are quantised, which the files have no form for; save the model as it was loaded "
-            "without quantization_config, and quantise when loading"
+            "quantised weights cannot be saved; load the model without quantization_config, save that, and "
+            "quantise when loading"
         )
 
 
@@ -228,9 +237,9 @@ def _one_device(device: Any, device_map: Any) -> torch.device:
     if device is not None and device_map is not None:
         raise InputError(f"both device {device!r} and device_map {device_map!r} are given; give one")
     if isinstance(device_map, dict):
-        places = set(map(str, device_map.values()))
-        if len(places) != 1:
+        devices = set(map(str, device_map.values()))
+        if len(devices) != 1:
             raise InputError(f"device_map {device_map!r} must put the whole network on one device")
-        device_map = places.pop()
+        device_map = devices.pop()
     chosen = device if device is not None else device_map
     return choose_device("cpu" if chosen is None else chosen)

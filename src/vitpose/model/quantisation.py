@@ -1,4 +1,4 @@
-"""The weights of a network quantised by torchao. Which kernels there are, torchao says; this says it plainly."""
+"""Quantisation of a network's weights with torchao, with clear errors where torchao has no kernel."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _BY_NAME = {
     "int8_dynamic_activation_int8_weight": "Int8DynamicActivationInt8WeightConfig",
 }
 _ON_CPU = (
-    "on a CPU Int8WeightOnlyConfig(), Int8DynamicActivationInt8WeightConfig() and, with weights rounded to 4 bits but "
-    "kept in 8, IntxWeightOnlyConfig(torch.int4, PerGroup(64)) of torchao.quantization work"
+    "supported on a CPU, from torchao.quantization: Int8WeightOnlyConfig(), Int8DynamicActivationInt8WeightConfig(), "
+    "and IntxWeightOnlyConfig(torch.int4, PerGroup(64)), which rounds to 4 bits and stores 8"
 )
 
 
 class TorchAoConfig:
-    """How weights are quantised, in the form of the documentation of ViTPose in `transformers`.
+    """How weights are quantised, in the form of the ViTPose documentation of `transformers`.
 
-    That form names the kind by a text, which the class of this name in `transformers` 5 no longer takes.
+    There the kind is given by name, which `transformers.TorchAoConfig` of version 5 no longer accepts.
 
     Args:
         quant_type: "int4_weight_only", "int8_weight_only", "int8_dynamic_activation_int8_weight", or a configuration of
             torchao.
-        modules_to_not_convert: Which modules keep their weights, with all that is in them, by the rule of
-            `transformers`: the beginning of a name up to a dot ("backbone.blocks.0"), which may be a regular
-            expression ("backbone.blocks.[01]"), or the end of a linear layer's name ("fc1").
-        **options: Arguments of torchao's configuration of that name, such as group_size.
+        modules_to_not_convert: Modules whose linear layers are not quantised, by the rule of `transformers`: the
+            start of a name up to a dot ("backbone.blocks.0"), which may be a regular expression
+            ("backbone.blocks.[01]"), or the end of a linear layer's name ("fc1").
+        **options: Arguments of the named torchao configuration, such as group_size.
 
     Raises:
-        UnknownNameError: No such kind.
-        InputError: The kind has no such options, or it is neither a name nor a configuration.
+        UnknownNameError: The kind of quantisation is unknown.
+        InputError: The options are invalid for the kind, or given in addition to a torchao configuration.
         MissingDependencyError: torchao is not installed.
     """
 
@@ -53,9 +53,9 @@ class TorchAoConfig:
             try:
                 self.quant_type = getattr(library, _BY_NAME[quant_type])(**options)
             except (TypeError, ValueError, AssertionError) as error:
-                raise InputError(f"{quant_type!r} cannot be had with {options}: {error}") from error
+                raise InputError(f"{quant_type!r} does not accept the options {options}: {error}") from error
         elif options:
-            raise InputError(f"{list(options)} belong into torchao's configuration, not beside it")
+            raise InputError(f"{list(options)} are given in addition to a torchao configuration; set them in it")
 
 
 def quantise(network: nn.Module, config: Any) -> None:
@@ -63,11 +63,11 @@ def quantise(network: nn.Module, config: Any) -> None:
 
     Args:
         network: The network, on its device.
-        config: A configuration of torchao, or one around it: `TorchAoConfig`, ours or that of `transformers`.
+        config: A configuration of torchao, a `TorchAoConfig`, or a `transformers.TorchAoConfig`.
 
     Raises:
-        InputError: It is no such configuration, names layers that are not there, or leaves layers as they are; or
-            torchao has no kernel for it on the device, or the weights are quantised already.
+        InputError: The configuration has another type, names missing layers, or does not apply to every other linear
+            layer; torchao has no kernel for it on the device; or the weights are quantised already.
         MissingDependencyError: torchao is not installed.
     """
     library = require("torchao.quantization", "torchao", "to quantise weights")
@@ -75,16 +75,18 @@ def quantise(network: nn.Module, config: Any) -> None:
     inner = getattr(config, "quant_type", config)
     if not isinstance(inner, core.AOBaseConfig):
         raise InputError(
-            f"quantization_config {config!r:.200} is no configuration of torchao, such as "
-            "torchao.quantization.Int8WeightOnlyConfig(), and no TorchAoConfig"
+            f"quantization_config {config!r:.200} is not a configuration of torchao; give one, such as "
+            "torchao.quantization.Int8WeightOnlyConfig(), or a TorchAoConfig"
         )
     if is_quantised(network):
-        raise InputError("the weights are quantised already; load the model without, and quantise it once")
+        raise InputError(
+            "the weights are quantised already; load the model without quantization_config and quantise it once"
+        )
     layers = _layers_to_convert(network, getattr(config, "modules_to_not_convert", None) or [])
     try:
         library.quantize_(network, inner, filter_fn=lambda _, name: name in layers)
-        for layer in list(layers.values())[:1]:  # some kernels are only missed when they are called
-            like = next(own for own in network.parameters() if own.is_floating_point() and own.ndim == 1)
+        for layer in list(layers.values())[:1]:  # torchao finds some kernels missing only at the first call
+            like = next(bias for bias in network.parameters() if bias.is_floating_point() and bias.ndim == 1)
             with torch.no_grad():
                 layer(like.new_zeros(1, layer.in_features))
     except (ImportError, NotImplementedError, AssertionError, RuntimeError, ValueError) as error:
@@ -93,17 +95,17 @@ def quantise(network: nn.Module, config: Any) -> None:
     if plain:
         widths = sorted({layers[name].in_features for name in plain})
         raise InputError(
-            f"{type(inner).__name__} left {len(plain)} of {len(layers)} layers as they were ({_some(plain)}), of "
-            f"width {', '.join(map(str, widths))}: torchao passes over what its configuration does not fit. Take "
+            f"{type(inner).__name__} did not quantise {len(plain)} of {len(layers)} layers ({_some(plain)}), of "
+            f"width {', '.join(map(str, widths))}: torchao skips layers that do not fit its configuration. Choose "
             "a group size that divides their width, or name them in modules_to_not_convert"
         )
 
 
 def _layers_to_convert(network: nn.Module, kept: Any) -> dict[str, nn.Linear]:
-    """Returns the linear layers by name, without those that shall keep their weights.
+    """Returns the linear layers to quantise, by name.
 
     Raises:
-        InputError: What is kept are no names, or not those of linear layers, or nothing else is left.
+        InputError: The modules to keep are not a list of strings, match no linear layer, or leave no other layer.
     """
     if not isinstance(kept, list | tuple) or not all(isinstance(entry, str) for entry in kept):
         raise InputError(
@@ -111,27 +113,27 @@ def _layers_to_convert(network: nn.Module, kept: Any) -> dict[str, nn.Linear]:
         )
     linear = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     try:
-        meant = {entry: {name for name in linear if _is_meant(name, entry)} for entry in kept}
+        matches = {entry: {name for name in linear if _matches(name, entry)} for entry in kept}
     except re.error as error:
         raise InputError(
-            f"modules_to_not_convert {kept!r} has an entry that is no regular expression: {error}; correct it"
+            f"modules_to_not_convert {kept!r} has an entry that is not a valid regular expression: {error}; correct it"
         ) from error
-    if unknown := [entry for entry, names in meant.items() if not names]:
+    if unknown := [entry for entry, names in matches.items() if not names]:
         raise InputError(
-            f"modules_to_not_convert {unknown} means no linear layer, and only these are quantised; there are "
+            f"modules_to_not_convert {unknown} matches no linear layer, and only these are quantised; their names are "
             f"{_some(list(linear))}. Correct it or leave it out"
         )
-    layers = {name: module for name, module in linear.items() if name not in set().union(*meant.values())}
+    layers = {name: module for name, module in linear.items() if name not in set().union(*matches.values())}
     if not layers:
         raise InputError(
-            f"there is nothing to quantise: without modules_to_not_convert {kept!r} the network has no linear layer; "
-            "leave some, or leave out the quantization_config"
+            f"there is no layer to quantise: modules_to_not_convert {kept!r} matches every linear layer; "
+            "remove an entry, or leave out quantization_config"
         )
     return layers
 
 
-def _is_meant(name: str, entry: str) -> bool:
-    """Tells whether an entry of modules_to_not_convert means a layer; see `TorchAoConfig`."""
+def _matches(name: str, entry: str) -> bool:
+    """Returns whether an entry of modules_to_not_convert matches a layer's name; see `TorchAoConfig`."""
     return name.endswith(entry) or re.match(rf"(?:{entry})(?:(?=\.|$)|(?<=\.))", name) is not None
 
 
@@ -144,14 +146,12 @@ def _refusal(config: Any, network: nn.Module, error: Exception) -> InputError:
 
     first = next(network.parameters())
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    what = f"torchao {torchao.__version__} cannot run {type(config).__name__}"
-    kind = str(first.dtype).removeprefix("torch.")
-    hint = (
-        _ON_CPU if first.device.type == "cpu" else "another dtype, packing format or group size may have one"
-    )
-    return InputError(f"{what} on {first.device} in {kind}: it has no kernel for that ({reason}); {hint}")
+    subject = f"torchao {torchao.__version__} cannot run {type(config).__name__}"
+    dtype = str(first.dtype).removeprefix("torch.")
+    hint = _ON_CPU if first.device.type == "cpu" else "try another dtype, packing format or group size"
+    return InputError(f"{subject} on {first.device} in {dtype}: it has no kernel for that ({reason}); {hint}")
 
 
 def is_quantised(network: nn.Module) -> bool:
-    """Tells whether `quantise` changed a network's weights."""
-    return any(type(own.data).__module__.startswith("torchao") for own in network.parameters())
+    """Returns whether the weights of a network are quantised by torchao."""
+    return any(type(weight.data).__module__.startswith("torchao") for weight in network.parameters())

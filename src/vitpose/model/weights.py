@@ -1,4 +1,4 @@
-"""Files of parameters, read without trust and written whole. Knows no network."""
+"""Files of parameters: read without executing code from them, written atomically."""
 
 from __future__ import annotations
 
@@ -21,54 +21,57 @@ from .names import State
 
 
 def read_safetensors(path: Path) -> State:
-    """Returns the parameters of a safetensors file, under the file's own names.
+    """Returns the parameters of a safetensors file, under the names in the file.
 
     Raises:
-        CheckpointError: It is damaged.
+        CheckpointError: The file is damaged.
     """
     try:
         return load_file(path)
-    except Exception as error:  # types that torch lacks and shapes that it cannot count raise what they like
+    except Exception as error:  # unsupported types and shapes raise errors of many types
         reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path} is not a whole safetensors file: {reason}; fetch it again") from error
+        raise CheckpointError(
+            f"{path} is not a valid safetensors file: {reason}; download it again"
+        ) from error
 
 
 def read_pickle(path: Path, keys: Sequence[str] = ("state_dict",)) -> State:
-    """Returns the parameters of a torch file, under the file's own names, without running what it holds.
+    """Returns the parameters of a torch file, under the names in the file, without executing code from it.
 
     Args:
         path: The file.
-        keys: Under the first of these that is there the parameters lie; without any they are the file.
+        keys: Possible keys of the parameters; the first that is present is used. If none is, the whole file is read
+            as the parameters.
 
     Raises:
-        CheckpointError: It is missing, damaged, unsafe, or holds no parameters.
+        CheckpointError: The file is missing, damaged, unsafe, or contains no parameters.
     """
     found = existing_path(path)
     if found is None or not found.is_file():
         raise CheckpointError(f"{path!s:.300} does not exist; give the path of an original checkpoint")
     path = found
-    _refuse_packed(path)
+    _check_uncompressed(path)
     try:
         file = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can fail in any way there is
+    except Exception as error:  # a damaged pickle raises errors of any type
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and foreign:
             raise CheckpointError(
-                f"{path} holds more than weights ({foreign[1]}) and is refused, because loading it could run "
-                "foreign code. Where you trust the file, save its 'state_dict' alone with torch.save"
+                f"{path} contains more than weights ({foreign[1]}) and is not loaded, because that could execute "
+                "code from the file. If you trust it, save its 'state_dict' alone with torch.save"
             ) from error
-        raise CheckpointError(f"{path} is not a whole torch file of weights; fetch it again") from error
+        raise CheckpointError(f"{path} is not a valid torch file of weights; download it again") from error
     key = next((key for key in keys if isinstance(file, dict) and key in file), None)
     return _checked(file if key is None else file[key], path)
 
 
-def _refuse_packed(path: Path) -> None:
-    """Refuses archives that unpack to more than they are; torch never compresses its own."""
+def _check_uncompressed(path: Path) -> None:
+    """Raises an error for compressed archives, which torch does not write and which may exhaust memory."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return  # of torch's older form, or damaged, which torch says
+        return  # torch's older format, or damaged, which torch.load reports
     if unpacked > path.stat().st_size:
         raise CheckpointError(
             f"{path} is a compressed archive of {unpacked} bytes, which torch does not write; save its "
@@ -77,10 +80,10 @@ def _refuse_packed(path: Path) -> None:
 
 
 def _checked(state: Any, path: Path) -> State:
-    """Returns the parameters if they are named, dense, and as large as the file says they are."""
+    """Returns the parameters after checking that they are named, dense, and stored in their full size."""
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(
-            f"{path} holds no 'state_dict' of tensors; it is no original ViTPose checkpoint"
+            f"{path} contains no 'state_dict' of tensors; give an original ViTPose checkpoint"
         )
     for name, tensor in state.items():
         if not isinstance(name, str):
@@ -93,7 +96,7 @@ def _checked(state: Any, path: Path) -> State:
         stored = tensor.untyped_storage().nbytes()
         if tensor.numel() * tensor.element_size() > stored:
             raise CheckpointError(
-                f"{path} declares the parameter {name:.100} as {tuple(tensor.shape)} and stores {stored} bytes of it; "
+                f"{path} declares the parameter {name:.100} as {tuple(tensor.shape)} but stores only {stored} bytes; "
                 "save tensors with all their values"
             )
     return dict(state)
@@ -102,10 +105,14 @@ def _checked(state: Any, path: Path) -> State:
 def write_safetensors(file: Path, state: State) -> None:
     """Writes parameters to a safetensors file.
 
+    Args:
+        file: The file; created or replaced atomically.
+        state: The parameters.
+
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
-    # Copies, because safetensors takes no two tensors in one piece of memory.
+    # Copies, because safetensors rejects tensors that share memory.
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     with replace_file(file) as path:
         try:

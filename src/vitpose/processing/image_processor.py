@@ -1,7 +1,7 @@
-"""VitPoseImageProcessor: the seam that users of `transformers` know.
+"""VitPoseImageProcessor: preprocessing and postprocessing with the interface of `transformers`.
 
-Holds how a model wants its crops and how its maps are read, and applies both to images and
-outputs of the network. Built on `crop` and `heatmap`; knows no network.
+Holds the settings of a model's crops and of the decoding of its heatmaps, and applies them to images and to outputs of
+the network. Reads and writes `preprocessor_config.json`.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 __all__ = ["PROCESSOR_FILE", "BatchFeature", "CropSize", "VitPoseImageProcessor"]
 
 PROCESSOR_FILE = "preprocessor_config.json"
-_OF_THE_DECODING = ("decode", "blur_sigma", "border", "max_step", "shift_heatmap")
+_DECODING_FIELDS = ("decode", "blur_sigma", "border", "max_step", "shift_heatmap")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 NORMALIZE_FACTOR = 200.0
-"""What `transformers` divides and multiplies boxes by; other values would only move crops and keypoints apart."""
+"""Factor by which `transformers` divides and multiplies boxes; with any other value, crops and keypoints disagree."""
 
 _SMALLEST, _LARGEST = 1e-6, 1e6
 
 
 class CropSize(Size):
-    """A size that can also be read and compared as the dictionary of `transformers`."""
+    """A size that can also be read and compared as a dictionary, as in `transformers`."""
 
     __slots__ = ()
 
@@ -57,7 +57,7 @@ class CropSize(Size):
         return int(getattr(self, key))
 
     def keys(self) -> tuple[str, str]:
-        """Returns the names of the sides, so that `dict(size)` works."""
+        """Returns ("height", "width"), so that `dict(size)` works."""
         return ("height", "width")
 
     def __iter__(self) -> Iterator[str]:
@@ -83,12 +83,13 @@ def _crop_size(value: Any) -> CropSize:
         width, height = value["width"], value["height"]
     else:
         raise ValueError(
-            f"{str(value)[:80]!r} is no size; give {{'height': …, 'width': …}}, Size(width=…, height=…), or one number"
+            f"{str(value)[:80]!r} is not a size; give {{'height': …, 'width': …}}, Size(width=…, height=…), "
+            "or one number"
         )
     for side in (width, height):
         if type(side) is not int or not 2 <= side <= MAX_INPUT_SIDE_PX:
             raise ValueError(
-                f"a side of {str(side)[:20]} px; sides are whole numbers from 2 to {MAX_INPUT_SIDE_PX}"
+                f"a side is {str(side)[:20]!r}; sides are integers from 2 to {MAX_INPUT_SIDE_PX} px"
             )
     return CropSize(width=width, height=height)
 
@@ -96,7 +97,9 @@ def _crop_size(value: Any) -> CropSize:
 def _per_channel(value: Any) -> Any:
     if isinstance(value, list | tuple):
         if len(value) != 3:
-            raise ValueError(f"{len(value)} values; give three, one a colour channel, or one for all of them")
+            raise ValueError(
+                f"{len(value)} values; give three, one per colour channel, or one for all channels"
+            )
         return tuple(value)
     return (value,) * 3
 
@@ -104,7 +107,7 @@ def _per_channel(value: Any) -> Any:
 def _only_200(value: Any) -> Any:
     if value != NORMALIZE_FACTOR:
         raise ValueError(
-            f"{str(value)[:20]!r} is unsupported: it would move crops and keypoints apart; leave it out"
+            f"{str(value)[:20]!r} is unsupported, because crops and keypoints would disagree; leave it out"
         )
     return NORMALIZE_FACTOR
 
@@ -116,31 +119,31 @@ Deviation = Annotated[float, Field(ge=_SMALLEST, le=_LARGEST)]
 
 @dataclass(frozen=True)
 class VitPoseImageProcessor(Settings):
-    """How a model wants its crops, and how its heatmaps are read.
+    """Turns images and boxes into a model's input, and its heatmaps into keypoints.
 
-    None stands for the default of every attribute but `max_step` and `blur_sigma`.
+    None selects the default of every attribute except `max_step` and `blur_sigma`.
 
     Attributes:
-        do_affine_transform: Cut each box out of its image; False takes the images as crops.
-        size: Size of the crops; also a mapping {"height": …, "width": …}, or one number for a square.
+        do_affine_transform: Crop each box from its image; False treats the images as crops.
+        size: Size of the crops: a `Size`, a mapping {"height": …, "width": …}, or one number for a square.
         do_rescale: Multiply the pixels by `rescale_factor`.
-        rescale_factor: Usually 1/255.
-        do_normalize: Subtract `image_mean` and divide by `image_std`, channel by channel.
-        image_mean: Three means, of rescaled pixels, or one for all channels.
-        image_std: Three standard deviations, of rescaled pixels, or one for all channels.
-        normalize_factor: 200, which `transformers` divides and multiplies boxes by.
-        do_convert_rgb: Taken for `transformers`; every image is converted to RGB.
+        rescale_factor: Factor of the pixel values; default: 1/255.
+        do_normalize: Subtract `image_mean` and divide by `image_std`, per channel.
+        image_mean: Means of the rescaled pixels, three or one for all channels.
+        image_std: Standard deviations of the rescaled pixels, three or one for all channels.
+        normalize_factor: 200; accepted for compatibility with `transformers`.
+        do_convert_rgb: Accepted for compatibility with `transformers`; every image is converted to RGB.
         warp: "udp" or "plain"; see `vitpose.geometry.warp.Warp`.
         aspect: "keep" or "stretch"; see `vitpose.geometry.warp.Warp.from_boxes`.
         decode: "dark", "quarter" or "argmax"; see `vitpose.geometry.heatmaps.Decoding`.
-        blur_sigma: DARK's blur, cells; default: the original's (2.0).
-        border: What DARK's blur sees outside the heatmap: "zero", "mirror" or "reflect".
-        max_step: Longest step of DARK, cells; None trusts it.
+        blur_sigma: Standard deviation of DARK's blur, cells; default: the original's (2.0 for a kernel of 11).
+        border: Padding of the heatmap for DARK's blur: "zero", "mirror" or "reflect".
+        max_step: Largest step of DARK, cells; None does not limit it.
         shift_heatmap: Shift the mirrored heatmaps of a flip test by one cell (for the plain warp).
 
     Raises:
-        InputError: A value is impossible; the message names it.
-        UnknownNameError: There is no such attribute, or no such warp, decoding or border.
+        InputError: A value is invalid; the message names it.
+        UnknownNameError: An attribute, or the warp, aspect, decoding or border is unknown.
     """
 
     do_affine_transform: bool = True
@@ -164,23 +167,30 @@ class VitPoseImageProcessor(Settings):
     FILE = PROCESSOR_FILE
 
     def _complete(self) -> None:
-        self.decoding()  # an impossible choice is refused here and not at the first image
+        self.decoding()  # so that an invalid value raises here and not at the first image
         self.warp_boxes(np.zeros((0, 4)))
 
     def decoding(self, kernel_size: int = 11) -> Decoding:
-        """Returns how maps are read, with a blur of that many cells."""
+        """Returns the settings of the decoding of heatmaps.
+
+        Args:
+            kernel_size: Side of DARK's blur kernel, cells; odd.
+
+        Raises:
+            InputError: The kernel size is not odd and positive.
+        """
         return Decoding(self.decode, kernel_size, self.blur_sigma, self.border, self.max_step)
 
     @property
     def scale_and_offset(self) -> tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]:
-        """What every channel of a crop is multiplied by, and what is added then, float32."""
+        """Scale and offset of each channel: a network's input is crop x scale + offset, float32."""
         rescale = self.rescale_factor if self.do_rescale else 1.0
         mean = np.array(self.image_mean if self.do_normalize else (0, 0, 0))
         std = np.array(self.image_std if self.do_normalize else (1, 1, 1))
         return (rescale / std).astype(np.float32), (-mean / std).astype(np.float32)
 
     def with_dataset(self, dataset_spec: DatasetSpec) -> VitPoseImageProcessor:
-        """Returns this processor with the warp, aspect, decoding and flip shift of a dataset."""
+        """Returns a copy with the warp, aspect, decoding and flip shift of a dataset."""
         return replace(
             self,
             warp=dataset_spec.warp,
@@ -190,11 +200,11 @@ class VitPoseImageProcessor(Settings):
         )
 
     def warp_boxes(self, boxes: Float[np.ndarray, "n 4"]) -> Warp:
-        """Returns where the crops of xyxy boxes lie."""
+        """Returns the warp from xyxy boxes, px of the image, to crops."""
         return Warp.from_boxes(boxes, self.size, self.warp, aspect=self.aspect)
 
     def __call__(self, images: Any, boxes: Any = None, *options: Any, **named: Any) -> BatchFeature:
-        """Does the same as `preprocess`."""
+        """Calls `preprocess`."""
         return self.preprocess(images, boxes, *options, **named)
 
     def preprocess(
@@ -213,33 +223,33 @@ class VitPoseImageProcessor(Settings):
         input_data_format: str | None = None,
         **others: Any,
     ) -> BatchFeature:
-        """Cuts every box out of its image and makes it the network's input.
+        """Crops every box from its image and turns it into the network's input.
 
         Args:
-            images: One image or a list: whatever `vitpose.images.read_image` takes. Arrays of floats are levels from
-                0 to 255, as in `transformers`, or of any range with do_rescale=False.
-            boxes: One list of boxes an image, each box (left, top, width, height) in pixels, COCO's
-                form. An image with an empty list has no crops.
-            do_affine_transform: This and the next six are attributes that differ for this call.
+            images: One image or a list, in any form that `vitpose.images.read_image` accepts. Arrays of floats have
+                values from 0 to 255, as in `transformers`, or any range with do_rescale=False.
+            boxes: One list of boxes per image, each box (left, top, width, height) in pixels, as in COCO. An image
+                with an empty list has no crops.
+            do_affine_transform: Replaces the attribute for this call, as do the next six.
             size: Size of the crops.
             do_rescale: Multiply by `rescale_factor`.
-            rescale_factor: Usually 1/255.
+            rescale_factor: Factor of the pixel values.
             do_normalize: Subtract the mean and divide by the standard deviation.
             image_mean: Means.
             image_std: Standard deviations.
             return_tensors: "pt" for a torch tensor, "np" for a NumPy array; default: a list of arrays.
-            data_format: "channels_first" (default) or "channels_last", of the result.
-            input_data_format: The same of images given as arrays; default: read off their shape.
-            **others: Further attributes that differ for this call; those of the decoding have no meaning here.
+            data_format: Layout of the result, "channels_first" (default) or "channels_last".
+            input_data_format: Layout of images given as arrays; default: inferred from their shape.
+            **others: Other attributes to replace for this call, except those of the decoding.
 
         Returns:
-            `pixel_values`: all crops, in the order of images and boxes, n 3 h w.
+            `pixel_values`: all crops, in the order of images and boxes, (n 3 hc wc).
 
         Raises:
             ImageError: An image cannot be read, or has floats from 0 to 1 that would be rescaled.
-            BoxError: The boxes are no boxes, or there is not one list an image.
-            InputError: A value is impossible, or images taken as crops differ in size.
-            UnknownNameError: An option is not known.
+            BoxError: The boxes are invalid, or there is not one list per image.
+            InputError: A value is invalid, or images treated as crops differ from `size`.
+            UnknownNameError: An option is unknown.
         """
         changes = {
             "do_affine_transform": do_affine_transform,
@@ -249,14 +259,14 @@ class VitPoseImageProcessor(Settings):
             "do_normalize": do_normalize,
             "image_mean": image_mean,
             "image_std": image_std,
-            **self._for_a_call(others),
+            **self._call_options(others),
         }
         used = self.changed({name: value for name, value in changes.items() if value is not None})
         pixels = used._crop(images, boxes, input_data_format)
         return BatchFeature(pixel_values=pack(pixels, data_format or "channels_first", return_tensors))
 
-    def _for_a_call(self, others: Mapping[str, Any]) -> Mapping[str, Any]:
-        known = [f.name for f in fields(self) if f.name not in _OF_THE_DECODING]
+    def _call_options(self, others: Mapping[str, Any]) -> Mapping[str, Any]:
+        known = [f.name for f in fields(self) if f.name not in _DECODING_FIELDS]
         for name in others:
             if name not in known:
                 raise UnknownNameError("option of the image processor", name, known)
@@ -277,49 +287,49 @@ class VitPoseImageProcessor(Settings):
         threshold: float | None = None,
         target_sizes: Any = None,
     ) -> list[list[dict[str, torch.Tensor]]]:
-        """Turns the network's maps into keypoints in the images.
+        """Decodes the network's heatmaps into keypoints in pixels of the images.
 
         Args:
-            outputs: Output of the network (anything with `heatmaps`).
-            boxes: The boxes as they were given to `preprocess`.
-            kernel_size: DARK's blur, cells.
-            threshold: Points that score at least this are marked as visible; without it all are. The number of points
-                never changes.
-            target_sizes: If the boxes are relative, 0 to 1: (height, width) of each image, or of each box.
+            outputs: Output of the network (any object with `heatmaps`, n k hm wm).
+            boxes: The boxes given to `preprocess`.
+            kernel_size: Side of DARK's blur kernel, cells; odd.
+            threshold: Keypoints with at least this score are marked as visible; default: all are. The number of
+                keypoints does not depend on it.
+            target_sizes: (height, width) in pixels of each image, or of each box, if the boxes are relative, 0 to 1.
 
         Returns:
-            One list an image with one dictionary a box: `keypoints` (k 2) in pixels, `scores` (k), `labels`
-            (k) the indices of the points, `visible` (k), and `bbox` (4), the person's box as (left,
-            top, right, bottom) in pixels.
+            One list per image with one dictionary per box: `keypoints` (k 2) as (x, y) in pixels of the image,
+            `scores` (k), `labels` (k), the indices of the keypoints, `visible` (k), and `bbox` (4), the box as
+            (left, top, right, bottom) in pixels.
 
         Raises:
-            BoxError: The boxes are no boxes, or not as many as there are maps.
-            InputError: There is not one target size an image or box.
+            BoxError: The boxes are invalid, or their number is not that of the heatmaps.
+            InputError: There is not one target size per image or box, or the heatmaps hold NaN or infinity.
         """
         import torch
 
-        maps = outputs.heatmaps.detach().float().cpu().numpy()
-        counts = [len(own) for own in boxes]
-        if sum(counts) != len(maps):
+        heatmaps = outputs.heatmaps.detach().float().cpu().numpy()
+        counts = [len(rows) for rows in boxes]
+        if sum(counts) != len(heatmaps):
             raise BoxError(
-                f"there are {sum(counts)} boxes and heatmaps for {len(maps)}; give the boxes of `preprocess`"
+                f"there are {sum(counts)} boxes but heatmaps for {len(heatmaps)}; give the boxes given to `preprocess`"
             )
         xyxy = np.concatenate([np.zeros((0, 4), np.float32), *map(read_boxes, boxes)])
         if target_sizes is not None:
             xyxy = xyxy * scales_of_boxes(target_sizes, counts)
-        points, scores = decode(maps, self.decoding(kernel_size))
-        grid = Size(width=maps.shape[3], height=maps.shape[2])
-        places = self.warp_boxes(xyxy).to_image(points, grid).astype(np.float32)
+        cells, scores = decode(heatmaps, self.decoding(kernel_size))
+        grid = Size(width=heatmaps.shape[3], height=heatmaps.shape[2])
+        keypoints = self.warp_boxes(xyxy).to_image(cells, grid).astype(np.float32)
         visible = scores >= (-np.inf if threshold is None else threshold)
         rows = [
             {
-                "keypoints": torch.from_numpy(places[row]),
+                "keypoints": torch.from_numpy(keypoints[row]),
                 "scores": torch.from_numpy(scores[row]),
-                "labels": torch.arange(maps.shape[1]),
+                "labels": torch.arange(heatmaps.shape[1]),
                 "visible": torch.from_numpy(visible[row]),
                 "bbox": torch.from_numpy(xyxy[row].astype(np.float32)),
             }
-            for row in range(len(maps))
+            for row in range(len(heatmaps))
         ]
         ends = np.cumsum(counts)
         return [rows[end - count : end] for end, count in zip(ends, counts, strict=True)]
@@ -327,16 +337,16 @@ class VitPoseImageProcessor(Settings):
     def to_dict(self) -> dict[str, Any]:
         """Returns the dictionary of a `preprocessor_config.json` that `transformers` reads.
 
-        What only vitpose knows is written where it differs from the default.
+        Attributes that only vitpose has are written if they differ from the default.
         """
-        theirs = (
+        shared = (
             "do_affine_transform",
             "do_rescale",
             "rescale_factor",
             "do_normalize",
             "normalize_factor",
         )
-        table: dict[str, Any] = {name: getattr(self, name) for name in theirs}
+        table: dict[str, Any] = {name: getattr(self, name) for name in shared}
         table |= {"image_mean": list(self.image_mean), "image_std": list(self.image_std)}
         table["size"] = {"height": self.size.height, "width": self.size.width}
         for f in fields(self):
@@ -347,6 +357,6 @@ class VitPoseImageProcessor(Settings):
     @classmethod
     def _values_of(cls, table: Mapping[str, Any]) -> dict[str, Any]:
         kind = table.get("image_processor_type", table.get("feature_extractor_type", cls.__name__))
-        if not str(kind).startswith(cls.__name__):  # or with a suffix: Fast, Pil
-            raise InputError(f"it describes a {kind!r}, not a {cls.__name__}; give a ViTPose checkpoint")
+        if not str(kind).startswith(cls.__name__):  # suffixes: Fast, Pil
+            raise InputError(f"it is for a {kind!r}, not a {cls.__name__}; give a ViTPose checkpoint")
         return super()._values_of(table)
