@@ -209,8 +209,8 @@ def test_a_missing_head_is_reported(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError) as caught:
             vitpose.load(tmp_path, detector=None, dataset=asked, device="cpu", dtype="float32")
         assert str(caught.value) == (
-            "this checkpoint has no head for 'ap10k', only for coco: the ViTPose++ files on the hub contain only COCO's. "
-            "All six heads are in the original .pth files (for their URLs see docs/plus-plus.md): "
+            "this checkpoint has no head for 'ap10k', only for coco: the ViTPose++ files on the hub contain "
+            "only COCO's. All six heads are in the original .pth files (for their URLs see docs/plus-plus.md): "
             "vitpose.load('vitpose+_base.pth', dataset='ap10k')"
         )
     with pytest.raises(UnknownNameError, match="unknown dataset of this network 'ap10'; did you mean ap10k"):
@@ -276,7 +276,9 @@ def test_contradicting_files_of_a_directory_are_refused(tmp_path: Path) -> None:
 def test_invalid_configurations_are_refused() -> None:
     with pytest.raises(InputError, match=r"datasets \['coco', 'coco'\] contain a name twice"):
         vitpose.VitPoseConfig(datasets=["coco", "coco"])
-    with pytest.raises(InputError, match=r"there are 3 datasets .* for 2 experts; each dataset requires an expert"):
+    with pytest.raises(
+        InputError, match=r"there are 3 datasets .* for 2 experts; each dataset requires an expert"
+    ):
         network_of(["coco", "aic", "mpii"], experts=2)
     with pytest.raises(
         InputError, match=r"the network's 14 keypoints .* are not the 17 of the dataset 'coco'"
@@ -305,9 +307,13 @@ def test_several_heads_without_experts(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="this network has 3 heads, so dataset_index is required: 0 to 2"):
         network(pixels)
-    with pytest.raises(InputError, match="dataset_index 3 is not a valid head index; this network has 3 heads, 0 to 2"):
+    with pytest.raises(
+        InputError, match="dataset_index 3 is not a valid head index; this network has 3 heads, 0 to 2"
+    ):
         network(pixels, 3)
-    with pytest.raises(InputError, match="flip_pairs belong to one skeleton, but the samples of this batch have several"):
+    with pytest.raises(
+        InputError, match="flip_pairs belong to one skeleton, but the samples of this batch have"
+    ):
         network(pixels, [0, 1, 1], flip_pairs=[[1, 2]])
 
 

@@ -27,9 +27,9 @@ def build_model(**options: Any) -> VitPoseForPoseEstimation:
     Args:
         **options: Attributes of either configuration.
     """
-    own = {name: options.pop(name) for name in ("use_simple_decoder", "num_labels") if name in options}
+    whole = {name: options.pop(name) for name in ("use_simple_decoder", "num_labels") if name in options}
     backbone = VitPoseBackboneConfig(**(TINY | options))
-    model = VitPoseForPoseEstimation(VitPoseConfig(backbone_config=backbone, **{"num_labels": 5} | own))
+    model = VitPoseForPoseEstimation(VitPoseConfig(backbone_config=backbone, **{"num_labels": 5} | whole))
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():
@@ -58,7 +58,7 @@ def pixels() -> torch.Tensor:
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """Switches the checks of shapes and types off, as they are for users, so that our own must answer."""
+    """Disables the runtime checks of shapes and types, as for users, so that the checks of vitpose are tested."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -19,14 +19,14 @@ Build = Callable[..., VitPoseForPoseEstimation]
 
 
 @torch.no_grad()
-def test_fault_attentions_are_those_that_the_fused_kernel_uses(build: Build, pixels: Tensor) -> None:
+def test_fault_attentions_are_those_of_the_fused_kernel(build: Build, pixels: Tensor) -> None:
     model = build()
     plain, seen = model(pixels), model(pixels, output_attentions=True)
     assert plain.attentions is None
     assert [tuple(layer.shape) for layer in seen.attentions] == [(3, 4, 12, 12)] * 2
     for layer in seen.attentions:
         assert torch.allclose(layer.sum(-1), torch.ones(3, 4, 12), atol=1e-5)
-        assert layer.std() > 0.01  # not the uniform weights that any mistake in the scores would give
+        assert layer.std() > 0.01  # not uniform
     assert torch.allclose(plain.heatmaps, seen.heatmaps, atol=1e-5)
 
 
@@ -74,7 +74,7 @@ def test_decoder_reads_the_last_chosen_stage(build: Build, pixels: Tensor) -> No
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(384, 288), (224, 224), (256, 192), (16, 16)])
-def test_fault_any_size_that_the_patch_divides_gives_maps_of_a_quarter(
+def test_fault_any_size_that_the_patch_divides_gives_heatmaps_of_a_quarter(
     build: Build, size: tuple[int, int]
 ) -> None:
     model = build(image_size=(256, 192), num_hidden_layers=1)
@@ -87,8 +87,8 @@ def test_positions_of_the_trained_size_are_untouched(build: Build) -> None:
 
 
 @torch.no_grad()
-def test_positions_keep_their_place_on_another_grid(build: Build) -> None:
-    """A ramp from top to bottom stays one, and rows are not taken for columns."""
+def test_positions_are_interpolated_on_another_grid(build: Build) -> None:
+    """A ramp from top to bottom is kept, and rows and columns are not swapped."""
     backbone = build().backbone
     ramp = torch.arange(4.0).repeat_interleave(3)
     backbone.pos_embed[:] = torch.cat([torch.zeros(1), ramp])[None, :, None]
@@ -114,7 +114,7 @@ def test_wrong_crops_are_refused(build: Build, unchecked: None) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("simple", [True, False])
-def test_no_crops_give_no_maps(build: Build, simple: bool) -> None:
+def test_no_crops_give_no_heatmaps(build: Build, simple: bool) -> None:
     model = build(use_simple_decoder=simple)
     assert model(torch.zeros(0, 3, 64, 48)).heatmaps.shape == (0, 5, 16, 12)
 
@@ -143,7 +143,7 @@ def test_gradient_checkpointing_changes_memory_and_nothing_else(
 
 
 def count_calls(module: nn.Module) -> list[Any]:
-    """Returns a list that grows by one with each call of the module."""
+    """Returns a list that gets one entry per call of the module."""
     calls: list[Any] = []
     module.register_forward_hook(lambda *_: calls.append(None))
     return calls
@@ -176,7 +176,7 @@ def test_every_kind_of_dropout_is_random_in_training_only(build: Build, pixels: 
     assert not torch.allclose(*seen)
 
 
-def test_fresh_weights_are_drawn_as_the_original_draws_them() -> None:
+def test_weights_are_initialised_as_in_the_original() -> None:
     model = VitPoseForPoseEstimation()
     assert model.backbone.blocks[3].attn.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert model.head.final_layer.weight.std().item() == pytest.approx(0.001, rel=0.05)

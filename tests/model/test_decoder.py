@@ -9,7 +9,7 @@ from vitpose.model.decoder import SimpleDecoder
 
 @pytest.mark.parametrize("scale", [1, 2, 4])
 def test_the_simple_decoder_is_exact_to_the_border(scale: int) -> None:
-    """In double precision, where only a mistake could differ, and with all that is bright at the border."""
+    """In double precision, so that rounding hides no error, and with nonzero features only at the border."""
     decoder = SimpleDecoder(6, 3, scale).double()
     features = torch.randn(2, 6, 5, 4, dtype=torch.float64)
     features[:, :, 1:-1, 1:-1] = 0

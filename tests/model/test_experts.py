@@ -23,7 +23,7 @@ def model(build: Build) -> VitPoseForPoseEstimation:
 
 
 @torch.no_grad()
-def test_mixed_batch_equals_every_sample_by_itself(model: VitPoseForPoseEstimation, pixels: Tensor) -> None:
+def test_mixed_batch_equals_single_samples(model: VitPoseForPoseEstimation, pixels: Tensor) -> None:
     index = torch.tensor([3, 0, 1])
     mixed = model(pixels, index).heatmaps
     for number in range(3):
@@ -36,7 +36,7 @@ def test_mixed_batch_equals_every_sample_by_itself(model: VitPoseForPoseEstimati
 @pytest.mark.parametrize(
     "index", [2, [2, 2, 2], [2], (2, 2, 2), torch.tensor(2), torch.tensor([[2]] * 3), np.array([2, 2, 2])]
 )
-def test_one_expert_for_all_can_be_said_in_many_ways(
+def test_one_expert_for_all_can_be_given_in_many_forms(
     model: VitPoseForPoseEstimation, pixels: Tensor, index: Any
 ) -> None:
     wanted = model.backbone(pixels, 2).feature_maps[0]
@@ -103,7 +103,7 @@ def test_fault_an_expert_that_does_not_exist_is_refused(
 
 @torch.no_grad()
 @pytest.mark.parametrize("simple", [True, False])
-def test_folded_expert_is_a_dense_network_with_the_same_maps(
+def test_folded_expert_is_a_dense_network_with_the_same_heatmaps(
     build: Build, pixels: Tensor, simple: bool
 ) -> None:
     model = build(num_experts=4, use_simple_decoder=simple)
@@ -133,7 +133,7 @@ def test_folded_network_keeps_mode_type_and_trainability(model: VitPoseForPoseEs
     assert all(parameter.requires_grad for parameter in folded.parameters())
 
 
-def test_folding_what_is_not_there_is_refused(build: Build, model: VitPoseForPoseEstimation) -> None:
+def test_folding_a_missing_expert_is_refused(build: Build, model: VitPoseForPoseEstimation) -> None:
     with pytest.raises(InputError, match="this network has no experts to fold; it is dense already"):
         build().fold_expert(0)
     with pytest.raises(InputError, match="expert 4 does not exist; the network has 4, 0 to 3"):

@@ -16,7 +16,7 @@ from vitpose.processing.image_processor import VitPoseImageProcessor
 Build = Callable[..., Any]
 
 
-def maps_of(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+def heatmaps_of(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode():
         return network(pixels)
 
@@ -34,16 +34,16 @@ def maps_of(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     ],
     ids=str,
 )
-def test_the_maps_are_those_of_the_plain_network(
+def test_heatmaps_are_those_of_the_original_network(
     build: Build, pixels: torch.Tensor, options: dict[str, Any], in_place: bool
 ) -> None:
     model = build(**options)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    plain = maps_of(model, pixels).heatmaps
+    plain = heatmaps_of(model, pixels).heatmaps
     folded = InferenceNetwork(model, in_place)
     assert folded.in_place is in_place
-    torch.testing.assert_close(maps_of(folded, pixels), plain, rtol=1e-4, atol=1e-5 * plain.abs().max())
-    # Neither the making nor the running changes the network that is trained and saved.
+    torch.testing.assert_close(heatmaps_of(folded, pixels), plain, rtol=1e-4, atol=1e-5 * plain.abs().max())
+    # Neither construction nor inference changes the original network.
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -54,15 +54,15 @@ def test_an_expert_folded_first_is_the_same(build: Build, pixels: torch.Tensor) 
     plain = model(pixels, dataset_index=2).heatmaps
     folded = InferenceNetwork(model.fold_expert(2))
     assert folded.in_place
-    torch.testing.assert_close(maps_of(folded, pixels), plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(heatmaps_of(folded, pixels), plain, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [0, 1, CROPS_PER_PASS, CROPS_PER_PASS + 3])
 def test_any_number_of_crops(build: Build, count: int) -> None:
     model = build(use_simple_decoder=True)
     pixels = torch.randn(count, 3, 64, 48)
-    plain = maps_of(model, pixels).heatmaps
-    folded = maps_of(InferenceNetwork(model, in_place=True), pixels)
+    plain = heatmaps_of(model, pixels).heatmaps
+    folded = heatmaps_of(InferenceNetwork(model, in_place=True), pixels)
     assert folded.shape == (count, 5, 16, 12)
     torch.testing.assert_close(folded, plain, rtol=1e-4, atol=1e-5)
 
@@ -70,11 +70,11 @@ def test_any_number_of_crops(build: Build, count: int) -> None:
 def test_other_sizes_of_crops(build: Build) -> None:
     model = build(use_simple_decoder=True)
     pixels = torch.randn(2, 3, 80, 112)
-    plain = maps_of(model, pixels).heatmaps
-    torch.testing.assert_close(maps_of(InferenceNetwork(model), pixels), plain, rtol=1e-4, atol=1e-5)
+    plain = heatmaps_of(model, pixels).heatmaps
+    torch.testing.assert_close(heatmaps_of(InferenceNetwork(model), pixels), plain, rtol=1e-4, atol=1e-5)
 
 
-def test_batch_norm_is_gone(build: Build) -> None:
+def test_batch_norm_is_folded(build: Build) -> None:
     head = build(use_simple_decoder=False).head
     assert isinstance(head, ClassicDecoder)
     folded = fold_decoder(head)
@@ -83,17 +83,17 @@ def test_batch_norm_is_gone(build: Build) -> None:
     torch.testing.assert_close(folded(features), head(features), rtol=1e-4, atol=1e-4)
 
 
-def test_half_precision_stays_near(build: Build, pixels: torch.Tensor) -> None:
+def test_half_precision_is_close(build: Build, pixels: torch.Tensor) -> None:
     model = build(use_simple_decoder=True)
-    plain = maps_of(model, pixels).heatmaps
+    plain = heatmaps_of(model, pixels).heatmaps
     model = model.bfloat16()
-    folded = maps_of(InferenceNetwork(model), pixels.bfloat16()).float()
+    folded = heatmaps_of(InferenceNetwork(model), pixels.bfloat16()).float()
     assert (folded - plain).abs().max() < 0.03 * plain.abs().max()
 
 
-def test_weights_that_are_no_plain_tensors_keep_their_own_arithmetic(build: Build) -> None:
+def test_tensor_subclasses_do_not_run_in_place(build: Build) -> None:
     class Packed(torch.Tensor):
-        """Stands for the weights of a quantised layer."""
+        """Stands in for the weights of a quantised layer."""
 
     model = build()
     layer = model.backbone.blocks[0].mlp.fc1
@@ -101,28 +101,26 @@ def test_weights_that_are_no_plain_tensors_keep_their_own_arithmetic(build: Buil
     assert not InferenceNetwork(model, in_place=True).in_place
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_what_the_configuration_returns_beside_the_heatmaps_changes_nothing(
-    build: Build, pixels: torch.Tensor, own: bool
+@pytest.mark.parametrize("of_model", [True, False])
+def test_other_outputs_in_the_configuration_change_nothing(
+    build: Build, pixels: torch.Tensor, of_model: bool
 ) -> None:
     model = build(num_hidden_layers=3)
-    wanted = maps_of(model, pixels).heatmaps
-    config = model.config if own else model.config.backbone_config
+    wanted = heatmaps_of(model, pixels).heatmaps
+    config = model.config if of_model else model.config.backbone_config
     config.update({"output_hidden_states": True, "output_attentions": True, "return_dict": False})
     for in_place in (True, False):
-        found = maps_of(InferenceNetwork(model, in_place), pixels)
+        found = heatmaps_of(InferenceNetwork(model, in_place), pixels)
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 
-def test_exported_program_gives_heatmaps_alone_whatever_the_configuration_returns(
-    build: Build, pixels: torch.Tensor
-) -> None:
+def test_exported_program_returns_only_heatmaps(build: Build, pixels: torch.Tensor) -> None:
     model = build()
-    wanted = maps_of(model, pixels).heatmaps
+    wanted = heatmaps_of(model, pixels).heatmaps
     model.config.update({"output_hidden_states": True, "output_attentions": True, "return_dict": False})
     processor = VitPoseImageProcessor(size={"height": 64, "width": 48})
     skeleton = model.config.skeleton
     program = make_program(
         model, Metadata("tiny", "float32", processor, skeleton, model.config.heads[0])
     ).module()
-    torch.testing.assert_close(maps_of(program, pixels), wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(heatmaps_of(program, pixels), wanted, atol=1e-5, rtol=1e-4)

@@ -41,7 +41,7 @@ def build(**options: Any) -> VitPoseForPoseEstimation:
 
 @pytest.fixture
 def saved_backbone(tmp_path: Path) -> Path:
-    """A folder of `transformers` with a tiny random backbone, in half precision as some are."""
+    """A directory of `transformers` with a tiny random backbone in half precision."""
     torch.manual_seed(11)
     config = transformers.Dinov2Config(**{name: DINOV2[name] for name in DINOV2 if name != "model_type"})
     body = transformers.AutoBackbone.from_config(config)
@@ -57,15 +57,15 @@ def saved_backbone(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("table", "grid"), [(DINOV2, (4, 3)), (RESNET, (8, 6)), (SWIN, (8, 6))], ids=["dinov2", "resnet", "swin"]
 )
-def test_described_backbone_works_and_survives_saving(
+def test_backbone_from_its_configuration_is_saved_and_loaded(
     table: dict[str, Any], grid: tuple[int, int], simple: bool, pixels: Tensor, tmp_path: Path
 ) -> None:
     model = build(backbone_config=table, use_simple_decoder=simple)
-    maps = model(pixels).heatmaps
-    assert maps.shape == (3, 3, 4 * grid[0], 4 * grid[1])
+    heatmaps = model(pixels).heatmaps
+    assert heatmaps.shape == (3, 3, 4 * grid[0], 4 * grid[1])
     model.save_pretrained(tmp_path)
     again = VitPoseForPoseEstimation.from_pretrained(tmp_path)
-    assert torch.equal(again(pixels).heatmaps, maps)
+    assert torch.equal(again(pixels).heatmaps, heatmaps)
     assert again.config == model.config
     half = VitPoseForPoseEstimation.from_pretrained(tmp_path, dtype="bfloat16")
     assert half(pixels.bfloat16()).heatmaps.dtype is torch.float32
@@ -91,7 +91,7 @@ def test_named_backbone_is_built_with_and_without_its_weights(saved_backbone: Pa
 
 
 @torch.no_grad()
-def test_trained_backbone_is_saved_with_the_model_and_not_fetched_again(
+def test_pretrained_backbone_is_saved_with_the_model_and_not_loaded_again(
     saved_backbone: Path, pixels: Tensor, tmp_path: Path
 ) -> None:
     model = build(backbone=str(saved_backbone), use_pretrained_backbone=True)
@@ -111,13 +111,13 @@ def test_arguments_reach_the_backbone(saved_backbone: Path, trained: bool) -> No
 
 @torch.no_grad()
 @pytest.mark.parametrize("table", [RESNET, SWIN], ids=["resnet", "swin"])
-def test_hidden_states_of_changing_size_come_out(table: dict[str, Any], pixels: Tensor) -> None:
+def test_hidden_states_of_several_sizes_are_returned(table: dict[str, Any], pixels: Tensor) -> None:
     output = build(backbone_config=table)(pixels, output_hidden_states=True)
     assert len({state.shape for state in output.hidden_states}) > 1
 
 
 @torch.no_grad()
-def test_attentions_and_hidden_states_come_out(pixels: Tensor) -> None:
+def test_attentions_and_hidden_states_are_returned(pixels: Tensor) -> None:
     model = build(backbone_config=DINOV2)
     output = model(pixels, output_attentions=True, output_hidden_states=True)
     assert [tuple(layer.shape) for layer in output.attentions] == [(3, 2, 13, 13)] * 2
@@ -130,7 +130,7 @@ def test_attentions_and_hidden_states_come_out(pixels: Tensor) -> None:
 
 
 def hostile_repository(directory: Path, trace: Path) -> Path:
-    """A directory whose configuration names code beside it, which leaves a trace when it runs."""
+    """A directory whose configuration refers to code in it, which writes a marker file when executed."""
     directory.mkdir()
     table = {
         "model_type": "strange",
@@ -160,17 +160,17 @@ def test_fault_code_of_a_named_backbone_does_not_run(tmp_path: Path, monkeypatch
     config = VitPoseConfig(backbone=str(repository), num_labels=1)
     object.__setattr__(
         config, "backbone_kwargs", {"trust_remote_code": True}
-    )  # past the check of the configuration
+    )  # bypasses the check of the configuration
     with pytest.raises(CheckpointError, match="cannot build the backbone"):
         VitPoseForPoseEstimation(config)
     assert not trace.exists()
     transformers.AutoConfig.from_pretrained(
         repository, trust_remote_code=True
-    )  # so the directory is a real danger
+    )  # shows that the code could run
     assert trace.exists()
 
 
-def test_backbone_that_declares_more_than_its_file_holds_is_refused_before_it_is_built(
+def test_configuration_that_exceeds_the_file_is_refused_before_the_backbone_is_built(
     tmp_path: Path,
 ) -> None:
     model = build(backbone_config=DINOV2)
@@ -189,7 +189,7 @@ def test_backbone_that_declares_more_than_its_file_holds_is_refused_before_it_is
 
 
 @torch.no_grad()
-def test_attention_of_another_backbone_is_chosen(pixels: Tensor, tmp_path: Path) -> None:
+def test_attention_of_another_backbone_is_selected(pixels: Tensor, tmp_path: Path) -> None:
     build(backbone_config=DINOV2).save_pretrained(tmp_path)
     plain = VitPoseForPoseEstimation.from_pretrained(tmp_path, attn_implementation="eager")
     assert plain.backbone.body.config._attn_implementation == "eager"
@@ -202,7 +202,7 @@ def test_attention_of_another_backbone_is_chosen(pixels: Tensor, tmp_path: Path)
 
 
 @torch.no_grad()
-def test_configuration_says_what_another_backbone_returns(pixels: Tensor) -> None:
+def test_configuration_selects_the_outputs_of_another_backbone(pixels: Tensor) -> None:
     model = build(backbone_config=DINOV2)
     model.config.update({"output_hidden_states": True, "return_dict": False})
     heatmaps, states = model(pixels)
@@ -229,11 +229,9 @@ def test_backbone_that_cannot_be_built_is_refused(options: dict[str, Any], messa
         build(**options)
 
 
-def test_what_only_our_backbone_has_is_refused(pixels: Tensor) -> None:
+def test_options_of_our_backbone_are_refused(pixels: Tensor) -> None:
     model = build(backbone_config=RESNET)
-    with pytest.raises(
-        InputError, match="dataset_index 1 was given, but only VitPoseBackbone has experts"
-    ):
+    with pytest.raises(InputError, match="dataset_index 1 was given, but only VitPoseBackbone has experts"):
         model(pixels, dataset_index=1)
     with pytest.raises(InputError, match="ResNetBackbone has no attentions; leave output_attentions out"):
         model(pixels, output_attentions=True)
@@ -241,7 +239,9 @@ def test_what_only_our_backbone_has_is_refused(pixels: Tensor) -> None:
         model.gradient_checkpointing_enable()
     assert not model.is_gradient_checkpointing
     model.gradient_checkpointing_disable()
-    with pytest.raises(InputError, match="get_input_embeddings is supported by VitPoseBackbone only; use model.backbone"):
+    with pytest.raises(
+        InputError, match=r"get_input_embeddings is supported by VitPoseBackbone only; use model.backbone"
+    ):
         model.get_input_embeddings()
     with pytest.raises(InputError, match="this network has no experts to fold"):
         model.fold_expert(0)
@@ -254,7 +254,7 @@ def test_backbone_that_returns_tokens_is_refused(pixels: Tensor) -> None:
         model(pixels)
 
 
-def test_missing_transformers_is_said_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_transformers_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     message = (
         r"the package 'transformers' is needed for a backbone other than VitPoseBackbone; install it with: pip install "
@@ -268,7 +268,7 @@ def test_missing_transformers_is_said_with_the_extra_that_brings_it(monkeypatch:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
-def test_missing_timm_is_said_with_the_extra_that_brings_it() -> None:
+def test_missing_timm_is_reported_with_its_extra() -> None:
     message = (
         r"the package 'timm' is needed for use_timm_backbone; install it with: pip install 'vitpose\[timm\]'"
     )
@@ -284,19 +284,21 @@ def test_missing_timm_is_said_with_the_extra_that_brings_it() -> None:
         ("vit_tiny_patch16_224", {"img_size": [64, 48], "depth": 2, "out_indices": [1]}, (16, 12)),
     ],
 )
-def test_backbone_of_timm_works_and_survives_saving(
+def test_backbone_of_timm_is_saved_and_loaded(
     name: str, options: dict[str, Any], size: tuple[int, int], pixels: Tensor, tmp_path: Path
 ) -> None:
     pytest.importorskip("timm")
     model = build(backbone=name, use_timm_backbone=True, backbone_kwargs=options)
-    maps = model(pixels).heatmaps
-    assert maps.shape == (3, 3, *size)
+    heatmaps = model(pixels).heatmaps
+    assert heatmaps.shape == (3, 3, *size)
     model.save_pretrained(tmp_path)
     again = VitPoseForPoseEstimation.from_pretrained(tmp_path)
-    assert torch.equal(again(pixels).heatmaps, maps)
+    assert torch.equal(again(pixels).heatmaps, heatmaps)
     with pytest.raises(InputError, match="a timm backbone returns neither attentions nor hidden states"):
         model(pixels, output_attentions=True)
-    with pytest.raises(InputError, match="a timm backbone does not support attn_implementation 'eager'; leave it out"):
+    with pytest.raises(
+        InputError, match="a timm backbone does not support attn_implementation 'eager'; leave it out"
+    ):
         model.set_attn_implementation("eager")
 
 

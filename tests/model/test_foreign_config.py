@@ -15,7 +15,7 @@ RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], 
 
 @pytest.fixture
 def malicious(tmp_path: Path) -> tuple[Path, Path]:
-    """A repository whose code writes a marker file if it ever runs, and that file's path."""
+    """A repository whose code writes a marker file when executed, and the path of that file."""
     repository, marker = tmp_path / "repository", tmp_path / "marker"
     repository.mkdir()
     (repository / "configuration_evil.py").write_text(
@@ -62,14 +62,14 @@ def test_exploit_described_backbone_that_names_code(
     assert not marker.exists()
 
 
-def test_exploit_kernels_of_a_repository_are_code() -> None:
+def test_exploit_attention_kernels_of_a_repository() -> None:
     for key in ("attn_implementation", "experts_implementation"):
         with pytest.raises(InputError, match=f"backbone_config.{key} is 'evil/kernel', which may name code"):
             VitPoseConfig(backbone_config={**RESNET, key: "evil/kernel"})
         assert VitPoseConfig(backbone_config={**RESNET, key: "sdpa"}).backbone_config[key] == "sdpa"
 
 
-def test_notes_of_the_other_library_and_empty_keys_are_left_out() -> None:
+def test_internal_and_empty_keys_are_dropped() -> None:
     table = {**RESNET, "_attn_implementation": "sdpa", "_name_or_path": "x", "quantization_config": None}
     assert VitPoseConfig(backbone_config=table).backbone_config == RESNET
 

@@ -1,4 +1,4 @@
-"""The loss of several heads beside the released code's: every head on the whole batch, other datasets' weights zero."""
+"""The loss of several heads against the released code: every head on the whole batch, other datasets weighted 0."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def network(request: pytest.FixtureRequest) -> VitPoseForPoseEstimation:
     network = VitPoseForPoseEstimation(config)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.2)
-    return network.eval()  # so that BatchNorm is the same for a head on its own samples and on the batch
+    return network.eval()  # so that BatchNorm does not depend on which samples a head runs on
 
 
 def released_loss(
@@ -42,23 +42,23 @@ def released_loss(
     grid = tokens.transpose(1, 2).reshape(len(pixels), 32, 4, 3)
     criterion, total = nn.MSELoss(reduction="mean"), torch.zeros(())
     for number, (head, count) in enumerate(zip(network.heads, COUNTS, strict=True)):
-        maps, own = head(grid), (number == INDEX).float()[:, None, None]
+        heatmaps, chosen = head(grid), (number == INDEX).float()[:, None, None]
         loss = torch.zeros(())
         for joint in range(count):
-            weight = weights[:, joint, None, None] * own
-            loss = loss + criterion(maps[:, joint] * weight, labels[:, joint] * weight)
+            weight = weights[:, joint, None, None] * chosen
+            loss = loss + criterion(heatmaps[:, joint] * weight, labels[:, joint] * weight)
         total = total + loss / count
     return total
 
 
-def mean_over_own_samples(
+def mean_over_samples_of_dataset(
     network: VitPoseForPoseEstimation, pixels: Tensor, labels: Tensor, weights: Tensor
 ) -> Tensor:
-    maps, total = network(pixels, INDEX).heatmaps, torch.zeros(())
+    heatmaps, total = network(pixels, INDEX).heatmaps, torch.zeros(())
     for number, count in enumerate(COUNTS):
         rows = [row for row in range(len(pixels)) if INDEX[row] == number]
         errors = [
-            (weights[row, joint] * (maps[row, joint] - labels[row, joint])).square().mean()
+            (weights[row, joint] * (heatmaps[row, joint] - labels[row, joint])).square().mean()
             for row in rows
             for joint in range(count)
         ]
@@ -67,7 +67,7 @@ def mean_over_own_samples(
 
 
 @pytest.mark.parametrize(
-    ("average", "expected"), [("batch", released_loss), ("dataset", mean_over_own_samples)]
+    ("average", "expected"), [("batch", released_loss), ("dataset", mean_over_samples_of_dataset)]
 )
 def test_fault_a_dataset_counts_by_its_share_of_the_batch(
     network: VitPoseForPoseEstimation, average: str, expected: object
@@ -80,11 +80,11 @@ def test_fault_a_dataset_counts_by_its_share_of_the_batch(
     gradients = [
         torch.autograd.grad(loss, list(network.parameters()), allow_unused=True) for loss in (found, wanted)
     ]
-    for own, other in zip(*gradients, strict=True):
-        if own is None or other is None:
-            assert own is other or not (own if other is None else other).any()
+    for first, second in zip(*gradients, strict=True):
+        if first is None or second is None:
+            assert first is second or not (first if second is None else second).any()
         else:
-            torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-5)
 
 
 def test_the_published_average_is_the_default(network: VitPoseForPoseEstimation) -> None:

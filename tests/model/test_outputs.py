@@ -26,7 +26,7 @@ def output() -> VitPoseEstimatorOutput:
 # ------------------------------------------------------------------ a mapping
 
 
-def test_output_is_a_mapping_of_what_is_there(output: VitPoseEstimatorOutput) -> None:
+def test_output_is_a_mapping_of_the_present_results(output: VitPoseEstimatorOutput) -> None:
     assert isinstance(output, Mapping)
     assert list(output) == list(output.keys()) == ["loss", "heatmaps"]
     assert "heatmaps" in output
@@ -41,13 +41,13 @@ def test_output_is_a_mapping_of_what_is_there(output: VitPoseEstimatorOutput) ->
 
 
 def test_output_is_made_of_a_mapping_or_of_pairs(output: VitPoseEstimatorOutput) -> None:
-    """As torch's DataParallel and other wrappers make it anew."""
+    """As torch's DataParallel and other wrappers rebuild it."""
     assert VitPoseEstimatorOutput(output) == output
     assert VitPoseEstimatorOutput((name, output[name]) for name in output) == output
     assert list(VitPoseEstimatorOutput({"heatmaps": HEATMAPS, "loss": None})) == ["heatmaps"]
 
 
-def test_attributes_and_entries_are_one(output: VitPoseEstimatorOutput) -> None:
+def test_attributes_and_entries_agree(output: VitPoseEstimatorOutput) -> None:
     output.heatmaps = HEATMAPS + 1
     output.loss = None
     output.attentions = (LOSS,)
@@ -81,7 +81,7 @@ def test_output_is_copied_and_pickled(output: VitPoseEstimatorOutput) -> None:
 # ------------------------------------------------------------------ a pytree
 
 
-def test_output_is_taken_apart_and_put_together_as_a_tree() -> None:
+def test_output_is_flattened_and_rebuilt_as_a_tree() -> None:
     output = VitPoseEstimatorOutput(heatmaps=HEATMAPS, hidden_states=(LOSS, LOSS + 1))
     leaves, spec = pytree.tree_flatten(output)
     assert [leaf.item() if leaf.ndim == 0 else "heatmaps" for leaf in leaves] == ["heatmaps", 3.0, 4.0]
@@ -112,7 +112,7 @@ def test_model_is_exported_with_its_output(
 @torch.no_grad()
 @pytest.mark.filterwarnings(
     "ignore::torch.jit.TracerWarning"
-)  # checks of sizes become constants, as they should
+)  # checks of sizes become constants, as intended
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")  # torch's
 @pytest.mark.parametrize("experts", [1, 3])
 def test_model_is_traced(build: Build, pixels: Tensor, experts: int, unchecked: None) -> None:
@@ -121,6 +121,6 @@ def test_model_is_traced(build: Build, pixels: Tensor, experts: int, unchecked: 
     wanted = model(pixels, *index).heatmaps
     traced = torch.jit.trace(model, (pixels, *index), strict=False)
     torch.testing.assert_close(traced(pixels, *index)["heatmaps"], wanted)
-    model.config.return_dict = False  # without which the tracer's stricter mode refuses the dictionary
+    model.config.return_dict = False  # the tracer's strict mode rejects dictionaries
     (found,) = torch.jit.trace(model, (pixels, *index))(pixels, *index)
     torch.testing.assert_close(found, wanted)

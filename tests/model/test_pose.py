@@ -14,7 +14,7 @@ from vitpose.model.pose import VitPoseForPoseEstimation, flip_back, heatmap_loss
 Build = Callable[..., VitPoseForPoseEstimation]
 
 
-# ------------------------------------------------------------------ what comes out
+# ------------------------------------------------------------------ outputs
 
 
 @torch.no_grad()
@@ -32,21 +32,21 @@ def test_output_is_read_by_name_by_key_and_by_position(build: Build, pixels: Ten
 
 
 @torch.no_grad()
-def test_tuple_leaves_out_what_was_not_asked_for(build: Build, pixels: Tensor) -> None:
+def test_tuple_has_only_the_requested_results(build: Build, pixels: Tensor) -> None:
     model = build()
     output = model(pixels)
     assert output[0] is output.heatmaps
     assert (output.loss, output.hidden_states, output.attentions) == (None, None, None)
-    (maps,) = model(pixels, return_dict=False)
-    assert torch.equal(maps, output.heatmaps)
-    everything = model(
+    (heatmaps,) = model(pixels, return_dict=False)
+    assert torch.equal(heatmaps, output.heatmaps)
+    outputs = model(
         pixels,
-        labels=maps,
+        labels=heatmaps,
         output_attentions=True,
         output_hidden_states=True,
         return_dict=False,
     )
-    assert [type(part) for part in everything] == [Tensor, Tensor, tuple, tuple]
+    assert [type(part) for part in outputs] == [Tensor, Tensor, tuple, tuple]
 
 
 def test_device_and_type_are_those_of_the_weights(build: Build, pixels: Tensor) -> None:
@@ -71,7 +71,7 @@ def test_simple_decoder_scales_as_configured_and_keeps_what_is_positive(build: B
 
 @torch.no_grad()
 @pytest.mark.parametrize("pairs", [[[1, 2], [3, 4]], [(1, 2), (3, 4)], torch.tensor([[1, 2], [3, 4]])])
-def test_flip_pairs_swap_channels_and_turn_columns(build: Build, pixels: Tensor, pairs: Any) -> None:
+def test_flip_pairs_swap_channels_and_reverse_columns(build: Build, pixels: Tensor, pairs: Any) -> None:
     model = build()
     plain, flipped = model(pixels).heatmaps, model(pixels, flip_pairs=pairs).heatmaps
     for channel, source in enumerate((0, 2, 1, 4, 3)):
@@ -79,11 +79,11 @@ def test_flip_pairs_swap_channels_and_turn_columns(build: Build, pixels: Tensor,
             assert torch.equal(flipped[:, channel, :, column], plain[:, source, :, 11 - column])
 
 
-def test_flipping_twice_changes_nothing_and_no_pairs_only_turn() -> None:
-    maps = torch.randn(2, 5, 3, 4)
-    assert torch.equal(flip_back(flip_back(maps, [[0, 4]]), [[0, 4]]), maps)
-    assert torch.equal(flip_back(maps, []), maps.flip(-1))
-    assert torch.equal(flip_back(maps, [[1, 2], [2, 1]]), flip_back(maps, [[1, 2]]))
+def test_flipping_twice_is_the_identity_and_no_pairs_only_reverse() -> None:
+    heatmaps = torch.randn(2, 5, 3, 4)
+    assert torch.equal(flip_back(flip_back(heatmaps, [[0, 4]]), [[0, 4]]), heatmaps)
+    assert torch.equal(flip_back(heatmaps, []), heatmaps.flip(-1))
+    assert torch.equal(flip_back(heatmaps, [[1, 2], [2, 1]]), flip_back(heatmaps, [[1, 2]]))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,10 @@ def test_flipping_twice_changes_nothing_and_no_pairs_only_turn() -> None:
     ],
 )
 def test_wrong_flip_pairs_are_refused(pairs: Any) -> None:
-    with pytest.raises(InputError, match="flip_pairs must be pairs of keypoint indices, 0 to 4, each in one pair at most, not"):
+    with pytest.raises(
+        InputError,
+        match="flip_pairs must be pairs of keypoint indices, 0 to 4, each in one pair at most, not",
+    ):
         flip_back(torch.zeros(1, 5, 2, 2), pairs)
 
 
@@ -110,7 +113,7 @@ def test_wrong_flip_pairs_are_refused(pairs: Any) -> None:
 
 
 def joints_mse_loss(output: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """The original's loss, point by point: prediction and target are both multiplied by the weight."""
+    """The original's loss, keypoint by keypoint: prediction and target are both multiplied by the weight."""
     criterion, loss = nn.MSELoss(reduction="mean"), torch.zeros(())
     for joint in range(output.shape[1]):
         predicted, wanted = output[:, joint].flatten(1), target[:, joint].flatten(1)
@@ -129,16 +132,18 @@ def test_fault_labels_give_the_loss_of_the_original(build: Build, pixels: Tensor
     assert weighted.loss.shape == ()
 
 
-def test_points_without_a_label_give_no_gradient() -> None:
-    maps = torch.randn(1, 2, 3, 3, requires_grad=True)
-    heatmap_loss(maps, torch.zeros(1, 2, 3, 3), torch.tensor([[0.0, 1.0]])).backward()
-    assert maps.grad[:, 0].abs().max() == 0
-    assert maps.grad[:, 1].abs().min() > 0
+def test_keypoints_without_a_label_have_no_gradient() -> None:
+    heatmaps = torch.randn(1, 2, 3, 3, requires_grad=True)
+    heatmap_loss(heatmaps, torch.zeros(1, 2, 3, 3), torch.tensor([[0.0, 1.0]])).backward()
+    assert heatmaps.grad[:, 0].abs().max() == 0
+    assert heatmaps.grad[:, 1].abs().min() > 0
 
 
-def test_loss_of_half_precision_maps_is_taken_in_full() -> None:
-    maps = torch.full((1, 1, 64, 48), 300.0, dtype=torch.float16)
-    assert heatmap_loss(maps, torch.zeros_like(maps)).item() == 90000.0  # above the largest of float16
+def test_loss_of_half_precision_heatmaps_is_computed_in_float32() -> None:
+    heatmaps = torch.full((1, 1, 64, 48), 300.0, dtype=torch.float16)
+    assert (
+        heatmap_loss(heatmaps, torch.zeros_like(heatmaps)).item() == 90000.0
+    )  # above the largest of float16
 
 
 def test_loss_of_other_shapes_is_refused(build: Build, pixels: Tensor, unchecked: None) -> None:
@@ -148,7 +153,9 @@ def test_loss_of_other_shapes_is_refused(build: Build, pixels: Tensor, unchecked
     )
     with pytest.raises(InputError, match=message):
         model(pixels, labels=torch.zeros(3, 5, 64, 48))
-    with pytest.raises(InputError, match=r"label_weights have the shape \(3, 5, 1\); give the shape \(3, 5\), one weight"):
+    with pytest.raises(
+        InputError, match=r"label_weights have the shape \(3, 5, 1\); give the shape \(3, 5\), one weight"
+    ):
         model(pixels, labels=torch.zeros(3, 5, 16, 12), label_weights=torch.ones(3, 5, 1))
 
 
@@ -157,7 +164,7 @@ def test_loss_of_other_shapes_is_refused(build: Build, pixels: Tensor, unchecked
 
 @pytest.fixture
 def small_batches(unchecked: None) -> list[Tensor]:
-    """Batches of several sizes; the checks of types are off, as tracing would follow them."""
+    """Batches of several sizes; the runtime checks are disabled, because tracing would follow them."""
     return [torch.randn(count, 3, 64, 48) for count in (2, 3, 5)]
 
 
@@ -172,8 +179,8 @@ def test_exported_network_takes_any_number_of_crops(
         model, (small_batches[0],), {"return_dict": False}, dynamic_shapes=shapes, strict=False
     )
     for batch in small_batches:
-        (maps,) = program.module()(batch, return_dict=False)
-        assert torch.allclose(maps, model(batch).heatmaps, atol=1e-5)
+        (heatmaps,) = program.module()(batch, return_dict=False)
+        assert torch.allclose(heatmaps, model(batch).heatmaps, atol=1e-5)
 
 
 @torch.no_grad()
@@ -181,17 +188,17 @@ def test_one_expert_is_exported_by_its_number(build: Build, small_batches: list[
     model = build(num_experts=3)
     options = {"dataset_index": 2, "return_dict": False}
     program = torch.export.export(model, (small_batches[0],), options, strict=False)
-    (maps,) = program.module()(small_batches[0], **options)
-    assert torch.allclose(maps, model(small_batches[0], 2).heatmaps, atol=1e-5)
+    (heatmaps,) = program.module()(small_batches[0], **options)
+    assert torch.allclose(heatmaps, model(small_batches[0], 2).heatmaps, atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
-)  # torch's own
+)  # raised inside torch
 @torch.no_grad()
 @pytest.mark.parametrize("experts", [1, 3])
-def test_compiled_network_gives_the_same_maps(
+def test_compiled_network_gives_the_same_heatmaps(
     build: Build, small_batches: list[Tensor], experts: int
 ) -> None:
     model = build(num_experts=experts)

@@ -1,4 +1,4 @@
-"""`from_pretrained` by the keywords of `transformers`, of the network and of its backbone alone."""
+"""`from_pretrained` by the keywords of `transformers`, for the whole network and for its backbone."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def test_attention_is_computed_as_asked_for(directory: Path, pixels: Tensor) -> 
 )
 def test_unknown_keyword_is_refused_with_the_nearest(directory: Path, keyword: str, nearest: str) -> None:
     hint = f"did you mean {nearest}" if nearest else "known: "
-    for own in (load, VitPoseBackbone.from_pretrained):
+    for loader in (load, VitPoseBackbone.from_pretrained):
         with pytest.raises(
             UnknownNameError, match=f"unknown argument of from_pretrained '{keyword}'"
         ) as caught:
-            own(directory, **{keyword: 1})
-        assert own is not load or hint in str(caught.value)
+            loader(directory, **{keyword: 1})
+        assert loader is not load or hint in str(caught.value)
 
 
 @pytest.mark.parametrize("simple", [True, False])
@@ -86,8 +86,10 @@ def test_another_number_of_keypoints_initialises_the_last_layer_and_saves_what_l
         model, info = load(
             tmp_path / "old", num_labels=9, ignore_mismatched_sizes=True, output_loading_info=True
         )
-    assert "reinitialised because of mismatched shapes: head.final_layer.bias, head.final_layer.w" in caplog.text
-    assert {(name, tuple(file), tuple(own)) for name, file, own in info["mismatched_keys"]} == {
+    assert (
+        "reinitialised because of mismatched shapes: head.final_layer.bias, head.final_layer.w" in caplog.text
+    )
+    assert {(name, tuple(file), tuple(fresh)) for name, file, fresh in info["mismatched_keys"]} == {
         ("head.final_layer.bias", (5,), (9,)),
         ("head.final_layer.weight", *((k, 32 if simple else 256, *[3 if simple else 1] * 2) for k in (5, 9))),
     }
@@ -132,12 +134,12 @@ def test_attributes_of_the_configuration_are_changed(directory: Path, pixels: Te
 
 
 def test_configuration_and_changes_to_it_contradict(directory: Path) -> None:
-    for own, config in (
+    for loader, config in (
         (load, load(directory).config),
         (VitPoseBackbone.from_pretrained, load(directory).backbone.config),
     ):
         with pytest.raises(InputError, match="both config and output_attentions are given; set them in the"):
-            own(directory, config=config, output_attentions=True)
+            loader(directory, config=config, output_attentions=True)
 
 
 @torch.no_grad()
@@ -171,7 +173,7 @@ def test_original_file_has_neither_safetensors_nor_subfolders(
         load(directory / "vitpose.pth", **options)
 
 
-# ------------------------------------------------------------------ what the configuration says is returned
+# ------------------------------------------------------------------ outputs set in the configuration
 
 
 @torch.no_grad()
@@ -199,7 +201,7 @@ def test_configuration_says_whether_a_tuple_is_returned(build: Build, pixels: Te
     assert len(states) == 3
 
 
-# ------------------------------------------------------------------ the backbone alone
+# ------------------------------------------------------------------ the backbone
 
 
 @torch.no_grad()
@@ -213,11 +215,13 @@ def test_backbone_is_saved_and_loaded_alone(
     again = VitPoseBackbone.from_pretrained(tmp_path)
     assert again.config == backbone.config == VitPoseBackboneConfig.from_pretrained(tmp_path)
     wanted = backbone(pixels, index).feature_maps
-    assert [map.tolist() for map in again(pixels, index).feature_maps] == [map.tolist() for map in wanted]
+    assert [found.tolist() for found in again(pixels, index).feature_maps] == [
+        features.tolist() for features in wanted
+    ]
     theirs = transformers.VitPoseBackbone.from_pretrained(tmp_path).eval()
     assert theirs.out_features == backbone.out_features
-    for own, their in zip(wanted, theirs(pixels, dataset_index=index).feature_maps, strict=True):
-        torch.testing.assert_close(own, their, atol=1e-4, rtol=1e-4)
+    for found, expected in zip(wanted, theirs(pixels, dataset_index=index).feature_maps, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -228,8 +232,8 @@ def test_backbone_of_transformers_is_loaded(pixels: Tensor, tmp_path: Path) -> N
     theirs = transformers.VitPoseBackbone(config).eval()
     theirs.save_pretrained(tmp_path)
     ours = VitPoseBackbone.from_pretrained(tmp_path, attn_implementation="eager")
-    for own, their in zip(ours(pixels).feature_maps, theirs(pixels).feature_maps, strict=True):
-        torch.testing.assert_close(own, their, atol=1e-4, rtol=1e-4)
+    for found, expected in zip(ours(pixels).feature_maps, theirs(pixels).feature_maps, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -250,7 +254,9 @@ def test_backbone_of_one_dataset_is_taken_out_of_several(
     assert backbone.config.num_experts == 1
     torch.testing.assert_close(backbone(pixels).feature_maps, model.backbone(pixels, 2).feature_maps)
     model.backbone.save_pretrained(tmp_path / "alone")
-    with pytest.raises(InputError, match=r"is the checkpoint of a backbone, which has no datasets; leave out dataset=2"):
+    with pytest.raises(
+        InputError, match=r"is the checkpoint of a backbone, which has no datasets; leave out dataset=2"
+    ):
         VitPoseBackbone.from_pretrained(tmp_path / "alone", dataset=2)
 
 
@@ -275,7 +281,7 @@ def test_backbone_that_does_not_fit_is_refused(build: Build, tmp_path: Path) -> 
         VitPoseBackbone.from_pretrained(tmp_path)
 
 
-# ------------------------------------------------------------------ what others ask of a network
+# ------------------------------------------------------------------ the model interface of transformers
 
 
 def test_numbers_of_parameters_are_those_of_transformers(build: Build, tmp_path: Path) -> None:
@@ -323,7 +329,7 @@ def test_wrong_arguments_of_gradient_checkpointing_are_refused(build: Build, unc
 
 @torch.no_grad()
 def test_tokens_of_blocks_are_kept_only_where_they_are_asked_for(build: Build, pixels: Tensor) -> None:
-    """Once a block has run, nothing holds the tokens of the blocks before it."""
+    """Once a block has run, the tokens of earlier blocks are freed."""
     import weakref
 
     backbone = build(num_hidden_layers=6, out_indices=[2, 5]).backbone
@@ -331,7 +337,7 @@ def test_tokens_of_blocks_are_kept_only_where_they_are_asked_for(build: Build, p
     counts: list[int] = []
 
     def watch(_: Any, __: Any, output: Any) -> None:
-        counts.append(sum(own() is not None for own in alive))
+        counts.append(sum(reference() is not None for reference in alive))
         alive.append(weakref.ref(output[0]))
 
     for block in backbone.blocks:

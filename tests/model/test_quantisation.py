@@ -1,4 +1,4 @@
-"""Weights quantised by torchao: every form of configuration, and what is said where there is no kernel."""
+"""Weights quantised by torchao: every form of configuration, and the errors where there is no kernel."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def folder(build: Build, tmp_path: Path) -> Path:
 
 @torch.inference_mode()
 def difference(folder: Path, pixels: torch.Tensor, config: Any) -> float:
-    """Returns the norm of the difference that quantising makes, over that of the maps."""
+    """Returns the norm of the change by quantisation relative to that of the heatmaps."""
     whole = VitPoseForPoseEstimation.from_pretrained(folder)(pixels, 1).heatmaps
     network = VitPoseForPoseEstimation.from_pretrained(folder, quantization_config=config)
     assert is_quantised(network)
@@ -54,7 +54,9 @@ def difference(folder: Path, pixels: torch.Tensor, config: Any) -> float:
         (IntxWeightOnlyConfig(torch.int4, PerGroup(32)), 0.3),
     ],
 )
-def test_what_works_on_a_cpu(config: Any, limit: float, folder: Path, pixels: torch.Tensor) -> None:
+def test_configurations_supported_on_a_cpu(
+    config: Any, limit: float, folder: Path, pixels: torch.Tensor
+) -> None:
     assert 1e-5 < difference(folder, pixels, config) < limit
 
 
@@ -69,7 +71,8 @@ def test_what_works_on_a_cpu(config: Any, limit: float, folder: Path, pixels: to
 )
 def test_int4_has_no_kernel_on_a_cpu(config: Any, folder: Path) -> None:
     message = (
-        r"torchao \S+ cannot run Int4WeightOnlyConfig on cpu in float32: it has no kernel for that \(.*\); supported on a CPU, .*: "
+        r"torchao \S+ cannot run Int4WeightOnlyConfig on cpu in float32: it has no kernel for that \(.*\); supported "
+        r"on a CPU, .*: "
         r"Int8WeightOnlyConfig\(\), Int8Dynamic.* IntxWeightOnlyConfig\(torch.int4, PerGroup\(64\)\), which"
     )
     with pytest.raises(InputError, match=message):
@@ -77,7 +80,7 @@ def test_int4_has_no_kernel_on_a_cpu(config: Any, folder: Path) -> None:
 
 
 def test_the_form_of_the_documentation() -> None:
-    """`transformers` 5 refuses it itself."""
+    """`transformers` 5 no longer accepts it."""
     config = TorchAoConfig("int4_weight_only", group_size=128)
     assert config.quant_type == Int4WeightOnlyConfig(group_size=128)
     with pytest.raises(ValueError, match="no longer supported"):
@@ -96,10 +99,10 @@ def test_modules_that_keep_their_weights(folder: Path) -> None:
 @pytest.mark.parametrize(
     "entry", ["fc1", "backbone.blocks.1", "backbone.blocks.1.", "backbone.*fc2", ".*[.]0[.]mlp"]
 )
-def test_what_keeps_its_weights_is_named_as_in_transformers(entry: str, folder: Path) -> None:
+def test_modules_not_to_convert_follow_the_rule_of_transformers(entry: str, folder: Path) -> None:
     config = TorchAoConfig("int8_weight_only", modules_to_not_convert=["backbone.blocks.0.attn", entry])
     network = VitPoseForPoseEstimation.from_pretrained(folder, quantization_config=config)
-    layers = {name: own for name, own in network.named_modules() if isinstance(own, torch.nn.Linear)}
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)}
     for name, layer in layers.items():
         assert is_quantised(layer) == should_convert_module(name, config.modules_to_not_convert)
 
@@ -120,13 +123,13 @@ def test_what_keeps_its_weights_is_named_as_in_transformers(entry: str, folder: 
         ),
     ],
 )
-def test_what_cannot_keep_its_weights(kept: Any, message: str, folder: Path) -> None:
+def test_invalid_modules_not_to_convert_are_refused(kept: Any, message: str, folder: Path) -> None:
     config = transformers.TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=kept)
     with pytest.raises(InputError, match=message):
         VitPoseForPoseEstimation.from_pretrained(folder, quantization_config=config)
 
 
-def test_layers_that_torchao_passes_over_are_named(folder: Path) -> None:
+def test_layers_that_torchao_skips_are_named(folder: Path) -> None:
     message = (
         r"Int4WeightOnlyConfig did not quantise \d+ of \d+ layers \(backbone.*, \.\.\.\), of width \d+, .*: torchao "
         "skips layers .* Choose a group size that divides their width"
@@ -142,14 +145,14 @@ def test_a_quantised_network_is_not_quantised_again(folder: Path) -> None:
         quantise(network, Int8WeightOnlyConfig())
 
 
-def test_an_expert_is_folded_before(folder: Path, pixels: torch.Tensor) -> None:
+def test_an_expert_is_folded_before_quantisation(folder: Path, pixels: torch.Tensor) -> None:
     config = TorchAoConfig("int8_weight_only")
     pipe = vitpose.load(
         folder, None, device="cpu", dtype="float32", dataset=0, quantization_config=config,
         skeleton=vitpose.Skeleton("five", tuple("abcde")),
     )  # fmt: skip
     assert pipe.estimator.runs_on == "torch, cpu, float32, quantised weights"
-    network = pipe.estimator.engine.network.network  # inside what deals the crops out
+    network = pipe.estimator.engine.network.network  # inside the wrapper that distributes the crops
     assert is_quantised(network)
     whole = VitPoseForPoseEstimation.from_pretrained(folder)
     with torch.inference_mode():
@@ -157,10 +160,11 @@ def test_an_expert_is_folded_before(folder: Path, pixels: torch.Tensor) -> None:
     assert (found - wanted).norm() < 0.03 * wanted.norm()
 
 
-def test_what_quantised_weights_cannot(folder: Path, tmp_path: Path) -> None:
+def test_quantised_weights_are_neither_folded_nor_saved(folder: Path, tmp_path: Path) -> None:
     network = VitPoseForPoseEstimation.from_pretrained(folder, quantization_config=Int8WeightOnlyConfig())
     with pytest.raises(
-        InputError, match="the weights are quantised, and an expert can only be folded before that; fold first"
+        InputError,
+        match="the weights are quantised, and an expert can only be folded before that; fold first",
     ):
         network.fold_expert(0)
     with pytest.raises(InputError, match="quantised weights cannot be saved; load the model without"):
@@ -168,7 +172,7 @@ def test_what_quantised_weights_cannot(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_no_configuration(folder: Path) -> None:
+def test_invalid_configurations_are_refused(folder: Path) -> None:
     for config in ("int8_weight_only", {"quant_type": "int8"}, 8):
         with pytest.raises(InputError, match="is not a configuration of torchao; give one, such as"):
             VitPoseForPoseEstimation.from_pretrained(folder, quantization_config=config)
@@ -180,7 +184,9 @@ def test_what_is_no_configuration(folder: Path) -> None:
         InputError, match=r"'int8_weight_only' does not accept the options \{'groups': 3\}: .*'groups'"
     ):
         TorchAoConfig("int8_weight_only", groups=3)
-    with pytest.raises(InputError, match=r"\['group_size'\] are given in addition to a torchao configuration; set"):
+    with pytest.raises(
+        InputError, match=r"\['group_size'\] are given in addition to a torchao configuration; set"
+    ):
         TorchAoConfig(Int8WeightOnlyConfig(), group_size=3)
 
 

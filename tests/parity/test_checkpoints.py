@@ -1,12 +1,11 @@
 """Checkpoints against independent code: `transformers` in both directions, and the original's files.
 
-All weights are random, norms and BatchNorm statistics included, so that no parameter can be lost or
-swapped without a trace in the heatmaps.
+All weights are random, including norms and BatchNorm statistics, so that a lost or swapped parameter changes the
+heatmaps.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,7 +22,6 @@ from transformers.initialization import no_init_weights
 from vitpose.images import read_image
 from vitpose.keypoints.dataset_spec import PLUS_DATASETS, DatasetSpec
 from vitpose.keypoints.skeleton import Skeleton
-from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
 from vitpose.processing.image_processor import VitPoseImageProcessor
 
@@ -33,7 +31,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Case:
-    """A network by the numbers of the released configurations."""
+    """The sizes of a network, as in the released configurations."""
 
     name: str
     width: int
@@ -53,7 +51,7 @@ SIZES = {"S": (384, 12, 12, 96), "B": (768, 12, 12, 192), "L": (1024, 24, 16, 25
 
 
 def cases(sizes: str, layers: int | None = None) -> list[Case]:
-    """All kinds of the sizes; with the layers given instead of their own, and then smaller crops too."""
+    """Returns all kinds of networks of the sizes; with `layers` given, that many blocks and smaller crops."""
     image_size = (128, 96) if layers else (256, 192)
     return [
         Case(name, width, layers or depth, heads, part, experts, simple, image_size)
@@ -72,7 +70,7 @@ def _repeatable() -> Iterator[None]:
 
 
 def randomise(model: nn.Module) -> None:
-    """Draws every parameter and statistic so that signals keep their size and nothing is 0 or 1."""
+    """Draws every parameter and statistic so that activations keep their scale and no value is 0 or 1."""
     for name, tensor in model.state_dict().items():
         if not tensor.is_floating_point():
             continue
@@ -105,7 +103,7 @@ def their_config(case: Case, keypoints: int = 17, eps: float = 1e-6) -> transfor
 
 
 def theirs_of(config: transformers.VitPoseConfig) -> transformers.VitPoseForPoseEstimation:
-    with no_init_weights():  # drawing their own weights takes longer than all the rest
+    with no_init_weights():  # initialising the weights takes longer than the rest
         model = transformers.VitPoseForPoseEstimation(config)
     return model.eval()
 
@@ -117,7 +115,7 @@ def random_theirs(config: transformers.VitPoseConfig) -> transformers.VitPoseFor
 
 
 def inputs_of(case: Case) -> tuple[Tensor, Tensor | None]:
-    """Two crops, and an expert for each where there are some."""
+    """Returns two crops, and an expert for each if there are experts."""
     return torch.randn(2, 3, *case.image_size), torch.tensor([4, 1]) if case.experts > 1 else None
 
 
@@ -146,13 +144,15 @@ def check_both_directions(case: Case, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("case", cases("S") + cases("BLH", layers=1), ids=str)
-def test_folders_of_both_libraries_give_the_same_maps(case: Case, tmp_path: Path) -> None:
+def test_directories_of_both_libraries_give_the_same_heatmaps(case: Case, tmp_path: Path) -> None:
     check_both_directions(case, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", cases("BLH"), ids=str)
-def test_folders_of_both_libraries_give_the_same_maps_in_full_size(case: Case, tmp_path: Path) -> None:
+def test_directories_of_both_libraries_give_the_same_heatmaps_in_full_size(
+    case: Case, tmp_path: Path
+) -> None:
     check_both_directions(case, tmp_path)
 
 
@@ -183,95 +183,11 @@ def test_maps_are_flipped_back_alike(tmp_path: Path) -> None:
     assert difference(ours(pixels, flip_pairs=pairs).heatmaps, wanted) <= TOLERANCE
 
 
-# ------------------------------------------------------------------ config.json
-
-
-COPIED = (
-    *("hidden_size", "num_hidden_layers", "num_attention_heads", "num_experts", "part_features", "mlp_ratio"),
-    *("hidden_act", "hidden_dropout_prob", "layer_norm_eps", "qkv_bias", "initializer_range"),
-    *("out_indices", "out_features"),
-)
-
-
-def test_configuration_survives_the_way_through_transformers(tmp_path: Path) -> None:
-    backbone = VitPoseBackboneConfig(
-        hidden_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_experts=5,
-        part_features=24,
-        layer_norm_eps=1e-6,
-        drop_path_rate=0.25,
-        hidden_dropout_prob=0.1,
-        image_size=(128, 96),
-        qkv_bias=False,
-        out_indices=[1, 3],
-    )
-    ours = VitPoseConfig(
-        backbone_config=backbone,
-        id2label={0: "head", 1: "tail", 2: "paw"},
-        edges=[[0, 1], [1, 2]],
-        use_simple_decoder=False,
-        scale_factor=2,
-    )
-    ours.save_pretrained(tmp_path / "ours")
-    theirs = transformers.VitPoseConfig.from_pretrained(tmp_path / "ours")
-    assert type(theirs.backbone_config) is transformers.VitPoseBackboneConfig
-    for name in COPIED:
-        assert getattr(theirs.backbone_config, name) == getattr(backbone, name), name
-    assert tuple(theirs.backbone_config.image_size) == (128, 96)
-    assert theirs.id2label == ours.id2label
-    assert (theirs.num_labels, theirs.scale_factor, theirs.use_simple_decoder) == (3, 2, False)
-    theirs.save_pretrained(tmp_path / "theirs")
-    assert VitPoseConfig.from_pretrained(tmp_path / "theirs") == ours
-
-
-@pytest.mark.parametrize("keypoints", [1, 2, 3, 133])
-def test_any_number_of_keypoints_is_read_from_their_file(keypoints: int, tmp_path: Path) -> None:
-    backbone = transformers.VitPoseBackboneConfig(
-        hidden_size=32, num_attention_heads=2, num_hidden_layers=1, out_indices=[1]
-    )
-    theirs = transformers.VitPoseConfig(backbone_config=backbone, num_labels=keypoints)
-    theirs.save_pretrained(tmp_path)
-    assert VitPoseConfig.from_pretrained(tmp_path).num_labels == keypoints
-
-
-def test_configuration_as_the_public_converter_wrote_it_is_read(tmp_path: Path) -> None:
-    """The keys of the released files, which later versions of `transformers` no longer write."""
-    table = {
-        "architectures": ["VitPoseForPoseEstimation"],
-        "backbone": None,
-        "backbone_config": {
-            "model_type": "vitpose_backbone",
-            "num_experts": 1,
-            "out_features": ["stage12"],
-            "out_indices": [12],
-            "part_features": 0,
-        },
-        "backbone_kwargs": None,
-        "edges": [[15, 13], [13, 11]],
-        "id2label": {str(index): f"point {index}" for index in range(17)},
-        "initializer_range": 0.02,
-        "label2id": {f"point {index}": index for index in range(17)},
-        "model_type": "vitpose",
-        "scale_factor": 4,
-        "torch_dtype": "float32",
-        "transformers_version": "4.48.0.dev0",
-        "use_pretrained_backbone": False,
-        "use_simple_decoder": False,
-        "use_timm_backbone": False,
-    }
-    (tmp_path / "config.json").write_text(json.dumps(table))
-    config = VitPoseConfig.from_pretrained(tmp_path)
-    assert (config.num_labels, config.use_simple_decoder, config.edges) == (17, False, [[15, 13], [13, 11]])
-    assert config.backbone_config == VitPoseBackboneConfig(part_features=0)
-
-
 # ------------------------------------------------------------------ the original's files
 
 
 def original_shapes(case: Case, heads: tuple[int, ...], class_token: bool) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of an original file, row by row as the released ones have them."""
+    """Returns the names and shapes of an original file, as in the released ones."""
     d, p, hidden = case.width, case.part, 4 * case.width
     shapes: dict[str, tuple[int, ...]] = {"backbone.pos_embed": (1, 193, d)}
     if class_token:
@@ -333,7 +249,7 @@ def random_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
 
 
 def converted_by_the_table(state: dict[str, Tensor], case: Case) -> dict[str, Tensor]:
-    """The same weights under `transformers`' names, written out by hand."""
+    """Returns the same weights under the names of `transformers`, written out by hand."""
     d = case.width
     result = {
         "backbone.embeddings.position_embeddings": state["backbone.pos_embed"],
@@ -380,7 +296,7 @@ ORIGINALS = [
 
 
 @pytest.mark.parametrize(("case", "heads", "class_token"), ORIGINALS)
-def test_original_file_gives_the_maps_of_the_same_weights_elsewhere(
+def test_original_file_gives_the_heatmaps_of_the_reference(
     case: Case, heads: tuple[int, ...], class_token: bool, tmp_path: Path
 ) -> None:
     state = random_state(original_shapes(case, heads, class_token))
@@ -395,7 +311,7 @@ def test_original_file_gives_the_maps_of_the_same_weights_elsewhere(
     assert difference(ours(pixels, first if len(heads) > 1 else None).heatmaps, wanted) <= TOLERANCE
 
 
-def test_original_file_can_be_a_bare_state_and_names_its_points(tmp_path: Path) -> None:
+def test_original_file_can_be_a_plain_state_dict(tmp_path: Path) -> None:
     case = Case("S", 384, 1, 12, 0, 1, simple=True)
     torch.save(random_state(original_shapes(case, (17,), False)), tmp_path / "bare.pt")
     config = VitPoseForPoseEstimation.from_pretrained(tmp_path / "bare.pt").config
@@ -403,7 +319,7 @@ def test_original_file_can_be_a_bare_state_and_names_its_points(tmp_path: Path) 
     assert config.backbone_config.layer_norm_eps == 1e-6
 
 
-def test_converted_original_is_a_folder_that_transformers_reads(tmp_path: Path) -> None:
+def test_converted_original_is_read_by_transformers(tmp_path: Path) -> None:
     case = Case("S", 384, 2, 12, 96, 6, simple=False)
     state = random_state(original_shapes(case, ALL_SIX, class_token=True))
     torch.save({"state_dict": state}, tmp_path / "vitpose+.pth")
@@ -429,7 +345,7 @@ PLUS = [
 
 @pytest.fixture(params=PLUS)
 def plus(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Case, dict[str, Tensor], Path]:
-    """A made-up file of the original's layout, six experts and heads, and its parameters."""
+    """A random file in the original's layout with six experts and heads, and its parameters."""
     case, path = request.param, tmp_path / "vitpose+.pth"
     state = random_state(original_shapes(case, ALL_SIX, class_token=False))
     torch.save({"meta": {"epoch": 210}, "state_dict": state}, path)
@@ -437,24 +353,24 @@ def plus(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Case, dict[str
 
 
 def theirs_for(state: dict[str, Tensor], case: Case, index: int) -> transformers.VitPoseForPoseEstimation:
-    """`transformers`' network with the head of a dataset in the place of COCO's."""
+    """Returns the network of `transformers` with the head of a dataset instead of COCO's."""
     head = "keypoint_head." if index == 0 else f"associate_keypoint_heads.{index - 1}."
-    own = {name: value for name, value in state.items() if "keypoint_head" not in name}
-    own |= {
+    chosen = {name: value for name, value in state.items() if "keypoint_head" not in name}
+    chosen |= {
         name.replace(head, "keypoint_head."): value for name, value in state.items() if name.startswith(head)
     }
     theirs = theirs_of(their_config(case, ALL_SIX[index]))
-    theirs.load_state_dict(converted_by_the_table(own, case), strict=True)
+    theirs.load_state_dict(converted_by_the_table(chosen, case), strict=True)
     return theirs
 
 
 def test_every_expert_and_head_of_an_original_file(
     plus: tuple[Case, dict[str, Tensor], Path], tmp_path: Path
 ) -> None:
-    """Whole, split, saved, and saved after splitting: always the maps of the same weights elsewhere."""
+    """Whole, split, saved, and saved after splitting, the network gives the heatmaps of the reference."""
     case, state, path = plus
     whole = VitPoseForPoseEstimation.from_pretrained(path)
-    assert [own.name for own in whole.config.datasets] == list(PLUS_DATASETS)
+    assert [spec.name for spec in whole.config.datasets] == list(PLUS_DATASETS)
     pixels = torch.randn(1, 3, *case.image_size)
     wanted = [
         theirs_for(state, case, index)(pixels, dataset_index=torch.tensor([index])).heatmaps
@@ -463,15 +379,15 @@ def test_every_expert_and_head_of_an_original_file(
     whole.save_pretrained(tmp_path / "saved")
     again = VitPoseForPoseEstimation.from_pretrained(tmp_path / "saved")
     assert again.config == whole.config
-    for index, (name, maps) in enumerate(zip(PLUS_DATASETS, wanted, strict=True)):
-        assert maps.shape[1] == ALL_SIX[index]
-        assert difference(whole(pixels, index).heatmaps, maps) <= TOLERANCE
-        assert difference(again(pixels, index).heatmaps, maps) <= TOLERANCE
+    for index, (name, heatmaps) in enumerate(zip(PLUS_DATASETS, wanted, strict=True)):
+        assert heatmaps.shape[1] == ALL_SIX[index]
+        assert difference(whole(pixels, index).heatmaps, heatmaps) <= TOLERANCE
+        assert difference(again(pixels, index).heatmaps, heatmaps) <= TOLERANCE
         for source in (path, tmp_path / "saved"):
             split = VitPoseForPoseEstimation.from_pretrained(source, dataset=name)
             assert split.config.num_experts == 1
             assert split.config.heads == [DatasetSpec.load(name)]
-            assert difference(split(pixels).heatmaps, maps) <= TOLERANCE
+            assert difference(split(pixels).heatmaps, heatmaps) <= TOLERANCE
     mixed = whole(torch.cat([pixels] * 6), [5, 0, 3, 1, 2, 4]).heatmaps
     assert mixed.shape[1] == 133
     for row, index in enumerate([5, 0, 3, 1, 2, 4]):
@@ -479,7 +395,9 @@ def test_every_expert_and_head_of_an_original_file(
         assert not mixed[row, ALL_SIX[index] :].any()
 
 
-def test_original_here_split_transformers(plus: tuple[Case, dict[str, Tensor], Path], tmp_path: Path) -> None:
+def test_split_original_is_read_by_transformers(
+    plus: tuple[Case, dict[str, Tensor], Path], tmp_path: Path
+) -> None:
     case, state, path = plus
     pixels = torch.randn(2, 3, *case.image_size)
     wanted = theirs_for(state, case, 0)(pixels, dataset_index=torch.zeros(2, dtype=torch.long)).heatmaps
@@ -512,13 +430,13 @@ GOLDEN = [
 
 @pytest.mark.network
 @pytest.mark.parametrize(("name", "nose", "score"), GOLDEN)
-def test_released_weights_find_the_published_point(
+def test_released_weights_give_the_published_keypoint(
     name: str, nose: tuple[float, float], score: float
 ) -> None:
-    """The point that the public converter checks: the second person's nose, after a flip test."""
+    """The keypoint that the public converter checks: the second person's nose, after a flip test."""
     image = read_image("http://images.cocodataset.org/val2017/000000000139.jpg")
     boxes = [[[412.8, 157.61, 53.05, 138.01], [384.43, 172.21, 15.12, 35.74]]]
-    # The published decoding blurs less than the paper and mirrors the map at its border.
+    # The published decoding blurs less than the paper and reflects the heatmap at its border.
     processor = replace(
         VitPoseImageProcessor.from_pretrained(name), blur_sigma=0.8, border="reflect", max_step=None
     )

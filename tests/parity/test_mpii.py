@@ -1,4 +1,4 @@
-"""MPII's crops beside the arithmetic of the original's dataset class and UDP warp, written out from their formulas."""
+"""MPII's crops against the formulas of the original's dataset class and UDP warp."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from vitpose.geometry.warp import Warp
 from vitpose.inference.estimator import Estimator
 from vitpose.keypoints.dataset_spec import DatasetSpec
 
-SIZE, MAPS = Size(width=192, height=256), Size(width=48, height=64)
+SIZE, HEATMAP_SIZE = Size(width=192, height=256), Size(width=48, height=64)
 MPII = DatasetSpec.load("mpii")
 PROCESSOR = vitpose.VitPoseImageProcessor(size=SIZE).with_dataset(MPII)
 
 
 def original_square(row: dict[str, Any]) -> tuple[np.ndarray, float]:
-    """The centre, px counted from 0, and the side of the crop's square, px, of a row of MPII's json."""
+    """Returns the centre (px, from 0) and the side (px) of the crop's square for a row of MPII's JSON."""
     centre, scale = np.array(row["center"], float), float(row["scale"])
     centre[1] += 15 * scale
     return centre - 1, scale * 1.25 * 200
 
 
-def to_crop(points: np.ndarray, centre: np.ndarray, side: float, grid: Size) -> np.ndarray:
-    """UDP: the square's borders are the centres of the grid's first and last cells, along each axis by itself."""
+def to_crop(keypoints: np.ndarray, centre: np.ndarray, side: float, grid: Size) -> np.ndarray:
+    """UDP: the square's borders are the centres of the grid's first and last cells, on each axis separately."""
     factors = np.array([grid.width - 1, grid.height - 1]) / side
-    return (points - (centre - side / 2)) * factors
+    return (keypoints - (centre - side / 2)) * factors
 
 
 @pytest.fixture
@@ -76,15 +76,17 @@ def test_fault_the_square_fills_the_crop(rows: list[dict[str, Any]], file: Path)
     np.testing.assert_allclose(tall[:, 1] / tall[:, 0], 255 / 191)  # stretched by 1.335
 
 
-def test_estimates_go_back_by_the_same_square(rows: list[dict[str, Any]], file: Path) -> None:
+def test_estimates_are_mapped_back_from_the_same_square(rows: list[dict[str, Any]], file: Path) -> None:
     people = read_training_annotations(file)
     cells = np.random.default_rng(3).uniform(5, 40, (16, 2))
-    estimator = Estimator(FakeEngine(cells, MAPS), PROCESSOR, MPII.skeleton, dataset_spec=MPII)
+    estimator = Estimator(FakeEngine(cells, HEATMAP_SIZE), PROCESSOR, MPII.skeleton, dataset_spec=MPII)
     image = people.read_image(0)
     (poses,) = estimator.estimate([image], [Detections(people.boxes, np.ones(3, np.float32), ("",) * 3)])
     for row, found in zip(rows, poses.xy, strict=True):
         centre, side = original_square(row)
-        expected = cells * side / np.array([MAPS.width - 1, MAPS.height - 1]) + centre - side / 2
+        expected = (
+            cells * side / np.array([HEATMAP_SIZE.width - 1, HEATMAP_SIZE.height - 1]) + centre - side / 2
+        )
         np.testing.assert_allclose(found, expected, atol=side / 48 * 0.05)
 
 
@@ -100,41 +102,43 @@ def test_training_samples_are_of_the_square(
         packed = read_pack(tmp_path / "pack")
         (batch,) = DeviceLoader(packed, MixSampler([3]), 3, PROCESSOR, device="cpu")
         targets = batch["targets"][torch.from_numpy(batch["meta"]["index"]).argsort()]
-    for row, own in zip(rows, targets, strict=True):
-        wanted = to_crop(np.array(row["joints"]) - 1, *original_square(row), MAPS)
-        peaks = np.array([np.unravel_index(one.argmax(), one.shape)[::-1] for one in np.asarray(own)])
+    for row, target in zip(rows, targets, strict=True):
+        wanted = to_crop(np.array(row["joints"]) - 1, *original_square(row), HEATMAP_SIZE)
+        peaks = np.array(
+            [np.unravel_index(heatmap.argmax(), heatmap.shape)[::-1] for heatmap in np.asarray(target)]
+        )
         assert np.abs(peaks - wanted).max() <= 0.51
 
 
-def test_turned_and_scaled_views_are_the_original_s(rows: list[dict[str, Any]], file: Path) -> None:
-    """Its UDP warp turns the square in the image, and then scales each axis by itself."""
+def test_rotated_and_scaled_views_are_those_of_the_original(rows: list[dict[str, Any]], file: Path) -> None:
+    """Its UDP warp rotates the square in the image and then scales each axis separately."""
     people = read_training_annotations(file)
     varied = Augmentation(shift_probability=0.0, half_body=0.0)
     view = varied.draw(people, SIZE, "udp", np.random.default_rng(5), "stretch")
     assert (view.warp.angles != 0).any()
     assert view.mirrored.any()
-    for row, (warp, points) in enumerate(zip(view.warp.angles, people.xy, strict=True)):
+    for row, (warp, keypoints) in enumerate(zip(view.warp.angles, people.xy, strict=True)):
         centre, side = original_square(rows[row])
         side = np.abs(view.warp.extents[row, 1])
         assert 0.5 <= side / original_square(rows[row])[1] <= 1.5
         angle = np.deg2rad(-warp)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        turned = (points - centre) @ turn.T
+        turned = (keypoints - centre) @ turn.T
         expected = (turned / side + 0.5) * [SIZE.width - 1, SIZE.height - 1]
         if view.mirrored[row]:
             expected[:, 0] = SIZE.width - 1 - expected[:, 0]
-        found = view.warp[row : row + 1].to_grid(points[None].astype(float), SIZE)[0]
+        found = view.warp[row : row + 1].to_grid(keypoints[None].astype(float), SIZE)[0]
         np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_an_exported_file_carries_the_declaration() -> None:
+def test_exported_file_contains_the_declaration() -> None:
     read = Metadata.from_json(Metadata("m", "float32", PROCESSOR, MPII.skeleton, MPII).to_json(), "a file")
     assert read.processor.aspect == "stretch"
     assert read.processor == PROCESSOR
     assert read.dataset == MPII
 
 
-def test_the_processor_s_file_carries_the_aspect(tmp_path: Path) -> None:
+def test_processor_file_contains_the_aspect(tmp_path: Path) -> None:
     PROCESSOR.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "preprocessor_config.json").read_text())["aspect"] == "stretch"
     assert vitpose.VitPoseImageProcessor.from_pretrained(tmp_path) == PROCESSOR

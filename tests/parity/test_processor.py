@@ -26,7 +26,7 @@ SAMPLES = ("coco/test_coco", "aic/test_aic", "ap10k/test_ap10k", "crowdpose/test
 
 @pytest.fixture(scope="module", params=SAMPLES)
 def photographs(samples: Path, request: pytest.FixtureRequest) -> list[tuple[np.ndarray, list[list[float]]]]:
-    """Images with their people's (or animals') boxes, xywh."""
+    """Images with the boxes of their people or animals, xywh."""
     path = samples / f"{request.param}.json"
     table = json.loads(path.read_text())
     found = []
@@ -41,7 +41,7 @@ def photographs(samples: Path, request: pytest.FixtureRequest) -> list[tuple[np.
 
 @pytest.fixture(scope="module")
 def reference() -> Path:
-    """The folder of a model with real peaks: the one that ships."""
+    """The directory of a trained model: the packaged one."""
     return Path(vitpose.__file__).parent / "weights"
 
 
@@ -63,16 +63,16 @@ def test_pixels_within_one_grey_level_of_transformers(
         a = theirs(image, boxes=[boxes], return_tensors="np")["pixel_values"]
         b = ours(image, boxes=[boxes], return_tensors="np")["pixel_values"]
         difference = np.abs(a - b).transpose(0, 2, 3, 1) * STD * 255
-        # SciPy gives black to whatever lies the least outside the outermost pixels' middles, where bilinear
-        # sampling still has a share of them: compared is what lies inside.
+        # SciPy returns black just outside the centres of the outermost pixels, where bilinear sampling still
+        # includes them: only what is inside is compared.
         warp = ours.warp_boxes(xyxy_from_xywh(np.array(boxes, np.float32)))
         cells = np.stack(np.meshgrid(np.arange(ours.size.width), np.arange(ours.size.height)), axis=-1)
-        places = warp.to_image(
+        positions = warp.to_image(
             np.repeat(cells.reshape(1, -1, 2).astype(float), len(boxes), axis=0), ours.size
         )
         last = [image.shape[1] - 1, image.shape[0] - 1]
-        border = ((places > -1) & (places < 1e-3)) | (
-            (places > np.array(last) - 1e-3) & (places < np.array(last) + 1)
+        border = ((positions > -1) & (positions < 1e-3)) | (
+            (positions > np.array(last) - 1e-3) & (positions < np.array(last) + 1)
         )
         inside = ~border.any(axis=2).reshape(len(boxes), ours.size.height, ours.size.width)
         assert inside.mean() > 0.97
@@ -96,7 +96,7 @@ def test_pixels_within_one_grey_level_of_opencv(photographs: Any, ours: VitPoseI
             assert np.abs(crop - expected).max() <= 1.05
 
 
-def test_keypoints_of_transformers_with_its_own_choices(
+def test_keypoints_of_transformers_with_its_decoding(
     photographs: Any, theirs: Any, ours: VitPoseImageProcessor, reference: Path
 ) -> None:
     model = VitPoseForPoseEstimation.from_pretrained(reference)
@@ -111,8 +111,8 @@ def test_keypoints_of_transformers_with_its_own_choices(
             torch.testing.assert_close(a["scores"], b["scores"])
 
 
-def test_the_whole_way_equals_transformers(photographs: Any, theirs: Any, reference: Path) -> None:
-    """ImageRow to keypoints with each side's own network, processor and files; its settings for the decoding."""
+def test_image_to_keypoints_equals_transformers(photographs: Any, theirs: Any, reference: Path) -> None:
+    """From image to keypoints with each library's network, processor and files, and the decoding of `transformers`."""
     transformers = pytest.importorskip("transformers")
     their_model = transformers.VitPoseForPoseEstimation.from_pretrained(reference, dtype=torch.float32)
     our_model = VitPoseForPoseEstimation.from_pretrained(reference)
@@ -130,5 +130,5 @@ def test_the_whole_way_equals_transformers(photographs: Any, theirs: Any, refere
         expected = theirs.post_process_pose_estimation(a, boxes=[boxes])[0]
         found = ours.post_process_pose_estimation(b, boxes=[boxes])[0]
         moved += [(p["keypoints"] - q["keypoints"]).abs() for p, q in zip(expected, found, strict=True)]
-    # Their black border (see above) changes the crops of people at the image's edge a little.
+    # Their black border (see above) slightly changes the crops of people at the image's edge.
     assert torch.cat(moved).median() < 0.1

@@ -1,7 +1,4 @@
-"""What `transformers` asserts of configurations, asserted of both sides' for ViTPose.
-
-Written after what its tests assert.
-"""
+"""The assertions of the configuration tests of `transformers`, on the ViTPose configurations of both libraries."""
 
 from __future__ import annotations
 
@@ -48,7 +45,7 @@ def test_common_attributes_are_read_given_and_set(library: Any) -> None:
 
 @KINDS
 @MAKERS
-def test_text_and_file_hold_the_values(library: Any, make: Any, tmp_path: Path) -> None:
+def test_json_string_and_file_contain_the_values(library: Any, make: Any, tmp_path: Path) -> None:
     config = make(library)
     table = json.loads(config.to_json_string())
     inner = table.get("backbone_config", table)
@@ -100,7 +97,7 @@ def test_names_of_labels_can_be_given_as_in_json(library: Any) -> None:
 
 @KINDS
 @MAKERS
-def test_what_a_forward_pass_returns_is_part_of_it(library: Any, make: Any) -> None:
+def test_outputs_of_a_forward_pass_are_attributes(library: Any, make: Any) -> None:
     usual = make(library)
     assert (usual.output_attentions, usual.output_hidden_states, usual.return_dict) == (False, False, True)
     config = make(library, output_attentions=True, output_hidden_states=True, return_dict=False)
@@ -108,14 +105,98 @@ def test_what_a_forward_pass_returns_is_part_of_it(library: Any, make: Any) -> N
 
 
 def test_made_without_arguments() -> None:
-    """That of `transformers` has the output of its fourth block and two labels."""
+    """The default of `transformers` returns the fourth stage and has two labels."""
     assert vitpose.VitPoseConfig().num_labels == 17
     assert vitpose.VitPoseBackboneConfig() == vitpose.VitPoseConfig().backbone_config
 
 
 @MAKERS
-def test_each_side_reads_the_files_of_the_other(make: Any, tmp_path: Path) -> None:
+def test_each_library_reads_the_files_of_the_other(make: Any, tmp_path: Path) -> None:
     make(vitpose).save_pretrained(tmp_path / "ours")
     theirs = type(make(transformers)).from_pretrained(tmp_path / "ours")
     theirs.save_pretrained(tmp_path / "theirs")
     assert type(make(vitpose)).from_pretrained(tmp_path / "theirs") == make(vitpose)
+
+
+# ------------------------------------------------------------------ files of both libraries
+
+
+COPIED = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "num_experts", "part_features", "mlp_ratio"),
+    *("hidden_act", "hidden_dropout_prob", "layer_norm_eps", "qkv_bias", "initializer_range"),
+    *("out_indices", "out_features"),
+)
+
+
+def test_configuration_is_preserved_by_transformers(tmp_path: Path) -> None:
+    backbone = vitpose.VitPoseBackboneConfig(
+        hidden_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_experts=5,
+        part_features=24,
+        layer_norm_eps=1e-6,
+        drop_path_rate=0.25,
+        hidden_dropout_prob=0.1,
+        image_size=(128, 96),
+        qkv_bias=False,
+        out_indices=[1, 3],
+    )
+    ours = vitpose.VitPoseConfig(
+        backbone_config=backbone,
+        id2label={0: "head", 1: "tail", 2: "paw"},
+        edges=[[0, 1], [1, 2]],
+        use_simple_decoder=False,
+        scale_factor=2,
+    )
+    ours.save_pretrained(tmp_path / "ours")
+    theirs = transformers.VitPoseConfig.from_pretrained(tmp_path / "ours")
+    assert type(theirs.backbone_config) is transformers.VitPoseBackboneConfig
+    for name in COPIED:
+        assert getattr(theirs.backbone_config, name) == getattr(backbone, name), name
+    assert tuple(theirs.backbone_config.image_size) == (128, 96)
+    assert theirs.id2label == ours.id2label
+    assert (theirs.num_labels, theirs.scale_factor, theirs.use_simple_decoder) == (3, 2, False)
+    theirs.save_pretrained(tmp_path / "theirs")
+    assert vitpose.VitPoseConfig.from_pretrained(tmp_path / "theirs") == ours
+
+
+@pytest.mark.parametrize("keypoints", [1, 2, 3, 133])
+def test_any_number_of_keypoints_is_read_from_their_file(keypoints: int, tmp_path: Path) -> None:
+    backbone = transformers.VitPoseBackboneConfig(
+        hidden_size=32, num_attention_heads=2, num_hidden_layers=1, out_indices=[1]
+    )
+    theirs = transformers.VitPoseConfig(backbone_config=backbone, num_labels=keypoints)
+    theirs.save_pretrained(tmp_path)
+    assert vitpose.VitPoseConfig.from_pretrained(tmp_path).num_labels == keypoints
+
+
+def test_configuration_as_the_public_converter_wrote_it_is_read(tmp_path: Path) -> None:
+    """With keys that later versions of `transformers` no longer write."""
+    table = {
+        "architectures": ["VitPoseForPoseEstimation"],
+        "backbone": None,
+        "backbone_config": {
+            "model_type": "vitpose_backbone",
+            "num_experts": 1,
+            "out_features": ["stage12"],
+            "out_indices": [12],
+            "part_features": 0,
+        },
+        "backbone_kwargs": None,
+        "edges": [[15, 13], [13, 11]],
+        "id2label": {str(index): f"point {index}" for index in range(17)},
+        "initializer_range": 0.02,
+        "label2id": {f"point {index}": index for index in range(17)},
+        "model_type": "vitpose",
+        "scale_factor": 4,
+        "torch_dtype": "float32",
+        "transformers_version": "4.48.0.dev0",
+        "use_pretrained_backbone": False,
+        "use_simple_decoder": False,
+        "use_timm_backbone": False,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(table))
+    config = vitpose.VitPoseConfig.from_pretrained(tmp_path)
+    assert (config.num_labels, config.use_simple_decoder, config.edges) == (17, False, [[15, 13], [13, 11]])
+    assert config.backbone_config == vitpose.VitPoseBackboneConfig(part_features=0)

@@ -1,8 +1,7 @@
-"""What the modelling tests of `transformers` assert of ViTPose and its backbone, asserted of our classes.
+"""The assertions of the modelling tests of `transformers` for ViTPose and its backbone, on the classes of vitpose.
 
-Written after what those tests demand (of the two models, of every backbone, and of every model), on networks of the
-same kind: tiny, random, with both decoders, with and without experts. What needs `PreTrainedModel` itself is in the
-README's table.
+They cover the tests of the two models, of every backbone and of every model, on networks of the same kind: tiny,
+random, with both decoders, with and without experts. Tests that require `PreTrainedModel` are in the README's table.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def _repeatable() -> None:
 
 @pytest.fixture(params=[*KINDS, "backbone", "backbone-experts"])
 def model(request: pytest.FixtureRequest) -> Model:
-    """A fresh model of either class."""
+    """A new model of each class."""
     options = {} if "experts" not in request.param else {"num_experts": 3}
     if "backbone" in request.param:
         return VitPoseBackbone(backbone_config(**options)).eval()
@@ -76,7 +75,9 @@ def main_output(model: Model, **inputs: Any) -> Tensor:
 
 
 def configurations_of(model: Model) -> list[Any]:
-    return [*{id(own): own for own in (model.config, getattr(model, "backbone", model).config)}.values()]
+    return [
+        *{id(tensor): tensor for tensor in (model.config, getattr(model, "backbone", model).config)}.values()
+    ]
 
 
 # ------------------------------------------------------------------ the two models
@@ -163,13 +164,13 @@ def test_backbone_outputs(experts: int) -> None:
     inputs = inputs_of(backbone)
     output = backbone(**inputs)
     assert isinstance(output.feature_maps, tuple)
-    assert [tuple(own.shape) for own in output.feature_maps] == [(BATCH, TOKENS, WIDTH)] * 2
+    assert [tuple(tensor.shape) for tensor in output.feature_maps] == [(BATCH, TOKENS, WIDTH)] * 2
     assert output.hidden_states is None
     assert output.attentions is None
     output = backbone(**inputs, output_hidden_states=True)
-    assert [tuple(own.shape) for own in output.hidden_states] == [(BATCH, TOKENS, WIDTH)] * (LAYERS + 1)
+    assert [tuple(tensor.shape) for tensor in output.hidden_states] == [(BATCH, TOKENS, WIDTH)] * (LAYERS + 1)
     output = backbone(**inputs, output_attentions=True)
-    assert [tuple(own.shape) for own in output.attentions] == [(BATCH, HEADS, TOKENS, TOKENS)] * LAYERS
+    assert [tuple(tensor.shape) for tensor in output.attentions] == [(BATCH, HEADS, TOKENS, TOKENS)] * LAYERS
 
 
 # ------------------------------------------------------------------ every model: outputs
@@ -189,7 +190,7 @@ def test_hidden_states_and_attentions_are_output(model: Model, name: str) -> Non
     count = LAYERS + (name == "hidden_states")
     usual = len(model(**inputs))
     output = model(**inputs, **{f"output_{name}": True})
-    assert [tuple(own.shape) for own in output[name]] == [shape] * count
+    assert [tuple(tensor.shape) for tensor in output[name]] == [shape] * count
     assert len(output) == usual + 1
     for config in configurations_of(model):
         setattr(config, f"output_{name}", True)
@@ -213,7 +214,7 @@ def test_hidden_states_and_attentions_retain_gradients(model: Model) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("options", [{}, {"output_hidden_states": True, "output_attentions": True}])
-def test_tuples_and_dictionaries_hold_the_same(model: Model, options: dict[str, bool]) -> None:
+def test_tuples_and_dictionaries_agree(model: Model, options: dict[str, bool]) -> None:
     inputs = inputs_of(model)
     output, parts = model(**inputs, **options), model(**inputs, **options, return_dict=False)
     assert isinstance(output, dict)
@@ -236,7 +237,8 @@ def test_eager_matches_sdpa(
 ) -> None:
     model.to(dtype)
     inputs = {
-        name: own.to(dtype) if own.is_floating_point() else own for name, own in inputs_of(model).items()
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in inputs_of(model).items()
     }
     eager = copy.deepcopy(model)
     eager.set_attn_implementation("eager")
@@ -247,12 +249,12 @@ def test_eager_matches_sdpa(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
-def test_weights_have_the_type_that_is_asked_for(model: Model, tmp_path: Path, dtype: torch.dtype) -> None:
+def test_weights_have_the_requested_dtype(model: Model, tmp_path: Path, dtype: torch.dtype) -> None:
     model.save_pretrained(tmp_path)
     for name in ("dtype", "torch_dtype"):
         for given in (dtype, str(dtype).removeprefix("torch.")):
             again = type(model).from_pretrained(tmp_path, **{name: given})
-            assert {own.dtype for own in again.parameters()} == {dtype}
+            assert {tensor.dtype for tensor in again.parameters()} == {dtype}
             assert again.dtype is dtype
     model.to(dtype).save_pretrained(tmp_path)
     assert type(model).from_pretrained(tmp_path, dtype="auto").dtype is dtype
@@ -261,9 +263,9 @@ def test_weights_have_the_type_that_is_asked_for(model: Model, tmp_path: Path, d
 def test_model_can_be_initialised_on_meta(model: Model) -> None:
     with torch.device("meta"):
         empty = type(model)(model.config)
-    assert {own.device.type for own in empty.parameters()} == {"meta"}
-    assert {name: own.shape for name, own in empty.state_dict().items()} == {
-        name: own.shape for name, own in model.state_dict().items()
+    assert {tensor.device.type for tensor in empty.parameters()} == {"meta"}
+    assert {name: tensor.shape for name, tensor in empty.state_dict().items()} == {
+        name: tensor.shape for name, tensor in model.state_dict().items()
     }
 
 
@@ -271,7 +273,7 @@ def test_model_loads_inside_a_device_context(model: Model, tmp_path: Path) -> No
     model.save_pretrained(tmp_path)
     with torch.device("cpu"):
         again = type(model).from_pretrained(tmp_path)
-    assert {own.device.type for own in again.parameters()} == {"cpu"}
+    assert {tensor.device.type for tensor in again.parameters()} == {"cpu"}
 
 
 # ------------------------------------------------------------------ every model: weights
@@ -305,7 +307,7 @@ def test_torch_save_load(model: Model, tmp_path: Path, whole: bool) -> None:
 
 
 @torch.no_grad()
-def test_mismatched_shapes_are_loaded_where_that_is_allowed(tmp_path: Path) -> None:
+def test_mismatched_shapes_are_reinitialised_if_allowed(tmp_path: Path) -> None:
     network = build_network()
     network.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="different shape"):
@@ -313,25 +315,25 @@ def test_mismatched_shapes_are_loaded_where_that_is_allowed(tmp_path: Path) -> N
     again = VitPoseForPoseEstimation.from_pretrained(tmp_path, num_labels=42, ignore_mismatched_sizes=True)
     assert again(**inputs_of(again)).heatmaps.shape[1] == 42
     assert all(
-        torch.equal(own, again.backbone.state_dict()[name])
-        for name, own in network.backbone.state_dict().items()
+        torch.equal(tensor, again.backbone.state_dict()[name])
+        for name, tensor in network.backbone.state_dict().items()
     )
 
 
 def test_initialization_follows_the_configuration(model: Model) -> None:
-    """With no spread every weight is 0, or 1 where a norm scales; only the decoder is drawn by itself."""
+    """With standard deviation 0 every weight is 0, or 1 for the scale of a norm, except in the decoder."""
     for config in configurations_of(model):
         config.initializer_range = 0.0
     fresh = type(model)(model.config)
-    for name, own in fresh.named_parameters():
-        drawn_otherwise = name.startswith("head.") or (own.ndim == 1 and "norm" not in name)
-        if not drawn_otherwise:
-            assert own.unique().tolist() in ([0.0], [1.0]), name
-    for name, own in model.named_parameters():
-        assert torch.isfinite(own).all(), name
+    for name, tensor in fresh.named_parameters():
+        drawn_separately = name.startswith("head.") or (tensor.ndim == 1 and "norm" not in name)
+        if not drawn_separately:
+            assert tensor.unique().tolist() in ([0.0], [1.0]), name
+    for name, tensor in model.named_parameters():
+        assert torch.isfinite(tensor).all(), name
 
 
-def test_configuration_of_the_backbone_is_that_of_the_model() -> None:
+def test_backbone_shares_the_configuration_of_the_model() -> None:
     network = build_network()
     assert network.backbone.config is network.config.backbone_config
 
@@ -342,7 +344,7 @@ def test_configuration_of_the_backbone_is_that_of_the_model() -> None:
 def step(model: Model, **inputs: Any) -> dict[str, Tensor]:
     model.zero_grad()
     main_output(model, **inputs).square().mean().backward()
-    return {name: own.grad.clone() for name, own in model.named_parameters() if own.grad is not None}
+    return {name: tensor.grad.clone() for name, tensor in model.named_parameters() if tensor.grad is not None}
 
 
 @pytest.mark.parametrize("reentrant", [None, True, False])
@@ -367,7 +369,7 @@ def test_gradient_checkpointing_enable_disable(model: Model) -> None:
 
 
 def test_inputs_of_adapters_can_require_gradients(model: Model) -> None:
-    """What `enable_input_require_grads` does for adapters with gradient checkpointing."""
+    """As `enable_input_require_grads` does for adapters with gradient checkpointing."""
     model.requires_grad_(False)
     handle = model.get_input_embeddings().register_forward_hook(lambda _, __, out: out.requires_grad_(True))
     assert main_output(model, **inputs_of(model)).requires_grad
@@ -377,7 +379,7 @@ def test_inputs_of_adapters_can_require_gradients(model: Model) -> None:
 
 @torch.no_grad()
 def test_feed_forward_can_be_called_in_parts() -> None:
-    """Which is what chunking it would need: no token looks at another there."""
+    """As chunking requires: each token is processed independently."""
     block = VitPoseBackbone(backbone_config()).blocks[0]
     tokens = torch.randn(2, TOKENS, WIDTH)
     parts = torch.cat([block.mlp(part, None) for part in tokens.split(3, dim=1)], dim=1)
@@ -391,7 +393,7 @@ def test_feed_forward_can_be_called_in_parts() -> None:
 def test_torch_export(model: Model) -> None:
     inputs = inputs_of(model)
     if model.config.num_experts > 1:
-        inputs["dataset_index"] = 1  # which samples meet which expert is no part of a graph
+        inputs["dataset_index"] = 1  # the routing of samples to experts cannot be part of a graph
     program = torch.export.export(model, (), inputs)
     found, wanted = program.module()(**inputs), model(**inputs)
     assert type(found) is type(wanted)
@@ -399,6 +401,6 @@ def test_torch_export(model: Model) -> None:
 
 
 def test_number_of_parameters_is_that_of_the_modules(model: Model) -> None:
-    assert model.num_parameters() == sum(own.numel() for own in nn.Module.parameters(model))
+    assert model.num_parameters() == sum(tensor.numel() for tensor in nn.Module.parameters(model))
     model.requires_grad_(False)
     assert model.num_parameters(only_trainable=True) == 0

@@ -1,6 +1,6 @@
-"""What `transformers` asserts of its image processor for ViTPose, asserted of both where both can be asked.
+"""The assertions of the image processor tests of `transformers` for ViTPose, on the processors of both libraries.
 
-Written after what its tests assert. torchvision is not needed: its processor without it stands for `transformers`.
+For `transformers` the processor that does not require torchvision is used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COUNT = 3
 
 @pytest.fixture(params=["ours", "theirs"])
 def kind(request: pytest.FixtureRequest) -> Any:
-    """The class of the processor, ours or that of `transformers`."""
+    """The class of the processor, of vitpose or of `transformers`."""
     if request.param == "ours":
         return VitPoseImageProcessor
     module = pytest.importorskip("transformers.models.vitpose.image_processing_pil_vitpose")
@@ -72,7 +72,7 @@ def test_dictionary_is_read_with_other_values(kind: Any) -> None:
     assert (changed.size["height"], changed.size["width"], changed.do_normalize) == (42, 30, False)
 
 
-def test_json_text_holds_the_values(kind: Any) -> None:
+def test_json_string_contains_the_values(kind: Any) -> None:
     table = json.loads(kind(**OPTIONS).to_json_string())
     assert {name: table[name] for name in OPTIONS} == OPTIONS
 
@@ -96,7 +96,7 @@ def test_one_processor_does_not_change_another(kind: Any) -> None:
     assert first.to_dict() == second.to_dict()
 
 
-def test_files_are_read_by_the_other_side(tmp_path: Path, kind: Any) -> None:
+def test_files_are_read_by_the_other_library(tmp_path: Path, kind: Any) -> None:
     module = pytest.importorskip("transformers.models.vitpose.image_processing_pil_vitpose")
     kind(**OPTIONS).save_pretrained(tmp_path)
     for reader in (VitPoseImageProcessor, module.VitPoseImageProcessorPil):
@@ -150,7 +150,7 @@ def test_batches_are_cast_but_integers_are_not(kind: Any, images: list[np.ndarra
     assert (mixed.pixel_values.dtype, mixed.dataset_index.dtype) == (torch.float16, torch.int64)
 
 
-def test_results_without_a_kind_of_tensors_are_a_list(kind: Any, images: list[np.ndarray]) -> None:
+def test_results_without_return_tensors_are_a_list(kind: Any, images: list[np.ndarray]) -> None:
     pixels = kind(**OPTIONS)(images[0], boxes=[BOXES])["pixel_values"]
     assert [np.asarray(crop).shape for crop in pixels] == [(3, 20, 20)] * 2
 
@@ -161,7 +161,7 @@ def test_unknown_arguments_are_refused(kind: Any, images: list[np.ndarray]) -> N
 
 
 def test_four_channels_become_three_here() -> None:
-    """`transformers` returns four, for which no network exists."""
+    """`transformers` returns four channels, which no network accepts."""
     image = np.random.default_rng(0).integers(0, 256, (50, 40, 4), dtype=np.uint8)
     processor = VitPoseImageProcessor(**OPTIONS)
     assert processor(image, boxes=[BOXES], return_tensors="pt").pixel_values.shape == (2, 3, 20, 20)
@@ -169,11 +169,11 @@ def test_four_channels_become_three_here() -> None:
         processor(image, boxes=[BOXES], image_mean=(0.0, 0.0, 0.0, 0.0), image_std=(1.0, 1.0, 1.0, 1.0))
 
 
-# ------------------------------------------------------------------ the same numbers on both sides
+# ------------------------------------------------------------------ the same values in both libraries
 
 
 def inside(image: np.ndarray) -> list[list[list[float]]]:
-    """A box whose crop stays inside the image, where both sides sample alike."""
+    """Returns a box whose crop is inside the image, where both libraries sample alike."""
     height, width = image.shape[:2]
     return [[[0.3 * width, 0.3 * height, 0.3 * width, 0.3 * height]]]
 
@@ -214,7 +214,7 @@ def test_floats_from_0_to_1_are_those_of_transformers_where_they_are_not_rescale
     np.testing.assert_allclose(found, theirs()(smooth, **options)["pixel_values"], atol=0.01)
     assert (
         theirs()(smooth, boxes=inside(smooth), return_tensors="np")["pixel_values"].max() < -1.7
-    )  # black: a trap
+    )  # nearly black crops, without a warning
     with pytest.raises(ImageError, match="give do_rescale=False for values from 0 to 1"):
         VitPoseImageProcessor()(smooth, boxes=inside(smooth))
 

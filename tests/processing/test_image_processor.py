@@ -65,7 +65,7 @@ def test_images_in_many_forms_give_the_same_pixels(
     np.testing.assert_array_equal(channels_first.pixel_values, expected)
 
 
-def test_ready_made_crops(processor: VitPoseImageProcessor) -> None:
+def test_images_treated_as_crops(processor: VitPoseImageProcessor) -> None:
     crops = [np.zeros((256, 192, 3), np.uint8), np.full((256, 192, 3), 9, np.uint8)]
     pixels = processor(crops, do_affine_transform=False, do_normalize=False, return_tensors="np").pixel_values
     np.testing.assert_allclose(pixels[1], 9 / 255, rtol=1e-6)
@@ -113,11 +113,11 @@ def test_options_are_checked(processor: VitPoseImageProcessor, image: np.ndarray
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_floats_are_levels_as_in_transformers(
+def test_floats_are_0_to_255_as_in_transformers(
     processor: VitPoseImageProcessor, image: np.ndarray, dtype: type
 ) -> None:
     expected = processor(image, [BOXES], return_tensors="np").pixel_values
-    level = 1.01 / 255 / 0.224  # crops of bytes are rounded to whole levels
+    level = 1.01 / 255 / 0.224  # crops of bytes are rounded to integers
     for floats in (
         image.astype(dtype),
         torch.from_numpy(image.astype(dtype)),
@@ -137,7 +137,7 @@ def test_floats_are_levels_as_in_transformers(
     np.testing.assert_array_equal(grey[:, 0], grey[:, 2])
 
 
-def test_floats_that_cannot_be_meant_are_refused(processor: VitPoseImageProcessor, image: np.ndarray) -> None:
+def test_floats_out_of_range_are_refused(processor: VitPoseImageProcessor, image: np.ndarray) -> None:
     unit = image.astype(np.float32) / 255
     with pytest.raises(
         ImageError, match=r"values up to 1, but floats are expected from 0 to 255, .* give do_rescale=Fal"
@@ -248,20 +248,22 @@ def test_unknown_keywords_are_refused(tmp_path: Path) -> None:
     assert not VitPoseImageProcessor.from_pretrained(tmp_path, do_rescale=False).do_rescale
 
 
-def test_layouts_that_cannot_be_are_refused(processor: VitPoseImageProcessor, image: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"shape \(120, 160, 3\) is not channels_first, as it would have 120"):
+def test_impossible_layouts_are_refused(processor: VitPoseImageProcessor, image: np.ndarray) -> None:
+    with pytest.raises(
+        InputError, match=r"shape \(120, 160, 3\) is not channels_first, as it would have 120"
+    ):
         processor(image, [BOXES], input_data_format="channels_first")
     with pytest.raises(InputError, match=r"shape \(3, 120, 160\) is not channels_last, as it would have 160"):
         processor(image.transpose(2, 0, 1), [BOXES], input_data_format="channels_last")
 
 
-def test_choices_reach_the_decoding() -> None:
-    maps = outputs(1)
+def test_settings_reach_the_decoding() -> None:
+    heatmaps = outputs(1)
     found = {}
     for options in ({}, {"max_step": None}, {"blur_sigma": 0.8}, {"border": "mirror"}, {"warp": "plain"}):
-        result = VitPoseImageProcessor(**options).post_process_pose_estimation(maps, [BOXES[:1]])
+        result = VitPoseImageProcessor(**options).post_process_pose_estimation(heatmaps, [BOXES[:1]])
         found[str(options)] = result[0][0]["keypoints"].numpy().tobytes()
-    wide = VitPoseImageProcessor().post_process_pose_estimation(maps, [BOXES[:1]], kernel_size=17)
+    wide = VitPoseImageProcessor().post_process_pose_estimation(heatmaps, [BOXES[:1]], kernel_size=17)
     found["kernel"] = wide[0][0]["keypoints"].numpy().tobytes()
     assert len(set(found.values())) == len(found)
 
@@ -284,10 +286,10 @@ def test_boxes_are_checked(processor: VitPoseImageProcessor, image: np.ndarray) 
         processor(image, [[[300, 1, 5, 5]]])
 
 
-# What trips users of `transformers` 5.23, one test a fault: absent here.
+# Faults of `transformers` 5.23 that vitpose does not have, one test each.
 
 
-def test_fault_bbox_is_the_persons_box(processor: VitPoseImageProcessor) -> None:
+def test_fault_bbox_is_the_given_box(processor: VitPoseImageProcessor) -> None:
     result = processor.post_process_pose_estimation(outputs(1), boxes=[[[100, 120, 80, 160]]])
     assert result[0][0]["bbox"].tolist() == [100, 120, 180, 280]
 
@@ -302,11 +304,11 @@ def test_fault_zero_boxes(processor: VitPoseImageProcessor, image: np.ndarray) -
     assert processor(image, [[]], return_tensors="pt").pixel_values.shape == (0, 3, 256, 192)
     assert processor.post_process_pose_estimation(outputs(0), boxes=[[]]) == [[]]
     some = processor.post_process_pose_estimation(outputs(2), boxes=[[], BOXES, []])
-    assert [len(people) for people in some] == [0, 2, 0]
+    assert [len(instances) for instances in some] == [0, 2, 0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_fault_half_precision_maps(processor: VitPoseImageProcessor, dtype: torch.dtype) -> None:
+def test_fault_half_precision_heatmaps(processor: VitPoseImageProcessor, dtype: torch.dtype) -> None:
     exact = VitPoseEstimatorOutput(heatmaps=torch.zeros(1, 2, 64, 48))
     exact.heatmaps[0, :, 20, 30] = 1
     half = VitPoseEstimatorOutput(heatmaps=exact.heatmaps.to(dtype))
@@ -327,20 +329,20 @@ def test_fault_two_images_with_one_list_of_boxes(processor: VitPoseImageProcesso
 
 
 def test_fault_target_sizes_are_height_and_width(processor: VitPoseImageProcessor) -> None:
-    maps = outputs(2)
+    heatmaps = outputs(2)
     relative = [[[0.1, 0.2, 0.5, 0.5]], [[0.2, 0.1, 0.4, 0.6]]]
     absolute = [[[16, 24, 80, 60]], [[64, 20, 128, 120]]]
     sizes = [(120, 160), (200, 320)]
     for given in (sizes, torch.tensor(sizes)):
-        found = processor.post_process_pose_estimation(maps, relative, target_sizes=given)
-        expected = processor.post_process_pose_estimation(maps, absolute)
+        found = processor.post_process_pose_estimation(heatmaps, relative, target_sizes=given)
+        expected = processor.post_process_pose_estimation(heatmaps, absolute)
         torch.testing.assert_close(found[1][0]["keypoints"], expected[1][0]["keypoints"])
         torch.testing.assert_close(found[0][0]["bbox"], torch.tensor([16.0, 24, 96, 84]))
     with pytest.raises(InputError, match="there are 1 target_sizes for 2 images with 2 boxes"):
-        processor.post_process_pose_estimation(maps, relative, target_sizes=sizes[:1])
+        processor.post_process_pose_estimation(heatmaps, relative, target_sizes=sizes[:1])
 
 
-def test_fault_threshold_keeps_every_point(processor: VitPoseImageProcessor) -> None:
+def test_fault_threshold_keeps_every_keypoint(processor: VitPoseImageProcessor) -> None:
     supervision = pytest.importorskip("supervision")
     results = processor.post_process_pose_estimation(outputs(2), [BOXES], threshold=0.9995)[0]
     for result in results:
@@ -357,30 +359,30 @@ def test_fault_other_input_sizes(image: np.ndarray) -> None:
 
 
 def test_file_of_transformers_is_read_and_written(tmp_path: Path) -> None:
-    own = VitPoseImageProcessor(size=Size(width=96, height=128))
-    own.save_pretrained(tmp_path)
+    processor = VitPoseImageProcessor(size=Size(width=96, height=128))
+    processor.save_pretrained(tmp_path)
     table = json.loads((tmp_path / "preprocessor_config.json").read_text())
     assert set(table) == {
         "do_affine_transform", "do_normalize", "do_rescale", "image_mean", "image_std", "image_processor_type",
         "normalize_factor", "rescale_factor", "size",
     }  # fmt: skip
-    assert VitPoseImageProcessor.from_pretrained(tmp_path) == own
+    assert VitPoseImageProcessor.from_pretrained(tmp_path) == processor
     theirs = pytest.importorskip("transformers.models.vitpose.image_processing_pil_vitpose")
     loaded = theirs.VitPoseImageProcessorPil.from_pretrained(tmp_path)
     assert (loaded.size["height"], loaded.size["width"]) == (128, 96)
     loaded.save_pretrained(tmp_path)
-    assert VitPoseImageProcessor.from_pretrained(tmp_path) == own
+    assert VitPoseImageProcessor.from_pretrained(tmp_path) == processor
 
 
-def test_own_choices_survive_the_file(tmp_path: Path) -> None:
-    own = VitPoseImageProcessor(
+def test_settings_of_vitpose_are_kept_in_the_file(tmp_path: Path) -> None:
+    processor = VitPoseImageProcessor(
         warp="plain", decode="quarter", shift_heatmap=True, max_step=None, border="mirror"
     )
-    own.save_pretrained(tmp_path)
-    assert VitPoseImageProcessor.from_pretrained(tmp_path) == own
+    processor.save_pretrained(tmp_path)
+    assert VitPoseImageProcessor.from_pretrained(tmp_path) == processor
 
 
-def test_a_slip_of_the_pen_in_the_file_is_refused(tmp_path: Path) -> None:
+def test_misspelt_key_in_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text('{"blur_sgma": 1.0, "do_resize": true}')
     with pytest.raises(CheckpointError, match="unknown key 'blur_sgma'; did you mean blur_sigma"):
         VitPoseImageProcessor.from_pretrained(tmp_path)

@@ -55,7 +55,9 @@ class TorchAoConfig:
             except (TypeError, ValueError, AssertionError) as error:
                 raise InputError(f"{quant_type!r} does not accept the options {options}: {error}") from error
         elif options:
-            raise InputError(f"{list(options)} are given in addition to a torchao configuration; set them in it")
+            raise InputError(
+                f"{list(options)} are given in addition to a torchao configuration; set them in it"
+            )
 
 
 def quantise(network: nn.Module, config: Any) -> None:

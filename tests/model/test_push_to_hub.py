@@ -1,4 +1,4 @@
-"""What goes to a hub: all that `vitpose.load` and `transformers` need to use the repository."""
+"""Uploads to a hub: everything that `vitpose.load` and `transformers` require of a repository."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROCESSOR = VitPoseImageProcessor(size={"height": 64, "width": 48})
 
 
 class Hub:
-    """Keeps what it is sent in a directory."""
+    """Stands in for the hub's API and writes uploads to a directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -52,10 +52,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 
 def test_upload_sends_network_and_processor(build: Build, hub: Hub) -> None:
-    address = build().push_to_hub(
+    url = build().push_to_hub(
         "mine", processor=PROCESSOR, private=True, token="hf_secret", revision="new", commit_message="Add"
     )
-    assert address == "https://hub.example/me/mine/commit/1"
+    assert url == "https://hub.example/me/mine/commit/1"
     assert hub.calls == {
         "token": "hf_secret",
         "created": ("mine", {"private": True, "exist_ok": True}),
@@ -70,7 +70,7 @@ def test_upload_sends_network_and_processor(build: Build, hub: Hub) -> None:
 
 @torch.no_grad()
 def test_uploaded_repository_works_here_and_in_transformers(build: Build, hub: Hub, tmp_path: Path) -> None:
-    """A network that was loaded with a processor beside it needs no processor to be given."""
+    """The processor need not be given for a network loaded from a directory that contains one."""
     model = build()
     model.save_pretrained(tmp_path / "saved")
     PROCESSOR.save_pretrained(tmp_path / "saved")
@@ -88,10 +88,12 @@ def test_uploaded_repository_works_here_and_in_transformers(build: Build, hub: H
 def test_network_without_a_processor_is_not_uploaded(build: Build, hub: Hub, tmp_path: Path) -> None:
     model = build()
     model.save_pretrained(tmp_path / "saved")
-    message = r"no image processor is known for this network, .*push_to_hub\(..., processor=VitPoseImageProcessor"
-    for own in (model, VitPoseForPoseEstimation.from_pretrained(tmp_path / "saved")):
+    message = (
+        r"no image processor is known for this network, .*push_to_hub\(..., processor=VitPoseImageProcessor"
+    )
+    for network in (model, VitPoseForPoseEstimation.from_pretrained(tmp_path / "saved")):
         with pytest.raises(InputError, match=message):
-            own.push_to_hub("mine")
+            network.push_to_hub("mine")
     assert hub.calls == {}
 
 

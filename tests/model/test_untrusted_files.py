@@ -1,4 +1,4 @@
-"""Files of parameters from strangers: each gives one clear error, before time or memory is spent on it."""
+"""Untrusted files of parameters: each gives one clear error before it costs time or memory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def directory(build: Build, tmp_path: Path) -> Path:
             {"state_dict": {"a": torch.zeros(1).expand(10**6, 10**6)}},
             r"declares the parameter a as \(1000000, 1000000\) but stores only 4 bytes; save tensors with all",
         ),
-        ({"state_dict": {"a": "text"}}, "contains no 'state_dict' of tensors"),
+        ({"state_dict": {"a": "string"}}, "contains no 'state_dict' of tensors"),
         ({"state_dict": {"a": [torch.zeros(2)]}}, "contains no 'state_dict' of tensors"),
         ({"state_dict": None}, "contains no 'state_dict' of tensors"),
         ({}, "has no parameter 'backbone.pos_embed' of 3 axes"),
@@ -67,7 +67,7 @@ def test_torch_file_of_anything_but_plain_parameters_is_refused(
 
 
 def test_compressed_torch_file_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
-    """A thousandth of what it unpacks to: the way of a small file to all memory."""
+    """The file has a thousandth of its unpacked size, which could exhaust the memory."""
     torch.save({"state_dict": {"a": torch.zeros(10_000_000)}}, tmp_path / "plain.pth")
     plain = zipfile.ZipFile(tmp_path / "plain.pth")
     with zipfile.ZipFile(tmp_path / "vitpose.pth", "w", zipfile.ZIP_DEFLATED) as packed:
@@ -114,7 +114,7 @@ def original_state(**changes: Tensor) -> dict[str, Tensor]:
         ({"keypoint_head.final_layer.weight": torch.zeros(10**6, 0, 3, 3)}, "num_labels is 1000000; "),
     ],
 )
-def test_absurd_counts_in_an_original_file_are_refused(
+def test_excessive_counts_in_an_original_file_are_refused(
     tmp_path: Path, changes: dict[str, Tensor], message: str
 ) -> None:
     torch.save({"state_dict": original_state(**changes)}, tmp_path / "vitpose.pth")
@@ -127,8 +127,8 @@ def test_absurd_counts_in_an_original_file_are_refused(
 
 
 def header(table: Any, data: bytes = b"\0" * 64) -> bytes:
-    text = table if isinstance(table, bytes) else json.dumps(table).encode()
-    return struct.pack("<Q", len(text)) + text + data
+    content = table if isinstance(table, bytes) else json.dumps(table).encode()
+    return struct.pack("<Q", len(content)) + content + data
 
 
 def entry(dtype: str = "F32", shape: Any = (4,), offsets: Any = (0, 16)) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def change(path: Path, edit: Callable[[dict[str, Tensor]], Any]) -> None:
         ((), r"final_layer.bias: \(5,\) in the model, \(\) in the file"),
     ],
 )
-def test_absurd_shapes_are_named(directory: Path, shape: tuple[int, ...], message: str) -> None:
+def test_mismatched_shapes_are_named(directory: Path, shape: tuple[int, ...], message: str) -> None:
     change(
         directory / "model.safetensors", lambda state: state.update({"head.conv.bias": torch.zeros(shape)})
     )
@@ -189,7 +189,7 @@ def test_absurd_shapes_are_named(directory: Path, shape: tuple[int, ...], messag
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.uint8])
-def test_weights_that_are_no_floating_point_numbers_are_refused(directory: Path, dtype: torch.dtype) -> None:
+def test_weights_of_other_types_than_floats_are_refused(directory: Path, dtype: torch.dtype) -> None:
     name = str(dtype).removeprefix("torch.")
     change(
         directory / "model.safetensors",
@@ -202,7 +202,7 @@ def test_weights_that_are_no_floating_point_numbers_are_refused(directory: Path,
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (32, 33), (2, 2, 2)])
-def test_query_that_does_not_go_with_its_key_is_a_misfit(directory: Path, shape: tuple[int, ...]) -> None:
+def test_query_of_another_shape_than_its_key_is_unexpected(directory: Path, shape: tuple[int, ...]) -> None:
     name = "backbone.encoder.layer.0.attention.attention.query.weight"
     change(directory / "model.safetensors", lambda state: state.update({name: torch.zeros(shape)}))
     with pytest.raises(CheckpointError, match=r"only in the file \(3\): backbone.blocks.0.attn.key.weight"):
@@ -220,15 +220,15 @@ def test_expert_that_cannot_be_folded_is_named(build: Build, tmp_path: Path, edi
     )
     with pytest.raises(
         CheckpointError,
-        match=r"blocks.1.mlp.experts.2.weight (is missing|has the shape \(.*\)); it must extend .*mlp.fc2.weight of the shape",
+        match=r"blocks.1.mlp.experts.2.weight (is missing|has the shape \(.*\)); it must extend .*fc2.weight of",
     ):
         load(tmp_path, dataset=2)
 
 
-# ------------------------------------------------------------------ heads and parts in further files
+# ------------------------------------------------------------------ heads and shards in other files
 
 
-def test_further_heads_cannot_replace_what_is_not_theirs(tmp_path: Path) -> None:
+def test_file_of_heads_cannot_replace_other_parameters(tmp_path: Path) -> None:
     several(tmp_path)
     change(tmp_path / "heads.safetensors", lambda state: state.update({"head.conv.bias": torch.ones(17)}))
     with pytest.raises(
@@ -237,8 +237,8 @@ def test_further_heads_cannot_replace_what_is_not_theirs(tmp_path: Path) -> None
         load(tmp_path)
 
 
-def test_head_that_is_declared_and_not_there_is_said(tmp_path: Path) -> None:
-    """Otherwise the first head, which has as many keypoints, would be taken for it."""
+def test_declared_head_without_parameters_is_refused(tmp_path: Path) -> None:
+    """Otherwise the first head, which has as many keypoints, would be used."""
     several(tmp_path)
     change(
         tmp_path / "heads.safetensors",
@@ -274,7 +274,7 @@ def several(directory: Path) -> None:
         ("none.safetensors", "has no none.safetensors"),
     ],
 )
-def test_part_is_a_plain_file_of_the_directory(directory: Path, shard: str, message: str) -> None:
+def test_shard_must_be_a_file_of_the_directory(directory: Path, shard: str, message: str) -> None:
     (directory / "model.safetensors").unlink()
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
     with pytest.raises(CheckpointError, match=message):
@@ -285,39 +285,37 @@ def test_part_is_a_plain_file_of_the_directory(directory: Path, shard: str, mess
 
 
 @pytest.mark.parametrize(
-    "name", [LONG, f"owner/{LONG}", f"/tmp/{LONG}", "~nobody-of-that-name/x", "nul\0", f"{'d/' * 2500}x"]
+    "name", [LONG, f"owner/{LONG}", f"/tmp/{LONG}", "~unknown-user/x", "nul\0", f"{'d/' * 2500}x"]
 )
-def test_name_that_no_file_system_takes_is_said(name: str) -> None:
-    for own in (load, VitPoseBackbone.from_pretrained):
+def test_invalid_model_name_is_refused(name: str) -> None:
+    for source in (load, VitPoseBackbone.from_pretrained):
         with pytest.raises(UnknownNameError, match="unknown model") as caught:
-            own(name)
+            source(name)
         assert len(str(caught.value)) < 1500
         with pytest.raises(CheckpointError, match=r"does not exist; give the path of an original"):
-            own(f"{name}.pth")
+            source(f"{name}.pth")
     with pytest.raises(UnknownNameError, match="unknown model"):
         make_network(ModelRecipe(size="tiny", start=name))
 
 
-def test_directory_that_no_file_system_takes_is_said(build: Build, tmp_path: Path) -> None:
-    for own in (build(), build().backbone):
+def test_invalid_directory_name_is_refused(build: Build, tmp_path: Path) -> None:
+    for source in (build(), build().backbone):
         with pytest.raises(OutputError, match="cannot be written"):
-            own.save_pretrained(tmp_path / LONG)
+            source.save_pretrained(tmp_path / LONG)
 
 
-# ------------------------------------------------------------------ where a training starts
+# ------------------------------------------------------------------ where a training run starts
 
 
 @pytest.mark.parametrize("tensor", [torch.zeros(()), torch.zeros(197), torch.zeros(1, 5, 2, 192)])
-def test_start_with_position_embeddings_of_no_vision_transformer_is_refused(
-    tmp_path: Path, tensor: Tensor
-) -> None:
+def test_start_with_unsupported_position_embeddings_is_refused(tmp_path: Path, tensor: Tensor) -> None:
     torch.save({"model": {"pos_embed": tensor}}, tmp_path / "mae.pth")
     with pytest.raises(CheckpointError, match=r"has 'pos_embed' of the shape .*; choose a plain ViT"):
         make_network(ModelRecipe(size="tiny", start=str(tmp_path / "mae.pth")))
 
 
-def test_start_that_declares_more_than_it_holds_costs_no_memory(directory: Path) -> None:
-    """Built for real, eight blocks of that width would take 100 GB."""
+def test_start_whose_configuration_exceeds_its_file_allocates_no_memory(directory: Path) -> None:
+    """If they were built, two blocks of that width would take 26 GB."""
     table = json.loads((directory / "config.json").read_text())
     table["backbone_config"] |= {"hidden_size": 16384, "num_hidden_layers": 2, "part_features": 0}
     (directory / "config.json").write_text(json.dumps(table))
