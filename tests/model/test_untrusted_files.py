@@ -17,7 +17,7 @@ from torch import Tensor
 from vitpose.errors import CheckpointError, OutputError, UnknownNameError
 from vitpose.model.backbone import VitPoseBackbone
 from vitpose.model.pose import VitPoseForPoseEstimation
-from vitpose.training.recipe import ModelRecipe
+from vitpose.training.recipe_tables import ModelRecipe
 from vitpose.training.start import make_network
 
 Build = Callable[..., VitPoseForPoseEstimation]

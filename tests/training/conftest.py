@@ -11,35 +11,35 @@ from PIL import Image, ImageDraw
 from vitpose.files.schemas import check
 from vitpose.training.recipe import Recipe
 
-POINTS = ("tip", "left_end", "right_end", "middle", "tail")
+KEYPOINTS = ("tip", "left_end", "right_end", "middle", "tail")
 
 
 def draw_arrow(rng: np.random.Generator, tilt_deg: float = 0.0) -> tuple[Image.Image, np.ndarray]:
-    """An image of an arrow whose five points are known, turned by up to so much."""
+    """Return an image of an arrow, rotated by up to `tilt_deg`, and its five keypoints."""
     image = Image.fromarray(rng.integers(0, 60, (96, 72, 3), dtype=np.uint8))
     x, y = rng.uniform([26, 20], [46, 32])
     length, half = rng.uniform(34, 50), rng.uniform(9, 15)
     shape = np.array([[0, 0], [half, half], [-half, half], [0, length / 2], [0, length]])
-    points = shape + np.array([x, y])
+    keypoints = shape + np.array([x, y])
     angle = np.deg2rad(tilt_deg * rng.uniform(-1, 1))
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    points = (points - points[3]) @ turn + points[3]
+    keypoints = (keypoints - keypoints[3]) @ turn + keypoints[3]
     pen = ImageDraw.Draw(image)
     for a, b in ((0, 1), (0, 2), (0, 4)):
-        pen.line([*points[a], *points[b]], fill=(240, 200, 40), width=3)
-    return image, points
+        pen.line([*keypoints[a], *keypoints[b]], fill=(240, 200, 40), width=3)
+    return image, keypoints
 
 
 def _write_arrows(
     file: Path, images: Path, count: int, rng: np.random.Generator, tilt_deg: float = 0.0
 ) -> np.ndarray:
-    """Draws images into a folder and writes their COCO file; returns the points (n, 5, 2)."""
+    """Write images of arrows and their COCO file; returns the keypoints (n 5 2)."""
     images.mkdir(exist_ok=True)
     drawn = [draw_arrow(rng, tilt_deg) for _ in range(count)]
     rows, annotations = [], []
-    for index, (image, points) in enumerate(drawn):
+    for index, (image, keypoints) in enumerate(drawn):
         image.save(images / f"{index}.png")
-        low, high = points.min(axis=0) - 4, points.max(axis=0) + 4
+        low, high = keypoints.min(axis=0) - 4, keypoints.max(axis=0) + 4
         rows.append({"id": index, "file_name": f"{index}.png", "width": 72, "height": 96})
         annotations.append(
             {
@@ -50,13 +50,13 @@ def _write_arrows(
                 "bbox": [*low, *(high - low)],
                 "area": float(np.prod(high - low)),
                 "num_keypoints": 5,
-                "keypoints": np.column_stack([points, np.full(5, 2)]).ravel().tolist(),
+                "keypoints": np.column_stack([keypoints, np.full(5, 2)]).ravel().tolist(),
             }
         )
     edges = [[1, 2], [1, 3], [1, 4], [4, 5]]
-    category = {"id": 1, "name": "arrow", "keypoints": list(POINTS), "skeleton": edges}
+    category = {"id": 1, "name": "arrow", "keypoints": list(KEYPOINTS), "skeleton": edges}
     file.write_text(json.dumps({"images": rows, "annotations": annotations, "categories": [category]}))
-    return np.array([points for _, points in drawn])
+    return np.array([keypoints for _, keypoints in drawn])
 
 
 @pytest.fixture
@@ -66,11 +66,11 @@ def write_arrows() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def arrows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty drawn images with five invented keypoints, in COCO's form."""
+    """Forty images of arrows with five keypoints, in COCO format."""
     folder = tmp_path_factory.mktemp("arrows")
     _write_arrows(folder / "arrows.json", folder, 40, np.random.default_rng(0))
     (folder / "arrow.toml").write_text(
-        f'name = "arrow"\nkeypoints = {json.dumps(POINTS)}\n'
+        f'name = "arrow"\nkeypoints = {json.dumps(KEYPOINTS)}\n'
         'edges = [["tip", "left_end"], ["tip", "right_end"], ["tip", "middle"], ["middle", "tail"]]\n'
         'flip_pairs = [["left_end", "right_end"]]\n'
     )
@@ -79,7 +79,7 @@ def arrows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def table(arrows: Path) -> dict:
-    """A recipe that takes seconds, as TOML gives it."""
+    """The table of a recipe that takes seconds."""
     return {
         "name": "arrows",
         "sources": [{"annotations": str(arrows / "arrows.json"), "images": str(arrows)}],
@@ -99,7 +99,7 @@ def toml_of() -> Callable[[dict], str]:
 
 
 def _toml_of(table: dict) -> str:
-    """Writes a recipe's table as TOML; JSON's texts, numbers and lists are TOML's too."""
+    """Return a recipe's table as TOML; strings, numbers and lists are written as in JSON."""
     lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if isinstance(value, str)]
     for key, value in table.items():
         for part in value if isinstance(value, list) else [value]:

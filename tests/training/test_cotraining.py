@@ -1,4 +1,4 @@
-"""Several datasets in one training: each head learns, and nothing moves but by its own samples."""
+"""Several datasets in one training run: each head and expert is trained only by samples of its dataset."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from vitpose.keypoints.dataset_spec import DatasetSpec
 from vitpose.model.experts import fold_state, unfold_state
 from vitpose.processing.image_processor import VitPoseImageProcessor
 from vitpose.training.loop import PoseModule, train
-from vitpose.training.recipe import ModelRecipe, Recipe, read_recipe
+from vitpose.training.recipe import Recipe, read_recipe
+from vitpose.training.recipe_tables import ModelRecipe
 from vitpose.training.samples import Samples, make_processor
 from vitpose.training.start import make_network
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's hints; ours are tested elsewhere
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's hints; our warnings are tested elsewhere
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def two_sets(table: dict, arrows: Path, tmp_path: Path) -> dict:
-    """The arrows as two datasets: all five points unbiased, and three of them with the plain conventions."""
+def two_datasets(table: dict, arrows: Path, tmp_path: Path) -> dict:
+    """The arrows as two datasets: all five keypoints with the UDP conventions, three of them with the plain ones."""
     three = ["tip", "left_end", "right_end"]
     (tmp_path / "three.toml").write_text(
         f'name = "three"\nwarp = "plain"\ntarget = "msra"\ndecode = "quarter"\nshift_heatmap = true\n'
@@ -50,10 +51,10 @@ def recipe_of(table: dict[str, Any]) -> Recipe:
     return check(Recipe, table, "the recipe")
 
 
-def test_a_training_of_two_data_sets(two_sets: dict, tmp_path: Path, arrows: Path) -> None:
-    folder = train(recipe_of(two_sets), tmp_path / "out")
+def test_training_on_two_datasets(two_datasets: dict, tmp_path: Path, arrows: Path) -> None:
+    folder = train(recipe_of(two_datasets), tmp_path / "out")
     config = vitpose.VitPoseConfig.from_pretrained(folder)
-    assert [own.name for own in config.datasets] == ["five", "three"]
+    assert [dataset.name for dataset in config.datasets] == ["five", "three"]
     assert (config.num_experts, config.backbone_config.part_features) == (2, 48)
     transformers = pytest.importorskip("transformers")
     theirs, report = transformers.VitPoseForPoseEstimation.from_pretrained(folder, output_loading_info=True)
@@ -66,16 +67,16 @@ def test_a_training_of_two_data_sets(two_sets: dict, tmp_path: Path, arrows: Pat
         assert poses.xy.shape == (1, len(pipe.estimator.skeleton), 2)
 
 
-def test_several_heads_on_one_dense_trunk(two_sets: dict, tmp_path: Path) -> None:
-    two_sets["model"]["experts"] = False
-    folder = train(recipe_of(two_sets), tmp_path / "out")
+def test_several_heads_with_a_dense_backbone(two_datasets: dict, tmp_path: Path) -> None:
+    two_datasets["model"]["experts"] = False
+    folder = train(recipe_of(two_datasets), tmp_path / "out")
     config = vitpose.VitPoseConfig.from_pretrained(folder)
     assert (config.num_experts, len(config.datasets)) == (1, 2)
     assert vitpose.load(folder, None, dataset="three", device="cpu").estimator.skeleton.name == "three"
 
 
-def test_samples_are_seen_by_their_own_conventions(two_sets: dict) -> None:
-    recipe = recipe_of(two_sets)
+def test_samples_have_the_conventions_of_their_dataset(two_datasets: dict) -> None:
+    recipe = recipe_of(two_datasets)
     samples = Samples(recipe)
     assert [len(people.skeleton) for people in samples.sources] == [5, 5, 3]
     batches = iter(samples.batches(recipe, 0, 0, 1, torch.device("cpu")))
@@ -94,7 +95,7 @@ def test_samples_are_seen_by_their_own_conventions(two_sets: dict) -> None:
     assert three.augmentation.half_body == 0.0
 
 
-def test_a_joint_dataset_counts_through_its_parts(arrows: Path) -> None:
+def test_indices_of_a_joint_dataset_run_through_its_parts(arrows: Path) -> None:
     people = read_training_annotations(arrows / "arrows.json", arrows)
     processor = VitPoseImageProcessor(size=vitpose.Size(48, 64))
     parts = [
@@ -105,18 +106,18 @@ def test_a_joint_dataset_counts_through_its_parts(arrows: Path) -> None:
     assert len(joint) == 5
     assert [joint[index]["dataset"] for index in range(5)] == [0, 0, 0, 1, 1]
     torch.testing.assert_close(joint[3]["targets"], parts[1][0]["targets"])
-    with pytest.raises(IndexError, match="index 5 of a dataset of 5 people"):
+    with pytest.raises(IndexError, match="index 5 is out of range for a dataset of 5 instances"):
         joint[5]
-    with pytest.raises(InputError, match=r"need one size of crops, not 48x64, 192x256"):
+    with pytest.raises(InputError, match=r"require the same crop size, not 48x64, 192x256"):
         JointDataset([parts[0], PoseDataset(people)])
 
 
-def test_experts_begin_as_copies_of_the_dense_rows(caplog: pytest.LogCaptureFixture) -> None:
+def test_experts_are_initialised_with_the_dense_rows(caplog: pytest.LogCaptureFixture) -> None:
     recipe = ModelRecipe(start="vitpose-tiny")
     datasets = [DatasetSpec.load("coco"), DatasetSpec.load("lsp"), DatasetSpec.load("ap10k")]
     with caplog.at_level(logging.WARNING):
         network = make_network(recipe, datasets)
-    assert "knows no dataset 'lsp': its head and expert begin as those of 'coco'" in caplog.text
+    assert "has no dataset 'lsp': its head and expert are initialised with those of 'coco'" in caplog.text
     donor = vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny").state_dict()
     state = network.state_dict()
     assert network.config.num_experts == 3
@@ -125,7 +126,7 @@ def test_experts_begin_as_copies_of_the_dense_rows(caplog: pytest.LogCaptureFixt
         for name in (name for name in donor if name.startswith("backbone.")):
             torch.testing.assert_close(folded[name], donor[name])
     last = state["associate_heads.0.final_layer.weight"]
-    names = {own: row for row, own in enumerate(datasets[0].skeleton.keypoints)}
+    names = {name: row for row, name in enumerate(datasets[0].skeleton.keypoints)}
     for row, name in enumerate(datasets[1].skeleton.keypoints):
         same = name in names and torch.equal(last[row], donor["head.final_layer.weight"][names[name]])
         assert same == (name in names)
@@ -136,7 +137,7 @@ def test_experts_begin_as_copies_of_the_dense_rows(caplog: pytest.LogCaptureFixt
     )
 
 
-def test_folding_takes_back_what_unfolding_did() -> None:
+def test_folding_inverts_unfolding() -> None:
     state = {
         "backbone.blocks.0.mlp.fc2.weight": torch.randn(8, 4),
         "backbone.blocks.0.mlp.fc2.bias": torch.randn(8),
@@ -150,7 +151,7 @@ def test_folding_takes_back_what_unfolding_did() -> None:
         assert all(torch.equal(again[name], state[name]) for name in state)
 
 
-def test_a_data_set_that_the_start_knows_keeps_its_expert_and_head(tmp_path: Path) -> None:
+def test_datasets_of_the_checkpoint_keep_expert_and_head(tmp_path: Path) -> None:
     recipe = ModelRecipe(start="vitpose-tiny", height=128, width=96)
     first = make_network(recipe, [DatasetSpec.load("coco"), DatasetSpec.load("lsp")])
     with torch.no_grad():
@@ -170,64 +171,75 @@ def test_a_data_set_that_the_start_knows_keeps_its_expert_and_head(tmp_path: Pat
     assert dense.config.num_experts == 1
 
 
-def test_an_expert_moves_with_its_own_samples_only(two_sets: dict) -> None:
-    """Steps of the optimiser, its decay and momentum included, on people of the first dataset."""
-    recipe = recipe_of(two_sets)
+def test_an_expert_is_changed_only_by_samples_of_its_dataset(two_datasets: dict) -> None:
+    """By optimiser steps on the first dataset, with weight decay and momentum."""
+    recipe = recipe_of(two_datasets)
     network = make_network(recipe.model, recipe.datasets)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.1)
 
     def step(index: list[int]) -> dict[str, torch.Tensor]:
-        before = {name: own.detach().clone() for name, own in network.named_parameters()}
+        before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
         labels = torch.rand(4, 5, 16, 12)
         network(torch.randn(4, 3, 64, 48), index, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        return {name: (own - before[name]).abs().max() for name, own in network.named_parameters()}
+        return {name: (weight - before[name]).abs().max() for name, weight in network.named_parameters()}
 
-    step([0, 1, 1, 0])  # so that the second expert has a momentum that could carry it on
+    step([0, 1, 1, 0])  # so that the second expert has momentum
     for _ in range(2):
         moved = step([0, 0, 0, 0])
-        own = [name for name in moved if ".mlp.experts.0." in name or name.startswith("head.")]
-        other = [name for name in moved if ".mlp.experts.1." in name or name.startswith("associate_heads.0.")]
-        assert own
-        assert other
-        assert all(moved[name] > 0 for name in own)
-        assert all(moved[name] == 0 for name in other)
+        first = [name for name in moved if ".mlp.experts.0." in name or name.startswith("head.")]
+        second = [
+            name for name in moved if ".mlp.experts.1." in name or name.startswith("associate_heads.0.")
+        ]
+        assert first
+        assert second
+        assert all(moved[name] > 0 for name in first)
+        assert all(moved[name] == 0 for name in second)
         assert moved["backbone.blocks.0.attn.qkv.weight"] > 0
 
 
-def test_recipes_that_cannot_be(two_sets: dict) -> None:
-    one = {key: value for key, value in two_sets["sources"][0].items() if key != "dataset"}
-    with pytest.raises(InputError, match="some sources have a dataset and some have none"):
-        recipe_of(two_sets | {"sources": [*two_sets["sources"], one]})
-    with pytest.raises(InputError, match=r"leave out model.skeleton 'lsp' and target.convention 'udp'"):
-        recipe_of(two_sets | {"model": {"skeleton": "lsp"}})
-    with pytest.raises(InputError, match=r"leave out model.skeleton 'coco' and target.convention 'msra'"):
-        recipe_of(two_sets | {"target": {"convention": "msra"}})
+def test_invalid_recipes_raise(two_datasets: dict) -> None:
+    one = {key: value for key, value in two_datasets["sources"][0].items() if key != "dataset"}
+    with pytest.raises(InputError, match="only some of the sources have a dataset; give a dataset to all"):
+        recipe_of(two_datasets | {"sources": [*two_datasets["sources"], one]})
+    with pytest.raises(InputError, match=r"omit model.skeleton 'lsp' and target.convention 'udp'"):
+        recipe_of(two_datasets | {"model": {"skeleton": "lsp"}})
+    with pytest.raises(InputError, match=r"omit model.skeleton 'coco' and target.convention 'msra'"):
+        recipe_of(two_datasets | {"target": {"convention": "msra"}})
     validation = [{"annotations": "a.json", "images": "a", "dataset": "four"}]
     with pytest.raises(
         InputError, match=r"unknown dataset of the validation set .* 'four'; known: five, three"
     ):
-        recipe_of(two_sets | {"validation": validation})
-    packs = [{"pack": "p", "dataset": source["dataset"]} for source in two_sets["sources"]]
-    with pytest.raises(InputError, match=r"loop.on_device keeps the people of one dataset"):
-        recipe_of(two_sets | {"sources": packs, "loop": {"on_device": True}})
+        recipe_of(two_datasets | {"validation": validation})
+    packs = [{"pack": "p", "dataset": source["dataset"]} for source in two_datasets["sources"]]
+    with pytest.raises(
+        InputError, match=r"loop.on_device supports one dataset, and the sources have 2; set it to false"
+    ):
+        recipe_of(two_datasets | {"sources": packs, "loop": {"on_device": True}})
 
 
 def test_the_shipped_recipes_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     plus = read_recipe("recipes/vitpose-plus-base.toml")
-    assert [own.name for own in plus.datasets] == ["coco", "aic", "mpii", "ap10k", "apt36k", "coco-wholebody"]
+    assert [dataset.name for dataset in plus.datasets] == [
+        "coco",
+        "aic",
+        "mpii",
+        "ap10k",
+        "apt36k",
+        "coco-wholebody",
+    ]
     assert plus.target.loss_average == "batch"
     small = read_recipe("recipes/cotraining.toml")
-    assert [own.name for own in small.datasets] == ["coco", "lsp", "lspet"]
+    assert [dataset.name for dataset in small.datasets] == ["coco", "lsp", "lspet"]
     assert small.target.loss_average == "dataset"
 
 
 @pytest.mark.parametrize("average", ["batch", "dataset"])
-def test_a_step_takes_the_average_of_its_recipe(two_sets: dict, average: str) -> None:
-    two_sets["target"]["loss_average"] = average
-    recipe = recipe_of(two_sets)
+def test_the_loss_has_the_average_of_the_recipe(two_datasets: dict, average: str) -> None:
+    two_datasets["target"]["loss_average"] = average
+    recipe = recipe_of(two_datasets)
     network = make_network(recipe.model, recipe.datasets).eval()
     module = PoseModule(network, recipe, 1, make_processor(recipe))
     module.log_dict = lambda *numbers, **options: None  # type: ignore[method-assign]
@@ -237,8 +249,8 @@ def test_a_step_takes_the_average_of_its_recipe(two_sets: dict, average: str) ->
         "targets": torch.rand(4, 5, 16, 12),
         "weights": torch.ones(4, 5),
     }
-    maps = network(batch["pixels"], batch["dataset"]).heatmaps
-    errors = (maps - batch["targets"]).square().mean(dim=(2, 3))
+    heatmaps = network(batch["pixels"], batch["dataset"]).heatmaps
+    errors = (heatmaps - batch["targets"]).square().mean(dim=(2, 3))
     sums = errors[[0, 1, 3]].mean(dim=1).sum(), errors[2, :3].mean()
     wanted = (sums[0] + sums[1]) / 4 if average == "batch" else sums[0] / 3 + sums[1]
     torch.testing.assert_close(module.training_step(batch, 0), wanted)
@@ -248,7 +260,7 @@ def test_a_step_takes_the_average_of_its_recipe(two_sets: dict, average: str) ->
 
 
 def part_of(source: Path, target: Path, rows: slice) -> Path:
-    """Writes some of the people of a file, in boxes of a size that shows something."""
+    """Write the chosen rows of the annotations with at least ten labelled keypoints to a file."""
     table = json.loads(source.read_text())
     people = [row for row in table["annotations"] if row["num_keypoints"] >= 10 and not row.get("iscrowd")]
     table["annotations"] = people[rows]
@@ -259,28 +271,28 @@ def part_of(source: Path, target: Path, rows: slice) -> Path:
 
 
 def mean_pose(train_file: Path, images: Path, validation: Path) -> list[dict[str, Any]]:
-    """Predicts for everybody the mean place of each point in the box."""
+    """Return predictions with the mean position in the box of each keypoint."""
     people = read_training_annotations(train_file, images)
     low, sides = people.boxes[:, None, :2], people.boxes[:, None, 2:] - people.boxes[:, None, :2]
     share = np.where(people.labelled[:, :, None], (people.xy - low) / sides, np.nan)
     mean = np.nanmean(share, axis=0)
     rows = []
     for row in json.loads(validation.read_text())["annotations"]:
-        points = np.array(row["bbox"][:2]) + mean * row["bbox"][2:]
-        own = {key: row[key] for key in ("image_id", "category_id", "bbox")}
-        flat = np.column_stack([points, np.ones(len(points))]).ravel().tolist()
-        rows.append(own | {"keypoints": flat, "score": 1.0})
+        keypoints = np.array(row["bbox"][:2]) + mean * row["bbox"][2:]
+        kept = {key: row[key] for key in ("image_id", "category_id", "bbox")}
+        flat = np.column_stack([keypoints, np.ones(len(keypoints))]).ravel().tolist()
+        rows.append(kept | {"keypoints": flat, "score": 1.0})
     return rows
 
 
 @pytest.mark.slow
-def test_each_head_beats_its_own_mean_pose(
+def test_each_head_beats_the_mean_pose_of_its_dataset(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The shipped recipe on a part of the data, for two passes: minutes on an idle core."""
+    """The shipped recipe on a part of the data, for two epochs: minutes on an idle core."""
     monkeypatch.chdir(ROOT)
     sources, held_out = [], {}
-    for name, own, number in (
+    for name, dataset, number in (
         ("coco", "coco", 480),
         ("lsp", "lsp", 480),
         ("lspet", "recipes/datasets/lspet.toml", 480),
@@ -293,7 +305,7 @@ def test_each_head_beats_its_own_mean_pose(
             else (folder / "val.json", slice(0, 100))
         )
         held_out[name] = part_of(rest[0], tmp_path / f"{name}-val.json", rest[1])
-        sources.append({"annotations": str(train_file), "images": str(folder / "images"), "dataset": own})
+        sources.append({"annotations": str(train_file), "images": str(folder / "images"), "dataset": dataset})
     table = tomllib.loads((ROOT / "recipes" / "cotraining.toml").read_text())
     loop = table["loop"] | {"epochs": 2, "workers": 0, "ema": 0.9}
     table |= {"name": "part", "sources": sources, "validation": [], "loop": loop}

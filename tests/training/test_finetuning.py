@@ -1,4 +1,4 @@
-"""docs/finetuning.md, followed command by command with drawn images."""
+"""The commands of docs/finetuning.md with drawn images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def blocks(kind: str) -> list[str]:
 
 @pytest.fixture
 def run(start_vitpose: Callable) -> Callable[..., str]:
-    """Runs a command of the page, with changes, and returns what it says."""
+    """Run a command of the page with additional arguments; returns its output."""
 
     def run_line(line: str, *changes: str) -> str:
         program, *words = shlex.split(line)
@@ -37,14 +37,14 @@ def run(start_vitpose: Callable) -> Callable[..., str]:
 
 
 @pytest.mark.parametrize("epochs", [6, pytest.param(30, marks=pytest.mark.slow)])
-def test_the_page_can_be_followed(
+def test_the_commands_of_the_page_work(
     epochs: int,
     run: Callable[..., str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     write_arrows: Callable[..., np.ndarray],
 ) -> None:
-    """With the page's 30 epochs, or with as many as it takes to find most points."""
+    """With the 30 epochs of the page, or with enough of them to find most keypoints."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     labelled, _, unlabelled = (
@@ -52,11 +52,11 @@ def test_the_page_can_be_followed(
         for name, count in (("train", 32), ("val", 8), ("new", 20))
     )
     Path("new.json").unlink()
-    for text in blocks("toml"):
-        Path(text.split()[1]).write_text(text)
+    for content in blocks("toml"):
+        Path(content.split()[1]).write_text(content)
     check, train, evaluate, predict = "".join(blocks("sh")).splitlines()
     assert "32 people in 32 images" in run(check)
-    assert "the last layer is made anew" in run(train, "--loop.epochs", str(epochs))
+    assert "the last layer is initialised randomly" in run(train, "--loop.epochs", str(epochs))
     assert "PCK@0.1" in run(evaluate)
     run(predict)
     ours, mean = (
@@ -71,13 +71,13 @@ def test_the_page_can_be_followed(
 
 
 def predicted(file: Path) -> np.ndarray:
-    """Returns the one pose of each image (n 5 2), in the order of the images' numbers."""
+    """Return the pose of each image (n 5 2), in the order of the numbers of the images."""
     images = sorted(json.loads(file.read_text()), key=lambda one: int(Path(one["image"]).stem))
     poses = [one["poses"][0]["keypoints"].values() for one in images]
-    return np.array([[(point["x"], point["y"]) for point in pose] for pose in poses])
+    return np.array([[(keypoint["x"], keypoint["y"]) for keypoint in pose] for pose in poses])
 
 
-def test_the_page_s_annotations_are_some(tmp_path: Path) -> None:
+def test_the_annotations_of_the_page_are_valid(tmp_path: Path) -> None:
     (tmp_path / "page.json").write_text(blocks("json")[0])
     Image.new("RGB", (72, 96)).save(tmp_path / "0001.png")
     people = read_training_annotations(tmp_path / "page.json", tmp_path)

@@ -1,4 +1,4 @@
-"""The loop: stopped and resumed, alone and in company, it is the same training."""
+"""The loop: resumed runs, and runs on several devices, have the same result."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from safetensors.torch import load_file
 from vitpose.data.annotations import read_training_annotations
 from vitpose.data.pack import write_pack
 from vitpose.errors import InputError, OutputError
-from vitpose.training.checkpoints import RECIPE_FILE, find_checkpoints, hold_folder, step_of
+from vitpose.training.checkpoints import RECIPE_FILE, find_checkpoints, lock_folder, step_of
 from vitpose.training.loop import train
-from vitpose.training.recipe import Recipe, Source, Stage
+from vitpose.training.recipe import Recipe
+from vitpose.training.recipe_tables import Source, Stage
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's hints; ours are tested elsewhere
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's hints; our warnings are tested elsewhere
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -35,7 +36,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def start(start_vitpose: Callable, toml_of: Callable) -> Callable:
-    """Begins a training in a process of its own."""
+    """Start a training run in another process."""
 
     def begin(table: dict, out: Path, **options: Any) -> Any:
         path = out.with_suffix(".toml")
@@ -45,8 +46,8 @@ def start(start_vitpose: Callable, toml_of: Callable) -> Callable:
     return begin
 
 
-def test_killed_and_resumed_it_goes_on_to_the_last_bit(table: dict, start: Callable, tmp_path: Path) -> None:
-    """The undisturbed one is not evaluated on the way either: that changes nothing."""
+def test_a_killed_and_resumed_run_has_the_same_bits(table: dict, start: Callable, tmp_path: Path) -> None:
+    """The run that is not killed has no validation either, which does not affect the result."""
     table["loop"]["epochs"] = 4
     undisturbed = start(table, tmp_path / "whole")
     table["validation"] = [{key: table["sources"][0][key] for key in ("annotations", "images")}]
@@ -75,7 +76,7 @@ def test_killed_and_resumed_it_goes_on_to_the_last_bit(table: dict, start: Calla
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """What was logged, in all runs."""
+    """Return the rows of the logs of all starts."""
     files = sorted((folder / "logs").glob("version_*/metrics.csv"))
     return [row for path in files for row in csv.DictReader(path.open())]
 
@@ -95,7 +96,9 @@ WAYS = ["images", "a pack and workers", "two packs on the device", "two stages"]
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_stopped_after_every_step_it_is_the_same(recipe: Recipe, pack: str, tmp_path: Path, way: str) -> None:
+def test_a_run_stopped_after_every_step_has_the_same_result(
+    recipe: Recipe, pack: str, tmp_path: Path, way: str
+) -> None:
     loop = replace(recipe.loop, epochs=0.8, checkpoint_every=100)
     if way == "a pack and workers":
         recipe, loop = replace(recipe, sources=(Source(pack=pack),)), replace(loop, workers=1)
@@ -116,19 +119,19 @@ def test_stopped_after_every_step_it_is_the_same(recipe: Recipe, pack: str, tmp_
         assert torch.equal(tensor, weights(reached[-1])[name]), name
 
 
-def test_time_that_runs_out_stops_cleanly_and_can_be_resumed(
+def test_a_run_stopped_by_its_time_limit_can_be_resumed(
     recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "vitpose")
     short = replace(recipe, loop=replace(recipe.loop, minutes=1e-9))
     assert train(short, tmp_path).name == "step-00000001"
     assert "step 1 of 10, loss 0.0" in caplog.text
-    assert "stopped after step 1 of 10; the same command goes on there" in caplog.text
+    assert "stopped after step 1 of 10; run the same command again to resume" in caplog.text
     assert train(recipe, tmp_path, stop=lambda: True).name == "step-00000002"
     assert train(recipe, tmp_path).name == "step-00000010"
 
 
-def test_an_interrupt_stops_with_a_checkpoint(table: dict, start: Callable, tmp_path: Path) -> None:
+def test_sigint_stops_with_a_checkpoint(table: dict, start: Callable, tmp_path: Path) -> None:
     table["loop"] |= {"epochs": 1000, "checkpoint_every": 100000}
     running = start(table, tmp_path / "long")
     while "step 1 of 5000" not in running.errors:
@@ -138,41 +141,45 @@ def test_an_interrupt_stops_with_a_checkpoint(table: dict, start: Callable, tmp_
     assert running.wait() == 130
     assert "stopping: a checkpoint is written first" in running.errors
     reached = step_of(find_checkpoints(tmp_path / "long")[-1])
-    assert f"stopped after step {reached} of 5000; the same command goes on there" in running.errors
+    assert f"stopped after step {reached} of 5000; run the same command again to resume" in running.errors
 
 
-def test_a_disk_without_room_for_the_state_is_named(table: dict, start: Callable, tmp_path: Path) -> None:
-    pytest.importorskip("resource", reason="limits of files are POSIX's")
+def test_a_checkpoint_that_cannot_be_written_raises(table: dict, start: Callable, tmp_path: Path) -> None:
+    pytest.importorskip("resource", reason="file size limits require POSIX")
     whole = start(table, tmp_path / "whole")
     assert whole.wait() == 0, whole.errors
     model = (find_checkpoints(tmp_path / "whole")[-1] / "model.safetensors").stat().st_size
     running = start(table, tmp_path / "full", largest=model + 1000)
     assert running.wait() == 1
     assert re.search(
-        r"error: the checkpoint \S+step-00000002 cannot be written .*File too large.*make room",
+        r"error: the checkpoint \S+step-00000002 cannot be written .*File too large.*free disk space",
         running.errors,
     )
     assert not find_checkpoints(tmp_path / "full")
 
 
-def test_two_trainings_in_one_folder_are_refused(recipe: Recipe, tmp_path: Path) -> None:
+def test_two_runs_in_one_directory_raise(recipe: Recipe, tmp_path: Path) -> None:
     with (
-        hold_folder(tmp_path),
-        pytest.raises(InputError, match=f"another training runs in {tmp_path}; wait for its end, or choose"),
+        lock_folder(tmp_path),
+        pytest.raises(
+            InputError, match=f"another training run is using {tmp_path}; wait until it ends, or choose"
+        ),
     ):
         train(recipe, tmp_path)
-    assert not (tmp_path / RECIPE_FILE).exists(), "the one that runs has lost its note of the recipe"
+    assert not (tmp_path / RECIPE_FILE).exists(), "the stored recipe of the other run was overwritten"
 
 
-def test_a_folder_that_cannot_be_is_named(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_raises(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"file cannot be written to: .*exists.*; choose another folder"):
+    with pytest.raises(OutputError, match=r"file cannot be written to: .*exists.*; choose another directory"):
         train(recipe, tmp_path / "file")
 
 
-def test_weights_that_are_no_numbers_are_not_kept(recipe: Recipe, tmp_path: Path) -> None:
+def test_diverged_weights_are_not_saved(recipe: Recipe, tmp_path: Path) -> None:
     optimizer = replace(recipe.optimizer, lr=1e20, clip=0.0, warmup_steps=0)
-    with pytest.raises(InputError, match=r"the weights are (nan|inf) after step \d+: .* diverged.*last good"):
+    with pytest.raises(
+        InputError, match=r"the norm of the weights is (nan|inf) after step \d+: .* diverged.*last good"
+    ):
         train(replace(recipe, optimizer=optimizer), tmp_path)
     for checkpoint in find_checkpoints(tmp_path):
         assert all(tensor.isfinite().all() for tensor in weights(checkpoint).values())
@@ -181,22 +188,22 @@ def test_weights_that_are_no_numbers_are_not_kept(recipe: Recipe, tmp_path: Path
 @pytest.mark.parametrize(
     ("strategy", "optimizer"),
     [
-        ("ddp", "muon"),  # matrices by Muon, everything else by AdamW
+        ("ddp", "muon"),  # matrices by Muon, other parameters by AdamW
         pytest.param("ddp", "adamw", marks=pytest.mark.slow),
         pytest.param("fsdp", "adamw", marks=pytest.mark.slow),
     ],
 )
-def test_two_processes_are_one_with_the_double_batch(
+def test_two_processes_equal_one_with_twice_the_batch_size(
     table: dict, toml_of: Callable, start: Callable, tmp_path: Path, strategy: str, optimizer: str
 ) -> None:
-    """The two are stopped once, and resumed: of FSDP only weights that are split over processes can be loaded."""
+    """The run of two processes is stopped once and resumed, as FSDP only loads sharded weights."""
     table["optimizer"] = {**table.get("optimizer", {}), "kind": optimizer}
     table["model"]["drop_path"] = 0.0
     table["loop"]["epochs"] = 0.6  # three steps of eight
     loop = {**table["loop"], "batch_size": 4, "devices": 2, "strategy": strategy}
     alone = start(table, tmp_path / "alone")
     for minutes in (1e-9, 0):
-        # Lightning starts the second process as the first one was started, so this one has to be a program.
+        # Lightning starts the second process with the command of the first, so that has to be a program.
         path, out = tmp_path / "together.toml", tmp_path / "together"
         path.write_text(toml_of({**table, "loop": {**loop, "minutes": minutes}}))
         command = [sys.executable, "-m", "vitpose", "train", str(path), "--out", str(out)]
@@ -209,7 +216,7 @@ def test_two_processes_are_one_with_the_double_batch(
         torch.testing.assert_close(weights(found)[name], tensor, atol=2e-6, rtol=1e-4)
 
 
-def test_a_terminal_shows_how_far_it_is(
+def test_a_terminal_shows_the_progress(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Terminal(io.StringIO):
@@ -223,7 +230,7 @@ def test_a_terminal_shows_how_far_it_is(
     assert re.search(r"step 2/2 \S+ loss 0\.0\d+ ", shown)
 
 
-def test_accumulated_batches_are_one_large_batch(recipe: Recipe, tmp_path: Path) -> None:
+def test_accumulated_batches_equal_one_large_batch(recipe: Recipe, tmp_path: Path) -> None:
     model = replace(recipe.model, drop_path=0.0)
     loop = replace(recipe.loop, epochs=0.4, ema=0.0)
     whole = train(replace(recipe, model=model, loop=loop), tmp_path / "whole")

@@ -10,7 +10,7 @@ from vitpose.model.config import VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
 from vitpose.training.muon import orthogonalise
 from vitpose.training.optimizer import freeze_parts, make_optimizer, parameter_groups, rate_factor
-from vitpose.training.recipe import ModelRecipe, OptimizerRecipe
+from vitpose.training.recipe_tables import ModelRecipe, OptimizerRecipe
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def network() -> VitPoseForPoseEstimation:
     return VitPoseForPoseEstimation(VitPoseConfig.preset("tiny", num_hidden_layers=3, image_size=(64, 48)))
 
 
-def test_rates_shrink_layer_by_layer_and_flat_parameters_do_not_decay(
+def test_layer_decay_and_parameters_without_weight_decay(
     network: VitPoseForPoseEstimation,
 ) -> None:
     groups = parameter_groups(network, 3, OptimizerRecipe(lr=1.0, weight_decay=0.1, layer_decay=0.5))
@@ -38,7 +38,7 @@ def test_rates_shrink_layer_by_layer_and_flat_parameters_do_not_decay(
     assert len(found) == len(parameters)
 
 
-def test_frozen_parts_do_not_learn(network: VitPoseForPoseEstimation) -> None:
+def test_frozen_parts_do_not_require_gradients(network: VitPoseForPoseEstimation) -> None:
     count = freeze_parts(network, ModelRecipe(freeze=("attention", "embeddings"), freeze_blocks=1))
     frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     assert "backbone.pos_embed" in frozen
@@ -51,12 +51,14 @@ def test_frozen_parts_do_not_learn(network: VitPoseForPoseEstimation) -> None:
     assert all(parameter.requires_grad for group in groups for parameter in group["params"])
 
 
-def test_more_blocks_than_there_are_cannot_be_frozen(network: VitPoseForPoseEstimation) -> None:
-    with pytest.raises(InputError, match=r"model.freeze_blocks is 99; the network has \d+ blocks"):
+def test_freezing_more_blocks_than_exist_raises(network: VitPoseForPoseEstimation) -> None:
+    with pytest.raises(
+        InputError, match=r"model.freeze_blocks is 99, and the network has 3 blocks; give that number or less"
+    ):
         freeze_parts(network, ModelRecipe(freeze_blocks=99))
 
 
-def test_rates_warm_up_and_fall() -> None:
+def test_learning_rate_schedules() -> None:
     published = OptimizerRecipe()
     assert rate_factor(0, 10_000, published) == pytest.approx(0.001)
     assert rate_factor(250, 10_000, published) == pytest.approx(0.5005)
@@ -69,7 +71,7 @@ def test_rates_warm_up_and_fall() -> None:
     assert [rate_factor(step, 100, trapezoid) for step in (0, 49, 75, 100)] == pytest.approx([1, 1, 0.5, 0])
 
 
-def test_singular_values_of_an_orthogonalised_matrix_are_about_one() -> None:
+def test_orthogonalised_matrices_have_singular_values_of_about_one() -> None:
     torch.manual_seed(0)
     for shape in ((2, 40, 40), (2, 160, 40), (2, 40, 160)):
         matrices = torch.randn(shape)
@@ -77,14 +79,14 @@ def test_singular_values_of_an_orthogonalised_matrix_are_about_one() -> None:
         assert turned.shape == shape
         assert (torch.linalg.svdvals(turned).median() - 1).abs() < 0.4
         assert torch.linalg.svdvals(turned).max() < 1.4
-        # The singular vectors stay: the product with the old matrix is symmetric and positive.
+        # The singular vectors are the same: the product with the old matrix is symmetric and positive definite.
         product = turned.mT @ matrices if shape[1] > shape[2] else turned @ matrices.mT
         torch.testing.assert_close(product, product.mT, atol=1e-3, rtol=1e-3)
         assert torch.linalg.eigvalsh(product).min() > 0
     assert not orthogonalise(torch.zeros(1, 4, 4)).any()
 
 
-def test_muon_steps_matrices_of_blocks_and_leaves_the_rest_to_adamw(
+def test_muon_updates_matrices_of_blocks_and_adamw_the_rest(
     network: VitPoseForPoseEstimation,
 ) -> None:
     recipe = OptimizerRecipe(kind="muon", lr=1e-3, matrix_lr=0.02, weight_decay=0.0, layer_decay=1.0)
@@ -105,7 +107,7 @@ def test_muon_steps_matrices_of_blocks_and_leaves_the_rest_to_adamw(
     assert head.median() == pytest.approx(1e-3, rel=1e-3)  # Adam's first step
 
 
-def test_muon_goes_on_from_its_state(network: VitPoseForPoseEstimation) -> None:
+def test_muon_resumes_from_its_state(network: VitPoseForPoseEstimation) -> None:
     recipe = OptimizerRecipe(kind="muon")
     optimizer = make_optimizer(network, 3, recipe)
 

@@ -11,7 +11,9 @@ from vitpose.files.schemas import check
 from vitpose.training.recipe import Recipe, read_recipe
 
 
-def test_a_file_becomes_a_recipe_and_flags_change_it(table: dict, toml_of: Callable, tmp_path: Path) -> None:
+def test_a_recipe_is_read_from_a_file_and_changed_by_flags(
+    table: dict, toml_of: Callable, tmp_path: Path
+) -> None:
     del table["name"]
     path = tmp_path / "arrows.toml"
     path.write_text(toml_of(table))
@@ -43,7 +45,7 @@ def test_a_file_becomes_a_recipe_and_flags_change_it(table: dict, toml_of: Calla
         (
             {"model": {"height": 100}},
             InputError,
-            "model.height is 100; it must be a multiple of a patch's 16",
+            "model.height is 100; it must be a multiple of the patch size, 16 px",
         ),
         ({"stages": [{"model": {"width": 50}}]}, InputError, "model.width is 50; it must be a multiple of"),
         (
@@ -56,12 +58,32 @@ def test_a_file_becomes_a_recipe_and_flags_change_it(table: dict, toml_of: Calla
         ({"model": {"freeze": ["mpl"]}}, InputError, "value of model.freeze 'mpl'; did you mean mlp"),
         ({"optimizer": {"schedule": "cos"}}, InputError, "schedule 'cos'; did you mean cosine"),
         ({"sources": []}, InputError, "the recipe 'arrows' has no sources"),
-        ({"sources": [{"images": "x"}]}, InputError, "needs annotations or a pack, one of the two, and has"),
-        ({"sources": [{"annotations": "a", "pack": "b"}]}, InputError, "one of the two, and has {'annotat"),
-        ({"sources": [{"pack": "a", "images": "b"}]}, InputError, "a is a pack, .* leave out images 'b'"),
-        ({"sources": [{"pack": "a", "limit": 0}]}, InputError, "a has the limit 0; take 1 person at least"),
-        ({"sources": [{"pack": "a", "weight": 1}, {"pack": "b"}]}, InputError, "weight and some have none"),
-        ({"loop": {"on_device": True}}, InputError, "loop.on_device needs packs, and .*arrows.json is none"),
+        (
+            {"sources": [{"images": "x"}]},
+            InputError,
+            "requires either annotations or a pack, and has {'images': 'x'}; give one",
+        ),
+        (
+            {"sources": [{"annotations": "a", "pack": "b"}]},
+            InputError,
+            "either annotations or a pack, and has {'annotat",
+        ),
+        ({"sources": [{"pack": "a", "images": "b"}]}, InputError, "a is a pack, .* omit images 'b'"),
+        (
+            {"sources": [{"pack": "a", "limit": 0}]},
+            InputError,
+            "a has the limit 0; give 1 or more, or omit the limit",
+        ),
+        (
+            {"sources": [{"pack": "a", "weight": 1}, {"pack": "b"}]},
+            InputError,
+            "only some of the sources have a weight; give",
+        ),
+        (
+            {"loop": {"on_device": True}},
+            InputError,
+            "loop.on_device requires packs, and .*arrows.json is not",
+        ),
         ({"validation": {}}, InputError, "validation is {}; input should be a valid array"),
         ({"validation": [{"images": "x"}]}, InputError, "validation.0.annotations is missing"),
         ({"validation": [{"annotations": "a/b.json", "images": "x"}] * 2}, InputError, "same name: .*'a/b'"),
@@ -70,7 +92,11 @@ def test_a_file_becomes_a_recipe_and_flags_change_it(table: dict, toml_of: Calla
             InputError,
             "key 'augmentation.flipp'; did you mean augmentation.flip",
         ),
-        ({"optimizer": {"kind": "muon"}, "loop": {"strategy": "fsdp"}}, InputError, "take 'adamw', or 'ddp'"),
+        (
+            {"optimizer": {"kind": "muon"}, "loop": {"strategy": "fsdp"}},
+            InputError,
+            "use 'adamw', or the strategy 'ddp'",
+        ),
         ({"stages": [{"lop": {}}]}, InputError, "key 'stages.0.lop'; did you mean stages.0.loop"),
         ({"stages": [{"loop": {"epoch": 1}}]}, InputError, "stages.0: unknown key 'loop.epoch'; did"),
         ({"stages": [{}, {"loop": {"minutes": 1}}]}, InputError, "stages.1.loop.minutes cannot differ"),
@@ -84,16 +110,16 @@ def test_a_file_becomes_a_recipe_and_flags_change_it(table: dict, toml_of: Calla
         ({"stages": [{"loop": 5}]}, InputError, "stages.0.loop is 5; it must be a table"),
     ],
 )
-def test_what_is_wrong_is_named(table: dict, change: dict, error: type[Exception], message: str) -> None:
+def test_invalid_values_raise(table: dict, change: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         check(Recipe, {**table, **change}, "the recipe")
 
 
-def test_a_number_will_do_for_a_text(table: dict) -> None:
+def test_strings_may_be_written_as_numbers(table: dict) -> None:
     assert check(Recipe, table | {"loop": {"precision": 32}}, "the recipe").loop.precision == "32"
 
 
-def test_stages_are_the_recipe_with_changes(table: dict) -> None:
+def test_stages_change_the_recipe(table: dict) -> None:
     table["stages"] = [
         {"model": {"height": 32, "width": 32}, "loop": {"epochs": 1}},
         {"loop": {"batch_size": 4, "seed": 9}, "augmentation": {"flip": 0.1}},
@@ -107,22 +133,25 @@ def test_stages_are_the_recipe_with_changes(table: dict) -> None:
     assert first.split() == [first]
 
 
-def test_validation_sets_have_names(table: dict) -> None:
+def test_titles_of_validation_sets(table: dict) -> None:
     table["validation"] = [{"annotations": "a/b.json", "images": "x"}] * 2
     table["validation"][1] = {**table["validation"][1], "name": "mine"}
-    assert [one.title for one in check(Recipe, table, "the recipe").validation] == ["a/b", "mine"]
+    assert [validation.title for validation in check(Recipe, table, "the recipe").validation] == [
+        "a/b",
+        "mine",
+    ]
 
 
-def test_entries_of_lists_are_changed_by_their_number(table: dict, toml_of: Callable, tmp_path: Path) -> None:
+def test_list_entries_are_changed_by_index(table: dict, toml_of: Callable, tmp_path: Path) -> None:
     (tmp_path / "arrows.toml").write_text(toml_of(table))
     recipe = read_recipe(tmp_path / "arrows.toml", {"sources.0.weight": "2.5"})
     assert recipe.sources[0].weight == 2.5
     for name in ("sources.1.weight", "sources.weight", "name.first"):
-        with pytest.raises(InputError, match=f"'{name}' names nothing in the recipe"):
+        with pytest.raises(InputError, match=f"the recipe has no key '{name}'; give keys such as"):
             read_recipe(tmp_path / "arrows.toml", {name: "1"})
 
 
-def test_files_that_are_no_recipe(tmp_path: Path) -> None:
+def test_missing_and_malformed_files_raise(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_recipe(tmp_path / "missing.toml")
     (tmp_path / "broken.toml").write_text("[loop\n")
@@ -159,19 +188,19 @@ def test_shipped_recipes_are_read() -> None:
         ),
     ],
 )
-def test_files_that_would_break_a_parser(content: bytes, message: str, tmp_path: Path) -> None:
+def test_malformed_toml(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "odd.toml").write_bytes(content)
     with pytest.raises(InputError, match=rf"^the recipe .*odd\.toml:? {message}"):
         read_recipe(tmp_path / "odd.toml")
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
-def test_names_that_no_file_can_have(name: str) -> None:
+def test_invalid_paths_raise(name: str) -> None:
     with pytest.raises(InputError, match=r"cannot be read \(.*; give a TOML file"):
         read_recipe(name)
 
 
-def test_a_flag_s_value_that_is_no_toml_is_a_text(table: dict, toml_of: Callable, tmp_path: Path) -> None:
+def test_flag_values_that_are_not_toml_are_strings(table: dict, toml_of: Callable, tmp_path: Path) -> None:
     (tmp_path / "arrows.toml").write_text(toml_of(table))
     with pytest.raises(InputError, match=r"loop.epochs is '\[\[\[.*; input should be a valid number"):
         read_recipe(tmp_path / "arrows.toml", {"loop.epochs": "[" * 100_000})

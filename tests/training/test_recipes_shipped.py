@@ -1,4 +1,4 @@
-"""The recipes in recipes/ and in the docs: each can be read, and the published ones are what was published."""
+"""The recipes in recipes/ and in the docs are valid, and the published ones have the published values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_it_can_be_read_and_says_its_command(path: Path) -> None:
+def test_recipes_are_valid_and_contain_their_command(path: Path) -> None:
     recipe = read_recipe(path)
     assert recipe.name == path.stem
     assert f"# vitpose train recipes/{path.name}" in path.read_text()
@@ -33,9 +33,9 @@ def test_it_can_be_read_and_says_its_command(path: Path) -> None:
         assert isinstance(stage, Recipe)
 
 
-def test_what_the_docs_show_is_a_recipe() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
-    blocks = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+def test_recipes_in_the_docs_are_valid() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    blocks = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     tables = [tomllib.loads(block) for block in blocks if re.search(r"^\[\[", block, re.MULTILINE)]
     recipes = [
         check(Recipe, {"name": "shown", "sources": [{"pack": "pack"}], **table}, "the recipe")
@@ -46,7 +46,7 @@ def test_what_the_docs_show_is_a_recipe() -> None:
 
 @pytest.mark.parametrize("decoder", ["classic", "simple"])
 @pytest.mark.parametrize("size", PUBLISHED)
-def test_the_published_ones(size: str, decoder: str) -> None:
+def test_published_recipes_have_the_published_values(size: str, decoder: str) -> None:
     name = f"vitpose-{size}" + ("-simple" if decoder == "simple" else "")
     (path,) = (path for path in RECIPES if path.stem == name)
     recipe = read_recipe(path)

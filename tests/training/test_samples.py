@@ -13,11 +13,12 @@ from vitpose.data.pack import write_pack
 from vitpose.data.pack_index import STILL
 from vitpose.errors import InputError
 from vitpose.keypoints.dataset_spec import DatasetSpec
-from vitpose.training.recipe import LoopRecipe, ModelRecipe, Recipe, Source, Stage
+from vitpose.training.recipe import Recipe
+from vitpose.training.recipe_tables import LoopRecipe, ModelRecipe, Source, Stage
 from vitpose.training.samples import Samples, SampleStream
 
 
-def test_the_stream_goes_on_where_it_stopped() -> None:
+def test_the_stream_resumes_at_any_sample() -> None:
     def taken(start: int, count: int) -> list[tuple[int, int]]:
         stream = iter(SampleStream(MixSampler([5, 3], seed=4), start))
         return [next(stream) for _ in range(count)]
@@ -27,7 +28,7 @@ def test_the_stream_goes_on_where_it_stopped() -> None:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_sample_is_as_the_recipe_has_it(recipe: Recipe, weighted: bool) -> None:
+def test_samples_have_the_values_of_the_recipe(recipe: Recipe, weighted: bool) -> None:
     target = replace(recipe.target, joint_weights=weighted, convention="msra", sigma=1.25)
     dataset = Samples(recipe).dataset(replace(recipe, target=target))
     assert (dataset.joint_weights, dataset.sigma, dataset.processor.warp) == (weighted, 1.25, "plain")
@@ -35,7 +36,9 @@ def test_a_sample_is_as_the_recipe_has_it(recipe: Recipe, weighted: bool) -> Non
 
 
 @pytest.mark.parametrize("dataset", ["coco", "mpii", "crowdpose"])
-def test_a_pack_on_a_device_follows_its_data_set(arrows: Path, tmp_path: Path, dataset: str) -> None:
+def test_a_pack_on_a_device_has_the_conventions_of_its_dataset(
+    arrows: Path, tmp_path: Path, dataset: str
+) -> None:
     table = json.loads((arrows / "arrows.json").read_text())
     table["categories"][0]["keypoints"] = ["left_elbow", "right_elbow", "left_knee", "right_knee", "left_hip"]
     (tmp_path / "edges.json").write_text(json.dumps(table))
@@ -43,9 +46,9 @@ def test_a_pack_on_a_device_follows_its_data_set(arrows: Path, tmp_path: Path, d
     write_pack([people], tmp_path / "pack", aspect=DatasetSpec.load(dataset).aspect)
     source = Source(pack=str(tmp_path / "pack"), dataset=dataset)
     plain = Recipe(name="one", sources=(source,), model=ModelRecipe(size="tiny", height=64, width=48))
-    living = replace(plain, loop=LoopRecipe(on_device=True))
+    on_device = replace(plain, loop=LoopRecipe(on_device=True))
     part = Samples(plain).dataset(plain).parts[0]
-    loader = Samples(living).batches(living, 0, 0, 1, torch.device("cpu"))
+    loader = Samples(on_device).batches(on_device, 0, 0, 1, torch.device("cpu"))
     assert loader.augmentation == part.augmentation
     assert (loader.unbiased, loader.processor) == (part.unbiased, part.processor)
     squared = dataset == "mpii"
@@ -55,7 +58,7 @@ def test_a_pack_on_a_device_follows_its_data_set(arrows: Path, tmp_path: Path, d
     )
 
 
-def test_a_pack_that_a_later_stage_looks_beyond_is_refused_before_the_first(
+def test_a_margin_that_is_too_small_for_a_later_stage_raises_before_the_first(
     recipe: Recipe, arrows: Path, tmp_path: Path
 ) -> None:
     write_pack(
@@ -71,17 +74,17 @@ def test_a_pack_that_a_later_stage_looks_beyond_is_refused_before_the_first(
         Samples(replace(packed, stages=stages))
 
 
-def test_a_source_may_be_cut_short(recipe: Recipe) -> None:
+def test_limited_sources(recipe: Recipe) -> None:
     first = recipe.sources[0]
     samples = Samples(replace(recipe, sources=(replace(first, limit=7), first)))
     assert [len(people) for people in samples.sources] == [7, 40]
     assert samples.sources[0].ids.tolist() == samples.sources[1].ids[:7].tolist()
 
 
-def test_a_source_without_anybody_is_named_with_where_its_images_were_looked_for(recipe: Recipe) -> None:
+def test_a_source_without_usable_instances_raises_with_its_report(recipe: Recipe) -> None:
     lost = replace(recipe.sources[0], images="/nowhere")
     message = (
-        r"(?s)nobody can be trained on: .*arrows.json: 0 people .*/nowhere/0.png.*or give images, the folder"
+        r"(?s)no usable instances: .*arrows.json: 0 people .*/nowhere/0.png.*or give images, the directory"
     )
     with pytest.raises(InputError, match=message):
         Samples(replace(recipe, sources=(recipe.sources[0], lost)))

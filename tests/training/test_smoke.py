@@ -1,4 +1,4 @@
-"""recipes/smoke.toml: two minutes of training from nothing see more in an image than the mean pose does."""
+"""recipes/smoke.toml: after two minutes of training from random weights, the network beats the mean pose."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LEARNT = 200
 @pytest.mark.slow
 def test_two_minutes_beat_the_mean_pose(shared_data: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vitpose", "train", "recipes/smoke.toml", "--out", str(tmp_path / "run")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # beside the process that loads
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # one core for the data loading process
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"{LEARNT} people, 563 steps" in done.stderr
+    assert f"{LEARNT} instances, 563 steps" in done.stderr
     pipe = load(str(tmp_path / "run/step-00000563"), detector=None, device="cpu")
     folder = shared_data / "lsp" / "images"
     learnt = first_people(shared_data / "lsp/train.json", LEARNT, tmp_path / "learnt.json")
@@ -38,7 +38,7 @@ def test_two_minutes_beat_the_mean_pose(shared_data: Path, tmp_path: Path) -> No
 
 
 def first_people(source: Path, count: int, target: Path) -> Path:
-    """Writes the first people of a file, one an image, and their images."""
+    """Write the first annotations of a file, one per image, and their images to another file."""
     table = json.loads(source.read_text())
     people = table["annotations"][:count]
     used = {one["image_id"] for one in people}
@@ -48,14 +48,14 @@ def first_people(source: Path, count: int, target: Path) -> Path:
 
 
 def mean_pose(people: TrainingAnnotations) -> np.ndarray:
-    """Returns where in a box each point lies on average, as shares of its sides."""
+    """Return the mean position in the box of each keypoint, as fractions of its width and height."""
     low, sides = people.boxes[:, None, :2], people.boxes[:, None, 2:] - people.boxes[:, None, :2]
     shares = np.where(people.labelled[:, :, None], (people.xy - low) / sides, 0)
     return shares.sum(axis=0) / people.labelled.sum(axis=0)[:, None]
 
 
 def pck(people: TrainingAnnotations, shares: np.ndarray) -> float:
-    """Returns PCK@0.2 of a pose that is the same in every box, the torso being left shoulder to right hip."""
+    """Return PCK@0.2 of the same pose in every box; the torso is from left shoulder to right hip."""
     low, sides = people.boxes[:, None, :2], people.boxes[:, None, 2:] - people.boxes[:, None, :2]
     away = np.linalg.norm(low + shares * sides - people.xy, axis=2)
     shoulder, hip = (people.skeleton.index(name) for name in ("left_shoulder", "right_hip"))

@@ -12,14 +12,14 @@ from safetensors.torch import save_file
 from vitpose.errors import CheckpointError
 from vitpose.model.config import VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
-from vitpose.training.recipe import ModelRecipe
+from vitpose.training.recipe_tables import ModelRecipe
 from vitpose.training.start import make_network, whiten_patches
 
 RECIPE = ModelRecipe(size="tiny", decoder="simple", height=64, width=48)
 
 
 def plain_vit(side: int = 4, patch: int = 16, last_norm: bool = True) -> dict[str, torch.Tensor]:
-    """Parameters of a ViT as MAE and timm name them."""
+    """Return parameters of a ViT with the names of MAE and timm."""
     donor = VitPoseForPoseEstimation(VitPoseConfig.preset("tiny", image_size=(16 * side, 16 * side)))
     state = {name.removeprefix("backbone."): value for name, value in donor.backbone.state_dict().items()}
     state["norm.weight"], state["norm.bias"] = state.pop("last_norm.weight"), state.pop("last_norm.bias")
@@ -30,7 +30,7 @@ def plain_vit(side: int = 4, patch: int = 16, last_norm: bool = True) -> dict[st
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_a_plain_vit_starts_the_backbone(tmp_path: Path, wrapped: bool) -> None:
+def test_the_backbone_is_initialised_from_a_plain_vit(tmp_path: Path, wrapped: bool) -> None:
     state = plain_vit()
     torch.save({"model": state} if wrapped else state, tmp_path / "mae.pth")
     network = make_network(replace(RECIPE, start=str(tmp_path / "mae.pth")))
@@ -41,7 +41,7 @@ def test_a_plain_vit_starts_the_backbone(tmp_path: Path, wrapped: bool) -> None:
     assert network.training
 
 
-def test_square_positions_are_resampled_bicubically(tmp_path: Path) -> None:
+def test_position_embeddings_are_resampled_bicubically(tmp_path: Path) -> None:
     state = plain_vit(side=14)
     torch.save(state, tmp_path / "mae.pt")
     network = make_network(replace(RECIPE, start=str(tmp_path / "mae.pt"), height=256, width=192))
@@ -59,32 +59,36 @@ def test_patches_of_fourteen_are_padded_to_sixteen(tmp_path: Path) -> None:
     assert not weight[:, :, :, 15].any()
 
 
-def test_a_file_without_the_last_norm_will_do_and_one_of_another_size_not(tmp_path: Path) -> None:
+def test_the_last_norm_is_optional_and_the_size_must_match(tmp_path: Path) -> None:
     torch.save(plain_vit(last_norm=False), tmp_path / "mae.pth")
     assert make_network(replace(RECIPE, start=str(tmp_path / "mae.pth")))
     with pytest.raises(
-        CheckpointError, match=r"cannot start this network: .*of other shapes .*its size as model.size"
+        CheckpointError,
+        match=r"the network cannot be initialised from .*mae.pth: .*of different shape .*its size as model.size",
     ):
         make_network(replace(RECIPE, start=str(tmp_path / "mae.pth"), size="small"))
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
-        ({"blocks.0.ls1.gamma": torch.ones(192)}, "not known here.*blocks.0.ls1.gamma"),
-        ({"reg_token": torch.ones(1, 4, 192)}, "not known here.*reg_token"),
-        ({"pos_embed": torch.ones(1, 16, 192)}, "has 16 position embeddings.*one class token and a square"),
-        ({"patch_embed.proj.weight": torch.ones(192, 3, 8, 8)}, "of other shapes.*patch_embed"),
-        ({"blocks.12.norm1.weight": torch.ones(192)}, "not known here.*blocks.12"),
+        ({"blocks.0.ls1.gamma": torch.ones(192)}, "unknown .*blocks.0.ls1.gamma"),
+        ({"reg_token": torch.ones(1, 4, 192)}, "unknown .*reg_token"),
+        (
+            {"pos_embed": torch.ones(1, 16, 192)},
+            "has 16 position embeddings.*one class token and a square grid",
+        ),
+        ({"patch_embed.proj.weight": torch.ones(192, 3, 8, 8)}, "of different shape .*patch_embed"),
+        ({"blocks.12.norm1.weight": torch.ones(192)}, "unknown .*blocks.12"),
     ],
 )
-def test_another_kind_of_network_is_refused(tmp_path: Path, changed: dict, said: str) -> None:
+def test_other_kinds_of_networks_raise(tmp_path: Path, changed: dict, message: str) -> None:
     torch.save(plain_vit() | changed, tmp_path / "vit.pth")
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         make_network(replace(RECIPE, start=str(tmp_path / "vit.pth")))
 
 
-def test_a_folder_of_timm_starts_the_backbone(tmp_path: Path) -> None:
+def test_the_backbone_is_initialised_from_a_timm_directory(tmp_path: Path) -> None:
     state = plain_vit()
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_tiny_patch16_64"}))
@@ -97,13 +101,13 @@ def test_a_folder_of_timm_starts_the_backbone(tmp_path: Path) -> None:
     ("old", "new"),
     [((64, 32), (32, 16)), ((48, 64), (64, 48)), ((64, 48), (128, 96)), ((64, 48), (64, 64))],
 )
-def test_positions_keep_their_places_in_a_crop_of_another_size(
+def test_position_embeddings_are_interpolated_for_other_sizes(
     tmp_path: Path, old: tuple[int, int], new: tuple[int, int]
 ) -> None:
     donor = make_network(replace(RECIPE, height=old[0], width=old[1], layers=1))
     rows, columns = donor.backbone.config.grid_size
-    places = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"))
-    donor.backbone.pos_embed.data[0, 1:, :2] = places.flatten(1).T.float()
+    positions = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"))
+    donor.backbone.pos_embed.data[0, 1:, :2] = positions.flatten(1).T.float()
     donor.save_pretrained(tmp_path)
     network = make_network(replace(RECIPE, start=str(tmp_path), height=new[0], width=new[1]))
     found = network.backbone.pos_embed[0, 1:, :2].T.unflatten(1, network.backbone.config.grid_size)
@@ -113,11 +117,15 @@ def test_positions_keep_their_places_in_a_crop_of_another_size(
     assert (found[1].diff(dim=1) > 0).all()
 
 
-def test_a_checkpoint_of_other_points_keeps_all_but_the_last_layer(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_checkpoint_with_other_keypoints_keeps_all_but_the_last_layer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     donor = VitPoseForPoseEstimation.from_pretrained("vitpose-tiny")
     with caplog.at_level(logging.WARNING):
         network = make_network(replace(RECIPE, start="vitpose-tiny", skeleton="lsp"))
-    assert "has 17 keypoints, the skeleton 'lsp' 14: the last layer is made anew" in caplog.text
+    assert (
+        "has 17 keypoints, the skeleton 'lsp' has 14: the last layer is initialised randomly" in caplog.text
+    )
     assert network.config.num_labels == 14
     torch.testing.assert_close(
         network.backbone.blocks[0].mlp.fc1.weight, donor.backbone.blocks[0].mlp.fc1.weight
@@ -125,14 +133,14 @@ def test_a_checkpoint_of_other_points_keeps_all_but_the_last_layer(caplog: pytes
     assert network.backbone.config.grid_size == (4, 3)
 
 
-def test_a_checkpoint_of_the_same_points_keeps_everything() -> None:
+def test_a_checkpoint_with_the_same_keypoints_keeps_all_weights() -> None:
     donor = VitPoseForPoseEstimation.from_pretrained("vitpose-tiny")
     network = make_network(replace(RECIPE, start="vitpose-tiny", height=256, width=192))
     for name, tensor in donor.state_dict().items():
         torch.testing.assert_close(network.state_dict()[name], tensor)
 
 
-def test_a_deeper_network_grows_out_of_a_shallow_one(tmp_path: Path) -> None:
+def test_a_deeper_network_is_initialised_from_a_shallow_one(tmp_path: Path) -> None:
     shallow = make_network(replace(RECIPE, layers=2)).eval()
     shallow.save_pretrained(tmp_path / "shallow")
     deep = make_network(replace(RECIPE, start=str(tmp_path / "shallow"), layers=5)).eval()
@@ -140,7 +148,7 @@ def test_a_deeper_network_grows_out_of_a_shallow_one(tmp_path: Path) -> None:
     assert len(deep.backbone.blocks) == 5
     torch.testing.assert_close(deep(pixels).heatmaps, shallow(pixels).heatmaps, atol=1e-5, rtol=1e-4)
     added = [i for i, block in enumerate(deep.backbone.blocks) if not block.mlp.fc2.weight.any()]
-    assert len(added) == 3  # and each of them can learn: what leads to its zeros is a copy of its neighbour
+    assert len(added) == 3  # and they have gradients: the layers before the zeros are copies
     assert all(deep.backbone.blocks[i].mlp.fc1.weight.any() for i in added)
 
 

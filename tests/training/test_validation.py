@@ -1,4 +1,4 @@
-"""Checkpoints are measured as `vitpose evaluate` would, and the best one is kept."""
+"""Checkpoints are evaluated as by `vitpose evaluate`, and the best one is kept."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ import vitpose
 from vitpose.errors import InputError
 from vitpose.training.checkpoints import find_checkpoints
 from vitpose.training.loop import train
-from vitpose.training.recipe import Recipe, Validation
+from vitpose.training.recipe import Recipe
+from vitpose.training.recipe_tables import Validation
 from vitpose.training.validation import NUMBERS_FILE, Validator, read_numbers
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's hints; ours are tested elsewhere
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's hints; our warnings are tested elsewhere
 
 
 @pytest.fixture
-def measured(recipe: Recipe, arrows: Path, tmp_path: Path) -> Recipe:
-    """Two sets: one with sigmas, for average precision, and one without."""
+def validated(recipe: Recipe, arrows: Path, tmp_path: Path) -> Recipe:
+    """A recipe with two validation sets: one with sigmas, for average precision, and one without."""
     skeleton = tmp_path / "sigmas.toml"
     sigmas = "".join(f"{name} = 0.1\n" for name in ("tip", "left_end", "right_end", "middle", "tail"))
     skeleton.write_text(f"{(arrows / 'arrow.toml').read_text()}[sigmas]\n{sigmas}")
@@ -32,10 +33,10 @@ def measured(recipe: Recipe, arrows: Path, tmp_path: Path) -> Recipe:
     return replace(recipe, validation=(precise, plain), loop=loop)
 
 
-def test_the_numbers_are_those_of_evaluate(measured: Recipe, arrows: Path, tmp_path: Path) -> None:
-    last = train(measured, tmp_path / "out")
+def test_metrics_are_those_of_evaluate_model(validated: Recipe, arrows: Path, tmp_path: Path) -> None:
+    last = train(validated, tmp_path / "out")
     pipe = vitpose.load(last, detector=None)
-    precise = measured.validation[0]
+    precise = validated.validation[0]
     report = vitpose.evaluate_model(
         pipe,
         precise.annotations,
@@ -57,21 +58,23 @@ def test_the_numbers_are_those_of_evaluate(measured: Recipe, arrows: Path, tmp_p
     assert [event.step for event in board.Scalars("plain/PCK@0.2")] == [2, 4]
 
 
-def test_the_best_stays_and_what_was_not_measured_is(measured: Recipe, tmp_path: Path) -> None:
-    first, second = train(measured, tmp_path), find_checkpoints(tmp_path)[-2]
+def test_the_best_checkpoint_is_kept_and_missing_metrics_are_computed(
+    validated: Recipe, tmp_path: Path
+) -> None:
+    first, second = train(validated, tmp_path), find_checkpoints(tmp_path)[-2]
     scores = {path.name: read_numbers(path)["score"] for path in (first, second)}
     best = tmp_path / "best"
     assert f"step-{read_numbers(best)['step']:08d}" == max(scores, key=scores.get)
     assert {path.name for path in best.iterdir()} == {path.name for path in first.iterdir()}
-    # As if it had been killed while it measured.
+    # As after a kill during validation.
     shutil.rmtree(best)
     (first / NUMBERS_FILE).unlink()
-    train(measured, tmp_path)
+    train(validated, tmp_path)
     assert read_numbers(first)["score"] == read_numbers(best)["score"] == scores[first.name]
-    # No later one takes the place of a better one.
+    # A checkpoint with a lower score does not replace the best one.
     (best / NUMBERS_FILE).write_text(json.dumps({"step": 1, "score": 2.0, "numbers": {}}))
     (first / NUMBERS_FILE).unlink()
-    train(measured, tmp_path)
+    train(validated, tmp_path)
     assert read_numbers(best)["score"] == 2.0
 
 
@@ -82,13 +85,13 @@ def test_the_best_stays_and_what_was_not_measured_is(measured: Recipe, tmp_path:
         (
             {"images": "missing"},
             InputError,
-            "the images of the validation set plain, missing, are no folder",
+            "images of the validation set plain is 'missing', which is not a directory; give",
         ),
         ({"skeleton": "other.toml"}, InputError, "share no keypoint: tip"),
     ],
 )
-def test_sets_that_cannot_be_used_are_said_at_once(
-    measured: Recipe,
+def test_unusable_validation_sets_raise_before_training(
+    validated: Recipe,
     change: dict,
     error: type[Exception],
     message: str,
@@ -97,15 +100,15 @@ def test_sets_that_cannot_be_used_are_said_at_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("other.toml").write_text('name = "other"\nkeypoints = ["a", "b", "c", "d", "e"]\n')
-    broken = replace(measured, validation=(replace(measured.validation[1], **change),))
+    broken = replace(validated, validation=(replace(validated.validation[1], **change),))
     with pytest.raises(error, match=message):
         Validator(broken, 10, [])
 
 
-def test_without_sets_nothing_is_due(recipe: Recipe) -> None:
+def test_nothing_is_due_without_validation_sets(recipe: Recipe) -> None:
     assert not Validator(recipe, 10, []).is_due(10)
 
 
-def test_evaluations_are_due_at_their_steps_and_the_end(measured: Recipe) -> None:
-    validator = Validator(measured, 5, [])
+def test_validation_is_due_at_its_steps_and_at_the_end(validated: Recipe) -> None:
+    validator = Validator(validated, 5, [])
     assert [step for step in range(1, 6) if validator.is_due(step)] == [2, 4, 5]

@@ -1,1 +1,1 @@
-"""Training: recipes, optimiser, and the loop on Lightning's Trainer. Knows no detector and no engine."""
+"""Training: recipes, optimisers, and the loop on Lightning's Trainer. Depends on no detector and no engine."""

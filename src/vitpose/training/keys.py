@@ -1,4 +1,4 @@
-"""The list of a recipe's keys, from the dataclasses that it is read into. Needs no torch."""
+"""The list of a recipe's keys, generated from its dataclasses. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from ..data.augment import Augmentation
-from .recipe import LoopRecipe, ModelRecipe, OptimizerRecipe, Source, Stage, TargetRecipe, Validation
+from .recipe_tables import LoopRecipe, ModelRecipe, OptimizerRecipe, Source, Stage, TargetRecipe, Validation
 
 TABLES: dict[str, type] = {
     "[[sources]]": Source,
@@ -23,7 +23,7 @@ TABLES: dict[str, type] = {
 
 
 def list_keys() -> str:
-    """Returns every key of a recipe, with its default and its meaning, as a Markdown table for each TOML table."""
+    """Return all keys of a recipe with defaults and meanings, as one Markdown table for each TOML table."""
     return "\n".join(_list_table(title, kind) for title, kind in TABLES.items())
 
 
@@ -35,7 +35,7 @@ def _list_table(title: str, kind: Any) -> str:
 
 def _default(key: Field[Any]) -> str:
     if key.default is MISSING:
-        return "needed" if key.default_factory is MISSING else "none"
+        return "required" if key.default_factory is MISSING else "none"
     if key.default is None or key.default in ("", ()):
         return "none"
     if isinstance(key.default, tuple):
@@ -44,7 +44,7 @@ def _default(key: Field[Any]) -> str:
 
 
 def _meanings(kind: type) -> dict[str, str]:
-    """Reads what the attributes of a class mean out of its docstring."""
+    """Return the descriptions of the attributes in a class's docstring."""
     listed = inspect.getdoc(kind).partition("\nAttributes:\n")[2].partition("\n\n")[0]  # type: ignore[union-attr]
     parts = re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w|\Z)", listed, re.DOTALL | re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in parts}
+    return {name: " ".join(meaning.split()) for name, meaning in parts}

@@ -1,7 +1,7 @@
 """The training loop, on Lightning's Trainer: steps, checkpoints, resuming.
 
-Everything random in a step depends on the recipe's seed and the step's number alone, so a training
-that is stopped at any moment and resumed goes on as if nothing had happened. Knows no formats of data.
+All random numbers of a step depend only on the recipe's seed and the number of the step, so a training run that is
+stopped at any time and resumed has the same result as one that is not. Independent of data formats.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..files.writing import recover_folders
 from ..model.checkpoint import write_checkpoint
 from ..model.pose import VitPoseForPoseEstimation
 from ..processing.image_processor import VitPoseImageProcessor
-from .checkpoints import STATE_FILE, Keeper, claim_folder, find_last, hold_folder, step_of
+from .checkpoints import STATE_FILE, CheckpointWriter, claim_folder, find_last, lock_folder, step_of
 from .optimizer import freeze_parts, make_optimizer, rate_factor
 from .progress import ProgressLine, ProgressLog
 from .recipe import Recipe, read_recipe
@@ -36,7 +36,7 @@ from .start import make_network, whiten_patches
 from .validation import Validator
 
 require("lightning", "train", "for training")
-require("tensorboard", "train", "for the logs of a training")
+require("tensorboard", "train", "for the logs of training runs")
 import lightning as L  # noqa: E402
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger  # noqa: E402
 from lightning.pytorch.strategies import ModelParallelStrategy  # noqa: E402
@@ -46,13 +46,13 @@ logger = logging.getLogger(__name__)
 
 
 class PoseModule(L.LightningModule):
-    """What Lightning trains: the network, its optimiser and its averaged copy.
+    """The network with its loss, optimiser and moving average, as Lightning trains it.
 
     Args:
-        network: The network, its frozen parts frozen.
-        recipe: The training.
-        steps: How many optimiser steps it has.
-        processor: How pixels become the network's input.
+        network: The network; parameters of frozen parts do not require gradients.
+        recipe: The recipe of the stage.
+        steps: Total number of optimiser steps.
+        processor: Normalisation of the pixels, saved with checkpoints.
     """
 
     def __init__(
@@ -64,36 +64,40 @@ class PoseModule(L.LightningModule):
         if recipe.loop.ema:
             average = get_ema_multi_avg_fn(recipe.loop.ema)
             self.average = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
-            self.average.requires_grad_(False)  # DDP waits for the gradient of whatever could have one
+            self.average.requires_grad_(False)  # DDP waits for gradients of all parameters that require them
 
     @property
     def result(self) -> VitPoseForPoseEstimation:
-        """The network to use: the averaged one where there is one."""
+        """The resulting network: the moving average if there is one."""
         return self.network if self.average is None else cast("VitPoseForPoseEstimation", self.average.module)
 
     def configure_model(self) -> None:
-        """Splits the weights, block by block, over the processes where the strategy is FSDP."""
+        """Shard the weights over the processes, block by block, if the strategy is FSDP."""
         if self.recipe.loop.strategy == "fsdp":
             for network in (self.network, self.result):
                 _shard(network, cast("Any", self.device_mesh)["data_parallel"])
 
     def save_result(self, folder: Path) -> None:
-        """Writes the network to use as `save_pretrained` does; all processes take part, and the first one writes."""
-        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        state = get_model_state_dict(self.result, options=whole)
+        """Save the resulting network like `save_pretrained`; called in all processes, written by the first.
+
+        Raises:
+            OutputError: A file cannot be written.
+        """
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = get_model_state_dict(self.result, options=options)
         if self.global_rank == 0:
             write_checkpoint(self.result.config, cast("dict[str, Tensor]", state), folder)
             self.processor.save_pretrained(folder)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seeds drop path and dropout by the batch's number: nothing random is carried from batch to batch."""
+        """Seed drop path and dropout by step and batch, so that no random state has to be restored on resuming."""
         part = batch_idx % self.recipe.loop.accumulate
         torch.manual_seed(hash((self.recipe.loop.seed, self.global_step, part, self.global_rank)))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Returns the loss of a batch of `pixels`, `targets` (b k hm wm) and `weights` (b k).
+        """Return the loss of a batch of `pixels`, `targets` (b k hm wm), `weights` (b k) and possibly `dataset` (b).
 
-        Pixels come as bytes (b hc wc 3), or normalised (b 3 hc wc) where they were made on the device.
+        Pixels are bytes (b hc wc 3), or normalised floats (b 3 hc wc) if they were computed on the device.
         """
         pixels = batch["pixels"]
         if pixels.dtype == torch.uint8:
@@ -113,13 +117,13 @@ class PoseModule(L.LightningModule):
         return output.loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Takes the optimiser's step and carries the averaged weights along."""
+        """Run an optimiser step and update the moving average."""
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:
             self.average.update_parameters(self.network)
 
     def configure_optimizers(self) -> Any:
-        """Returns the recipe's optimiser, and its schedule by steps."""
+        """Return the recipe's optimiser, and its schedule in steps."""
         recipe = self.recipe.optimizer
         blocks = self.network.config.backbone_config.num_hidden_layers
         optimizer = make_optimizer(self.network, blocks, recipe)
@@ -137,21 +141,23 @@ def _shard(network: VitPoseForPoseEstimation, mesh: Any) -> None:
 
 
 def train(recipe: Recipe | str | Path, out: str | Path, stop: Callable[[], bool] | None = None) -> Path:
-    """Trains a network, or goes on with a training that was stopped.
+    """Train a network, or resume a training run that was stopped.
 
     Args:
-        recipe: A recipe, or the path of one.
-        out: Folder of the training: checkpoints and logs; those of stages in folders of their own.
-        stop: Asked after every step whether to stop there, with a checkpoint.
+        recipe: A recipe, or the path of a recipe file.
+        out: Directory of the training run, for checkpoints and logs; each stage has a subdirectory.
+        stop: Called after every step; if it returns True, training stops with a checkpoint.
 
     Returns:
-        The folder of the last checkpoint, as `from_pretrained` reads it. Where there are validation sets, the best is
-        beside it in the folder `best`.
+        Directory of the last checkpoint, which `from_pretrained` reads. If there are validation datasets, the best
+        checkpoint is in the directory `best` beside it.
 
     Raises:
-        InputError: The recipe is impossible, the folder holds another training or one that runs, or the training
+        InputError: The recipe is invalid, the directory is in use or has checkpoints of another run, or the run
             diverges.
-        CheckpointError: The start cannot be loaded.
+        CheckpointError: The initial weights cannot be loaded.
+        OutputError: The directory cannot be written to.
+        MissingDependencyError: A required package is not installed.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     out = Path(out).expanduser()
@@ -160,9 +166,9 @@ def train(recipe: Recipe | str | Path, out: str | Path, stop: Callable[[], bool]
     def is_over() -> bool:
         return time.monotonic() > deadline or bool(stop and stop())
 
-    # The first process of the first machine holds the folder; machines cannot tell each other's locks apart.
-    alone = getattr(rank_zero_only, "rank", 0) == 0 and recipe.loop.nodes == 1
-    with hold_folder(out) if alone else nullcontext():
+    # Only the first process locks the directory, and only on a single machine: file locks do not work across machines.
+    locks = getattr(rank_zero_only, "rank", 0) == 0 and recipe.loop.nodes == 1
+    with lock_folder(out) if locks else nullcontext():
         claim_folder(out, recipe, count_devices(recipe) * recipe.loop.nodes)
         return _train_stages(recipe, out, Samples(recipe), is_over)
 
@@ -176,39 +182,45 @@ def _train_stages(recipe: Recipe, out: Path, samples: Samples, is_over: Callable
         last = train_stage(stage, folder, samples, is_over)
         steps = count_steps(stage, len(samples))
         if step_of(last) < steps:
-            logger.info("stopped after step %d of %d; the same command goes on there", step_of(last), steps)
+            message = "stopped after step %d of %d; run the same command again to resume"
+            logger.info(message, step_of(last), steps)
             break
     return cast("Path", last)
 
 
 def train_stage(recipe: Recipe, folder: Path, samples: Samples, is_over: Callable[[], bool]) -> Path:
-    """Trains one stage, or goes on with it; returns its last checkpoint.
+    """Train or resume one stage; returns the directory of its last checkpoint.
 
     Args:
-        recipe: The stage.
-        folder: Its folder.
-        samples: What is learnt from.
-        is_over: Tells, after every step, whether it shall stop there, with a checkpoint.
+        recipe: The recipe of the stage.
+        folder: Directory of the stage.
+        samples: The training data.
+        is_over: Called after every step; if it returns True, training stops with a checkpoint.
+
+    Raises:
+        InputError: A validation dataset cannot be used, more blocks are frozen than exist, or the run diverges.
+        CheckpointError: The initial weights cannot be loaded.
+        OutputError: A checkpoint cannot be written.
     """
     steps, devices = count_steps(recipe, len(samples)), count_devices(recipe)
     if getattr(rank_zero_only, "rank", 0) == 0:
         recover_folders(folder)
     last = find_last(folder)
     done = step_of(last)
-    logger.info("%s: %d people, %d steps, %d done", folder, len(samples), steps, done)
+    logger.info("%s: %d instances, %d steps, %d done", folder, len(samples), steps, done)
     loggers = make_loggers(folder, done)
     validator = Validator(recipe, steps, loggers)
-    validator.catch_up(last)
+    validator.evaluate_if_due(last)
     if done < steps:
         L.seed_everything(recipe.loop.seed, verbose=False)
         network = make_network(recipe.model, recipe.datasets)
         if recipe.model.whiten and not recipe.model.start and last is None:
             whiten_patches(network, samples.pixels(recipe))
         freeze_parts(network, recipe.model)
-        keeper = Keeper(folder, recipe.loop.checkpoint_every, validator, is_over)
-        trainer = make_trainer(recipe, steps, devices, keeper, loggers)
-        world, place = devices * recipe.loop.nodes, trainer.strategy.root_device
-        batches = samples.batches(recipe, done, trainer.global_rank, world, place)
+        writer = CheckpointWriter(folder, recipe.loop.checkpoint_every, validator, is_over)
+        trainer = make_trainer(recipe, steps, devices, writer, loggers)
+        world, device = devices * recipe.loop.nodes, trainer.strategy.root_device
+        batches = samples.batches(recipe, done, trainer.global_rank, world, device)
         module = PoseModule(network, recipe, steps, make_processor(recipe))
         state = None if last is None else last / STATE_FILE
         trainer.fit(module, batches, ckpt_path=state, weights_only=True)
@@ -216,33 +228,40 @@ def train_stage(recipe: Recipe, folder: Path, samples: Samples, is_over: Callabl
 
 
 def count_devices(recipe: Recipe) -> int:
-    """Returns how many devices of each machine a training runs on."""
+    """Return the number of devices per machine."""
     return recipe.loop.devices or max(1, torch.cuda.device_count())
 
 
 def count_steps(recipe: Recipe, people: int) -> int:
-    """Returns how many optimiser steps a training on so many people has."""
+    """Return the number of optimiser steps for a number of instances."""
     loop = recipe.loop
     batch = loop.batch_size * loop.accumulate * count_devices(recipe) * loop.nodes
     return max(1, math.ceil(loop.epochs * people / batch))
 
 
 def make_loggers(folder: Path, done: int) -> list[Logger]:
-    """Returns what writes the numbers down: CSV, a file a run, and TensorBoard, one curve over all runs."""
-    # What a killed run has logged beyond its last checkpoint comes once more, and is hidden by `purge_step`.
+    """Return the loggers: CSV with a file for each start, and TensorBoard with one curve over all starts."""
+    # Steps that a killed run has logged after its last checkpoint are repeated; `purge_step` hides the first ones.
     board = TensorBoardLogger(folder, name="", version="tensorboard", purge_step=done + 1 if done else None)
     return [CSVLogger(folder, name="logs"), board]
 
 
 def make_trainer(
-    recipe: Recipe, steps: int, devices: int, keeper: Keeper, loggers: Sequence[Logger]
+    recipe: Recipe, steps: int, devices: int, writer: CheckpointWriter, loggers: Sequence[Logger]
 ) -> L.Trainer:
-    """Returns Lightning's Trainer as the recipe wants it."""
+    """Return Lightning's Trainer for a recipe.
+
+    Args:
+        recipe: The recipe of the stage.
+        steps: Total number of optimiser steps.
+        devices: Devices per machine.
+        writer: Writes the checkpoints.
+        loggers: Loggers of loss and learning rate.
+    """
     loop, strategy = recipe.loop, cast("Any", recipe.loop.strategy)
     if len(recipe.datasets) > 1 and strategy in ("auto", "ddp") and devices * loop.nodes > 1:
-        strategy = (
-            "ddp_find_unused_parameters_true"  # a batch without a dataset's people leaves its head alone
-        )
+        # A head without instances in a batch has no gradients.
+        strategy = "ddp_find_unused_parameters_true"
     if strategy == "fsdp":
         strategy = ModelParallelStrategy(
             data_parallel_size=devices * loop.nodes, tensor_parallel_size=1, save_distributed_checkpoint=False
@@ -256,7 +275,7 @@ def make_trainer(
         precision="bf16-mixed" if loop.precision == "bf16" else "32-true",
         accumulate_grad_batches=loop.accumulate,
         gradient_clip_val=recipe.optimizer.clip,
-        callbacks=[keeper, ProgressLine() if sys.stderr.isatty() else ProgressLog()],
+        callbacks=[writer, ProgressLine() if sys.stderr.isatty() else ProgressLog()],
         logger=list(loggers),
         log_every_n_steps=loop.log_every,
         enable_checkpointing=False,

@@ -1,8 +1,8 @@
-"""The Muon optimiser: weight matrices step along the nearest orthogonal matrix of their momentum.
+"""The Muon optimiser: the update of a weight matrix is its orthogonalised momentum.
 
-After K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024). PyTorch's own
-works in bfloat16, which many CPUs lack, and one matrix at a time; here all matrices of a shape go together, in
-their own precision, and several processes share them. Knows no network.
+After K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024). PyTorch's implementation
+computes in bfloat16, which many CPUs do not support, and one matrix at a time; here all matrices of a shape are
+stacked, keep their precision, and are distributed over processes. Independent of the network.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the iteration; they drive singular values to about one as fast as five steps can (ibid.)."""
+"""Coefficients of the Newton-Schulz iteration, tuned for five steps to singular values of about one (ibid.)."""
 
 
 class Muon(torch.optim.AdamW):
-    """Muon for the groups that ask for it by `orthogonal`, AdamW for all others.
+    """Muon for parameter groups with `orthogonal`, AdamW for all others.
 
     Args:
-        groups: Parameter groups; in one with `orthogonal` all parameters are matrices. A matrix whose height is a
-            multiple of its width by `split` (query, key and value in one) is stepped as so many matrices.
-        lr: Learning rate of groups that have none.
-        betas: Of AdamW.
-        momentum: Of Muon.
+        groups: Parameter groups; all parameters of groups with `orthogonal` are matrices. Those of groups with `split`
+            consist of that many stacked matrices (3 for a fused qkv), which are orthogonalised separately.
+        lr: Learning rate of groups without one.
+        betas: Decay rates of AdamW's moments.
+        momentum: Momentum of Muon.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Takes one step; `closure` computes the loss and its gradients."""
+        """Run one step; `closure` computes the loss and its gradients, and the loss is returned."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -57,59 +57,60 @@ class Muon(torch.optim.AdamW):
                 if matrix.grad is None:
                     continue
                 ahead = self._look_ahead(matrix, matrix.grad)
-                matrix.grad = None  # AdamW, whose step follows, passes over what has no gradient
+                matrix.grad = None  # AdamW, whose step follows, skips parameters without gradients
                 parts = group.get("split", 1)
                 for piece, direction in zip(matrix.chunk(parts), ahead.chunk(parts), strict=True):
                     tall = piece.shape[0] > piece.shape[1]
-                    own = _Move(*((piece.mT, direction.mT) if tall else (piece, direction)), tall, group)
-                    moves[tuple(own.direction.shape)].append(own)
-        for alike in moves.values():
-            for move, turned in zip(alike, _share_work([move.direction for move in alike]), strict=True):
-                move.take(turned)
+                    move = _Move(*((piece.mT, direction.mT) if tall else (piece, direction)), tall, group)
+                    moves[tuple(move.direction.shape)].append(move)
+        for same_shape in moves.values():
+            updates = _share_work([move.direction for move in same_shape])
+            for move, update in zip(same_shape, updates, strict=True):
+                move.apply(update)
 
     def _look_ahead(self, matrix: Tensor, gradient: Tensor) -> Tensor:
-        """Returns the gradient with Nesterov's momentum."""
+        """Return the gradient with Nesterov momentum."""
         state = self.state[matrix]
         if not state:
             state["momentum"] = torch.zeros_like(matrix)
-            state["step"] = torch.tensor(0.0)  # AdamW wants one when it reads a state
+            state["step"] = torch.tensor(0.0)  # required by AdamW's load_state_dict
         mean = state["momentum"].lerp_(gradient, 1 - self.momentum)
         return gradient.lerp(mean, self.momentum)
 
 
 class _Move(NamedTuple):
-    """A matrix, or a part of one, no higher than wide, and where it shall go."""
+    """A matrix or a part of one, transposed if it is higher than wide, and its update before orthogonalisation."""
 
     matrix: Tensor
     direction: Tensor
     tall: bool
     group: dict[str, Any]
 
-    def take(self, turned: Tensor) -> None:
-        """Moves along the direction turned orthogonal. A tall matrix moves its outputs as far as a square one."""
+    def apply(self, update: Tensor) -> None:
+        """Apply the orthogonalised update; tall matrices are scaled to change their outputs like square ones."""
         rate, (low, long) = self.group["lr"], self.matrix.shape
         self.matrix.mul_(1 - rate * self.group["weight_decay"])
-        self.matrix.sub_(turned, alpha=rate * ((long / low) ** 0.5 if self.tall else 1.0))
+        self.matrix.sub_(update, alpha=rate * ((long / low) ** 0.5 if self.tall else 1.0))
 
 
 def _share_work(directions: list[Tensor]) -> Tensor:
-    """Turns directions of one shape orthogonal, n h w; of several processes each does its share for all."""
-    together = torch.stack(directions)
+    """Orthogonalise matrices of one shape, n h w; distributed processes compute a share each and exchange them."""
+    stacked = torch.stack(directions)
     if not (dist.is_available() and dist.is_initialized()):
-        return orthogonalise(together)
-    share = math.ceil(len(together) / dist.get_world_size())
-    padded = F.pad(together, (0, 0, 0, 0, 0, share * dist.get_world_size() - len(together)))
+        return orthogonalise(stacked)
+    share = math.ceil(len(stacked) / dist.get_world_size())
+    padded = F.pad(stacked, (0, 0, 0, 0, 0, share * dist.get_world_size() - len(stacked)))
     shares = list(padded.split(share))
-    dist.all_gather(shares, orthogonalise(shares[dist.get_rank()]))  # into the parts of `padded`
-    return padded[: len(together)]
+    dist.all_gather(shares, orthogonalise(shares[dist.get_rank()]))  # writes into `padded`
+    return padded[: len(stacked)]
 
 
 def orthogonalise(matrices: Float[Tensor, "n h w"], steps: int = 5) -> Float[Tensor, "n h w"]:
-    """Returns matrices with the same singular vectors whose singular values are roughly one.
+    """Return matrices with the same singular vectors and singular values of about one.
 
     Args:
-        matrices: Any matrices, fastest if no higher than wide; zero stays zero.
-        steps: Newton-Schulz steps.
+        matrices: Any matrices; fastest if they are not higher than wide. Zero matrices stay zero.
+        steps: Number of Newton-Schulz steps.
     """
     a, b, c = QUINTIC
     x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp_min(1e-12)

@@ -1,7 +1,7 @@
-"""The optimiser's rules: which parameter learns how fast, what decays, what is frozen, and when.
+"""The optimiser's parameter groups, frozen parts and learning rate schedule.
 
-The rules are the original's: layer-wise learning-rate decay (its optimizer constructor), no decay of
-one-dimensional parameters and position embeddings, linear warm-up. Knows no data.
+As in the original: layer-wise learning rate decay (its optimizer constructor), no weight decay of one-dimensional
+parameters and position embeddings, linear warm-up. Independent of the data.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from torch import nn
 
 from ..errors import InputError
 from .muon import Muon
-from .recipe import ModelRecipe, OptimizerRecipe
+from .recipe_tables import ModelRecipe, OptimizerRecipe
 
 _FROZEN = {"attention": ".attn.", "mlp": ".mlp.", "embeddings": "backbone.p"}  # pos_embed and patch_embed
 
 
 def freeze_parts(model: nn.Module, recipe: ModelRecipe) -> int:
-    """Stops the named parts from learning; returns how many parameters that are.
+    """Freeze the recipe's parts; returns the number of frozen parameters.
 
     The paper (section 3.3) freezes the attention or the feed-forward layers.
 
     Raises:
-        InputError: There are fewer blocks than shall be frozen.
+        InputError: The network has fewer blocks than `freeze_blocks`.
     """
     blocks = {block for name, _ in model.named_parameters() if (block := _block_of(name)) is not None}
     if recipe.freeze_blocks > len(blocks):
         raise InputError(
-            f"model.freeze_blocks is {recipe.freeze_blocks}; the network has {len(blocks)} blocks"
+            f"model.freeze_blocks is {recipe.freeze_blocks}, and the network has {len(blocks)} blocks; "
+            "give that number or less"
         )
     count = 0
     for name, parameter in model.named_parameters():
@@ -44,7 +45,13 @@ def freeze_parts(model: nn.Module, recipe: ModelRecipe) -> int:
 
 
 def make_optimizer(model: nn.Module, blocks: int, recipe: OptimizerRecipe) -> torch.optim.Optimizer:
-    """Returns the recipe's optimiser over what learns of a network of so many blocks."""
+    """Return the recipe's optimiser for the parameters of a network that require gradients.
+
+    Args:
+        model: The network.
+        blocks: Number of blocks of its backbone.
+        recipe: Kind, learning rates and weight decay.
+    """
     groups = parameter_groups(model, blocks, recipe)
     if recipe.kind == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
@@ -52,12 +59,12 @@ def make_optimizer(model: nn.Module, blocks: int, recipe: OptimizerRecipe) -> to
 
 
 def parameter_groups(model: nn.Module, blocks: int, recipe: OptimizerRecipe) -> list[dict[str, Any]]:
-    """Returns the optimiser's groups: one for each rate, kind of decay and kind of step.
+    """Return parameter groups: one for each combination of learning rate, weight decay and update rule.
 
     Args:
         model: The network.
-        blocks: How many blocks its backbone has.
-        recipe: Rates and decays.
+        blocks: Number of blocks of its backbone.
+        recipe: Kind, learning rates and weight decay.
     """
     groups: dict[tuple[int, bool, int], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
@@ -65,9 +72,7 @@ def parameter_groups(model: nn.Module, blocks: int, recipe: OptimizerRecipe) -> 
             continue
         layer, decays = _layer_of(name, blocks), parameter.ndim > 1 and not name.endswith("pos_embed")
         matrix = recipe.kind == "muon" and _block_of(name) is not None and parameter.ndim == 2
-        parts = (
-            3 if ".qkv." in name else 1
-        ) * matrix  # query, key and value are three matrices; 0 is AdamW's
+        parts = (3 if ".qkv." in name else 1) if matrix else 0  # 0: AdamW
         rate = recipe.matrix_lr if matrix else recipe.lr
         group = groups.setdefault(
             (layer, decays, parts),
@@ -83,7 +88,7 @@ def parameter_groups(model: nn.Module, blocks: int, recipe: OptimizerRecipe) -> 
 
 
 def rate_factor(step: int, steps: int, recipe: OptimizerRecipe) -> float:
-    """Returns what every learning rate is multiplied by at a step of so many."""
+    """Return the factor of all learning rates at a step, of `steps` in total."""
     if step < recipe.warmup_steps:
         return recipe.warmup_start + (1 - recipe.warmup_start) * step / recipe.warmup_steps
     if recipe.schedule == "cosine":
@@ -100,7 +105,7 @@ def _block_of(name: str) -> int | None:
 
 
 def _layer_of(name: str, blocks: int) -> int:
-    """0 for the embeddings, i + 1 for block i, the last for the final norm and the head."""
+    """Return the layer of a parameter: 0 for the embeddings, i + 1 for block i, blocks + 1 for last norm and head."""
     block = _block_of(name)
     if block is not None:
         return block + 1

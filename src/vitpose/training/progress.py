@@ -1,4 +1,4 @@
-"""How a training says how far it is, on a terminal and without one. Knows no network and no data."""
+"""Progress of a training run, on a terminal or in a log. Independent of the network and the data."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ import lightning as L  # noqa: E402
 logger = logging.getLogger(__name__)
 
 REFRESH_S = 0.5
-"""The loss is fetched this often: on a GPU every fetch waits for the step to end."""
+"""Interval at which the loss is read: on a GPU, reading it waits for the step to end."""
 
 LOG_S = 60.0
-"""A line is written this often where there is no terminal."""
+"""Interval of log lines without a terminal."""
 
 
 class ProgressLine(L.Callback):
-    """Shows steps, loss and the time left."""
+    """Show a progress line with steps, loss and remaining time."""
 
     def __init__(self) -> None:
         columns = (
@@ -48,7 +48,7 @@ class ProgressLine(L.Callback):
         self.shown = 0.0
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        """Begins with the steps that were taken before."""
+        """Show the line, starting at the steps of previous runs."""
         self.bar.disable = not trainer.is_global_zero
         self.bar.reset(self.task, total=trainer.max_steps, completed=trainer.global_step)
         self.bar.start()
@@ -56,7 +56,7 @@ class ProgressLine(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves on."""
+        """Update the line, if the interval has passed."""
         now, over = time.monotonic(), trainer.global_step == trainer.max_steps
         if over or now - self.shown > REFRESH_S:
             loss = f"loss {float(outputs['loss']):.3g}"
@@ -64,12 +64,12 @@ class ProgressLine(L.Callback):
             self.shown = now
 
     def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
-        """Takes the line away, after an error too."""
+        """Remove the line, also after an error."""
         self.bar.stop()
 
 
 class ProgressLog(L.Callback):
-    """Logs step and loss, once a minute."""
+    """Log step and loss once a minute."""
 
     def __init__(self) -> None:
         self.due = 0.0
@@ -77,7 +77,7 @@ class ProgressLog(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Logs a line where one is due."""
+        """Log a line, if the interval has passed."""
         now = time.monotonic()
         if trainer.is_global_zero and now >= self.due:
             loss = float(outputs["loss"])

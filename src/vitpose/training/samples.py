@@ -1,6 +1,6 @@
-"""What a training learns from: people of all its sources, and endless batches of them.
+"""The training data of a recipe: the instances of all its sources, and endless batches of them.
 
-Owns how a recipe's sources become batches, on the CPU or where a pack lives. Knows no network.
+Owns how sources become batches, on the CPU or on the device. Independent of the network.
 """
 
 from __future__ import annotations
@@ -25,45 +25,47 @@ from ..geometry.boxes import Size
 from ..geometry.warp import normalise
 from ..keypoints.dataset_spec import DatasetSpec
 from ..processing.image_processor import VitPoseImageProcessor
-from .recipe import Recipe, Source
+from .recipe import Recipe
+from .recipe_tables import Source
 
 logger = logging.getLogger(__name__)
 
 
 class Samples:
-    """The people of a recipe's sources, for all its stages.
+    """The instances of a recipe's sources, for all its stages.
 
-    What is broken in the sources is logged.
+    Reports of the sources are logged.
 
     Args:
-        recipe: The training.
+        recipe: The recipe.
 
     Raises:
-        InputError: A source cannot be read, has nobody, or is a pack that does not reach far enough.
+        InputError: A source cannot be read, has no usable instances, or is a pack whose margin is too small.
+        SkeletonError: The keypoints of a source do not fit its dataset.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self.datasets = recipe.datasets
-        # The people of a dataset lie together, as the parts of the dataset that is made of them do.
+        # Sources of a dataset are contiguous, as in the concatenated dataset.
         names = list(dict.fromkeys(source.dataset for source in recipe.sources))
         ordered = sorted(recipe.sources, key=lambda source: names.index(source.dataset))
-        self.places = [names.index(source.dataset) for source in ordered]
-        skeletons = [own.skeleton for own in self.datasets] or [recipe.skeleton_of()]
+        self.dataset_indices = [names.index(source.dataset) for source in ordered]
+        skeletons = [dataset.skeleton for dataset in self.datasets] or [recipe.skeleton_of()]
         self.sources = []
-        for source, place in zip(ordered, self.places, strict=True):
-            people = read_source(source).map_to(skeletons[place])
+        for source, index in zip(ordered, self.dataset_indices, strict=True):
+            people = read_source(source).map_to(skeletons[index])
             if not len(people):
                 raise InputError(
-                    f"nobody can be trained on: {people.report}\nmend the source, or give images, the folder of its "
-                    "images"
+                    f"a source has no usable instances: {people.report}\ncorrect the annotations, or give images, the "
+                    "directory of its images"
                 )
             logger.info("%s", people.report)
             self.sources.append(people.select(slice(source.limit)))
         weights = [source.weight for source in ordered if source.weight is not None]
         self.shares = weights or None
-        self._living: tuple[Packed, CropFrames] | None = None
+        self._device_pack: tuple[Packed, CropFrames] | None = None
         for stage in recipe.split():
-            self.dataset(stage)  # which refuses what a stage cannot use, before the first one runs
+            self.dataset(stage)  # raises errors of later stages before the first one runs
 
     def __len__(self) -> int:
         return sum(map(len, self.sources))
@@ -71,14 +73,14 @@ class Samples:
     def batches(
         self, recipe: Recipe, done: int, rank: int, world: int, device: torch.device
     ) -> Iterable[dict[str, Any]]:
-        """Returns the endless batches of one process.
+        """Return the endless batches of one process.
 
         Args:
-            recipe: The training, or the stage of it.
-            done: So many optimiser steps were taken.
-            rank: Which of the processes this one is.
-            world: How many there are.
-            device: Where the pack lives, where it is wanted on a device.
+            recipe: The recipe of the stage.
+            done: Number of completed optimiser steps.
+            rank: Index of this process.
+            world: Number of processes.
+            device: Device of the pack, with `on_device`.
         """
         loop = recipe.loop
         lengths = [len(people) for people in self.sources]
@@ -86,8 +88,8 @@ class Samples:
         stream = SampleStream(mix, done * loop.accumulate * loop.batch_size)
         if loop.on_device:
             people, frames = self._on_device(device)
-            own = next(iter(self.datasets), None)
-            return DeviceLoader(people, stream, loop.batch_size, **_options(recipe, own), frames=frames)
+            dataset = next(iter(self.datasets), None)
+            return DeviceLoader(people, stream, loop.batch_size, **_options(recipe, dataset), frames=frames)
         return DataLoader(
             self.dataset(recipe),
             loop.batch_size,
@@ -97,36 +99,37 @@ class Samples:
         )
 
     def dataset(self, recipe: Recipe) -> PoseDataset | JointDataset:
-        """Returns the people as the recipe, or a stage of it, wants them to be seen."""
+        """Return the dataset of all instances with the augmentation and targets of a stage's recipe."""
         if not self.datasets:
             return PoseDataset(self.sources, **_options(recipe))
         parts = []
-        for number, own in enumerate(self.datasets):
-            people = [part for part, place in zip(self.sources, self.places, strict=True) if place == number]
-            parts.append(PoseDataset(people, **_options(recipe, own)))
+        for number, dataset in enumerate(self.datasets):
+            indexed = zip(self.dataset_indices, self.sources, strict=True)
+            sources = [source for index, source in indexed if index == number]
+            parts.append(PoseDataset(sources, **_options(recipe, dataset)))
         return JointDataset(parts)
 
     def pixels(self, recipe: Recipe, count: int = 256) -> Float[Tensor, "b 3 hc wc"]:
-        """Returns normalised crops of so many people, taken at equal distances."""
+        """Return normalised crops of about `count` instances at regular intervals."""
         dataset, processor = self.dataset(recipe), make_processor(recipe)
         rows = range(0, len(self), max(1, len(self) // count))
         pixels = np.stack([dataset[row]["pixels"].numpy() for row in rows])
         return torch.from_numpy(normalise(pixels, *processor.scale_and_offset))
 
     def _on_device(self, device: torch.device) -> tuple[Packed, CropFrames]:
-        """Brings the packs there once; later stages find them there."""
-        if self._living is None:
+        """Return the packs and their pixels on the device; copied once for all stages."""
+        if self._device_pack is None:
             people = join_packs([cast("Packed", source) for source in self.sources])
-            self._living = people, CropFrames(people, device)
-        return self._living
+            self._device_pack = people, CropFrames(people, device)
+        return self._device_pack
 
 
 class SampleStream(Sampler[tuple[int, int]]):
-    """The keys of a `MixSampler` epoch after epoch, without an end.
+    """The keys of a `MixSampler` in all epochs, without end.
 
     Args:
-        mix: The order of the people of one process.
-        start: So many of its samples have been taken.
+        mix: The sampler of one process.
+        start: Number of its samples to skip.
     """
 
     def __init__(self, mix: MixSampler, start: int) -> None:
@@ -141,18 +144,19 @@ class SampleStream(Sampler[tuple[int, int]]):
 
 
 def read_source(source: Source) -> TrainingAnnotations:
-    """Reads what a recipe calls a source.
+    """Read a source of a recipe.
 
     Raises:
         InputError: It cannot be read.
+        SkeletonError: Its keypoints have no names, or the given skeleton does not fit.
     """
     if source.pack:
         return read_pack(source.pack)
     return read_training_annotations(source.annotations, source.images or None, source.skeleton)
 
 
-def _options(recipe: Recipe, own: DatasetSpec | None = None) -> dict[str, Any]:
-    """Returns what makes a sample, on the CPU or on a device, by a dataset's own conventions where it has some."""
+def _options(recipe: Recipe, dataset: DatasetSpec | None = None) -> dict[str, Any]:
+    """Return the arguments of `PoseDataset` and `DeviceLoader` for a recipe, with the conventions of a dataset."""
     processor = make_processor(recipe)
     options = {
         "processor": processor,
@@ -161,19 +165,22 @@ def _options(recipe: Recipe, own: DatasetSpec | None = None) -> dict[str, Any]:
         "sigma": recipe.target.sigma,
         "joint_weights": recipe.target.joint_weights,
     }
-    if own is None:
+    if dataset is None:
         return options
-    varied = replace(recipe.augmentation, half_body_joints=own.half_body)
-    if not own.half_body:
-        varied = replace(varied, half_body=0.0)
-    if not own.shift_centre:
-        varied = replace(varied, shift_probability=0.0)
-    special = {"processor": processor.with_dataset(own), "augmentation": varied}
-    return options | special | {"unbiased": own.target == "udp"}
+    augmentation = replace(recipe.augmentation, half_body_joints=dataset.half_body)
+    if not dataset.half_body:
+        augmentation = replace(augmentation, half_body=0.0)
+    if not dataset.shift_centre:
+        augmentation = replace(augmentation, shift_probability=0.0)
+    return options | {
+        "processor": processor.with_dataset(dataset),
+        "augmentation": augmentation,
+        "unbiased": dataset.target == "udp",
+    }
 
 
 def make_processor(recipe: Recipe) -> VitPoseImageProcessor:
-    """Returns how the trained network wants its crops and its maps read."""
+    """Return the processor of the trained network: its crops and the decoding of its heatmaps."""
     size = Size(width=recipe.model.width, height=recipe.model.height)
     if recipe.datasets:
         return VitPoseImageProcessor(size=size).with_dataset(recipe.datasets[0])

@@ -1,7 +1,7 @@
-"""Evaluation on the way: checkpoints are measured as `vitpose evaluate` would, and the best is kept.
+"""Validation during training: checkpoints are evaluated as by `vitpose evaluate`, and the best one is kept.
 
-What is measured is what lies in the folder, so that a training that was killed while measuring can do it again,
-and nothing of the training itself is touched. Knows no trainer.
+The written checkpoint is evaluated, so that a run that was killed during validation repeats it on resuming, and the
+state of the training run is not affected. Independent of the trainer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from ..files.writing import replace_folder, write_json
 from ..inference.loading import load
 from ..keypoints.skeleton import Skeleton
 from .checkpoints import step_of
-from .recipe import Recipe, Validation
+from .recipe import Recipe
+from .recipe_tables import Validation
 
 require("lightning", "train", "for training")
 from lightning.pytorch.loggers import Logger  # noqa: E402
@@ -38,69 +39,79 @@ PCK_THRESHOLD = 0.2
 
 
 class Validator:
-    """Measures checkpoints on the validation sets of a recipe.
+    """Evaluate checkpoints on the validation sets of a recipe.
 
     Args:
-        recipe: The training.
-        steps: How many optimiser steps it has; the last is always measured.
-        loggers: Where the numbers go.
+        recipe: The recipe of the stage.
+        steps: Total number of optimiser steps; the last checkpoint is always evaluated.
+        loggers: Loggers of the metrics.
 
     Raises:
-        VitPoseError: A set cannot be used; it is said before the training begins.
+        VitPoseError: A validation set cannot be used.
+        MissingDependencyError: A required package is not installed.
     """
 
     def __init__(self, recipe: Recipe, steps: int, loggers: Sequence[Logger]) -> None:
         self.sets, self.every, self.steps = recipe.validation, recipe.loop.evaluate_every, steps
         self.loggers = loggers
-        self.metrics = {one.title: _metrics(one, recipe.skeleton_of(one.dataset)) for one in self.sets}
+        self.metrics = {
+            validation.title: _metrics(validation, recipe.skeleton_of(validation.dataset))
+            for validation in self.sets
+        }
 
     def is_due(self, step: int) -> bool:
-        """Tells whether the checkpoint of a step is measured."""
+        """Return whether the checkpoint of a step is to be evaluated."""
         return bool(self.sets) and (step % self.every == 0 or step == self.steps)
 
     @rank_zero_only
-    def catch_up(self, checkpoint: Path | None) -> None:
-        """Measures a checkpoint that should be measured and is not; keeps it if it is the best."""
+    def evaluate_if_due(self, checkpoint: Path | None) -> None:
+        """Evaluate a checkpoint if that is due and has not been done; copy it to `best` if its score is the highest.
+
+        Raises:
+            VitPoseError: The checkpoint cannot be evaluated.
+        """
         if checkpoint is None or not self.is_due(step := step_of(checkpoint)):
             return
         if not (checkpoint / NUMBERS_FILE).is_file():
-            self._note(checkpoint, step)
+            self._evaluate(checkpoint, step)
         found = read_numbers(checkpoint)
         if found["score"] >= read_numbers(checkpoint.parent / BEST).get("score", -1.0):
             _keep_best(checkpoint)
             logger.info("step %d is the best so far", step)
 
-    def _note(self, checkpoint: Path, step: int) -> None:
-        """Measures a checkpoint, and writes and logs the numbers."""
-        numbers = {one.title: self._measure(one, checkpoint) for one in self.sets}
-        flat = {f"{title}/{name}": value for title, own in numbers.items() for name, value in own.items()}
-        # Of each set the first number counts: AP where there are sigmas, otherwise PCK.
-        score = fmean(next(iter(own.values()), 0.0) for own in numbers.values())
+    def _evaluate(self, checkpoint: Path, step: int) -> None:
+        """Evaluate a checkpoint, and write and log the metrics."""
+        by_set = {validation.title: self._measure(validation, checkpoint) for validation in self.sets}
+        flat = {
+            f"{title}/{name}": value for title, numbers in by_set.items() for name, value in numbers.items()
+        }
+        # The score of a set is its first metric: AP if its skeleton has sigmas, otherwise PCK.
+        score = fmean(next(iter(numbers.values()), 0.0) for numbers in by_set.values())
         write_json(checkpoint / NUMBERS_FILE, {"step": step, "score": score, "numbers": flat})
         for log in self.loggers:
             log.log_metrics(flat, step)
             log.save()
         logger.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in flat.items()))
 
-    def _measure(self, one: Validation, checkpoint: Path) -> dict[str, float]:
-        pipe = load(checkpoint, detector=None, dataset=one.dataset or None)
+    def _measure(self, validation: Validation, checkpoint: Path) -> dict[str, float]:
+        pipe = load(checkpoint, detector=None, dataset=validation.dataset or None)
         report = evaluate_model(
             pipe,
-            one.annotations,
-            one.images,
-            metrics=self.metrics[one.title],
+            validation.annotations,
+            validation.images,
+            metrics=self.metrics[validation.title],
             flip_test=bool(pipe.estimator.skeleton.flip_pairs),
-            skeleton=one.skeleton,
+            skeleton=validation.skeleton,
             thresholds=(PCK_THRESHOLD,),
         )
         for image, reason in report.problems.images.items():
-            logger.warning("%s of %s is not measured: %s", image, one.title, reason)
-        wanted = {"AP": report.numbers.get("coco", {}).get("AP")} | report.numbers["pck"]
-        return {name: value for name, value in wanted.items() if value is not None}
+            logger.warning("%s of %s is skipped: %s", image, validation.title, reason)
+        metrics = {"AP": report.numbers.get("coco", {}).get("AP")} | report.numbers["pck"]
+        return {name: value for name, value in metrics.items() if value is not None}
 
 
 class _Numbers(Schema):
-    """The file of a checkpoint's numbers; those of a measure that nothing fits may be NaN."""
+    """The file of a checkpoint's metrics, which may be NaN."""
 
     step: int
     score: Annotated[float, Field(allow_inf_nan=True)]
@@ -108,10 +119,10 @@ class _Numbers(Schema):
 
 
 def read_numbers(checkpoint: Path) -> dict[str, Any]:
-    """Returns what a checkpoint was measured at: `step`, `score`, `numbers`; nothing if it was not.
+    """Return `step`, `score` and `numbers` (the metrics) of a checkpoint; empty if it has not been evaluated.
 
     Raises:
-        InputError: The file is damaged.
+        InputError: The file of the metrics is damaged.
     """
     path = checkpoint / NUMBERS_FILE
     if not path.is_file():
@@ -119,12 +130,15 @@ def read_numbers(checkpoint: Path) -> dict[str, Any]:
     return check(_Numbers, parse_json(path.read_bytes(), path, allow_nan=True), path).model_dump()
 
 
-def _metrics(one: Validation, bones: Skeleton) -> list[str]:
-    """Returns what can be measured on a set, whose files are looked at for the purpose."""
-    truth = read_ground_truth(one.annotations, one.skeleton)
-    match_keypoints(truth.skeleton, bones)
-    if not Path(one.images).expanduser().is_dir():
-        raise InputError(f"the images of the validation set {one.title}, {one.images}, are no folder")
+def _metrics(validation: Validation, skeleton: Skeleton) -> list[str]:
+    """Return the metrics for a validation set; raise errors in its files before the training run starts."""
+    truth = read_ground_truth(validation.annotations, validation.skeleton)
+    match_keypoints(truth.skeleton, skeleton)
+    if not Path(validation.images).expanduser().is_dir():
+        raise InputError(
+            f"images of the validation set {validation.title} is {validation.images!r}, which is not a directory; give "
+            "the directory of its images"
+        )
     if not truth.skeleton.sigmas:
         return ["pck"]
     require("pycocotools", "evaluate", "for average precision")
