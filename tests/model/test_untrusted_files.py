@@ -310,7 +310,9 @@ def test_invalid_directory_name_is_refused(build: Build, tmp_path: Path) -> None
 @pytest.mark.parametrize("tensor", [torch.zeros(()), torch.zeros(197), torch.zeros(1, 5, 2, 192)])
 def test_start_with_unsupported_position_embeddings_is_refused(tmp_path: Path, tensor: Tensor) -> None:
     torch.save({"model": {"pos_embed": tensor}}, tmp_path / "mae.pth")
-    with pytest.raises(CheckpointError, match=r"has 'pos_embed' of the shape .*; choose a plain ViT"):
+    with pytest.raises(
+        CheckpointError, match=r"the shape of 'pos_embed' in .*mae.pth is .*; choose a plain ViT"
+    ):
         make_network(ModelRecipe(size="tiny", start=str(tmp_path / "mae.pth")))
 
 

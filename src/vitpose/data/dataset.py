@@ -267,7 +267,7 @@ class MixSampler(Sampler[tuple[int, int]]):
         return np.diff(ends, prepend=0).tolist()
 
     def _source_keys(self, source: int, first: int, last: int, start: int) -> np.ndarray:
-        """Return (pass, index) of a source's samples from number `first` to before `last`; indices begin at `start`."""
+        """Return (pass, index) of a source's samples from number `first` to before `last`; indices start at `start`."""
         count, keys = self.lengths[source], [np.zeros((0, 2), int)]
         for turn in range(first // count, -(-last // count)):
             order = np.random.default_rng([self.seed, 1, source, turn]).permutation(count)

@@ -97,7 +97,7 @@ class Validation:
 class Stage:
     """The keys in which one stage of a training run differs from the recipe.
 
-    A stage starts from the final weights of the previous stage and has its own schedule.
+    A stage starts from the final weights of the previous stage, with a new schedule.
 
     Attributes:
         model: Keys of [model] except `start`, `size`, `decoder`, `skeleton` and `experts`.
