@@ -216,7 +216,7 @@ def test_errors_in_category_keypoints_name_the_file(tmp_path: Path) -> None:
     table = coco(GOOD)
     table["categories"][0]["keypoints"] = ["nose", "nose", "eye"]
     message = (
-        r"file\.json, the keypoints of its categories: skeleton 'custom': keypoints may have each name once"
+        r"file\.json, the keypoints of its categories: skeleton 'custom': keypoints must not repeat a name"
     )
     with pytest.raises(SkeletonError, match=message):
         read_annotation_file(write(tmp_path, table))
