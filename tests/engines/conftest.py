@@ -1,4 +1,4 @@
-"""The dtypes that the engines compute in: every test with the fixture `precision` runs in float32 and in bfloat16."""
+"""Fixtures of the engines: `precision` runs a test in float32 and in bfloat16; `metadata` is a small example."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
+import vitpose
+from vitpose.engines.metadata import Metadata
 from vitpose.engines.torch import has_bf16_units
 
 
@@ -34,3 +36,12 @@ def precision(request: pytest.FixtureRequest) -> Precision:
         "float32": Precision("float32", same=1e-5, exact=1e-5, keypoints_px=0.1),
         "bfloat16": Precision("bfloat16", same=0.03, exact=0.03, keypoints_px=0.5),
     }[request.param]
+
+
+@pytest.fixture
+def metadata() -> Metadata:
+    skeleton = vitpose.Skeleton("two", ("left_end", "right_end"), ((0, 1),), ((0, 1),), sigmas=(0.1, 0.2))
+    processor = vitpose.VitPoseImageProcessor(
+        size=vitpose.Size(width=48, height=64), warp="plain", max_step=None
+    )
+    return Metadata("m", "float32", processor, skeleton)

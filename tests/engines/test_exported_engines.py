@@ -9,7 +9,6 @@ import sys
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,9 @@ import pytest
 
 import vitpose
 from vitpose.engines import check_engine, open_engine
-from vitpose.engines.metadata import KEY, Metadata
+from vitpose.engines.metadata import KEY
 from vitpose.engines.openvino import shared_core
 from vitpose.engines.protocol import Engine
-from vitpose.engines.tensorrt import pack, unpack
 from vitpose.engines.torch import has_bf16_units
 from vitpose.errors import CheckpointError, InputError, MissingDependencyError, UnknownNameError
 
@@ -299,117 +297,6 @@ def test_truncated_or_missing_weights_of_openvino(exported: Export, tmp_path: Pa
         vitpose.load(path, None)
 
 
-class TestMetadata:
-    def metadata(self) -> Metadata:
-        skeleton = vitpose.Skeleton("two", ("left_end", "right_end"), ((0, 1),), ((0, 1),), sigmas=(0.1, 0.2))
-        processor = vitpose.VitPoseImageProcessor(
-            size=vitpose.Size(width=48, height=64), warp="plain", max_step=None
-        )
-        return Metadata("m", "float32", processor, skeleton)
-
-    def test_round_trip(self) -> None:
-        assert Metadata.from_json(self.metadata().to_json(), "x") == self.metadata()
-        for name in vitpose.Skeleton.available():
-            skeleton = vitpose.Skeleton.load(name)
-            assert vitpose.Skeleton.from_dict(skeleton.to_dict()) == skeleton
-
-    def test_the_dataset_is_part_of_the_metadata(self) -> None:
-        dataset = vitpose.DatasetSpec.load("aic")
-        metadata = replace(self.metadata(), dataset=dataset)
-        assert Metadata.from_json(metadata.to_json(), "x").dataset_spec == dataset
-        assert self.metadata().dataset_spec.skeleton == self.metadata().skeleton
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            (
-                {"format": 2},
-                "'vitpose' of x is invalid: it has format 2, this vitpose reads format 1; update",
-            ),
-            ({"format": True}, "is invalid: it: .*format.*True"),
-            ({"skeleton": None}, "is invalid: it: skeleton is missing; export the model again with"),
-            ({"sceleton": {}}, "is invalid: it: unknown key 'sceleton'; did you mean skeleton"),
-            (
-                {"skeleton": {"name": "a", "keypoints": ["b"], "edgez": []}},
-                "unknown key 'edgez'; did you mean edges",
-            ),
-            ({"skeleton": {"name": "a", "keypoints": []}}, "keypoints"),
-            ({"dataset": {"name": "a"}}, r"dataset\.skeleton is missing"),
-            ({"dataset": {"name": "a", "skeleton": "/etc/passwd"}}, r"dataset\.skeleton is '/etc/passwd'"),
-            ({"dataset": 5}, r"dataset\b.* 5"),
-            ({"processor": {"warp": "upd"}}, "is invalid: .*unknown warp 'upd'"),
-            ({"processor": 3}, "processor.* 3"),
-            ({"processor": {"size": {"height": 32000, "width": 32000}}}, "32000"),
-            ({"processor": {"image_std": [0, 1, 1]}}, "image_std"),
-            ({"processor": {"max_step": "x"}}, "max_step"),
-            (
-                {"precision": "int4"},
-                "precision.*'int4'.*float32",
-            ),
-            ({"precision": 32}, "precision is 32"),
-            ({"model": 7}, "model is 7; input should be a valid string"),
-            ({"model": "m" * 1001}, "string should have at most 1000 characters"),
-        ],
-    )
-    def test_invalid_keys(self, change: dict[str, object], message: str) -> None:
-        table = {**json.loads(self.metadata().to_json()), **change}
-        table = {name: value for name, value in table.items() if value is not None}
-        with pytest.raises(CheckpointError, match=message):
-            Metadata.from_json(json.dumps(table), "x")
-
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            ("{", "it is not valid JSON"),
-            ("[1]", r"it: \[1\]"),
-            ('{"format": NaN}', "NaN is not a JSON number"),
-            ("[" * 200_000, "it is nested too deeply"),
-            (f'{{"format": {"1" * 5000}}}', "it is not valid JSON: .*digits"),
-            (" " * 2**20 + "{}", "it has 1048578 bytes; a file of this kind may have 1048576 at most"),
-        ],
-    )
-    def test_invalid_json(self, text: str, message: str) -> None:
-        with pytest.raises(CheckpointError, match=rf"the metadata 'vitpose' of x is invalid: .*{message}"):
-            Metadata.from_json(text, "x")
-
-    @pytest.mark.parametrize(
-        ("inputs", "outputs", "message"),
-        [
-            (["b", 3, 64, 48], ["b", 2, 16, 12], None),
-            ([-1, 3, 64, 48], [-1, 2, 16, 12], None),
-            (
-                [1, 3, 64, 48],
-                [1, 2, 16, 12],
-                "the input pixel_values 1 x 3 x 64 x 48 .* batch must be dynamic",
-            ),
-            (["b", 3, 64, 48], [10**9, 2, 16, 12], "batch must be dynamic"),
-            (["b", 3, 64, 48], ["b", 2, "h", 12], "heatmaps of a fixed size, 48x64 at most"),
-            (["b", 3, 64, 48], ["b", 2, 65, 12], "heatmaps of a fixed size, 48x64 at most"),
-            (["b", 3, 64, 48], ["b", 3, 16, 12], "but its metadata describes"),
-            (["b", 3, 64, 48], ["b"], "but its metadata describes"),
-        ],
-    )
-    def test_shapes(self, inputs: list[object], outputs: list[object], message: str | None) -> None:
-        shapes = [("pixel_values", inputs)], [("heatmaps", outputs)]
-        if message is None:
-            assert self.metadata().check_shapes(*shapes, "x") == (2, 16, 12)
-        else:
-            with pytest.raises(CheckpointError, match=message):
-                self.metadata().check_shapes(*shapes, "x")
-
-    def test_tensorrt_files(self, tmp_path: Path) -> None:
-        path = tmp_path / "x.engine"
-        path.write_bytes(pack(self.metadata(), b"plan"))
-        assert unpack(path) == (self.metadata(), b"plan")
-        with pytest.raises(InputError, match=r"x.engine runs in float32, not in int8"):
-            open_engine(path, dtype="int8")
-        path.write_bytes(b"plan")
-        with pytest.raises(CheckpointError, match=r"x.engine has no metadata"):
-            open_engine(path)
-        with pytest.raises(CheckpointError, match=r"there is no file .*y.engine"):
-            open_engine(tmp_path / "y.engine")
-
-
 @pytest.mark.parametrize(
     ("to", "engine", "package", "install"),
     [
@@ -458,21 +345,6 @@ class TestChecksBeforeAConversion:
     def test_dtype_and_device(self, engine: str, options: dict[str, str], message: str) -> None:
         with pytest.raises(InputError, match=message):
             vitpose.load("nowhere", None, engine=engine, **options)
-
-
-@pytest.mark.parametrize(
-    ("package", "install"), [("tensorrt", r"'vitpose\[tensorrt\]'"), ("torch", "vitpose$")]
-)
-def test_a_missing_package_of_tensorrt_is_named(
-    package: str, install: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    path = tmp_path / "x.engine"
-    path.write_bytes(pack(TestMetadata().metadata(), b"plan"))
-    with pytest.raises(
-        MissingDependencyError, match=rf"'{package}' is needed to run .*pip install {install}"
-    ):
-        open_engine(path)
 
 
 def test_openvino_sends_no_telemetry() -> None:

@@ -1,21 +1,19 @@
-"""The engines for GPUs with TensorRT and CUDA replaced: the calls, and the errors. Runs without a GPU."""
+"""The engine of TensorRT with TensorRT replaced: its files, the calls, and the errors. Runs without a GPU."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from vitpose.engines import accelerator as engine_device
-from vitpose.engines.accelerator import GraphedNetwork
-from vitpose.engines.tensorrt import enqueue, open_plan
-from vitpose.errors import CheckpointError
+from vitpose.engines import open_engine
+from vitpose.engines.metadata import Metadata
+from vitpose.engines.tensorrt import enqueue, open_plan, pack, unpack
+from vitpose.errors import CheckpointError, InputError, MissingDependencyError
 
 
 class Context:
@@ -102,55 +100,29 @@ def test_invalid_plans() -> None:
     assert open_plan(b"plan", library(plan), "a.engine") == (plan, context)
 
 
-class Recorder:
-    """Replaces torch's capture of CUDA graphs, and counts simultaneous captures."""
-
-    def __init__(self) -> None:
-        self.recording, self.most, self.options, self.pools = 0, 0, [], 0
-
-    def pool(self) -> int:
-        self.pools += 1
-        return self.pools
-
-    @contextmanager
-    def graph(self, graph: Any, **options: Any) -> Iterator[None]:
-        self.options.append(options)
-        self.recording += 1
-        self.most = max(self.most, self.recording)
-        time.sleep(0.01)  # long enough for another thread to start a capture if nothing prevents it
-        yield
-        self.recording -= 1
+def test_tensorrt_files(metadata: Metadata, tmp_path: Path) -> None:
+    path = tmp_path / "x.engine"
+    path.write_bytes(pack(metadata, b"plan"))
+    assert unpack(path) == (metadata, b"plan")
+    with pytest.raises(InputError, match=r"x.engine runs in float32, not in int8"):
+        open_engine(path, dtype="int8")
+    path.write_bytes(b"plan")
+    with pytest.raises(CheckpointError, match=r"x.engine has no metadata"):
+        open_engine(path)
+    with pytest.raises(CheckpointError, match=r"there is no file .*y.engine"):
+        open_engine(tmp_path / "y.engine")
 
 
-def test_graphs_are_captured_one_at_a_time_in_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorder = Recorder()
-    streams = SimpleNamespace(wait_stream=lambda other: None)
-
-    class Graph:
-        def replay(self) -> None:
-            """The output of the network is constant."""
-
-    engine_device._shared.cache_clear()
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", recorder.pool)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: streams)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: streams)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
-    monkeypatch.setattr(torch.cuda, "graph", recorder.graph)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    networks = [GraphedNetwork(lambda pixels, value=value: pixels[:, :1] * 0 + value) for value in range(3)]
-
-    def call(number: int) -> tuple[float, int]:
-        found = networks[number % 3](torch.ones(1 + number % 2, 3, 4, 4))
-        return found.unique().item(), len(found)
-
-    try:
-        with ThreadPoolExecutor(6) as pool:
-            results = list(pool.map(call, range(24)))
-    finally:
-        engine_device._shared.cache_clear()
-    assert results == [(number % 3, 1 + number % 2) for number in range(24)]
-    assert recorder.most == 1
-    assert len(recorder.options) == 6
-    assert {(options["pool"], options["capture_error_mode"]) for options in recorder.options} == {
-        (1, "thread_local")
-    }
+@pytest.mark.parametrize(
+    ("package", "install"), [("tensorrt", r"'vitpose\[tensorrt\]'"), ("torch", "vitpose$")]
+)
+def test_a_missing_package_of_tensorrt_is_named(
+    package: str, install: str, metadata: Metadata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    path = tmp_path / "x.engine"
+    path.write_bytes(pack(metadata, b"plan"))
+    with pytest.raises(
+        MissingDependencyError, match=rf"'{package}' is needed to run .*pip install {install}"
+    ):
+        open_engine(path)
