@@ -205,9 +205,9 @@ def test_a_missing_head_is_reported(tmp_path: Path) -> None:
         vitpose.load(tmp_path, detector=None, device="cpu", dtype="float32").estimator.skeleton.name == "coco"
     )
     assert vitpose.load(tmp_path, detector=None, dataset="coco", device="cpu", dtype="float32")
-    for asked in ("ap10k", 3):
+    for dataset in ("ap10k", 3):
         with pytest.raises(CheckpointError) as caught:
-            vitpose.load(tmp_path, detector=None, dataset=asked, device="cpu", dtype="float32")
+            vitpose.load(tmp_path, detector=None, dataset=dataset, device="cpu", dtype="float32")
         assert str(caught.value) == (
             "this checkpoint has no head for 'ap10k', only for coco: the ViTPose++ files on the hub contain "
             "only COCO's. All six heads are in the original .pth files (for their URLs see docs/plus-plus.md): "

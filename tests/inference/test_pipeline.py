@@ -391,13 +391,13 @@ def test_given_boxes_are_all_kept_by_default(tmp_path: Path) -> None:
 def test_duplicate_suppression_equals_the_original_evaluation() -> None:
     """OKS by the formula of COCO with the area of the crop; poses ordered by their rescored scores."""
     skeleton = Skeleton("three", SKELETON.keypoints, sigmas=(0.03, 0.06, 0.1))
-    made = Estimator(FakeEngine(CELLS, GRID), VitPoseImageProcessor(), skeleton)
+    three = Estimator(FakeEngine(CELLS, GRID), VitPoseImageProcessor(), skeleton)
     boxes = np.float32([[10, 10, 60, 90], [13, 10, 63, 90]])
     crop = np.array([1.25 * 80 * 0.75, 1.25 * 80])  # 60x80 has the aspect of the crop
-    alike = np.exp(-9 / (2 * crop.prod() * (2 * np.array([0.03, 0.06, 0.1])) ** 2)).mean()
-    poses = made.estimate([blank()], [Detections(boxes, np.float32([0.6, 0.7]), ("person",) * 2)])[0]
-    assert made.find_distinct(poses, alike - 1e-3).tolist() == [1]
-    assert made.find_distinct(poses, alike + 1e-3).tolist() == [0, 1]
+    oks = np.exp(-9 / (2 * crop.prod() * (2 * np.array([0.03, 0.06, 0.1])) ** 2)).mean()
+    poses = three.estimate([blank()], [Detections(boxes, np.float32([0.6, 0.7]), ("person",) * 2)])[0]
+    assert three.find_distinct(poses, oks - 1e-3).tolist() == [1]
+    assert three.find_distinct(poses, oks + 1e-3).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("max_oks", [-0.1, 1.1, float("nan")])
@@ -626,10 +626,10 @@ def test_the_detector_gets_the_device_of_the_network(
     runtime: str, device: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Engine and detector are replaced, since there may be no second GPU."""
-    asked = []
+    calls = []
 
     def detector(spec: str, device: str, **_: object) -> FixedDetector:
-        asked.append((spec, device))
+        calls.append((spec, device))
         return FixedDetector(BOXES)
 
     known = vitpose.DatasetSpec.load("coco")
@@ -638,7 +638,7 @@ def test_the_detector_gets_the_device_of_the_network(
     monkeypatch.setattr("vitpose.inference.loading._load_checkpoint", lambda *_, **__: [part])
     monkeypatch.setattr("vitpose.inference.loading.load_detector", detector)
     vitpose.load("vitpose-tiny", "rtdetr", device=device)
-    assert asked == [("rtdetr", expected)]
+    assert calls == [("rtdetr", expected)]
 
 
 @pytest.mark.parametrize("options", [{"labels": "dog"}, {"labels": None}, {"min_score": 0.5}])

@@ -24,7 +24,7 @@ IDS = [[1, 2], [], [2], [-1, 2, 3]]
 
 def frames(tracked: bool = True) -> list[PoseFrame]:
     rng = np.random.default_rng(0)
-    made = []
+    recorded = []
     for index, ids in enumerate(IDS):
         n = len(ids)
         poses = Poses(
@@ -36,8 +36,8 @@ def frames(tracked: bool = True) -> list[PoseFrame]:
         )
         if tracked:
             poses = replace(poses, ids=np.array(ids, np.int64))
-        made.append(PoseFrame(index, Fraction(index * 1001, 30000), IMAGE, poses, detected=index != 2))
-    return made
+        recorded.append(PoseFrame(index, Fraction(index * 1001, 30000), IMAGE, poses, detected=index != 2))
+    return recorded
 
 
 def record(folder: Path, kinds: list[str], tracked: bool = True) -> list[Path]:
