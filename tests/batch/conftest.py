@@ -14,7 +14,13 @@ import torch
 
 import vitpose
 
-LOADING = {"model": "vitpose-tiny", "detector": "whole-image", "device": "cpu"}
+LOADING = {"detector": "whole-image", "device": "cpu"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_network(checkpoint: Path) -> None:
+    """What is tested here happens around the network, so that a small random one serves."""
+    LOADING["model"] = str(checkpoint)
 
 
 @pytest.fixture(autouse=True)

@@ -51,7 +51,7 @@ def test_the_rows_are_those_of_the_pipeline(images: Path, tmp_path: Path) -> Non
         "_job.json", "_plan-000000.parquet", "part-000000.parquet", "part-000001.parquet", "part-000002.parquet",
     }  # fmt: skip
     found = rows(tmp_path / "out.parquet")
-    pipe = vitpose.load("vitpose-tiny", detector="whole-image", device="cpu")
+    pipe = vitpose.load(**LOADING)
     for row, path in zip(found, sorted(images.glob("*.png")), strict=True):
         poses = pipe(path)
         assert row["image"] == str(path)
@@ -330,4 +330,4 @@ def test_ray_gives_the_same_after_a_worker_is_killed(tmp_path: Path) -> None:
 def test_settings_are_stored_with_the_results(images: Path, tmp_path: Path) -> None:
     run(images, tmp_path / "out.parquet")
     kept = json.loads((tmp_path / "out.parquet" / "_job.json").read_text())
-    assert kept == {"detector": "whole-image", "model": "vitpose-tiny"}
+    assert kept == {"detector": "whole-image", "model": LOADING["model"]}
