@@ -1,4 +1,4 @@
-"""ViTPose and ViTPose++: the keypoints of people and animals with plain vision transformers.
+"""ViTPose and ViTPose++: keypoint estimation for people and animals with plain vision transformers.
 
     import vitpose
 
@@ -6,7 +6,7 @@
     poses = pipe("person.jpg")
     vitpose.draw(vitpose.read_image("person.jpg"), poses)
 
-Names are loaded when they are first used: importing vitpose imports no torch.
+Names are imported on first use, so `import vitpose` does not import torch.
 """
 
 from __future__ import annotations
@@ -50,33 +50,32 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "geometry.boxes": ("Size", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh"),
-    "keypoints.dataset_spec": ("DatasetSpec",),
+_NAMES_BY_MODULE = {
     "detectors.protocol": ("Detections",),
-    "results.drawing": ("draw", "draw_heatmaps"),
     "errors": (
         "BoxError", "CheckpointError", "ImageError", "InputError", "MissingDependencyError", "OutputError",
-        "SkeletonError", "UnknownNameError", "VideoError", "VitPoseError",
-        "WorkerError",
+        "SkeletonError", "UnknownNameError", "VideoError", "VitPoseError", "WorkerError",
     ),
     "evaluation": ("evaluate_model", "evaluate_predictions"),
     "files.hub": ("list_models",),
+    "geometry.boxes": ("Size", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh"),
     "images": ("find_images", "read_image", "save_image"),
     "inference.loading": ("export", "load"),
-    "results.mixed_poses": ("MixedPoses",),
+    "inference.pipeline": ("Pipeline", "Prediction"),
+    "keypoints.dataset_spec": ("DatasetSpec",),
+    "keypoints.skeleton": ("Skeleton",),
     "model.backbone": ("VitPoseBackbone",),
     "model.config": ("VitPoseBackboneConfig", "VitPoseConfig"),
     "model.outputs": ("VitPoseEstimatorOutput",),
     "model.pose": ("VitPoseForPoseEstimation",),
     "model.quantisation": ("TorchAoConfig",),
-    "inference.pipeline": ("Pipeline", "Prediction"),
-    "results.poses": ("Poses",),
     "processing.image_processor": ("VitPoseImageProcessor",),
-    "keypoints.skeleton": ("Skeleton",),
+    "results.drawing": ("draw", "draw_heatmaps"),
+    "results.mixed_poses": ("MixedPoses",),
+    "results.poses": ("Poses",),
     "training.loop": ("train",),
 }  # fmt: skip
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
 __all__ = [
     "BoxError", "CheckpointError", "DatasetSpec", "Detections", "ImageError", "InputError",
@@ -90,9 +89,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'vitpose' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
     globals()[name] = value
     return value
 

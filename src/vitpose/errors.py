@@ -1,19 +1,18 @@
-"""The exceptions that vitpose raises on purpose.
+"""The exceptions of vitpose, and checks of arguments.
 
-Every one of them can be caught as `VitPoseError`, and the message says what was wrong, with the
-value, and what to do about it.
+All are subclasses of `VitPoseError`. A message states what was wrong, with the value, and what to do.
 
     VitPoseError
-    ├── InputError (also ValueError)        what the caller handed in cannot be used
-    │   ├── ImageError                      not a readable image
-    │   ├── VideoError                      not a readable video, camera or stream
-    │   ├── BoxError                        boxes that are no boxes
-    │   ├── SkeletonError                   a skeleton that does not hold together
-    │   └── UnknownNameError                a name nobody knows; the nearest are offered
-    ├── CheckpointError (also ValueError)   weights or configurations that do not fit
-    ├── WorkerError (also RuntimeError)     a process or cluster that works for us and is gone
-    ├── OutputError (also OSError)          a file or folder that cannot be written
-    └── MissingDependencyError (also ImportError)   an optional package is not installed
+    ├── InputError (also ValueError)        an invalid argument
+    │   ├── ImageError                      an image that cannot be read or written
+    │   ├── VideoError                      a video, camera or stream that cannot be read
+    │   ├── BoxError                        invalid boxes
+    │   ├── SkeletonError                   an invalid skeleton
+    │   └── UnknownNameError                an unknown name; the nearest are suggested
+    ├── CheckpointError (also ValueError)   missing, damaged or mismatched weights or configurations
+    ├── WorkerError (also RuntimeError)     a failed worker process or cluster
+    ├── OutputError (also OSError)          a file or directory that cannot be written
+    └── MissingDependencyError (also ImportError)   an optional package that is not installed
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ from typing import Any
 
 
 class VitPoseError(Exception):
-    """The root of everything that vitpose raises on purpose."""
+    """Base of all exceptions that vitpose raises."""
 
 
 class InputError(VitPoseError, ValueError):
-    """An argument that cannot be used."""
+    """An invalid argument."""
 
 
 class ImageError(InputError):
-    """An image that cannot be read, or is larger than allowed."""
+    """An image that cannot be read or written, or is larger than allowed."""
 
 
 class VideoError(InputError):
-    """A video, camera or stream that cannot be read, or has no images."""
+    """A video, camera or stream that cannot be read or has no frames."""
 
 
 class BoxError(InputError):
@@ -48,21 +47,21 @@ class BoxError(InputError):
 
 
 class SkeletonError(InputError):
-    """A skeleton, or a skeleton file, that does not hold together."""
+    """An invalid skeleton or skeleton file."""
 
 
 class UnknownNameError(InputError):
-    """A name (of a model, a skeleton, a detector, a key) that is not known.
+    """An unknown name of a model, skeleton, detector, key or other choice.
 
     Args:
-        kind: What the name was meant to name, in the singular ("model").
+        kind: What the name refers to, in the singular ("model").
         name: The name as given.
-        known: All names that would have been understood.
-        hint: A further sentence on what else could be passed.
+        known: All valid names.
+        hint: A further sentence on other valid values.
     """
 
     def __init__(self, kind: str, name: object, known: Iterable[str], hint: str = "") -> None:
-        # The arguments as they came, so that the error survives pickling on its way out of a worker.
+        # Unformatted arguments, so that the error can be pickled and returned by a worker process.
         super().__init__(kind, name, sorted(known), hint)
 
     def __str__(self) -> str:
@@ -74,32 +73,32 @@ class UnknownNameError(InputError):
 
 
 class CheckpointError(VitPoseError, ValueError):
-    """A checkpoint or configuration that is missing, damaged, or does not fit the model."""
+    """A checkpoint or configuration that is missing, damaged, or does not match the model."""
 
 
 class WorkerError(VitPoseError, RuntimeError):
-    """A worker process died, or a cluster cannot be reached."""
+    """A worker process that failed, or a cluster that cannot be reached."""
 
 
 class OutputError(VitPoseError, OSError):
-    """A file or folder that cannot be written."""
+    """A file or directory that cannot be written."""
 
 
 class MissingDependencyError(VitPoseError, ImportError):
-    """An optional package is needed and not installed."""
+    """An optional package that is required and not installed."""
 
 
 def check_number(name: str, value: Any, low: float | int = -math.inf, high: float | int = math.inf) -> None:
-    """Checks that an argument is a finite number of a range.
+    """Checks that an argument is a finite number in a range.
 
     Args:
         name: Name of the argument.
         value: Its value.
-        low: The smallest that is accepted.
-        high: The largest that is accepted.
+        low: Smallest valid value.
+        high: Largest valid value.
 
     Raises:
-        InputError: It is no number, not finite, or out of the range.
+        InputError: The value is not a number, not finite, or out of range.
     """
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if is_number and -math.inf < value < math.inf and low <= value <= high:
@@ -109,10 +108,10 @@ def check_number(name: str, value: Any, low: float | int = -math.inf, high: floa
 
 
 def check_count(name: str, value: Any, low: int = 1, high: int = 1_000_000) -> None:
-    """Checks that an argument is a whole number of a range; arguments and errors as of `check_number`.
+    """Checks that an argument is a whole number in a range; the arguments are those of `check_number`.
 
     Raises:
-        InputError: It is no whole number, or out of the range.
+        InputError: The value is not a whole number or is out of range.
     """
     is_whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_whole or int(value) not in range(low, high + 1):
@@ -120,22 +119,25 @@ def check_count(name: str, value: Any, low: int = 1, high: int = 1_000_000) -> N
 
 
 def require(module: str, extra: str | None, purpose: str) -> ModuleType:
-    """Imports a package that may not be there, or says how to install it.
+    """Imports an optional package.
 
     Args:
         module: Name of the module to import.
-        extra: The extra of vitpose that brings it; None is vitpose itself, installed without all it depends on.
-        purpose: What it is needed for, as it should read after "is needed".
+        extra: The extra of vitpose that installs it; None: a dependency of vitpose itself.
+        purpose: What the package is required for, as a phrase that continues "is required".
+
+    Returns:
+        The imported module.
 
     Raises:
-        MissingDependencyError: The package is not installed.
+        MissingDependencyError: The package is not installed; the message has the command to install it.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or module.split(".")[0] != error.name.split(".")[0]:
             raise
-        what = "vitpose" if extra is None else f"'vitpose[{extra}]'"
+        target = "vitpose" if extra is None else f"'vitpose[{extra}]'"
         raise MissingDependencyError(
-            f"the package {module!r} is needed {purpose}; install it with: pip install {what}"
+            f"the package {module!r} is required {purpose}; install it with: pip install {target}"
         ) from error

@@ -180,7 +180,7 @@ def test_a_full_disk_keeps_finished_shards(images: Path, tmp_path: Path) -> None
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(OutputError, match=r"part-000001.parquet cannot be written: .*make room"):
+        with pytest.raises(OutputError, match=r"part-000001.parquet cannot be written: .*free disk space"):
             run(images, out, report=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -106,7 +106,9 @@ def test_a_rival_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     code, said = run("--dtype", "float32", "--against", "transformers")
     assert code == 0, said
-    assert "left out: vitpose-tiny, transformers: the package 'transformers' is needed to be measured" in said
+    assert (
+        "left out: vitpose-tiny, transformers: the package 'transformers' is required to be measured" in said
+    )
 
 
 def test_an_unknown_rival() -> None:

@@ -64,7 +64,7 @@ def test_without_torch(
     monkeypatch.setitem(sys.modules, "torch", None)
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1
-    assert f"error: the package 'torch' is needed {purpose}" in result.stderr
+    assert f"error: the package 'torch' is required {purpose}" in result.stderr
     assert result.stderr.endswith("install it with: pip install vitpose\n")
 
 
@@ -76,7 +76,7 @@ def test_training_without_its_packages(package: str, install: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert done.stderr.endswith(f"is needed for training; install it with: pip install {install}\n")
+    assert done.stderr.endswith(f"is required for training; install it with: pip install {install}\n")
 
 
 def test_an_unknown_command_is_misuse() -> None:

@@ -161,7 +161,7 @@ def test_a_part_that_cannot_be_written_raises(people: TrainingAnnotations, tmp_p
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
         with pytest.raises(
-            OutputError, match=r"part-0000.safetensors cannot be written: .*; choose another folder"
+            OutputError, match=r"part-0000.safetensors cannot be written: .*; choose another directory"
         ):
             write_pack([people], tmp_path)
     finally:

@@ -183,6 +183,8 @@ def test_without_its_packages(
     package: str, install: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    message = f"'{package}' is needed for the detector rtdetr, not for onnx:FILE, boxes:FILE and whole-image"
+    message = (
+        f"'{package}' is required for the detector rtdetr, not for onnx:FILE, boxes:FILE and whole-image"
+    )
     with pytest.raises(MissingDependencyError, match=f"{message}; install it with: pip install {install}$"):
         RtDetrDetector(tmp_path)

@@ -310,7 +310,7 @@ def test_a_missing_package_is_named(
 ) -> None:
     path = exported(to)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingDependencyError, match=rf"'{package}' is needed .*pip install {install}"):
+    with pytest.raises(MissingDependencyError, match=rf"'{package}' is required .*pip install {install}"):
         open_engine(path, engine, trust=to == "torch-export")
 
 
@@ -320,10 +320,10 @@ class TestChecksBeforeAConversion:
     @pytest.mark.parametrize(
         ("engine", "package", "message"),
         [
-            ("onnxruntime", "onnx", "'onnx' is needed to convert nowhere for engine 'onnxruntime'"),
-            ("openvino", "onnxscript", "'onnxscript' is needed to convert nowhere for engine 'openvino'"),
-            ("onnxruntime", "onnxruntime", "'onnxruntime' is needed to run nowhere"),
-            ("openvino", "openvino", "'openvino' is needed to run nowhere with engine 'openvino'"),
+            ("onnxruntime", "onnx", "'onnx' is required to convert nowhere for engine 'onnxruntime'"),
+            ("openvino", "onnxscript", "'onnxscript' is required to convert nowhere for engine 'openvino'"),
+            ("onnxruntime", "onnxruntime", "'onnxruntime' is required to run nowhere"),
+            ("openvino", "openvino", "'openvino' is required to run nowhere with engine 'openvino'"),
         ],
     )
     def test_a_missing_package(

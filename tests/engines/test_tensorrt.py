@@ -123,6 +123,6 @@ def test_a_missing_package_of_tensorrt_is_named(
     path = tmp_path / "x.engine"
     path.write_bytes(pack(metadata, b"plan"))
     with pytest.raises(
-        MissingDependencyError, match=rf"'{package}' is needed to run .*pip install {install}"
+        MissingDependencyError, match=rf"'{package}' is required to run .*pip install {install}"
     ):
         open_engine(path)

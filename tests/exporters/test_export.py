@@ -222,7 +222,7 @@ def test_a_missing_package_is_named(
     to: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    message = rf"'{package}' is needed to export to {to}; install it with: pip install 'vitpose\[{extra}\]'"
+    message = rf"'{package}' is required to export to {to}; install it with: pip install 'vitpose\[{extra}\]'"
     with pytest.raises(MissingDependencyError, match=message):
         vitpose.export("no-such-model", to)
 

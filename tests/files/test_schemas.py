@@ -1,4 +1,4 @@
-"""Parsing and checking: each message is seen once here, and limits hold for whatever is parsed."""
+"""Parsing and validation: every message, and limits for any content."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class Outer:
 
 
 @pytest.mark.parametrize("text", ['{"a": [1, 2.5, null, "é"]}', '{"a": [1, 2.5, null, "é"]}'.encode()])
-def test_json_is_parsed_from_text_and_bytes(text: str | bytes) -> None:
+def test_json_from_strings_and_bytes(text: str | bytes) -> None:
     assert parse_json(text, "a.json") == {"a": [1, 2.5, None, "é"]}
 
 
 @pytest.mark.parametrize("text", ["a = 1\nb = ['é']", "a = 1\nb = ['é']".encode()])
-def test_toml_is_parsed_from_text_and_bytes(text: str | bytes) -> None:
+def test_toml_from_strings_and_bytes(text: str | bytes) -> None:
     assert parse_toml(text, "a.toml") == {"a": 1, "b": ["é"]}
 
 
@@ -69,7 +69,7 @@ def test_toml_is_parsed_from_text_and_bytes(text: str | bytes) -> None:
         ('{"a": -Infinity}', "a.json is not valid JSON: -Infinity is not a JSON number"),
     ],
 )
-def test_what_is_not_json(text: str | bytes, message: str) -> None:
+def test_invalid_json_raises(text: str | bytes, message: str) -> None:
     with pytest.raises(CheckpointError, match=f"^{message}"):
         parse_json(text, "a.json", CheckpointError)
 
@@ -83,18 +83,18 @@ def test_what_is_not_json(text: str | bytes, message: str) -> None:
         ("a = " + "1" * 5000, "a.toml is not valid TOML: Exceeds the limit"),
     ],
 )
-def test_what_is_not_toml(text: str | bytes, message: str) -> None:
+def test_invalid_toml_raises(text: str | bytes, message: str) -> None:
     with pytest.raises(InputError, match=f"^{message}"):
         parse_toml(text, "a.toml")
 
 
-def test_texts_have_a_largest_size() -> None:
+def test_content_that_is_too_large_raises() -> None:
     assert parse_json("[1]", "a.json", max_bytes=3) == [1]
     with pytest.raises(InputError, match=r"^a\.json has 4 bytes; a file of this kind may have 3 at most"):
         parse_json("[10]", "a.json", max_bytes=3)
 
 
-def test_what_fits_becomes_an_instance() -> None:
+def test_valid_data_becomes_an_instance() -> None:
     image = check(ImageRow, {"name": "x", "sides": [1, 2.5], "others": [{"red": 3}, 4]}, "a.json")
     assert image == ImageRow(name="x", sides=(1.0, 2.5), others=(Colour(red=3), 4))
     assert check(tuple[int, int], (1, 2), "the pair") == (1, 2)
@@ -131,7 +131,7 @@ def test_what_fits_becomes_an_instance() -> None:
         ({"colour": {"shade": [16**5000]}}, "a.json.*shade is"),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_path(change: dict[str, Any], message: str | None) -> None:
+def test_errors_name_the_path_of_the_key(change: dict[str, Any], message: str | None) -> None:
     if message is None:
         assert check(ImageRow, {"name": "x", **change}, "a.json")
         return
@@ -140,14 +140,14 @@ def test_what_does_not_fit_is_named_with_its_path(change: dict[str, Any], messag
     assert len(str(caught.value)) < 300
 
 
-def test_what_is_missing_and_what_is_no_table() -> None:
+def test_missing_keys_and_values_that_are_not_tables_raise() -> None:
     with pytest.raises(InputError, match=r"^a\.json: name is missing$"):
         check(ImageRow, {}, "a.json")
     with pytest.raises(InputError, match=r"^a\.json: 5; it must be a table"):
         check(ImageRow, 5, "a.json")
 
 
-def test_five_findings_are_told_and_the_rest_counted() -> None:
+def test_five_errors_are_described_and_the_rest_counted() -> None:
     with pytest.raises(CheckpointError, match=r"^the sizes: 0 is 'a'; .*; 4 is 'a'; .*integer; and 3 more$"):
         check(Row[int], ["a"] * 8, "the sizes", CheckpointError)
 
@@ -165,7 +165,7 @@ def test_five_findings_are_told_and_the_rest_counted() -> None:
         (5, "5; it must be a table"),
     ],
 )
-def test_dataclasses_are_as_strict_as_schemas(data: Any, message: str) -> None:
+def test_dataclasses_are_validated_strictly(data: Any, message: str) -> None:
     with pytest.raises(InputError, match=rf"^a\.toml: {message}"):
         check(Outer, data, "a.toml")
 
@@ -183,7 +183,7 @@ ANYTHING = st.recursive(
 
 
 @given(data=ANYTHING, schema=st.sampled_from([ImageRow, Outer, Row[float]]))
-def test_anything_fits_or_gives_one_error(data: Any, schema: Any) -> None:
+def test_any_data_is_valid_or_raises_the_given_error(data: Any, schema: Any) -> None:
     result = None
     with suppress(VitPoseError):
         result = check(schema, data, "a.json")

@@ -20,7 +20,7 @@ Settings = VitPoseConfig | VitPoseImageProcessor
 
 
 @KINDS
-def test_text_and_file_hold_the_dictionary(settings: Settings, tmp_path: Path) -> None:
+def test_json_string_and_file_contain_the_dictionary(settings: Settings, tmp_path: Path) -> None:
     assert json.loads(settings.to_json_string()) == json.loads(json.dumps(settings.to_dict()))
     settings.to_json_file(tmp_path / "any.json")
     assert type(settings).from_json_file(tmp_path / "any.json") == settings
@@ -32,12 +32,12 @@ def test_text_and_file_hold_the_dictionary(settings: Settings, tmp_path: Path) -
 
 @KINDS
 def test_copies_and_pickles_are_equal(settings: Settings) -> None:
-    for made in (copy.copy(settings), copy.deepcopy(settings), pickle.loads(pickle.dumps(settings))):
-        assert made == settings
-        assert made.to_json_string() == settings.to_json_string()
+    for copied in (copy.copy(settings), copy.deepcopy(settings), pickle.loads(pickle.dumps(settings))):
+        assert copied == settings
+        assert copied.to_json_string() == settings.to_json_string()
 
 
-def test_the_difference_to_the_defaults_is_enough() -> None:
+def test_to_diff_dict_has_the_differences_to_the_defaults() -> None:
     config = VitPoseConfig(use_simple_decoder=False)
     assert config.to_diff_dict() == {"model_type": "vitpose", "use_simple_decoder": False}
     processor = VitPoseImageProcessor(warp="plain")
@@ -48,7 +48,7 @@ def test_the_difference_to_the_defaults_is_enough() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"[]", "is a list; a .* is a JSON object"),
+        (b"[]", "is a list; a .* must be a JSON object"),
         (b"{", "any.json is not valid JSON"),
         (b'{"size": "\xff"}', "any.json is not valid JSON"),
         (b'{"size": NaN}', "any.json is not valid JSON: NaN is not a JSON number"),
@@ -56,17 +56,17 @@ def test_the_difference_to_the_defaults_is_enough() -> None:
         (b'{"size": ' + b"9" * 5000 + b"}", "any.json is not valid JSON"),
     ],
 )
-def test_damaged_files_are_refused(settings: Settings, text: bytes, message: str, tmp_path: Path) -> None:
+def test_damaged_files_raise(settings: Settings, text: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "any.json").write_bytes(text)
     with pytest.raises(CheckpointError, match=message):
         type(settings).from_json_file(tmp_path / "any.json")
 
 
-def test_missing_files_and_directories_are_said(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="cannot be read"):
+def test_missing_files_and_directories_raise(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"none.json cannot be read: .*; check the path"):
         VitPoseConfig.from_json_file(tmp_path / "none.json")
     for name in ("n" * 5000, "~no-such-user/config.json", "null\0.json"):
-        with pytest.raises(CheckpointError, match=r"cannot be read: .*; check the path"):
+        with pytest.raises(CheckpointError, match=r"cannot be a path: .*"):
             VitPoseConfig.from_json_file(name)
     (tmp_path / "taken").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
@@ -87,5 +87,5 @@ def test_files_are_uploaded(settings: Settings, tmp_path: Path, monkeypatch: pyt
     assert [upload["repo"] for upload in uploads] == ["me/pose", "pose"]
     assert uploads[0]["files"] == [settings.FILE]
     assert (uploads[0]["private"], uploads[1]["message"]) == (True, "new")
-    with pytest.raises(InputError, match="repo_id without push_to_hub=True would do nothing"):
+    with pytest.raises(InputError, match="repo_id without push_to_hub=True would have no effect; set it or"):
         settings.save_pretrained(tmp_path, repo_id="me/pose")

@@ -22,7 +22,7 @@ from vitpose.files.writing import (
 )
 
 
-def test_replaced_file_is_whole_and_readable_by_others(tmp_path: Path) -> None:
+def test_a_replaced_file_appears_when_complete(tmp_path: Path) -> None:
     target = tmp_path / "new" / "file.txt"
     with replace_file(target) as path:
         path.write_text("whole")
@@ -35,9 +35,9 @@ def mode_of(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no umask there")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
 @pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
-def test_new_files_obey_the_umask(tmp_path: Path, umask: int) -> None:
+def test_new_files_have_the_permissions_of_the_umask(tmp_path: Path, umask: int) -> None:
     script = """
         from pathlib import Path
         from vitpose.files.writing import replace_file, stage_files, write_json
@@ -54,7 +54,7 @@ def test_new_files_obey_the_umask(tmp_path: Path, umask: int) -> None:
     assert [mode_of(path) for path in (tmp_path / "new").iterdir()] == [0o666 & ~umask] * 3
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="files have no such modes there")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
 @pytest.mark.parametrize("mode", [0o600, 0o664])
 def test_a_replaced_file_keeps_its_permissions(tmp_path: Path, mode: int) -> None:
     for name in ("a.txt", "b.xml"):
@@ -68,13 +68,13 @@ def test_a_replaced_file_keeps_its_permissions(tmp_path: Path, mode: int) -> Non
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
-def test_a_name_that_no_file_can_have_is_said(tmp_path: Path, name: str) -> None:
-    message = "cannot be written: .*(too long|null).*; choose another folder"
+def test_a_name_that_no_file_can_have_raises(tmp_path: Path, name: str) -> None:
+    message = "cannot be written: .*(too long|null).*; choose another directory"
     with pytest.raises(OutputError, match=message), replace_file(tmp_path / name):
         pytest.fail("nothing should be written")
 
 
-def test_failure_while_writing_keeps_what_was_there(tmp_path: Path) -> None:
+def test_a_failure_keeps_the_previous_file(tmp_path: Path) -> None:
     target = tmp_path / "file.txt"
     target.write_text("old")
 
@@ -89,21 +89,21 @@ def test_failure_while_writing_keeps_what_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("a file, no folder")
-    message = r"taken.file.txt cannot be written: .*; choose another folder or make room"
+def test_a_path_that_cannot_be_written_raises(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("not a directory")
+    message = r"taken.file.txt cannot be written: .*; choose another directory or free disk space"
     with pytest.raises(OutputError, match=message), replace_file(tmp_path / "taken" / "file.txt"):
         pytest.fail("nothing should be written")
 
 
-def test_json_is_written_in_one_order(tmp_path: Path) -> None:
+def test_json_keys_are_sorted(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"b": 1, "a": [2]})
     text = (tmp_path / "a.json").read_text()
     assert json.loads(text) == {"a": [2], "b": 1}
     assert text.index('"a"') < text.index('"b"')
 
 
-def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
+def test_replace_folder(tmp_path: Path) -> None:
     for name, text in (("best", "old"), ("best.part", "new"), ("best.old", "left by a killed process")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(text)
@@ -112,12 +112,14 @@ def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
     assert (tmp_path / "best/file").read_text() == "new"
 
 
-def test_a_folder_that_cannot_take_its_place_is_said(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"whole cannot be written: .*choose another folder or make room"):
+def test_replacing_by_a_missing_directory_raises(tmp_path: Path) -> None:
+    with pytest.raises(
+        OutputError, match=r"whole cannot be written: .*choose another directory or free disk space"
+    ):
         replace_folder(tmp_path / "whole", tmp_path / "missing.part")
 
 
-def test_the_old_folder_stays_where_no_new_one_can_be(tmp_path: Path) -> None:
+def test_the_previous_directory_is_kept_after_a_failure(tmp_path: Path) -> None:
     (tmp_path / "best").mkdir()
     (tmp_path / "best/file").write_text("old")
     with pytest.raises(OutputError, match="best cannot be written"):
@@ -126,7 +128,7 @@ def test_the_old_folder_stays_where_no_new_one_can_be(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
-def test_what_a_killed_process_left_is_put_in_order(tmp_path: Path) -> None:
+def test_recover_folders(tmp_path: Path) -> None:
     for name in ("kept.old", "new", "new.old", "half.part", "removed.old.part", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
@@ -136,7 +138,7 @@ def test_what_a_killed_process_left_is_put_in_order(tmp_path: Path) -> None:
     recover_folders(tmp_path / "missing")
 
 
-REPLACE_FOR_EVER = """
+REPLACE_FOREVER = """
     import sys
     from itertools import count
     from pathlib import Path
@@ -151,10 +153,10 @@ REPLACE_FOR_EVER = """
 """
 
 
-def test_killed_at_any_moment_a_whole_folder_is_left(tmp_path: Path) -> None:
+def test_a_complete_directory_is_left_after_a_kill_at_any_time(tmp_path: Path) -> None:
     rng, last = random.Random(0), 0
     for _ in range(15):
-        command = [sys.executable, "-c", textwrap.dedent(REPLACE_FOR_EVER), str(last + 1)]
+        command = [sys.executable, "-c", textwrap.dedent(REPLACE_FOREVER), str(last + 1)]
         with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             process.stdout.readline()
@@ -165,37 +167,39 @@ def test_killed_at_any_moment_a_whole_folder_is_left(tmp_path: Path) -> None:
             ]
         recover_folders(tmp_path)
         numbers = {int(path.read_text()) for path in (tmp_path / "best").iterdir()}
-        assert len(numbers) == 1, "a mixture of two folders"
+        assert len(numbers) == 1, "a mixture of two directories"
         assert len(list((tmp_path / "best").iterdir())) == 3
         assert [path.name for path in tmp_path.iterdir()] == ["best"]
         (number,) = numbers
-        assert number >= max([last, *done]), "an older folder than the last that was reported"
+        assert number >= max([last, *done]), "an older directory than the last one reported"
         last = number
 
 
-def test_no_folder_to_remove(tmp_path: Path) -> None:
+def test_removing_a_missing_directory(tmp_path: Path) -> None:
     remove_folder(tmp_path / "missing")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_removed_is_said(tmp_path: Path) -> None:
-    name = "x" * 253  # with an ending it is longer than names may be
+def test_a_directory_that_cannot_be_removed_raises(tmp_path: Path) -> None:
+    name = "x" * 253  # too long with a suffix
     (tmp_path / name).mkdir()
-    with pytest.raises(OutputError, match=r"x cannot be removed: .*too long"):
+    with pytest.raises(OutputError, match=r"x cannot be removed: .*too long.*; correct its permissions or"):
         remove_folder(tmp_path / name)
     assert (tmp_path / name).is_dir()
 
 
-def test_removing(tmp_path: Path) -> None:
+def test_remove_file(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     remove_file(tmp_path / "a")
     remove_file(tmp_path / "a")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(OutputError, match=r"cannot be removed: .*; choose another folder"):
+    with pytest.raises(
+        OutputError, match=r"cannot be removed: .*; correct its permissions or choose another directory"
+    ):
         remove_file(tmp_path)
 
 
-def test_several_files_appear_together(tmp_path: Path) -> None:
+def test_staged_files_appear_together(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.xml"
     with stage_files(path) as staged:
         staged.write_text("main")
@@ -207,7 +211,7 @@ def test_several_files_appear_together(tmp_path: Path) -> None:
     }
 
 
-def test_nothing_of_several_files_is_left_after_a_failure(tmp_path: Path) -> None:
+def test_no_staged_file_is_left_after_a_failure(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
     path.write_text("before")
 
@@ -222,10 +226,10 @@ def test_nothing_of_several_files_is_left_after_a_failure(tmp_path: Path) -> Non
     assert path.read_text() == "before"
 
 
-def test_several_files_where_no_folder_can_be(tmp_path: Path) -> None:
+def test_staging_in_a_path_that_is_not_a_directory_raises(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
-        pytest.raises(OutputError, match=r"a.xml cannot be written: .*; choose another folder"),
+        pytest.raises(OutputError, match=r"a.xml cannot be written: .*; choose another directory"),
         stage_files(tmp_path / "file" / "a.xml"),
     ):
         pass

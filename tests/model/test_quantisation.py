@@ -193,7 +193,7 @@ def test_invalid_configurations_are_refused(folder: Path) -> None:
 def test_without_torchao(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = Int8WeightOnlyConfig()
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    message = r"'torchao.quantization' is needed to quantise weights; .*pip install 'vitpose\[torchao\]'"
+    message = r"'torchao.quantization' is required to quantise weights; .*pip install 'vitpose\[torchao\]'"
     with pytest.raises(MissingDependencyError, match=message):
         TorchAoConfig("int8_weight_only")
     with pytest.raises(MissingDependencyError, match=message):

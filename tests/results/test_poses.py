@@ -310,7 +310,7 @@ def test_exports_without_their_package_raise(
     package: str, export: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    message = rf"'{package}' is needed for {export}\(\); install it with: pip install 'vitpose\[{extra}\]'"
+    message = rf"'{package}' is required for {export}\(\); install it with: pip install 'vitpose\[{extra}\]'"
     with pytest.raises(MissingDependencyError, match=message):
         getattr(poses_of(1), export)()
 

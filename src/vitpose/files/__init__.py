@@ -1,1 +1,1 @@
-"""Files: parsed and checked, written whole or not at all, found by the name of a model."""
+"""Files: parsing and validation, atomic writing, and the files of a model by its name."""

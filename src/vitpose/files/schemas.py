@@ -1,7 +1,7 @@
-"""Parsing JSON and TOML, and checking what was parsed against a schema.
+"""Parsing of JSON and TOML, and validation against schemas.
 
-Schemas are classes of pydantic. Owns the limits of parsing and the wording of the errors: the file, the path of
-the key, its value, and for an unknown key the nearest known one. Knows no file of its own.
+Schemas are pydantic models. This module defines the limits of parsing and the format of error messages: the file, the
+path of the key, its value, and for an unknown key the nearest known one.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from ..errors import InputError, UnknownNameError, VitPoseError
 T = TypeVar("T")
 
 MAX_TEXT_BYTES = 64 * 2**20
-"""Largest text that is parsed unless the caller allows more; configurations have a few kilobytes."""
+"""Default limit on the size of a file; configurations have a few kilobytes."""
 
 _QUOTED = re.compile("'([^']*)'")
-"""Pydantic lists the choices of a `Literal` in quotes."""
+"""The choices of a `Literal` in pydantic's messages."""
 
 Row = Annotated[tuple[T, ...], Field(strict=False)]
 """A JSON or TOML array as a tuple."""
 
 
 class Schema(BaseModel):
-    """The base of all schemas: no unknown keys, no conversions between types, only finite numbers, frozen."""
+    """Base of all schemas: no unknown keys, no conversions between types, only finite numbers, frozen."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -47,15 +47,18 @@ def parse_json(
     """Parses JSON.
 
     Args:
-        text: The text, or its bytes in UTF-8, with or without a byte order mark.
-        source: How messages name the file.
-        error: The exception to raise.
-        max_bytes: The largest text that is accepted.
-        allow_nan: Accept NaN and Infinity, which some programs write into tables of numbers.
+        text: The content of the file as a string, or as bytes in UTF-8 with or without a byte order mark.
+        source: Name of the file in messages.
+        error: Type of the exception to raise.
+        max_bytes: Limit on the length of the content.
+        allow_nan: Accept NaN and Infinity, which some programs write.
+
+    Returns:
+        Dictionaries, lists, strings and numbers.
 
     Raises:
-        VitPoseError: `error`, for text that is too large, not UTF-8, not JSON, nested too deeply, or with numbers
-            that are not finite or have thousands of digits.
+        VitPoseError: `error`: the content is too large, not UTF-8, not JSON, nested too deeply, or has numbers that are
+            not finite or have thousands of digits.
     """
 
     def refuse_constant(name: str) -> NoReturn:
@@ -72,10 +75,11 @@ def parse_json(
 
 
 def parse_toml(text: str | bytes, source: object, error: type[VitPoseError] = InputError) -> dict[str, Any]:
-    """Parses TOML; arguments and errors as of `parse_json`.
+    """Parses TOML; the arguments are those of `parse_json`.
 
     Raises:
-        VitPoseError: `error`, as of `parse_json`.
+        VitPoseError: `error`: the content is too large, not UTF-8, not TOML, nested too deeply, or has integers of
+            thousands of digits.
     """
     return _parse(tomllib.loads, text, "TOML", source, error, MAX_TEXT_BYTES)
 
@@ -99,36 +103,36 @@ def _parse(
 
 
 def check(schema: Any, data: Any, source: object, error: type[VitPoseError] = InputError) -> Any:
-    """Returns parsed data as an instance of a schema.
+    """Validates data and returns it as an instance of a schema.
 
     Args:
-        schema: A class of pydantic, or any type that it understands. A dataclass is as strict as `Schema` where it
+        schema: A pydantic model, or any type that pydantic supports. A dataclass is as strict as `Schema` if it
             has `__pydantic_config__ = Schema.model_config`.
-        data: What was parsed, or handed in.
-        source: How messages name the file or argument.
-        error: The exception to raise.
+        data: Parsed data or an argument.
+        source: Name of the file or argument in messages.
+        error: Type of the exception to raise.
 
     Raises:
-        VitPoseError: `error`: the data does not fit; the message names every wrong key (five at most).
+        VitPoseError: `error`: the data is invalid; the message names the wrong keys (at most five).
     """
     adapter = TypeAdapter(schema)
     try:
-        if is_dataclass(schema):  # which strict mode makes of JSON only
+        if is_dataclass(schema):  # in strict mode pydantic builds dataclasses from JSON only
             return adapter.validate_json(json.dumps(data, default=str))
         return adapter.validate_python(data)
     except ValidationError as invalid:
-        # Without the cause: it repeats the whole input.
+        # Without the cause, which would repeat the whole input.
         raise error(f"{source}: {describe_invalid(invalid, schema)}") from None
-    except (OverflowError, ValueError) as cause:  # integers that no float and no JSON can hold
+    except (OverflowError, ValueError) as cause:  # integers beyond the range of floats and of JSON
         raise error(f"{source} has a number that is too large: {cause}") from cause
 
 
 def describe_invalid(invalid: ValidationError, schema: Any = None) -> str:
-    """Returns pydantic's findings as one sentence.
+    """Formats pydantic's errors as one sentence.
 
     Args:
-        invalid: What pydantic raised.
-        schema: What was validated against; for an unknown key the nearest of its keys at that path is offered.
+        invalid: The exception of pydantic.
+        schema: The schema, whose keys are suggested for unknown ones.
     """
     found = invalid.errors(include_url=False)
     lines = [_describe_one(entry, schema) for entry in found[:5]]
@@ -149,7 +153,7 @@ def _describe_one(entry: Any, schema: Any) -> str:
         table = f"{_shown(entry['input'])}; it must be a table"
         return f"{path} is {table}" if path else table
     message = entry["msg"].removeprefix("Value error, ")
-    if entry["type"] == "value_error":  # of a validator of ours, which names the value itself
+    if entry["type"] == "value_error":  # of a validator in this package, whose message contains the value
         return f"{path}: {message}" if path else message
     message = message[0].lower() + message[1:]
     value = _shown(entry["input"])
@@ -159,19 +163,19 @@ def _describe_one(entry: Any, schema: Any) -> str:
 def _shown(value: Any) -> str:
     try:
         return reprlib.repr(value)
-    except ValueError:  # Python writes no integer of more than 4300 digits
+    except ValueError:  # Python does not format integers of more than 4300 digits
         return "an integer of thousands of digits"
 
 
 def _paths_beside(schema: Any, path: tuple[Any, ...]) -> list[str]:
-    """Returns the keys, as paths, that one which is not known could be meant for.
+    """Returns the known keys, as paths, to suggest for an unknown one.
 
-    They are those of the table that the path leads into; or where one of its own tables has such a key, that one.
+    They are the keys of the same table, or a nested table's key of the same name if there is one.
     """
     tables = list(_tables_of(schema))
     for part in path[:-1]:
         inner = [keys[part] for keys in tables if part in keys]
-        if inner:  # else it is an index, the key of a mapping, or a member of a union: the same tables
+        if inner:  # otherwise an index, the key of a mapping or a member of a union, which keep the tables
             tables = [table for kind in inner for table in _tables_of(kind)]
     known = {key: kind for keys in tables for key, kind in keys.items()}
     below = [
@@ -184,7 +188,7 @@ def _paths_beside(schema: Any, path: tuple[Any, ...]) -> list[str]:
 
 
 def _tables_of(kind: Any) -> Iterator[dict[str, Any]]:
-    """Yields the keys, with their types, of the tables that a type is made of, unions and lists included."""
+    """Yields the keys and their types of each table in a type, including those in unions and lists."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         yield {name: field.annotation for name, field in kind.model_fields.items()}
     elif isinstance(kind, type) and is_dataclass(kind):

@@ -1,7 +1,7 @@
-"""Settings: dataclasses that are checked against their annotations, and lie in a model's folder as a JSON file.
+"""Settings: dataclasses that are validated by their annotations and stored in a model's directory as a JSON file.
 
-The base of the configurations and of the image processor. Owns their common way to and from files, dictionaries and
-hubs, and what happens to unknown keys. Knows none of their attributes.
+The base of the configurations and of the image processor: conversion to and from files and dictionaries, upload to the
+hub, and handling of unknown keys.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, create_model
 
 from ..errors import CheckpointError, InputError, UnknownNameError
 from .hub import find_file, read_json, upload_folder
+from .paths import user_path
 from .schemas import MAX_TEXT_BYTES, Schema, check, parse_json
 from .writing import replace_file
 
@@ -28,14 +29,17 @@ if TYPE_CHECKING:
     from typing import Self
 
 _NEAR = 0.8
-"""From this similarity on (`difflib`'s ratio) an unknown key of a file is taken for a misspelt one."""
+"""Similarity (`difflib`'s ratio) from which an unknown key of a file is treated as a misspelling."""
 
 MAX_KEYS = 4096
-"""Keys of one table in a file; configurations of `transformers` have some hundred."""
+"""Limit on the keys of one table in a file; configurations of `transformers` have about a hundred."""
 
 
 def at_most(longest: int) -> BeforeValidator:
-    """Refuses longer collections before their entries are looked at: pydantic checks all, and keeps every error."""
+    """Returns a validator that limits the length of a collection.
+
+    It runs before the entries are validated, because pydantic validates all entries and collects every error.
+    """
 
     def refuse_longer(value: Any) -> Any:
         if hasattr(value, "__len__") and len(value) > longest:
@@ -46,20 +50,20 @@ def at_most(longest: int) -> BeforeValidator:
 
 
 class Settings:
-    """The base of dataclasses that are the JSON file of a model.
+    """Base of dataclasses that correspond to a JSON file of a model.
 
-    Attributes are checked when an instance is made: types strictly and limits as annotated, and then `_complete`. None
-    stands for the default of an attribute that cannot be None itself. Scalars and arrays of NumPy and torch are taken
-    as Python's.
+    Attributes are validated when an instance is created: strict types, annotated limits, and then `_complete`. None
+    stands for the default of an attribute that cannot be None. Scalars and arrays of NumPy and torch are converted to
+    Python's types.
     """
 
     FILE: ClassVar[str]
-    """Name of the file in a model's folder."""
+    """Name of the file in a model's directory."""
     __no_type_check__ = True
-    """Pydantic checks the attributes: runtime type checkers of annotations, as the tests use, need not do it before."""
+    """Attributes are validated by pydantic and not by runtime type checkers, which the tests use."""
 
     def __new__(cls, *args: Any, **values: Any) -> Self:
-        """Refuses unknown keywords, which Python would do without the nearest known one."""
+        """Rejects unknown keywords with the nearest known one, which Python's own error lacks."""
         cls._refuse_unknown(values)
         return super().__new__(cls)
 
@@ -75,44 +79,46 @@ class Settings:
         self._complete()
 
     def _complete(self) -> None:
-        """Checks attributes against each other and fills in what follows from them; overridden."""
+        """Checks attributes against each other and derives further ones; overridden by subclasses."""
 
     def _reset_by(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns new values for attributes that changes to others make meaningless; overridden."""
+        """Returns new values of attributes that conflict with changes to others; overridden by subclasses."""
         return {}
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the plain dictionary that the file holds."""
+        """Returns the dictionary that is stored in the file."""
         raise NotImplementedError
 
     @classmethod
     def _values_of(cls, table: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the values in a file's dictionary, for the constructor."""
+        """Returns the arguments of the constructor from a file's dictionary."""
         names = _hints(cls)
         if len(table) > MAX_KEYS:
             raise InputError(f"it has {len(table)} keys; {MAX_KEYS} at most")
         for key in table:
-            # Files carry keys of every version of `transformers`, so that only a near miss can be told for an error.
+            # Files have keys of all versions of `transformers`, so only keys similar to a known one are errors.
             if key not in names and difflib.get_close_matches(str(key), names, cutoff=_NEAR):
                 raise UnknownNameError("key", key, names)
         return {name: table[name] for name in names if name in table}
 
     @classmethod
     def from_dict(cls, table: Any, source: object = "the dictionary", **changes: Any) -> Self:
-        """Reads the dictionary of a file; keys that mean nothing to ViTPose are left aside.
+        """Creates an instance from the dictionary of a file; keys of other models are ignored.
 
         Args:
             table: The dictionary.
-            source: How messages name it.
-            **changes: Attributes that differ from it.
+            source: Name of the file in messages.
+            **changes: Attributes that override those of the dictionary.
 
         Raises:
-            CheckpointError: The dictionary is of something else, or has a value or key that cannot be used.
-            InputError: A change cannot be used.
-            UnknownNameError: A change is of no attribute.
+            CheckpointError: The dictionary is not one, or has an invalid value or a misspelt key.
+            InputError: A value in `changes` is invalid.
+            UnknownNameError: A name in `changes` is not an attribute.
         """
         if not isinstance(table, Mapping):
-            raise CheckpointError(f"{source} is a {type(table).__name__}; a {cls.__name__} is a JSON object")
+            raise CheckpointError(
+                f"{source} is a {type(table).__name__}; a {cls.__name__} must be a JSON object"
+            )
         try:
             settings = cls(**cls._values_of(table))
         except InputError as error:
@@ -121,33 +127,38 @@ class Settings:
 
     @classmethod
     def from_json_file(cls, path: str | Path, **changes: Any) -> Self:
-        """Reads one file, wherever it is; `changes` and errors as of `from_dict`.
+        """Creates an instance from a JSON file.
+
+        Args:
+            path: Path of the file (`~` is expanded).
+            **changes: Attributes that override those of the file.
 
         Raises:
-            CheckpointError: It cannot be read or used.
+            CheckpointError: The file cannot be read, or is invalid as in `from_dict`.
+            InputError: A value in `changes` is invalid.
+            UnknownNameError: A name in `changes` is not an attribute.
         """
+        path = user_path(path, CheckpointError)
         try:
-            with Path(path).expanduser().open("rb") as file:
+            with path.open("rb") as file:
                 text = file.read(MAX_TEXT_BYTES + 1)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise CheckpointError(
-                f"{str(path)[:300]} cannot be read: {error!s:.300}; check the path"
-            ) from error
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error}; check the path") from error
         return cls.from_dict(parse_json(text, path, CheckpointError), path, **changes)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **options: Any) -> Self:
-        """Reads the file of a model.
+        """Creates an instance from the file of a model.
 
         Args:
             name: A short name, a directory, a hub repository ("owner/name"), or the path of a `.json` file.
-            **options: Arguments of `vitpose.files.hub.find_file` (revision, token, …), and attributes that differ from
-                the file's.
+            **options: Arguments of `vitpose.files.hub.find_file` (revision, token, …), and attributes that override
+                those of the file.
 
         Raises:
             UnknownNameError: There is no such model, or an option is neither of these.
-            CheckpointError: The file is missing or cannot be used.
-            InputError: An attribute cannot have that value.
+            CheckpointError: The file is missing or invalid.
+            InputError: The value of an attribute in `options` is invalid.
         """
         of_hub = [
             p.name for p in inspect.signature(find_file).parameters.values() if p.kind == p.KEYWORD_ONLY
@@ -160,55 +171,55 @@ class Settings:
         return cls.from_dict(table, f"{cls.FILE} of {str(name)!r}", **options)
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
-        """Returns these settings with other values; what they contradict is derived anew.
+        """Returns a copy with other values; derived attributes that conflict with them are derived again.
 
         Raises:
             UnknownNameError: There is no such attribute.
-            InputError: The values cannot be used.
+            InputError: A value is invalid.
         """
         self._refuse_unknown(changes)
         return replace(self, **{**self._reset_by(changes), **changes})  # type: ignore[type-var]
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """Returns what differs from the defaults, and what the dictionary is of."""
-        usual = type(self)().to_dict()
+        """Returns the entries of `to_dict()` that differ from the defaults, and the type of the model."""
+        defaults = type(self)().to_dict()
         kinds = ("model_type", "image_processor_type")
         return {
-            key: value for key, value in self.to_dict().items() if key in kinds or value != usual.get(key)
+            key: value for key, value in self.to_dict().items() if key in kinds or value != defaults.get(key)
         }
 
     def to_json_string(self) -> str:
-        """Returns the text of the file."""
+        """Returns the content of the file: `to_dict()` as JSON."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
     def to_json_file(self, path: str | Path) -> None:
-        """Writes one file, wherever it is to be.
+        """Writes the settings to a JSON file.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: The file cannot be written.
         """
         with replace_file(Path(path)) as partial:
             partial.write_text(self.to_json_string(), encoding="utf-8")
 
     def save_pretrained(self, folder: str | Path, push_to_hub: bool = False, **hub: Any) -> list[str]:
-        """Writes the file into a directory, made if need be.
+        """Writes the file to a directory, which is created if necessary.
 
         Args:
             folder: The directory.
             push_to_hub: Upload the file too.
-            **hub: Then the arguments of `push_to_hub`; default of `repo_id`: the directory's name.
+            **hub: Arguments of `push_to_hub`, only if it is True; `repo_id` defaults to the name of the directory.
 
         Returns:
-            The paths that were written.
+            The paths of the written files.
 
         Raises:
             OutputError: The file cannot be written.
-            CheckpointError: It cannot be uploaded.
+            CheckpointError: The upload failed.
             InputError: There are arguments of the hub without push_to_hub.
         """
         if hub and not push_to_hub:
             raise InputError(
-                f"{', '.join(hub)} without push_to_hub=True would do nothing; give it or leave them out"
+                f"{', '.join(hub)} without push_to_hub=True would have no effect; set it or remove these arguments"
             )
         path = Path(folder) / self.FILE
         self.to_json_file(path)
@@ -225,13 +236,20 @@ class Settings:
         revision: str | None = None,
         commit_message: str = "Upload ViTPose",
     ) -> str:
-        """Uploads the file to a hub repository, made if need be.
+        """Uploads the file to a hub repository, which is created if necessary.
+
+        Args:
+            repo_id: The repository ("owner/name"); a name without an owner belongs to the owner of the token.
+            private: Whether a new repository is private.
+            token: Access token of the hub; default: the stored one.
+            revision: Branch to upload to.
+            commit_message: Message of the commit.
 
         Returns:
             The URL of the commit.
 
         Raises:
-            CheckpointError: The hub cannot be reached or refuses.
+            CheckpointError: The upload failed.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
@@ -248,20 +266,22 @@ class Settings:
 
 
 class MutableSettings(Settings):
-    """Settings whose attributes can be set. An assignment is checked like the rest: what contradicts is refused."""
+    """Settings with attributes that can be assigned; assignments are validated like arguments of the constructor."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _hints(type(self)) and name not in vars(self):
-            object.__setattr__(self, name, value)  # by the constructor, which checks all of them together
+            object.__setattr__(
+                self, name, value
+            )  # by the constructor, which validates all attributes together
         else:
             self.update({name: value})
 
     def update(self, changes: Mapping[str, Any]) -> None:
-        """Sets several attributes at once; those that they contradict are derived anew.
+        """Sets several attributes at once; derived attributes that conflict with them are derived again.
 
         Raises:
             UnknownNameError: There is no such attribute.
-            InputError: The values cannot be used; nothing is changed then.
+            InputError: A value is invalid; no attribute is changed then.
         """
         vars(self).update(vars(self.changed(changes)))
 
@@ -273,11 +293,11 @@ def _hints(cls: type) -> Mapping[str, Any]:
 
 @cache
 def _read_class(cls: type) -> tuple[dict[str, Any], type[BaseModel]]:
-    """Returns the annotations of a dataclass's fields, and the schema that they make."""
-    hints = inspect.get_annotations(cls, eval_str=True)
-    own = {field.name: hints[field.name] for field in fields(cls)}
-    attributes: dict[str, Any] = {name: (hint, ...) for name, hint in own.items()}
-    return own, create_model(cls.__name__, __base__=Schema, **attributes)
+    """Returns the annotations of a dataclass's fields, and a schema with these fields."""
+    annotations = inspect.get_annotations(cls, eval_str=True)
+    hints = {field.name: annotations[field.name] for field in fields(cls)}
+    attributes: dict[str, Any] = {name: (hint, ...) for name, hint in hints.items()}
+    return hints, create_model(cls.__name__, __base__=Schema, **attributes)
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all. Knows no form but JSON, and no model."""
+"""Atomic writing and replacement of files and directories."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from typing import Any
 from ..errors import OutputError
 
 PARTIAL = ".part"
-"""What the names of unfinished files and folders end with; those of files begin with a dot. A kill may leave one."""
+"""Suffix of unfinished files and directories; files have a leading dot too. A killed process may leave one."""
 
 ASIDE = ".old"
-"""What the name of a whole folder ends with while another one takes its place."""
+"""Suffix of a complete directory while it is being replaced."""
 
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Yields a path to write to, which takes the place of `path` once the block has ended well.
+    """Yields a temporary path to write to, which replaces `path` if the block succeeds.
 
-    So a half-written file is never taken for a model's, and what stood there before outlives a failure. A new file
-    has the permissions that the umask gives, a replaced one keeps its own.
+    A partly written file is never visible under `path`, and the previous file remains if the block fails. A new file
+    has the permissions of the umask; a replaced one keeps its permissions.
 
     Args:
-        path: The file to make or replace; its folder is made if need be.
+        path: The file to create or replace; its directory is created if necessary.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial, mode = _make_partial(path)
-    except (OSError, ValueError) as error:  # the latter for names that no file can have
+    except (OSError, ValueError) as error:  # ValueError: the name has a null character
         raise _not_written(path, error) from error
     try:
         yield partial
@@ -52,38 +52,38 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def _not_written(path: Path, error: Exception) -> OutputError:
-    return OutputError(f"{path} cannot be written: {error}; choose another folder or make room")
+    return OutputError(f"{path} cannot be written: {error}; choose another directory or free disk space")
 
 
 def _make_partial(path: Path) -> tuple[Path, int]:
-    """Makes an empty file beside a path, and returns the permissions that the umask has given to it."""
-    # Not `tempfile`, whose files are for their owner alone: here the operating system applies the umask, which
-    # cannot be asked for without changing it for all threads.
+    """Creates an empty file beside a path, and returns its path and its permissions by the umask."""
+    # Not `tempfile`, whose files only their owner can read: here the operating system applies the umask, which
+    # Python cannot read without changing it for all threads.
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     return partial, stat.S_IMODE(partial.stat().st_mode)
 
 
 def _move(file: Path, path: Path, mode: int) -> None:
-    """Moves a file to its name, with the permissions of what it replaces, or else those given."""
+    """Moves a file to a path, with the permissions of the file that it replaces; default: `mode`."""
     with suppress(FileNotFoundError):
         mode = stat.S_IMODE(path.stat().st_mode)
-    file.chmod(mode)  # who wrote it may have made it anew, for its owner alone
+    file.chmod(mode)  # the writer may have created the file again with other permissions
     file.replace(path)
 
 
 @contextmanager
 def stage_files(path: Path) -> Iterator[Path]:
-    """Yields a path of the same name in a folder of its own, for what is written as several files.
+    """Yields a path of the same name in a temporary directory, for output of several files.
 
-    Once the block has ended well, all files in that folder move beside `path`, itself the last, so that where it
-    stands the others stand too; after a failure nothing is left and what stood there before still does.
+    If the block succeeds, all files in that directory are moved beside `path`, with `path` last, so that its presence
+    implies that of the others. If it fails, no file is left and the previous files remain.
 
     Args:
-        path: The file to make or replace; its folder is made if need be.
+        path: The main file to create or replace; its directory is created if necessary.
 
     Raises:
-        OutputError: They cannot be written.
+        OutputError: The files cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,36 +102,42 @@ def write_json(path: Path, table: Mapping[str, Any]) -> None:
     """Writes a JSON file with sorted keys.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
     with replace_file(path) as partial:
         partial.write_text(json.dumps(table, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def remove_file(path: Path) -> None:
-    """Removes a file, if it is there.
+    """Removes a file if it exists.
 
     Raises:
-        OutputError: It cannot be removed.
+        OutputError: The file cannot be removed.
     """
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{path} cannot be removed: {error}; choose another folder") from error
+        raise _not_removed(path, error) from error
+
+
+def _not_removed(path: Path, error: Exception) -> OutputError:
+    return OutputError(
+        f"{path} cannot be removed: {error}; correct its permissions or choose another directory"
+    )
 
 
 def replace_folder(path: Path, partial: Path) -> None:
-    """Gives a finished folder its name; what has that name goes, once the new one stands there.
+    """Renames a finished directory, replacing the one of that name.
 
-    Whenever the process is killed, a whole folder is left under the name, or set aside where `recover_folders` finds
-    it.
+    If the process is killed, a complete directory remains under that name or with the suffix `ASIDE`, from which
+    `recover_folders` restores it.
 
     Args:
-        path: The name.
-        partial: The finished folder, beside it.
+        path: The new name.
+        partial: The finished directory, in the same parent directory.
 
     Raises:
-        OutputError: It cannot be done.
+        OutputError: The directory cannot be renamed or removed.
     """
     aside = path.with_name(path.name + ASIDE)
     try:
@@ -141,32 +147,32 @@ def replace_folder(path: Path, partial: Path) -> None:
         partial.rename(path)
         remove_folder(aside)
     except OSError as error:
-        with suppress(OSError):  # it is not there, or the new one has the name already
+        with suppress(OSError):  # there is no previous directory, or the new one has replaced it already
             aside.rename(path)
         raise _not_written(path, error) from error
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder, if it is there; first its name, so that half of it is never taken for the whole.
+    """Removes a directory if it exists, renaming it first so that a partly removed one never has its name.
 
     Raises:
-        OutputError: It cannot be removed.
+        OutputError: The directory cannot be removed.
     """
-    doomed = path.with_name(path.name + PARTIAL)
+    renamed = path.with_name(path.name + PARTIAL)
     try:
         if path.exists():
-            shutil.rmtree(doomed, ignore_errors=True)
-            path.rename(doomed)
-            shutil.rmtree(doomed)
+            shutil.rmtree(renamed, ignore_errors=True)
+            path.rename(renamed)
+            shutil.rmtree(renamed)
     except OSError as error:
-        raise OutputError(f"{path} cannot be removed: {error}; choose another folder") from error
+        raise _not_removed(path, error) from error
 
 
 def recover_folders(folder: Path) -> None:
-    """Puts in order what a killed process left of the folders in a folder.
+    """Restores the directories in a directory after a process was killed.
 
-    One that was set aside, with none under its name yet, gets its name back; what is half written or half removed goes.
-    To be called while nobody writes there.
+    A directory with the suffix `ASIDE` gets its name back unless its replacement exists; partly written and partly
+    removed directories are removed. Must not be called while another process writes there.
     """
     for aside in folder.glob(f"*{ASIDE}"):
         path = aside.with_name(aside.name.removesuffix(ASIDE))

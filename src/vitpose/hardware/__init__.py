@@ -1,1 +1,1 @@
-"""Devices by name, and how many threads a process uses."""
+"""Devices, thread limits, and sessions of ONNX Runtime."""

@@ -1,4 +1,4 @@
-"""Where networks run: what the names of devices mean on this machine. Torch is imported when asked."""
+"""Devices of torch by name; torch is imported on the first call."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")
 
 
 def choose_device(name: Any) -> torch.device:
-    """Returns the device of that name; "auto" is the first accelerator there is, else the CPU.
+    """Returns the device of a name; "auto" is the first available accelerator, else the CPU.
 
     Args:
-        name: "auto", or whatever torch takes: "cpu", "cuda:1", 0, a `torch.device`.
+        name: "auto", or any device of torch: "cpu", "cuda:1", 0, a `torch.device`.
 
     Raises:
-        UnknownNameError: There is no such device.
-        InputError: This machine does not have it.
+        UnknownNameError: The name is not that of a device.
+        InputError: The device is not available on this machine.
     """
     import torch
 
@@ -33,6 +33,6 @@ def choose_device(name: Any) -> torch.device:
         if str(name).split(":")[0] in ("cuda", "mps") or str(name).isdigit():
             reason = str(error).splitlines()[0]
             raise InputError(
-                f"device {str(name)!r} cannot be used on this machine: {reason}; take 'cpu' or 'auto'"
+                f"device {str(name)!r} is not available on this machine: {reason}; choose 'cpu' or 'auto'"
             ) from error
         raise UnknownNameError("device", str(name), DEVICES) from error

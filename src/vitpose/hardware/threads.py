@@ -1,7 +1,4 @@
-"""How many threads runtimes may use in this process, where it is one of several, and how they wait.
-
-Knows no runtime.
-"""
+"""Limit on the threads of runtimes in this process, and how OpenMP's threads wait."""
 
 from __future__ import annotations
 
@@ -11,22 +8,22 @@ _limit = 0
 
 
 def limit_threads(count: int) -> None:
-    """Says how many threads each runtime that is opened from now on may use; 0 leaves it to the runtime."""
+    """Sets the number of threads of each runtime that is opened afterwards; 0: the runtime's default."""
     global _limit
     _limit = count
 
 
 def thread_limit() -> int:
-    """Returns what was said last, or 0."""
+    """Returns the number set by `limit_threads`; default: 0."""
     return _limit
 
 
 def wait_passively() -> None:
-    """Lets the threads of OpenMP sleep while they wait, unless the environment says otherwise.
+    """Makes OpenMP's threads sleep instead of spin while they wait, unless the environment sets OMP_WAIT_POLICY.
 
-    For programs, not for libraries: it changes the environment of this process and of those that it starts, and counts
-    only where OpenMP (torch's, which ships GNU's) is loaded later. Without it, threads that wait take the cores that
-    others need: measured with vitpose-tiny, one crop, two threads on two cores with some ten other busy processes,
-    38 ms in place of 2.4 s.
+    For programs, not for libraries: it changes the environment of this process and its child processes, and takes
+    effect only if OpenMP (torch includes GNU's) is loaded afterwards. Spinning threads occupy cores that other
+    processes use: measured with vitpose-tiny, one crop, two threads on two cores and about ten other busy processes,
+    38 ms instead of 2.4 s.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
