@@ -257,8 +257,8 @@ def test_backbone_that_returns_tokens_is_refused(pixels: Tensor) -> None:
 def test_missing_transformers_is_reported_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     message = (
-        r"the package 'transformers' is required for a backbone other than VitPoseBackbone; install it with: pip install "
-        r"'vitpose\[detect\]'"
+        r"the package 'transformers' is required for a backbone other than VitPoseBackbone; install it with: "
+        r"pip install 'vitpose\[detect\]'"
     )
     with pytest.raises(MissingDependencyError, match=message):
         build(backbone_config=RESNET)
@@ -269,9 +269,7 @@ def test_missing_transformers_is_reported_with_its_extra(monkeypatch: pytest.Mon
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
 def test_missing_timm_is_reported_with_its_extra() -> None:
-    message = (
-        r"the package 'timm' is required for use_timm_backbone; install it with: pip install 'vitpose\[timm\]'"
-    )
+    message = r"the package 'timm' is required for use_timm_backbone; install it with: pip install 'vitpose\[timm\]'"
     with pytest.raises(MissingDependencyError, match=message):
         build(backbone="resnet18", use_timm_backbone=True)
 
