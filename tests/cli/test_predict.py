@@ -307,9 +307,9 @@ def test_what_is_said_before_any_work(
         (["--detector", "whole-images"], "did you mean whole-image"),
         (
             ["--labels", "dog"],
-            "filter the boxes of a detector, and whole-image uses each image as one box",
+            "filter the boxes of a detector, but whole-image uses each image as one box",
         ),
-        (["--min-score", "0.5"], "whole-image uses each image as one box; leave them out"),
+        (["--min-score", "0.5"], "whole-image uses each image as one box; leave out what filters"),
         (["--detector", "onnx:none.onnx"], "error: there is no file none.onnx"),
         (["--detector", "boxes:none.json"], "error: none.json cannot be read"),
     ],

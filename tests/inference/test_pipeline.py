@@ -648,7 +648,9 @@ def test_the_detector_gets_the_device_of_the_network(
 def test_labels_and_scores_require_a_detector(
     detector: str | None, why: str, options: dict[str, object]
 ) -> None:
-    with pytest.raises(InputError, match=rf"filter the boxes of a detector, and .*{why}; leave them out"):
+    with pytest.raises(
+        InputError, match=rf"would filter the boxes of a detector, but .*{why}; leave out what filters"
+    ):
         vitpose.load("not resolved", detector, **options)
 
 

@@ -94,11 +94,13 @@ def check_selection(spec: Any, labels: Labels, min_score: float | None) -> None:
     if min_score is not None:
         check_number("min_score", min_score, 0, 1)
     read_labels(labels)
-    finds_nothing = spec is None or isinstance(spec, WholeImage) or spec == "whole-image"
-    if finds_nothing and (labels != OWN_LABELS or min_score is not None):
+    given = [f"labels {labels!r}"] * (labels != OWN_LABELS) + [f"min_score {min_score}"] * (
+        min_score is not None
+    )
+    if given and (spec is None or isinstance(spec, WholeImage) or spec == "whole-image"):
         raise InputError(
-            f"labels {labels!r} and min_score {min_score} filter the boxes of a detector, and "
-            f"{'there is none' if spec is None else 'whole-image uses each image as one box'}; leave them out"
+            f"{' and '.join(given)} would filter the boxes of a detector, but "
+            f"{'there is none' if spec is None else 'whole-image uses each image as one box'}; leave out what filters"
         )
 
 
