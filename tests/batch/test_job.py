@@ -285,14 +285,14 @@ def test_a_stopped_command_finishes_the_shards_in_flight_and_prints_how_to_resum
     program.send_signal(number)
     assert program.wait() == 130
     assert (
-        program.errors.strip() == "stopping: the shards in flight are finished first; again to stop at once"
+        program.errors.strip() == "stopping: finishing the shards in progress; press Ctrl-C again to stop at once"
     )
     first, second = program.output.splitlines()
     done = count_parts(out) * 2
     assert first.startswith(f"{done} of 60 images, {done} poses found in ")
     assert (
         second
-        == f"go on with: vitpose {' '.join(arguments(images, out)[:2])} --out '{out}' --detector "
+        == f"resume with: vitpose {' '.join(arguments(images, out)[:2])} --out '{out}' --detector "
         + ("whole-image --device cpu --shard-size 2")
     )
     assert len(rows(out)) == done < 60

@@ -1,4 +1,4 @@
-"""What all tests of the command line share."""
+"""Fixtures of the tests of the command line."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Threads of tests that run side by side would wait for each other most of the time."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for programs in a process of their own
+    """Limit torch to one thread, since threads of tests in parallel would mostly wait for each other."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for subprocesses
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

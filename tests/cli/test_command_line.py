@@ -1,4 +1,4 @@
-"""The program around the commands: help, version, start, errors."""
+"""The command line apart from its commands: help, version, imports, errors."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ HEAVY = ("torch", "transformers", "cv2", "numpy", "huggingface_hub")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], [], ["predict", "--help"], ["models", "-h"]])
-def test_help(arguments: list[str]) -> None:
+def test_help_fits_80_columns(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "80"})
     assert result.exit_code == (0 if arguments else 2)
     assert "Usage:" in result.output
     assert max(map(len, result.output.splitlines())) <= 80
 
 
-def test_help_says_what_the_threshold_is_not() -> None:
+def test_help_of_the_threshold_mentions_the_data_files() -> None:
     result = CliRunner().invoke(app, ["predict", "--help"], env={"COLUMNS": "250"})
-    assert "Keypoints that score less are not drawn. The data always has all of them." in result.output
+    assert "Draw only keypoints with at least this score. Data files contain all keypoints." in result.output
 
 
 def test_version() -> None:
@@ -35,7 +35,7 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["models"], ["--version"]])
-def test_what_needs_no_network_imports_none(arguments: list[str]) -> None:
+def test_commands_without_a_network_import_no_heavy_packages(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom vitpose.cli import app\n"
         f"try:\n    app({arguments!r})\nexcept SystemExit as done:\n    assert not done.code\n"
@@ -79,7 +79,7 @@ def test_training_without_its_packages(package: str, install: str) -> None:
     assert done.stderr.endswith(f"is required for training; install it with: pip install {install}\n")
 
 
-def test_an_unknown_command_is_misuse() -> None:
+def test_an_unknown_command_is_a_usage_error() -> None:
     result = CliRunner().invoke(app, ["predcit"])
     assert result.exit_code == 2
     assert "predict" in result.stderr

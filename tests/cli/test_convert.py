@@ -1,4 +1,4 @@
-"""`vitpose convert`, with `transformers` as the judge of what it writes."""
+"""`vitpose convert`, with `transformers` as the reference."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def small_network(experts: int = 1) -> vitpose.VitPoseForPoseEstimation:
 
 
 def original_file(network: vitpose.VitPoseForPoseEstimation, path: Path) -> Path:
-    """Saves it as the original repository does, with the class token of some files."""
+    """Save a network in the original repository's form, with the class token that some files have."""
     state = {
         name.replace("head.", "keypoint_head.", 1): value for name, value in network.state_dict().items()
     }
@@ -50,22 +50,24 @@ def original_file(network: vitpose.VitPoseForPoseEstimation, path: Path) -> Path
 
 
 @torch.no_grad()
-def maps_of(network: torch.nn.Module, **options: object) -> torch.Tensor:
+def heatmaps_of(network: torch.nn.Module, **options: object) -> torch.Tensor:
     pixels = torch.randn(2, 3, 128, 96, generator=torch.Generator().manual_seed(5))
     return network(pixels, **options).heatmaps
 
 
-def test_an_original_file_becomes_a_folder_of_transformers(tmp_path: Path) -> None:
+def test_an_original_file_is_converted_for_transformers(tmp_path: Path) -> None:
     network = small_network()
     source, folder = original_file(network, tmp_path / "original.pth"), tmp_path / "new" / "folder"
     result = convert(source, folder)
     assert result.exit_code == 0, result.stderr
     assert result.stdout.endswith(f"M parameters, 17 keypoints, float32; written to {folder}\n")
     assert {path.name for path in folder.iterdir()} == WRITTEN
-    theirs, report = transformers.VitPoseForPoseEstimation.from_pretrained(folder, output_loading_info=True)
+    reference, report = transformers.VitPoseForPoseEstimation.from_pretrained(
+        folder, output_loading_info=True
+    )
     assert not any(report.values())
-    torch.testing.assert_close(maps_of(theirs.eval()), maps_of(network), rtol=1e-4, atol=1e-4)
-    assert theirs.config.id2label[0] == "nose"
+    torch.testing.assert_close(heatmaps_of(reference.eval()), heatmaps_of(network), rtol=1e-4, atol=1e-4)
+    assert reference.config.id2label[0] == "nose"
     processor = vitpose.VitPoseImageProcessor.from_pretrained(folder)
     assert processor.size == vitpose.Size(width=96, height=128)
 
@@ -74,15 +76,15 @@ def test_an_expert_becomes_a_dense_model(tmp_path: Path) -> None:
     network = small_network(experts=3)
     source = original_file(network, tmp_path / "plus.pth")
     assert convert(source, tmp_path / "dense", "--dataset", "2").exit_code == 0
-    theirs = transformers.VitPoseForPoseEstimation.from_pretrained(tmp_path / "dense").eval()
-    assert theirs.config.backbone_config.num_experts == 1
-    wanted = maps_of(network, dataset_index=2)
-    torch.testing.assert_close(maps_of(theirs), wanted, rtol=1e-4, atol=1e-4)
+    reference = transformers.VitPoseForPoseEstimation.from_pretrained(tmp_path / "dense").eval()
+    assert reference.config.backbone_config.num_experts == 1
+    expected = heatmaps_of(network, dataset_index=2)
+    torch.testing.assert_close(heatmaps_of(reference), expected, rtol=1e-4, atol=1e-4)
     assert convert(source, tmp_path / "whole").exit_code == 0
     assert vitpose.VitPoseConfig.from_pretrained(tmp_path / "whole").backbone_config.num_experts == 3
 
 
-def test_experts_that_are_not_there(tmp_path: Path) -> None:
+def test_refuses_experts_that_do_not_exist(tmp_path: Path) -> None:
     source = original_file(small_network(experts=3), tmp_path / "plus.pth")
     result = convert(source, tmp_path / "out", "--dataset", "3")
     assert result.exit_code == 1
@@ -95,38 +97,38 @@ def test_experts_that_are_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "kind"),
+    ("options", "dtype"),
     [([], torch.float16), (["--dtype", "float32"], torch.float32), (["--dtype", "bfloat16"], torch.bfloat16)],
 )
-def test_the_type_is_the_files_unless_asked_for(
-    options: list[str], kind: torch.dtype, tmp_path: Path
+def test_the_dtype_is_that_of_the_file_by_default(
+    options: list[str], dtype: torch.dtype, tmp_path: Path
 ) -> None:
     source = tmp_path / "half"
     small_network().half().save_pretrained(source)
     vitpose.VitPoseImageProcessor(size=vitpose.Size(width=96, height=128)).save_pretrained(source)
     result = convert(source, tmp_path / "out", *options)
     assert result.exit_code == 0, result.stderr
-    assert {tensor.dtype for tensor in load_file(tmp_path / "out" / "model.safetensors").values()} == {kind}
+    assert {tensor.dtype for tensor in load_file(tmp_path / "out" / "model.safetensors").values()} == {dtype}
 
 
-def test_a_folder_that_is_not_empty_needs_force(tmp_path: Path) -> None:
+def test_a_directory_that_is_not_empty_requires_force(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "config.json").write_text("mine")
     result = convert("vitpose-tiny", folder)
     assert result.exit_code == 1
     assert result.stderr == (
-        f"error: the folder {folder} is not empty; choose another, or replace its files with --force\n"
+        f"error: the directory {folder} is not empty; choose another, or replace its files with --force\n"
     )
     assert (folder / "config.json").read_text() == "mine"
     assert convert("vitpose-tiny", folder, "--force").exit_code == 0
     assert {path.name for path in folder.iterdir()} == WRITTEN
 
 
-def test_what_cannot_be_read_or_written(tmp_path: Path) -> None:
+def test_refuses_paths_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = convert("vitpose-tiny", tmp_path / "file" / "out")
-    assert (result.exit_code, "Not a directory; choose another folder" in result.stderr) == (1, True)
+    assert (result.exit_code, "Not a directory; choose another directory" in result.stderr) == (1, True)
     result = convert(tmp_path / "none.pth", tmp_path / "out")
     assert (result.exit_code, "none.pth does not exist" in result.stderr) == (1, True)
     result = convert("vitpose-tinny", tmp_path / "out")

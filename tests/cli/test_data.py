@@ -1,4 +1,4 @@
-"""`vitpose data`: what it says and leaves behind."""
+"""`vitpose data`."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def test_check(source: Path) -> None:
     assert "labels: left_tip 1, right_tip 1" in result.output
 
 
-def test_check_of_nobody(source: Path) -> None:
+def test_check_fails_without_usable_annotations(source: Path) -> None:
     table = json.loads(source.read_text())
     source.write_text(json.dumps(table | {"annotations": []}))
     result = run("check", source)
     assert result.exit_code == 1
-    assert "a source has nobody that can be trained on" in result.stderr
+    assert "a source has no annotation that can be used for training; see the reasons above" in result.stderr
 
 
 def test_pack(source: Path, tmp_path: Path) -> None:
-    elsewhere = source.rename(tmp_path / "people.json")
+    moved = source.rename(tmp_path / "people.json")
     out = tmp_path / "pack"
-    result = run("pack", f"{elsewhere}={tmp_path / 'set/images'}", "--out", out, "--lossless", "--side", 40)
+    result = run("pack", f"{moved}={tmp_path / 'set/images'}", "--out", out, "--lossless", "--side", 40)
     assert result.exit_code == 0, result.output
     assert "box without area: 1 (annotation 2)" in result.output
     assert f"1 people, 1 parts, 0.0 MB; written to {out}" in result.output
@@ -66,7 +66,7 @@ def test_pack(source: Path, tmp_path: Path) -> None:
     assert packed.sizes.max() == 40
 
 
-def test_pack_onto_a_skeleton(source: Path, tmp_path: Path) -> None:
+def test_pack_with_another_skeleton(source: Path, tmp_path: Path) -> None:
     skeleton = tmp_path / "mine.toml"
     skeleton.write_text('name = "mine"\nkeypoints = ["right_tip", "pivot"]\n')
     assert run("pack", source, "--out", tmp_path / "pack", "--skeleton", skeleton).exit_code == 0
@@ -79,7 +79,7 @@ def test_pack_for_a_dataset(options: tuple[str, ...], aspect: str, source: Path,
     assert {margin.aspect for margin in read_pack(tmp_path / "pack").margins} == {aspect}
 
 
-def test_contradicting_options(source: Path, tmp_path: Path) -> None:
+def test_refuses_contradicting_options(source: Path, tmp_path: Path) -> None:
     result = run("pack", source, "--out", tmp_path, "--lossless", "--quality", 90)
     assert result.exit_code == 1
     assert "both --lossless and --quality 90 are given; give one" in result.stderr

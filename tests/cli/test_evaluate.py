@@ -16,7 +16,7 @@ pytest.importorskip("pycocotools")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two images with a person each; the second is missing."""
+    """Annotations of two images with one person each; the second image is missing."""
     Image.new("RGB", (120, 160), "grey").save(tmp_path / "a.png")
     points = [value for index in range(17) for value in (40 + index, 50 + 4 * index, 2)]
     content = {
@@ -60,19 +60,19 @@ def test_a_model_and_its_saved_predictions(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "the images' folder is missing; give --images, or --predictions"),
-        (
-            ["--images", ".", "--worst", "3"],
-            "--worst 3 draws images into a file; give --images and --out too",
-        ),
+        ([], "--images is required to evaluate a model; give the directory of the images, or --predictions"),
+        (["--images", ".", "--worst", "3"], "--worst 3 requires --images and --out; give both"),
         (
             ["--boxes", "b.json", "--predictions", "p.json"],
             "both --boxes b.json and --predictions p.json are given",
         ),
-        (["--images", ".", "--thresholds", "a"], "--thresholds must be numbers separated by commas, not 'a'"),
+        (
+            ["--images", ".", "--thresholds", "a"],
+            "--thresholds must be numbers separated by commas, such as 0.1,0.2, not 'a'",
+        ),
     ],
 )
-def test_contradictions(folder: Path, words: list[str], message: str) -> None:
+def test_refuses_contradicting_options(folder: Path, words: list[str], message: str) -> None:
     result = run(*words)
     assert result.exit_code == 1
     assert message in " ".join(result.output.split())

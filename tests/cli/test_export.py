@@ -1,4 +1,4 @@
-"""`vitpose export`, and what the other commands do with its files."""
+"""`vitpose export`, and `vitpose predict` with an exported file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, command, env={"COLUMNS": "250"}, catch_exceptions=False)
 
 
-def test_a_file_is_written_and_predicts(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_exported_file_predicts(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.xml"
     result = run("export", checkpoint, "--to", "openvino", "--out", path)
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("0.")
-    assert result.stdout.endswith(f" from torch's (relative norm); written to {path}\n")
+    assert " MB, heatmaps differ from torch's by " in result.stdout
+    assert result.stdout.endswith(f" (relative norm); written to {path}\n")
     vitpose.save_image(tmp_path / "b.jpg", np.full((60, 50, 3), 90, np.uint8))
     options = (
         "--model",
@@ -41,10 +42,10 @@ def test_a_file_is_written_and_predicts(checkpoint: Path, tmp_path: Path) -> Non
     assert (tmp_path / "out" / "b.jpg").is_file()
 
 
-def test_contradictions(checkpoint: Path, tmp_path: Path) -> None:
+def test_refuses_contradicting_or_unknown_options(checkpoint: Path, tmp_path: Path) -> None:
     for arguments, message in (
-        (["--int8"], "--int8 measures the ranges of its numbers on people; name some with --calibrate"),
-        (["--calibrate", "x"], "--calibrate x is only used by --int8; add it, or leave this out"),
+        (["--int8"], "--int8 requires calibration data; give annotations or images with --calibrate"),
+        (["--calibrate", "x"], "--calibrate x is only used with --int8; add --int8, or omit --calibrate"),
         (["--to", "onx"], "unknown format to export to 'onx'; did you mean onnx"),
         (["--out", "a.pt"], "a file for onnx must end in .onnx"),
         (["--int8", "--calibrate", tmp_path / "none"], "none"),
@@ -53,7 +54,7 @@ def test_contradictions(checkpoint: Path, tmp_path: Path) -> None:
         assert (result.exit_code, message in result.stderr) == (1, True), result.stderr
 
 
-def test_a_folder_that_cannot_be_written(checkpoint: Path, tmp_path: Path) -> None:
+def test_refuses_a_directory_that_cannot_be_written(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = run("export", checkpoint, "--out", tmp_path / "file" / "a.onnx")
-    assert (result.exit_code, "Not a directory; choose another folder" in result.stderr) == (1, True)
+    assert (result.exit_code, "Not a directory; choose another directory" in result.stderr) == (1, True)

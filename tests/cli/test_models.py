@@ -10,7 +10,7 @@ from vitpose.cli import app
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-def test_every_model_is_listed_with_all_that_is_known(columns: int) -> None:
+def test_every_model_is_listed_with_its_facts(columns: int) -> None:
     result = CliRunner().invoke(app, ["models"], env={"COLUMNS": str(columns)})
     assert result.exit_code == 0
     lines = result.output.splitlines()
@@ -23,7 +23,7 @@ def test_every_model_is_listed_with_all_that_is_known(columns: int) -> None:
         assert f"{'in the package' if card.ships else card.source}: {card.note}" in text
 
 
-def test_columns_stand_below_their_names() -> None:
+def test_cells_align_with_their_headings() -> None:
     head, *lines = CliRunner().invoke(app, ["models"], env={"COLUMNS": "100"}).output.splitlines()
     for line in lines[:-1:2]:
         assert line.index(" coco ") + 1 == head.index("skeleton")

@@ -1,4 +1,4 @@
-"""What `vitpose predict` writes, without a network."""
+"""Output files of `vitpose predict`, without a network."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ COMBINATIONS = list(chain.from_iterable(combinations(KINDS, size) for size in ra
 
 
 def prediction_of(source: Path, people: int = 2) -> vitpose.Prediction:
-    points = np.arange(people * 17 * 2, dtype=np.float32).reshape(people, 17, 2)
     poses = vitpose.Poses(
-        xy=points,
+        xy=np.arange(people * 17 * 2, dtype=np.float32).reshape(people, 17, 2),
         scores=np.full((people, 17), 0.5, np.float32),
         boxes=np.tile(np.array([1, 2, 30, 40], np.float32), (people, 1)),
         box_scores=np.ones(people, np.float32),
@@ -37,7 +36,7 @@ def prediction_of(source: Path, people: int = 2) -> vitpose.Prediction:
 
 
 @pytest.mark.parametrize("kinds", COMBINATIONS, ids="+".join)
-def test_exactly_what_is_asked_for_is_written(kinds: tuple[str, ...], tmp_path: Path) -> None:
+def test_exactly_the_requested_kinds_are_written(kinds: tuple[str, ...], tmp_path: Path) -> None:
     sources, out = [Path("in/a.png"), Path("in/b.png")], tmp_path / "new" / "out"
     with Writer(out, choose_kinds(", ".join(kinds)), sources, 0.3) as writer:
         for index, source in enumerate(sources):
@@ -66,7 +65,7 @@ def test_exactly_what_is_asked_for_is_written(kinds: tuple[str, ...], tmp_path: 
         assert ",".join(rows[-1]) == "in/b.png,1,1.0,2.0,30.0,40.0,1.0,0.5,right_ankle,66.0,67.0,0.5"
 
 
-def test_older_results_are_replaced_even_by_none(tmp_path: Path) -> None:
+def test_older_results_are_replaced_even_without_predictions(tmp_path: Path) -> None:
     (tmp_path / "poses.json").write_text("old")
     with Writer(tmp_path, frozenset({"json", "coco"}), [Path("a.png")], 0.3):
         pass
@@ -74,7 +73,7 @@ def test_older_results_are_replaced_even_by_none(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"poses.json", "coco.json", "coco_images.json"}
 
 
-def test_a_prediction_that_failed_cannot_be_written(tmp_path: Path) -> None:
+def test_refuses_predictions_without_a_result(tmp_path: Path) -> None:
     source = Path("a.png")
     error = vitpose.ImageError("a.png is cut off")
     with Writer(tmp_path, frozenset({"json"}), [source], 0.3) as writer:
@@ -85,17 +84,17 @@ def test_a_prediction_that_failed_cannot_be_written(tmp_path: Path) -> None:
     assert writer.images == 0
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_refuses_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     refuse_unwritable(tmp_path / "not" / "yet")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    with pytest.raises(vitpose.OutputError, match=r"nothing can be written to .*file: Not a directory"):
+    with pytest.raises(vitpose.OutputError, match=r"cannot write to .*file: Not a directory; choose"):
         refuse_unwritable(tmp_path / "file")
-    with pytest.raises(vitpose.OutputError, match=r"nothing can be written to .*below: Not a directory"):
+    with pytest.raises(vitpose.OutputError, match=r"cannot write to .*below: Not a directory"):
         refuse_unwritable(tmp_path / "file" / "below")
 
 
-def test_kinds() -> None:
+def test_choose_kinds() -> None:
     assert choose_kinds("json,, csv ,json") == {"json", "csv"}
     with pytest.raises(
         vitpose.UnknownNameError,
@@ -107,22 +106,22 @@ def test_kinds() -> None:
         choose_kinds("")
 
 
-def test_places() -> None:
-    def places(*sources: str | Path) -> list[str]:
-        return [place.as_posix() for place in place_images(sources)]
+def test_paths_of_drawn_images() -> None:
+    def paths_of(*sources: str | Path) -> list[str]:
+        return [path.as_posix() for path in place_images(sources)]
 
-    assert places(Path("x/a.png")) == ["a.jpg"]
-    assert places(Path("x/a.png"), Path("x/b.c.tiff")) == ["a.jpg", "b.c.jpg"]
-    assert places(Path("x/y/a.png"), Path("x/z/w/a.png")) == ["y/a.jpg", "z/w/a.jpg"]
-    assert places(Path("x/a.png"), Path("x/y/../a.jpg"), Path("x/A.JPG")) == ["a.jpg", "a-2.jpg", "A-3.jpg"]
-    assert places(Path("x/a.png"), "http://h/p/a.png", "http://h/?q=1", "http://h/..") == [
+    assert paths_of(Path("x/a.png")) == ["a.jpg"]
+    assert paths_of(Path("x/a.png"), Path("x/b.c.tiff")) == ["a.jpg", "b.c.jpg"]
+    assert paths_of(Path("x/y/a.png"), Path("x/z/w/a.png")) == ["y/a.jpg", "z/w/a.jpg"]
+    assert paths_of(Path("x/a.png"), Path("x/y/../a.jpg"), Path("x/A.JPG")) == ["a.jpg", "a-2.jpg", "A-3.jpg"]
+    assert paths_of(Path("x/a.png"), "http://h/p/a.png", "http://h/?q=1", "http://h/..") == [
         "a.jpg",
         "a-2.jpg",
         "image.jpg",
         "image-2.jpg",
     ]
-    assert places("http://h/sp%20ce%2F..%2Fetc.png") == ["etc.jpg"]
-    assert places() == []
+    assert paths_of("http://h/sp%20ce%2F..%2Fetc.png") == ["etc.jpg"]
+    assert paths_of() == []
 
 
 FOLDERS = st.sampled_from(["", "x", "x/y", "X", "-2"])
@@ -132,11 +131,11 @@ SOURCES = st.builds(lambda folder, stem, suffix: Path(folder, stem + suffix), FO
 
 
 @given(st.lists(SOURCES, unique=True, max_size=12))
-def test_no_two_places_are_the_same_whatever_the_file_system(sources: list[Path]) -> None:
-    places = place_images(sources)
-    assert len({str(place).casefold() for place in places}) == len(sources)
-    assert all(not place.is_absolute() and ".." not in place.parts for place in places)
-    assert all(place.stem.startswith(source.stem) for place, source in zip(places, sources, strict=True))
+def test_paths_of_drawn_images_are_unique_ignoring_case(sources: list[Path]) -> None:
+    paths = place_images(sources)
+    assert len({str(path).casefold() for path in paths}) == len(sources)
+    assert all(not path.is_absolute() and ".." not in path.parts for path in paths)
+    assert all(path.stem.startswith(source.stem) for path, source in zip(paths, sources, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -149,5 +148,5 @@ def test_no_two_places_are_the_same_whatever_the_file_system(sources: list[Path]
         ([], []),
     ],
 )
-def test_ids(names: list[str], ids: list[int]) -> None:
+def test_image_ids(names: list[str], ids: list[int]) -> None:
     assert number_images([Path(name) for name in names]) == ids

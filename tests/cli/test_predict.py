@@ -1,4 +1,4 @@
-"""`vitpose predict`, run in this process with the shipped model on small images."""
+"""`vitpose predict` on small images, in this process, with the shipped model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def written(folder: str = "predictions") -> set[str]:
     return {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()}
 
 
-def test_a_image_gives_a_drawn_image_and_json() -> None:
+def test_an_image_gives_a_drawn_image_and_json() -> None:
     make_image("a.png")
     result = predict("a.png")
     assert result.exit_code == 0, result.output
@@ -68,7 +68,7 @@ def test_a_image_gives_a_drawn_image_and_json() -> None:
     assert set(person["keypoints"]["nose"]) == {"x", "y", "score"}
 
 
-def test_the_results_are_those_of_the_pipeline() -> None:
+def test_results_equal_those_of_the_pipeline() -> None:
     make_image("a.png")
     predict("a.png", "--flip-test", "--save", "json")
     pipe = vitpose.load(detector="whole-image", device="cpu")
@@ -105,7 +105,7 @@ def test_the_threshold_is_for_drawing_only() -> None:
     assert Path("all/a.jpg").read_bytes() != Path("none/a.jpg").read_bytes()
 
 
-def test_one_bad_image_stops_none_of_the_others() -> None:
+def test_a_bad_image_does_not_stop_the_run() -> None:
     good = make_image("images/good.jpg")
     Path("images/cut[1].jpg").write_bytes(good.read_bytes()[:700])
     Path("images/empty.png").touch()
@@ -114,7 +114,7 @@ def test_one_bad_image_stops_none_of_the_others() -> None:
     assert result.exit_code == 1
     assert result.stdout.startswith("2 of 4 images, 2 poses, 3 failures in ")
     table = dict(line.split(None, 1) for line in result.stderr.splitlines() if len(line.split()) > 1)
-    assert table["failed"].strip() == "why"
+    assert table["failed"].strip() == "reason"
     assert table["images/empty.png"].startswith("is empty; ")
     assert table["images/cut[1].jpg"].startswith("is truncated: ")
     assert table["missing.jpg"].startswith("does not exist; ")
@@ -122,7 +122,7 @@ def test_one_bad_image_stops_none_of_the_others() -> None:
     assert [entry["image"] for entry in described()] == ["images/good.jpg", "images/zebra.jpg"]
 
 
-def test_without_any_image_the_model_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_is_not_loaded_without_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vitpose, "load", lambda **_: pytest.fail("the model was loaded"))
     result = predict("missing.jpg", "nothing*.png")
     assert result.exit_code == 1
@@ -131,7 +131,7 @@ def test_without_any_image_the_model_is_not_loaded(monkeypatch: pytest.MonkeyPat
     assert not Path("predictions").exists()
 
 
-def test_images_of_one_stem_do_not_overwrite_each_other() -> None:
+def test_images_with_the_same_stem_do_not_overwrite_each_other() -> None:
     for name in ("in/x/a.jpg", "in/y/a.jpg", "in/y/a.png", "in/y/A.bmp", "in/y/a-2.png"):
         make_image(name)
     assert predict("in").exit_code == 0
@@ -146,13 +146,13 @@ def test_images_of_one_stem_do_not_overwrite_each_other() -> None:
     assert written() == {*drawn.values(), "poses.json"}
 
 
-def test_a_source_named_twice_is_taken_once(here: Path) -> None:
+def test_a_source_given_twice_is_predicted_once(here: Path) -> None:
     make_image("in/a.jpg")
     assert predict("in", "in/a.jpg", here / "in" / "a.jpg", "in/../in/*.jpg").exit_code == 0
     assert len(described()) == 1
 
 
-def test_a_second_run_does_not_take_the_drawn_images_for_sources() -> None:
+def test_a_second_run_skips_the_drawn_images() -> None:
     make_image("a.jpg")
     for _ in range(2):
         assert predict(".").exit_code == 0
@@ -161,7 +161,10 @@ def test_a_second_run_does_not_take_the_drawn_images_for_sources() -> None:
     Path("a.jpg").unlink()
     result = predict(".")
     assert result.exit_code == 1
-    assert "gives only images in the output folder predictions; add others" in result.stderr
+    message = (
+        "has no images except those in the output directory predictions; give other sources, or another --out"
+    )
+    assert message in result.stderr
 
 
 def test_sources_are_never_overwritten() -> None:
@@ -172,8 +175,8 @@ def test_sources_are_never_overwritten() -> None:
         result = predict(source, "--out", out)
         assert result.exit_code == 1
         assert re.match(
-            rf"error: drawn images would be written to {out}, among the sources, and could replace some; "
-            "choose another output folder",
+            rf"error: drawn images would be written to {out}, which contains sources, and could replace them; "
+            "choose another output directory",
             result.stderr,
         )
         assert Path("in/a.jpg").read_bytes() == before
@@ -181,7 +184,7 @@ def test_sources_are_never_overwritten() -> None:
     assert written("in") == {"a.jpg", "poses.json"}
 
 
-def test_names_of_all_sorts(here: Path) -> None:
+def test_unusual_file_names(here: Path) -> None:
     names = ["-dash.png", "with space.png", "日本 ü.png", "[red]a[1].png", "a.b.c.png", "'quoted\".png"]
     for name in names:
         make_image(here / name)
@@ -193,8 +196,8 @@ def test_names_of_all_sorts(here: Path) -> None:
         assert [row["image"] for row in csv.DictReader(file)][::17] == names
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only there a file name may be any bytes")
-def test_a_name_that_is_no_unicode() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems require Unicode file names")
+def test_a_file_name_that_is_not_unicode() -> None:
     name = os.fsdecode(b"caf\xe9.png")
     make_image("plain.png").rename(name)
     assert predict(name, "--save", "images,json,csv").exit_code == 0
@@ -203,7 +206,7 @@ def test_a_name_that_is_no_unicode() -> None:
 
 
 @pytest.fixture
-def address(here: Path) -> Iterator[str]:
+def server_url(here: Path) -> Iterator[str]:
     make_image(here / "served" / "some photo.png")
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -221,15 +224,15 @@ def address(here: Path) -> Iterator[str]:
         thread.join()
 
 
-def test_addresses(address: str) -> None:
+def test_urls(server_url: str) -> None:
     make_image("in/x/a.png")
-    result = predict(f"{address}/some%20photo.png?size=2", f"{address}/none.png", "in")
+    result = predict(f"{server_url}/some%20photo.png?size=2", f"{server_url}/none.png", "in")
     assert result.exit_code == 1
     assert "failed: HTTP Error 404" in result.stderr
     assert written() == {"some_photo.jpg", "a.jpg", "poses.json"}
 
 
-def test_nobody_is_not_a_failure() -> None:
+def test_an_image_without_poses_is_not_a_failure() -> None:
     make_image("a1.png")
     Path("boxes.json").write_text("[]")
     result = predict("a1.png", "--boxes", "boxes.json", "--save", "images,json,coco,csv", detector=None)
@@ -275,17 +278,17 @@ def test_max_pixels_and_skeleton() -> None:
         (["--save", " , "], "error: unknown kind of output ' , ';"),
         (
             ["--out", "a.png"],
-            "error: nothing can be written to a.png: Not a directory; choose another folder",
+            "error: cannot write to a.png: Not a directory; choose another directory",
         ),
-        (["--out", "a.png/sub/deep"], "error: nothing can be written to a.png/sub/deep: Not a directory"),
-        (["--out", "x" * 300], "File name too long; choose another folder"),
+        (["--out", "a.png/sub/deep"], "error: cannot write to a.png/sub/deep: Not a directory"),
+        (["--out", "x" * 300], "File name too long; choose another directory"),
         (
             ["--boxes", "b.json"],
             "error: both --boxes b.json and --detector whole-image are given; give one",
         ),
     ],
 )
-def test_what_is_said_before_any_work(
+def test_refuses_invalid_options_before_any_work(
     options: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vitpose, "load", lambda **_: pytest.fail("the model was loaded"))
@@ -314,7 +317,7 @@ def test_what_is_said_before_any_work(
         (["--detector", "boxes:none.json"], "error: none.json cannot be read"),
     ],
 )
-def test_what_cannot_be_set_up_is_one_line_without_a_traceback(options: list[str], message: str) -> None:
+def test_errors_of_loading_are_one_line_without_a_traceback(options: list[str], message: str) -> None:
     make_image("a.png")
     result = predict("a.png", *options)
     assert result.exit_code == 1
@@ -327,7 +330,7 @@ def test_what_cannot_be_set_up_is_one_line_without_a_traceback(options: list[str
 @pytest.mark.parametrize(
     "options", [["--threshold", "2"], ["--batch-size", "0"], ["--min-score", "-1"], ["--oks-nms", "1.1"]]
 )
-def test_numbers_out_of_range_are_misuse(options: list[str]) -> None:
+def test_numbers_out_of_range_are_usage_errors(options: list[str]) -> None:
     make_image("a.png")
     result = predict("a.png", *options)
     assert result.exit_code == 2
@@ -335,7 +338,7 @@ def test_numbers_out_of_range_are_misuse(options: list[str]) -> None:
 
 
 @pytest.mark.parametrize("option", ["--threshold", "--min-score", "--oks-nms"])
-def test_numbers_that_are_none_are_refused(option: str) -> None:
+def test_refuses_nan(option: str) -> None:
     make_image("a.png")
     Path("boxes.json").write_text("[]")
     result = predict("a.png", "--boxes", "boxes.json", option, "nan", detector=None)
@@ -412,7 +415,7 @@ def test_real_photographs_and_a_real_detector(shared_data: Path) -> None:
     assert written() == {f"{Path(entry['image']).stem}.jpg" for entry in entries} | {"poses.json"}
 
 
-def test_data_sets_by_name_or_number() -> None:
+def test_datasets_by_name_or_number() -> None:
     make_image("a.png")
     result = predict("a.png", "--detector", "whole-image", "--dataset", "ap10k")
     assert (result.exit_code, "are not the 17 of the dataset 'ap10k'" in result.stderr) == (1, True)

@@ -27,7 +27,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_video(path: str, frames: int = 6, width: int = 48, height: int = 64, still: bool = False) -> Path:
-    """Writes frames of noise, the same in all of them where whatever is seen in it shall stay in its place."""
+    """Write frames of noise; with `still` all are the same, so that detections do not move."""
     with av.open(path, "w") as output:
         video = output.add_stream("libx264", rate=10)
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
@@ -49,7 +49,7 @@ def test_a_video_gives_a_drawn_video_and_json_lines() -> None:
     make_video("my clip.mp4", still=True)
     result = predict("my clip.mp4")
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("my clip.mp4: 6 frames, 1 identity in ")
+    assert result.stdout.startswith("my clip.mp4: 6 frames, 1 track in ")
     assert result.stdout.endswith("; results in predictions\n")
     assert result.stderr == ""
     assert {path.name for path in Path("predictions").iterdir()} == {"my clip.mp4", "my clip.jsonl"}
@@ -81,7 +81,7 @@ def test_all_options_of_videos() -> None:
     }  # fmt: skip
 
 
-def test_images_as_a_video() -> None:
+def test_an_image_sequence_as_a_video() -> None:
     for index in range(3):
         vitpose.save_image(f"frames/{index}.png", np.full((64, 48, 3), 40 * index, np.uint8))
     result = predict("frames", "--rate", "5", "--no-track")
@@ -102,13 +102,13 @@ def test_a_bad_video_does_not_stop_the_others() -> None:
     assert {path.name for path in Path("predictions").iterdir()} == {"good.jsonl"}
 
 
-def test_a_video_that_is_not_there_is_told_before_a_model_is_loaded() -> None:
+def test_a_missing_video_is_reported_before_a_model_is_loaded() -> None:
     result = predict("gone.mp4", "--model", "no-such-model")
     assert result.exit_code == 1
     assert "gone.mp4 cannot be opened: No such file or directory; check the name" in result.stderr
 
 
-def test_what_was_readable_is_kept_and_the_rest_is_told() -> None:
+def test_frames_before_the_end_of_a_truncated_video_are_kept() -> None:
     data = make_video("clip.mkv", frames=30).read_bytes()
     Path("clip.mkv").write_bytes(data[: len(data) // 2])
     result = predict("clip.mkv", "--save", "video,jsonl")
@@ -119,7 +119,7 @@ def test_what_was_readable_is_kept_and_the_rest_is_told() -> None:
         assert len(list(container.decode(video=0))) == frames
 
 
-def test_what_cannot_be_asked(here: Path) -> None:
+def test_refuses_options_without_effect(here: Path) -> None:
     make_video("clip.mp4")
     vitpose.save_image("a.png", np.zeros((20, 20, 3), np.uint8))
 
@@ -128,18 +128,18 @@ def test_what_cannot_be_asked(here: Path) -> None:
         assert result.exit_code == 1
         return " ".join(result.stderr.split())
 
-    assert "clip.mp4 is a video and a.png is not; predict them in two runs" in fails("a.png", "clip.mp4")
+    assert "clip.mp4 is a video and a.png is not; use two runs" in fails("a.png", "clip.mp4")
     for option in (["--workers", "2"], ["--shard-size", "9"], ["--engine-cluster", "ray"]):
-        told = f"{option[0]} is not for the files in predictions, but for one table; give --out NAME.parquet"
-        assert told in fails("a.png", *option)
-    assert "--max-pixels is not for videos; leave it out" in fails("clip.mp4", "--max-pixels", "9")
+        message = f"{option[0]} has no effect with --out predictions; give --out NAME.parquet, or omit it"
+        assert message in fails("a.png", *option)
+    assert "--max-pixels has no effect for videos; omit it" in fails("clip.mp4", "--max-pixels", "9")
     for option in ("--detect-every 5", "--no-track", "--smooth", "--timeout 5", "--reconnect 1"):
         name, *value = option.split()
-        assert f"{name} is not for images; leave it out" in fails("a.png", name, *value)
-        assert f"{name} is not for a table of very many" in fails(
+        assert f"{name} has no effect for images; omit it" in fails("a.png", name, *value)
+        assert f"{name} has no effect with --out NAME.parquet; omit it" in fails(
             "a.png", "--out", "all.parquet", name, *value
         )
-    assert "--save is not for a table of very many" in fails(
+    assert "--save has no effect with --out NAME.parquet; omit it" in fails(
         "a.png", "--out", "all.parquet", "--save", "json"
     )
     assert "unknown kind of output for videos 'images'" in fails("clip.mp4", "--save", "images")
@@ -148,7 +148,7 @@ def test_what_cannot_be_asked(here: Path) -> None:
     assert Path("clip.mp4").stat().st_size > 1000
 
 
-def test_names_of_the_files_of_videos() -> None:
+def test_file_names_of_videos() -> None:
     sources = [
         "a/clip.mp4",
         "b/Clip.mov",
@@ -177,7 +177,7 @@ def test_many_images_in_one_table() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_a_video_that_is_stopped_is_a_valid_file(tmp_path: Path, start_vitpose: Callable) -> None:
+def test_an_interrupted_run_leaves_valid_files(tmp_path: Path, start_vitpose: Callable) -> None:
     make_video("clip.mp4", frames=400)
     program = start_vitpose(["predict", "clip.mp4", "--device", "cpu", "--detector", "whole-image"])
     while not any(path.stat().st_size for path in Path().glob("predictions/.clip.jsonl*")):
@@ -185,16 +185,16 @@ def test_a_video_that_is_stopped_is_a_valid_file(tmp_path: Path, start_vitpose: 
         time.sleep(0.01)
     program.send_signal(signal.SIGINT)
     assert program.wait() == 1
-    assert "stopping: the files are ended here" in program.errors
-    assert "as asked" in program.errors
+    assert "stopping: completing the files with the frames so far; press Ctrl-C again" in program.errors
     frames = len(Path("predictions/clip.jsonl").read_text().splitlines())
     assert 0 < frames < 400
+    assert f"stopped after {frames} frame" in " ".join(program.errors.split())
     assert program.output.startswith(f"clip.mp4: {frames} frame")
     with av.open("predictions/clip.mp4") as container:
         assert len(list(container.decode(video=0))) == frames
 
 
-def test_rates_are_for_images() -> None:
+def test_refuses_a_rate_for_videos() -> None:
     make_video("clip.mp4")
     result = predict("clip.mp4", "--rate", "5")
     assert "is for image sequences, but clip.mp4 is a video" in " ".join(result.stderr.split())

@@ -139,7 +139,7 @@ def test_sigint_stops_with_a_checkpoint(table: dict, start: Callable, tmp_path: 
         time.sleep(0.01)
     running.send_signal(signal.SIGINT)
     assert running.wait() == 130
-    assert "stopping: a checkpoint is written first" in running.errors
+    assert "stopping: writing a checkpoint; press Ctrl-C again" in running.errors
     reached = step_of(find_checkpoints(tmp_path / "long")[-1])
     assert f"stopped after step {reached} of 5000; run the same command again to resume" in running.errors
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vitpose.cli.train import _changes
+from vitpose.cli.train import _read_overrides
 from vitpose.errors import InputError
 from vitpose.files.schemas import check
 from vitpose.training.recipe import Recipe, read_recipe
@@ -160,14 +160,14 @@ def test_missing_and_malformed_files_raise(tmp_path: Path) -> None:
 
 
 def test_flags() -> None:
-    assert _changes(["--loop.epochs", "3", "--optimizer.lr=1e-4"]) == {
+    assert _read_overrides(["--loop.epochs", "3", "--optimizer.lr=1e-4"]) == {
         "loop.epochs": "3",
         "optimizer.lr": "1e-4",
     }
-    with pytest.raises(InputError, match="'3' is no flag"):
-        _changes(["3"])
+    with pytest.raises(InputError, match="'3' is not an option"):
+        _read_overrides(["3"])
     with pytest.raises(InputError, match=r"--loop.epochs has no value"):
-        _changes(["--loop.epochs"])
+        _read_overrides(["--loop.epochs"])
 
 
 def test_shipped_recipes_are_read() -> None:

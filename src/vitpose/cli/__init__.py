@@ -1,7 +1,7 @@
 """The command line: `vitpose predict`, `evaluate`, `train`, `models`, `convert`, `export`, `benchmark`, `data`.
 
-Owns how errors and interruptions leave the program. Every command has a module of its own; none of
-them imports a network before it needs one, so that `vitpose --help` is quick.
+Owns the exit codes and messages of errors and interruptions. There is one module for each command; none imports a
+network before it runs one, so that `vitpose --help` is quick.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .interruption import INTERRUPTED
 
 
 class _Commands(TyperGroup):
-    """Shows what vitpose raises on purpose as one line; anything else keeps its traceback."""
+    """Prints a `VitPoseError` as one line; other exceptions keep their traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         wait_passively()  # before a command loads torch
@@ -38,17 +38,17 @@ def _print_error(message: str) -> None:
 
     console = Console(stderr=True, highlight=False)
     line = Text.assemble(("error: ", "bold red"), (" ".join(message.split()), "red"))
-    # A terminal breaks between words; a file gets one line.
+    # Wrapped at words on a terminal, one line in a file.
     console.print(line, soft_wrap=not console.is_terminal)
 
 
-def _print_version(wanted: bool) -> bool:
-    if wanted:
+def _print_version(requested: bool) -> bool:
+    if requested:
         from .. import __version__
 
         typer.echo(f"vitpose {__version__}")
         raise typer.Exit
-    return wanted
+    return requested
 
 
 app = typer.Typer(
@@ -59,14 +59,14 @@ app = typer.Typer(
 )
 
 
-@app.callback(help="ViTPose and ViTPose++: the keypoints of people and animals in images.")
+@app.callback(help="ViTPose and ViTPose++: keypoints of people and animals in images and videos.")
 def _options(
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Takes the options that stand before a command."""
+    """Declare the options before a command."""
 
 
 app.command()(predict.predict)

@@ -1,4 +1,4 @@
-"""`vitpose benchmark`: how fast models, engines and types are on the user's own machine."""
+"""`vitpose benchmark`: speed and memory of models, engines and data types on this machine."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from .options import MODEL_PANEL, BatchSize, Dataset, Device, Trust, read_datase
 if TYPE_CHECKING:
     from ..inference.benchmark import Lap, Scene
 
-RIVALS = ("transformers",)
-_MEASURING = "Measuring"
+BASELINES = ("transformers",)
+_MEASUREMENT = "Measurement"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
-        name: The model and what runs it.
-        run: One lap.
-        peak_bytes: The most memory of a process that does nothing but load it and run it once.
+        name: The model and its engine.
+        run: Runs one round.
+        peak_bytes: Peak memory of a process that only loads the model and runs one round.
     """
 
     name: str
@@ -41,19 +41,19 @@ class Entry:
 
 
 _Loaded = tuple[str, Callable[[], "Lap"]]
-"""The name of a line, and one lap."""
+"""The name of a row, and a function that runs one round."""
 _Loader = Callable[[], _Loaded]
-"""What can be sent to another process: no lambda."""
+"""Loads a model; can be sent to another process, so it is not a lambda."""
 
 
 def benchmark(
     image: Annotated[
-        Path | None, typer.Argument(show_default="a made-up one of 1280x720", help="ImageRow to run on.")
+        Path | None, typer.Argument(show_default="a synthetic one of 1280x720", help="Image to run on.")
     ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="As in 'vitpose predict'; may be repeated.",
+            help="Model, as in 'vitpose predict'; may be repeated.",
             show_default=DEFAULT_MODEL,
             rich_help_panel=MODEL_PANEL,
         ),
@@ -61,13 +61,15 @@ def benchmark(
     engine: Annotated[
         list[str] | None,
         typer.Option(
-            help="What runs the network; may be repeated.", show_default="auto", rich_help_panel=MODEL_PANEL
+            help="Engine, as in 'vitpose predict'; may be repeated.",
+            show_default="auto",
+            rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
     dtype: Annotated[
         list[str] | None,
         typer.Option(
-            help="auto, float32, bfloat16, float16; may be repeated.",
+            help="Data type: auto, float32, bfloat16, float16; may be repeated.",
             show_default="auto",
             rich_help_panel=MODEL_PANEL,
         ),
@@ -77,33 +79,39 @@ def benchmark(
     batch_size: BatchSize = 32,
     trust: Trust = False,
     compile: Annotated[
-        bool, typer.Option("--compile", help="Compile the network first.", rich_help_panel=MODEL_PANEL)
+        bool,
+        typer.Option(
+            "--compile", help="Compile the network with torch.compile.", rich_help_panel=MODEL_PANEL
+        ),
     ] = False,
-    people: Annotated[int, typer.Option(min=1, help="People in the image.", rich_help_panel=_MEASURING)] = 8,
+    people: Annotated[
+        int, typer.Option(min=1, help="Number of people in the image.", rich_help_panel=_MEASUREMENT)
+    ] = 8,
     rounds: Annotated[
-        int, typer.Option(min=1, help="How often each is run; medians are shown.", rich_help_panel=_MEASURING)
+        int,
+        typer.Option(min=1, help="Number of rounds; the table shows medians.", rich_help_panel=_MEASUREMENT),
     ] = 7,
     against: Annotated[
         str | None,
         typer.Option(
-            metavar="|".join(RIVALS),
-            help="Run that library's documented way in turn with ours, on the same weights.",
-            rich_help_panel=_MEASURING,
+            metavar="|".join(BASELINES),
+            help="Baseline: also run this library as its documentation describes, with the same weights.",
+            rich_help_panel=_MEASUREMENT,
         ),
     ] = None,
 ) -> None:
-    """Measure models, engines and types on this machine.
+    """Measure speed and memory of models, engines and data types.
 
-    Each is run once a round, in turn, so that all meet the same machine. What does not go together is left out, and
-    the reason said.
+    All combinations run in turn, once in each round, so that they are measured
+    under the same load. Unsupported combinations are left out, and the reason is
+    printed.
     """
-    from ..engines import runs_code
     from ..geometry.boxes import Size
     from ..inference.benchmark import Scene, take_turns
-    from .job import counted, say_while
+    from .job import counted, show_status
 
-    if against not in (None, *RIVALS):
-        raise UnknownNameError("library to run against", against, RIVALS)
+    if against not in (None, *BASELINES):
+        raise UnknownNameError("library to run against", against, BASELINES)
     scene = Scene.make(Size(width=1280, height=720), people, image)
     options = {
         "device": device,
@@ -112,24 +120,12 @@ def benchmark(
         "compile": compile,
     }
     models = model or [DEFAULT_MODEL]
-    to_trust = [
-        name for name in models if runs_code(name)
-    ] or models  # refused where there is nothing to trust
-    wanted: list[tuple[str, _Loader]] = []
-    for name, runner, kind in itertools.product(models, engine or ["auto"], dtype or ["auto"]):
-        loading = {
-            "model": name,
-            "engine": runner,
-            "dtype": kind,
-            "trust": trust and name in to_trust,
-            **options,
-        }
-        wanted.append((f"{name}, engine {runner}, dtype {kind}", partial(_load, scene, loading)))
+    loaders = _make_loaders(scene, models, engine or ["auto"], dtype or ["auto"], options, trust)
     for name in dict.fromkeys(models if against is not None else []):
-        rival = partial(_load_rival, scene, name, device, read_dataset(dataset))
-        wanted.append((f"{name}, transformers", rival))
-    entries, left_out = _load_all(wanted)
-    with say_while(counted(rounds, "round")):
+        baseline = partial(_load_baseline, scene, name, device, read_dataset(dataset))
+        loaders.append((f"{name}, transformers", baseline))
+    entries, left_out = _load_all(loaders)
+    with show_status(f"measuring {counted(rounds, 'round')}"):
         laps = take_turns({str(row): entry.run for row, entry in enumerate(entries)}, rounds, warm_up=1)
     size = f"{scene.image.shape[1]}x{scene.image.shape[0]}"
     _print_table(
@@ -142,43 +138,70 @@ def benchmark(
         typer.echo(f"left out: {' '.join(reason.split())}")
 
 
-def _load_all(wanted: list[tuple[str, _Loader]]) -> tuple[list[Entry], list[str]]:
-    """Returns the lines of the table, and why the others cannot be.
+def _make_loaders(
+    scene: Scene,
+    models: list[str],
+    engines: list[str],
+    dtypes: list[str],
+    options: dict[str, Any],
+    trust: bool,
+) -> list[tuple[str, _Loader]]:
+    """Return a label and a loader for every combination of model, engine and dtype."""
+    from ..engines import runs_code
+
+    # `load` refuses trust for files that do not require it: pass it to those that do, or to all for its error.
+    trusted = ([name for name in models if runs_code(name)] or models) if trust else []
+    return [
+        (
+            f"{name}, engine {engine}, dtype {dtype}",
+            partial(
+                _load,
+                scene,
+                {"model": name, "engine": engine, "dtype": dtype, "trust": name in trusted, **options},
+            ),
+        )
+        for name, engine, dtype in itertools.product(models, engines, dtypes)
+    ]
+
+
+def _load_all(loaders: list[tuple[str, _Loader]]) -> tuple[list[Entry], list[str]]:
+    """Return the rows of the table, and the reasons for combinations that are left out.
 
     Raises:
-        InputError: There would be no line at all.
+        InputError: All combinations are left out.
     """
-    from .job import say_while
+    from .job import show_status
 
     entries, left_out = [], []
-    for label, loader in wanted:
+    for label, loader in loaders:
         try:
-            with say_while(f"loading {label}"):
-                entries.append(Entry(*loader(), _peak_alone(loader)))
+            with show_status(f"loading {label}"):
+                entries.append(Entry(*loader(), _measure_peak(loader)))
         except (InputError, MissingDependencyError, WorkerError) as error:
             left_out.append(f"{label}: {error}")
     if not entries:
-        raise InputError(f"nothing of this can be measured: {'; '.join(left_out)}")
+        raise InputError(f"none of the combinations can be measured: {'; '.join(left_out)}")
     return entries, left_out
 
 
-def _peak_alone(loader: _Loader) -> int:
-    """Returns the most memory that a way needs in a process of its own, where nothing else lies about.
+def _measure_peak(loader: _Loader) -> int:
+    """Return the peak memory of a new process that loads a model and runs one round.
 
     Raises:
         WorkerError: That process was killed.
     """
-    with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
         try:
-            return alone.submit(_peak_here, loader).result()
+            return executor.submit(_peak_here, loader).result()
         except BrokenProcessPool as error:
             raise WorkerError(
-                "the process that measures its memory was killed; there may be too little of it: measure this one "
-                "alone, or with fewer --people"
+                "the process that measures the memory was killed, probably for lack of memory; measure this "
+                "combination alone, or with fewer --people"
             ) from error
 
 
 def _peak_here(loader: _Loader) -> int:
+    """Return the peak memory of this process while it loads a model and runs one round."""
     from ..inference.benchmark import MemoryWatch
 
     with MemoryWatch() as memory:
@@ -195,7 +218,7 @@ def _load(scene: Scene, loading: dict[str, Any]) -> _Loaded:
     return f"{loading['model']}\n{pipe.estimator.runs_on}", lambda: run_vitpose(pipe, scene)
 
 
-def _load_rival(scene: Scene, model: str, device: str, dataset: str | int | None) -> _Loaded:
+def _load_baseline(scene: Scene, model: str, device: str, dataset: str | int | None) -> _Loaded:
     from ..engines import is_exported
     from ..hardware.devices import choose_device
     from ..inference.benchmark import TransformersWay
@@ -203,10 +226,10 @@ def _load_rival(scene: Scene, model: str, device: str, dataset: str | int | None
 
     if is_exported(model):
         raise InputError(f"transformers does not run {model}; give the checkpoint that it was exported from")
-    place = choose_device(device)
+    chosen = choose_device(device)
     network = load_network(model, "float32", "cpu", dataset)
-    way = TransformersWay(network, load_processor(model, network), place)
-    return f"{model}\ntransformers, {place}, float32", lambda: way.run(scene)
+    baseline = TransformersWay(network, load_processor(model, network), chosen)
+    return f"{model}\ntransformers, {chosen}, float32", lambda: baseline.run(scene)
 
 
 def _print_table(entries: list[Entry], laps: list[list[Lap]], people: int, title: str) -> None:
@@ -218,18 +241,18 @@ def _print_table(entries: list[Entry], laps: list[list[Lap]], people: int, title
 
     from ..inference.benchmark import STAGES
 
-    shown = [stage for stage in STAGES if any(stage in own[0].seconds for own in laps)]
+    shown = [stage for stage in STAGES if any(stage in rounds[0].seconds for rounds in laps)]
     table = Table(
         box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", padding=(0, 1, 0, 0)
     )
-    table.add_column("model\nwhat runs it", min_width=24, overflow="fold")
-    for heading in ("people\n/s", *(f"{stage}\nms" for stage in shown), "all ms\nspread", "peak\nMB"):
+    table.add_column("model\nengine", min_width=24, overflow="fold")
+    for heading in ("people\n/s", *(f"{stage}\nms" for stage in shown), "total ms\nspread", "peak\nMB"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for entry, own in zip(entries, laps, strict=True):
-        totals = np.array([lap.total_s for lap in own])
+    for entry, rounds in zip(entries, laps, strict=True):
+        totals = np.array([lap.total_s for lap in rounds])
         low, high = np.percentile(totals, [25, 75])
         stages = [
-            _ms(np.median([lap.seconds[stage] for lap in own])) if stage in own[0].seconds else "-"
+            _ms(np.median([lap.seconds[stage] for lap in rounds])) if stage in rounds[0].seconds else "-"
             for stage in shown
         ]
         table.add_row(
@@ -242,7 +265,7 @@ def _print_table(entries: list[Entry], laps: list[list[Lap]], people: int, title
     console = Console(highlight=False)
     console.print(table)
     console.print(
-        "spread: the middle half of the rounds; peak: a process of its own that loads that one and runs it once"
+        "spread: the middle half of the rounds; peak: memory of a process that loads the model and runs one round"
     )
 
 

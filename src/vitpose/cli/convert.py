@@ -1,4 +1,4 @@
-"""`vitpose convert`: any checkpoint that can be loaded, as a folder that `transformers` reads."""
+"""`vitpose convert`: any supported checkpoint to a directory that `transformers` reads."""
 
 from __future__ import annotations
 
@@ -17,31 +17,40 @@ def convert(
         typer.Argument(
             metavar="IN",
             show_default=False,
-            help="An original .pth file, a folder, a hub repository, or a short name (see 'vitpose models').",
+            help="Checkpoint: an original .pth file, a directory, a hub repository, or a short name (see "
+            "'vitpose models').",
         ),
     ],
     folder: Annotated[
-        Path, typer.Argument(metavar="OUT", show_default=False, help="The folder to write; made if need be.")
+        Path,
+        typer.Argument(
+            metavar="OUT", show_default=False, help="Output directory, created if it does not exist."
+        ),
     ],
     dtype: Annotated[
-        str, typer.Option(help="auto (as in the file), float32, float16, bfloat16, float64.")
+        str,
+        typer.Option(help="Data type: float32, float16, bfloat16, float64; auto: as in the checkpoint."),
     ] = "auto",
     dataset: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
             show_default="all",
-            help="Write the dense model that a ViTPose++ model is for one dataset, by name or number: coco, aic, "
-            "mpii, ap10k, apt36k, coco-wholebody. Of an original file with one head it says what that was trained on.",
+            help="Dataset, by name or number: coco, aic, mpii, ap10k, apt36k, coco-wholebody. Of a ViTPose++ model, "
+            "the dense model for this dataset is written. Of an original file with one head, this is the dataset that "
+            "it was trained on.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Write to a directory that is not empty; existing files are replaced."),
+    ] = False,
 ) -> None:
-    """Write a checkpoint as a folder that vitpose and transformers read.
+    """Convert a checkpoint to a directory that vitpose and transformers read.
 
-    The folder gets config.json, model.safetensors and preprocessor_config.json; if
-    there are several heads, all but the first go to heads.safetensors, which
-    transformers leaves aside.
+    Writes config.json, model.safetensors and preprocessor_config.json. Further
+    heads of a ViTPose++ model are written to heads.safetensors, which
+    transformers ignores.
     """
     from .output import refuse_unwritable
 
@@ -49,7 +58,7 @@ def convert(
     refuse_unwritable(folder)
     if folder.is_dir() and any(folder.iterdir()) and not force:
         raise InputError(
-            f"the folder {folder} is not empty; choose another, or replace its files with --force"
+            f"the directory {folder} is not empty; choose another, or replace its files with --force"
         )
 
     require("torch", None, "to convert checkpoints")
@@ -61,7 +70,6 @@ def convert(
     network.save_pretrained(folder)
     processor.save_pretrained(folder)
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    kind = str(network.dtype).removeprefix("torch.")
-    keypoints = " + ".join(str(len(own.skeleton)) for own in network.config.heads)
-    facts = f"{millions:.1f} M parameters, {keypoints} keypoints, {kind}"
-    typer.echo(f"{facts}; written to {folder}")
+    dtype_name = str(network.dtype).removeprefix("torch.")
+    keypoints = " + ".join(str(len(head.skeleton)) for head in network.config.heads)
+    typer.echo(f"{millions:.1f} M parameters, {keypoints} keypoints, {dtype_name}; written to {folder}")

@@ -1,4 +1,4 @@
-"""`vitpose data`: look through annotations, pack them for training."""
+"""`vitpose data`: check and pack training data."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from ..data.annotations import TrainingAnnotations
 
-data = typer.Typer(no_args_is_help=True, help="Training data: check annotations, pack them.")
+data = typer.Typer(no_args_is_help=True, help="Check and pack training data.")
 
 _Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE",
         show_default=False,
-        help="TrainingAnnotations of COCO's or MPII's form: FILE, or FILE=FOLDER with the folder of the images (the "
-        "folder 'images' beside the file, or the file's own).",
+        help="Annotations in COCO's or MPII's form: FILE, or FILE=DIR with the directory of the images (default: the "
+        "directory 'images' beside the file if there is one, otherwise that of the file).",
     ),
 ]
 _Skeleton = Annotated[
     str | None,
     typer.Option(
-        help="Name or .toml file of the keypoints that all sources are brought to, by name. Without it they must have "
-        "the same.",
+        show_default="the sources', which must be the same",
+        help="Skeleton that the keypoints of all sources are mapped to, by name: a shipped name or a .toml file.",
     ),
 ]
 
@@ -37,52 +37,57 @@ def check(
     sources: _Sources,
     skeleton: _Skeleton = None,
     images: Annotated[
-        bool, typer.Option("--images", help="Decode every image too, and compare its size.")
+        bool, typer.Option("--images", help="Also decode every image and check its size.")
     ] = False,
 ) -> None:
-    """Read annotations and say what is in them, and what is broken, by name.
+    """Check annotations: print counts, and every broken row by name.
 
-    The exit code is 1 if a source has nobody that can be trained on.
+    The exit code is 1 if a source has no usable annotation.
     """
     from ..data.annotations import check_images
 
-    nobody = False
+    any_empty = False
     for source in sources:
         people = _read(source, skeleton)
         report = check_images(people) if images else people.report
         typer.echo(str(report))
         names = people.skeleton.keypoints
         counts = people.labelled.sum(axis=0)
-        typer.echo("  labels: " + ", ".join(f"{name} {n}" for name, n in zip(names, counts, strict=True)))
-        nobody |= not report.people
-    if nobody:
-        raise InputError("a source has nobody that can be trained on; see above why")
+        labels = ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
+        typer.echo(f"  labels: {labels}")
+        any_empty |= not report.people
+    if any_empty:
+        raise InputError("a source has no annotation that can be used for training; see the reasons above")
 
 
 @data.command()
 def pack(
     sources: _Sources,
-    out: Annotated[Path, typer.Option(metavar="DIR", show_default=False, help="Folder of the pack.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", show_default=False, help="Output directory.")],
     skeleton: _Skeleton = None,
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Dataset (shipped name or .toml file) by whose declaration will be trained: how its boxes fill their "
-            "crops. Default: they keep their aspect.",
+            show_default="boxes keep their aspect ratio",
+            help="Dataset of the training recipe, which defines how boxes fill their crops: a shipped name or a .toml "
+            "file.",
         ),
     ] = None,
     side: Annotated[
         int | None,
-        typer.Option(min=16, show_default="384", help="Longest side of a packed crop, px."),
+        typer.Option(min=16, show_default="384", help="Maximum side of a packed crop, px."),
     ] = None,
-    quality: Annotated[int | None, typer.Option(min=1, max=100, show_default="95", help="Of JPEG.")] = None,
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, show_default="95", help="JPEG quality of the crops.")
+    ] = None,
     lossless: Annotated[
-        bool, typer.Option("--lossless", help="PNG instead of JPEG: exact, four times as large.")
+        bool, typer.Option("--lossless", help="Store the crops as PNG: exact, four times as large.")
     ] = False,
 ) -> None:
-    """Decode images once into crops with margin, from which a training runs alone.
+    """Decode images once and store crops with a margin for training.
 
-    Broken rows are left out and named. Parts have at most 50 MB.
+    A training run requires only the pack. Broken annotations are left out and
+    printed by name. The files of a pack have at most 50 MB.
     """
     if lossless and quality is not None:
         raise InputError(f"both --lossless and --quality {quality} are given; give one")

@@ -1,4 +1,4 @@
-"""`vitpose evaluate`: its options, and what it leaves behind. The measuring is `vitpose.evaluation`'s."""
+"""`vitpose evaluate`: options and output files; the metrics are in `vitpose.evaluation`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from ..files.hub import DEFAULT_MODEL
 from .options import (
     MODEL_PANEL,
     BatchSize,
-    Dataset,
     Device,
     Dtype,
     Engine,
@@ -26,7 +25,7 @@ from .options import (
 if TYPE_CHECKING:
     from ..evaluation import EvaluationReport
 
-_WHAT, _MEASURES, _OUTPUT = "What is evaluated", "Measures", "Output"
+_INPUT, _METRICS, _OUTPUT = "Input", "Metrics", "Output"
 
 
 def evaluate(
@@ -34,59 +33,72 @@ def evaluate(
         Path,
         typer.Option(
             metavar="FILE",
-            help="GroundTruth in COCO's form, with any keypoints; CrowdPose's and COCO-WholeBody's too; MPII's json.",
-            rich_help_panel=_WHAT,
+            help="Annotations in COCO's form with any keypoints, including CrowdPose's and COCO-WholeBody's, or MPII's "
+            "JSON.",
+            rich_help_panel=_INPUT,
         ),
     ],
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the images.", rich_help_panel=_WHAT)
+        Path | None, typer.Option(metavar="DIR", help="Directory of the images.", rich_help_panel=_INPUT)
     ] = None,
     boxes: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            show_default="the boxes of the annotated people",
-            help="COCO's detections to look for poses in.",
-            rich_help_panel=_WHAT,
+            show_default="the boxes of the annotations",
+            help="File of COCO's detections to predict poses in.",
+            rich_help_panel=_INPUT,
         ),
     ] = None,
     min_score: Annotated[
-        float, typer.Option(min=0, max=1, help="Leave out detections that score less.", rich_help_panel=_WHAT)
+        float,
+        typer.Option(min=0, max=1, help="Leave out detections with a lower score.", rich_help_panel=_INPUT),
     ] = 0.0,
     predictions: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Measure COCO's keypoint results in this file, and run no model.",
-            rich_help_panel=_WHAT,
+            help="Evaluate the keypoint results in this file, in COCO's form, instead of running a model.",
+            rich_help_panel=_INPUT,
         ),
     ] = None,
     skeleton: Annotated[
         str | None,
         typer.Option(
-            help="Name or .toml file of the annotated keypoints (names and sigmas), where the file's own are "
-            "not wanted.",
-            rich_help_panel=_WHAT,
+            show_default="the file's",
+            help="Skeleton of the annotated keypoints (names and sigmas): a shipped name or a .toml file.",
+            rich_help_panel=_INPUT,
         ),
     ] = None,
     predicted_skeleton: Annotated[
         str | None,
         typer.Option(
-            help="Name or .toml file of the keypoints in --predictions, where they are not the annotated ones.",
-            rich_help_panel=_WHAT,
+            show_default="that of the annotated keypoints",
+            help="Skeleton of the keypoints in --predictions: a shipped name or a .toml file.",
+            rich_help_panel=_INPUT,
         ),
     ] = None,
     head_boxes: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="MPII's mpii_gt_val.mat: the boxes of the heads, which pckh needs and its json lacks.",
-            rich_help_panel=_WHAT,
+            help="MPII's mpii_gt_val.mat: the head boxes for pckh, which MPII's JSON does not contain.",
+            rich_help_panel=_INPUT,
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
     flip_test: FlipTest = False,
-    dataset: Dataset = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="the model's first, COCO",
+            help="Dataset (coco, aic, mpii, ap10k, apt36k, coco-wholebody), by name or number: selects expert, head, "
+            "skeleton and crops of a ViTPose++ model, and the rules of evaluation (metrics, areas, keypoints that "
+            "count). With --predictions, selects the rules only.",
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = None,
     engine: Engine = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -97,8 +109,8 @@ def evaluate(
         typer.Option(
             min=0,
             max=1,
-            show_default="the dataset's, or 0.9 with --boxes, otherwise all stay",
-            help="Of two poses of an image that are more alike than this, by OKS, keep the better.",
+            show_default="the dataset's; otherwise 0.9 with --boxes, 1 without",
+            help="Of two poses of an image with a higher OKS, keep the better; 1 keeps all.",
             rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
@@ -106,29 +118,31 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAMES",
-            show_default="what fits the file",
-            help="Separated by commas: coco, coco-keypoints (AP of each alone), crowdpose, wholebody, pck, pckh, "
-            "auc, epe, nme.",
-            rich_help_panel=_MEASURES,
+            show_default="those of the dataset, or those that fit the file",
+            help="Metrics, separated by commas: coco, coco-keypoints (AP by keypoint), crowdpose, wholebody, pck, "
+            "pckh, auc, epe, nme.",
+            rich_help_panel=_METRICS,
         ),
     ] = None,
     length: Annotated[
         str | None,
         typer.Option(
-            show_default="torso, or box where there is none",
-            help="What pck and nme divide by: torso, box, head, two points (left_eye:right_eye), or pixels.",
-            rich_help_panel=_MEASURES,
+            show_default="torso, or box for skeletons without a torso",
+            help="Length that distances of pck and nme are divided by: torso, box, head, two keypoints "
+            "(left_eye:right_eye), or a number of pixels.",
+            rich_help_panel=_METRICS,
         ),
     ] = None,
     thresholds: Annotated[
-        str, typer.Option(help="Of pck, shares of the length.", rich_help_panel=_MEASURES)
+        str,
+        typer.Option(help="Thresholds of pck, as fractions of the length.", rich_help_panel=_METRICS),
     ] = "0.05,0.1,0.2",
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            show_default="nothing is written",
-            help="Folder for report.json, predictions.json and worst.jpg.",
+            show_default="no files are written",
+            help="Output directory for report.json, predictions.json and worst.jpg.",
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
@@ -137,19 +151,19 @@ def evaluate(
         typer.Option(
             min=0,
             metavar="N",
-            help="Draw the N worst cases into worst.jpg: left predicted, right annotated.",
+            help="Draw the N worst cases to worst.jpg: prediction on the left, ground truth on the right.",
             rich_help_panel=_OUTPUT,
         ),
     ] = 0,
 ) -> None:
-    """Measure a model, or saved predictions, against annotations.
+    """Evaluate a model, or saved predictions, on annotations.
 
-    What cannot be used is counted and named in the end. If an image failed,
-    the exit code is 1.
+    Input that could not be used is counted and named at the end. The exit code is
+    1 if an image failed.
     """
     out = None if out is None else out.expanduser()
-    _refuse_contradictions(images, boxes, predictions, out, worst)
-    measures: dict[str, Any] = {
+    _check_options(images, boxes, predictions, out, worst)
+    options: dict[str, Any] = {
         "metrics": None if metrics is None else [name.strip() for name in metrics.split(",")],
         "skeleton": skeleton,
         "head_boxes": head_boxes,
@@ -160,7 +174,7 @@ def evaluate(
         from ..evaluation import evaluate_predictions
 
         report = evaluate_predictions(
-            predictions, annotations, dataset=dataset, predicted_skeleton=predicted_skeleton, **measures
+            predictions, annotations, dataset=dataset, predicted_skeleton=predicted_skeleton, **options
         )
     else:
         loading: dict[str, Any] = {
@@ -172,35 +186,49 @@ def evaluate(
             "trust": trust,
         }
         running = {"boxes": boxes, "flip_test": flip_test, "min_score": min_score, "max_oks": oks_nms}
-        report = _run(model, loading, annotations, images, running | measures)
+        report = _run(model, loading, annotations, images, running | options)
     report.print()
     if out is not None:
         _write(report, out, images, worst, with_predictions=predictions is None)
     raise typer.Exit(1 if report.problems.images else 0)
 
 
-def _refuse_contradictions(
+def _check_options(
     images: Path | None, boxes: Path | None, predictions: Path | None, out: Path | None, worst: int
 ) -> None:
+    """Refuse contradicting options before any work.
+
+    Raises:
+        InputError: An option is missing, or two exclude each other.
+        OutputError: Files cannot be written to the output directory.
+    """
     from .output import refuse_unwritable
 
     if predictions is None and images is None:
         raise InputError(
-            "the images' folder is missing; give --images, or --predictions to measure saved ones"
+            "--images is required to evaluate a model; give the directory of the images, or --predictions to evaluate "
+            "saved predictions"
         )
     if predictions is not None and boxes is not None:
         raise InputError(f"both --boxes {boxes} and --predictions {predictions} are given; give one")
     if worst and (out is None or images is None):
-        raise InputError(f"--worst {worst} draws images into a file; give --images and --out too")
+        raise InputError(f"--worst {worst} requires --images and --out; give both")
     if out is not None:
         refuse_unwritable(out)
 
 
-def _read_thresholds(text: str) -> list[float]:
+def _read_thresholds(value: str) -> list[float]:
+    """Read numbers separated by commas.
+
+    Raises:
+        InputError: A part is not a number.
+    """
     try:
-        return [float(part) for part in text.split(",")]
+        return [float(part) for part in value.split(",")]
     except ValueError as error:
-        raise InputError(f"--thresholds must be numbers separated by commas, not {text!r}") from error
+        raise InputError(
+            f"--thresholds must be numbers separated by commas, such as 0.1,0.2, not {value!r}"
+        ) from error
 
 
 def _run(
@@ -208,9 +236,9 @@ def _run(
 ) -> EvaluationReport:
     from ..evaluation import evaluate_model
     from ..inference.loading import load
-    from .job import say_while, show_progress
+    from .job import show_progress, show_status
 
-    with say_while("loading the model"):
+    with show_status("loading the model"):
         pipe = load(model, None, **loading)
     with show_progress() as advance:
         report = evaluate_model(pipe, annotations, images or "", advance=advance, **options)
@@ -231,4 +259,4 @@ def _write(
     if worst and images is not None:
         names.append("worst.jpg")
         save_image(out / "worst.jpg", draw_worst(report, images, worst))
-    typer.echo(f"written to {out}: {', '.join(names)}")
+    typer.echo(f"{', '.join(names)} written to {out}")

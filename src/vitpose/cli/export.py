@@ -1,4 +1,4 @@
-"""`vitpose export`: a model as a file that other runtimes run."""
+"""`vitpose export`: a model as a file for other runtimes."""
 
 from __future__ import annotations
 
@@ -17,54 +17,56 @@ def export(
         typer.Argument(
             metavar="MODEL",
             show_default=False,
-            help="A short name (see 'vitpose models'), a folder, a hub repository, or an original .pth file.",
+            help="Model: a short name (see 'vitpose models'), a directory, a hub repository, or an original .pth file.",
         ),
     ],
-    to: Annotated[str, typer.Option(help="onnx, openvino, torch-export, tensorrt.")] = "onnx",
+    to: Annotated[str, typer.Option(help="Format: onnx, openvino, torch-export, tensorrt.")] = "onnx",
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            show_default="the model's name in this folder",
-            help="The file to write: .onnx, .xml (with a .bin beside it), .pt2 or .engine.",
+            show_default="the model's name, in the current directory",
+            help="Output file: .onnx, .xml (a .bin is written beside it), .pt2 or .engine.",
         ),
     ] = None,
     dataset: Dataset = None,
     skeleton: Annotated[
         str | None,
-        typer.Option(help="Name or .toml file of the keypoints, where the model's own are not wanted."),
+        typer.Option(
+            show_default="the model's", help="Skeleton of the keypoints: a shipped name or a .toml file."
+        ),
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantise to int8 (onnx and openvino); needs --calibrate.")
+        bool, typer.Option("--int8", help="Quantise to int8 (onnx and openvino); requires --calibrate.")
     ] = False,
     calibrate: Annotated[
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="People to measure int8's ranges on: annotations (FILE, or FILE=FOLDER with the folder of the "
-            "images), or images of one person each (a folder, a glob). 256 of them are taken.",
+            help="Data that the int8 ranges are calibrated on: annotations (FILE, or FILE=DIR with the directory of "
+            "the images), or images of one person each (a directory or a glob). Up to 256 people are used.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
-    """Write a model as a file that other runtimes run.
+    """Export a model to a file for another runtime.
 
-    'vitpose predict --model FILE' needs nothing beside the file, and for onnx
-    and openvino no torch. It takes any number of people at a time. It is run,
-    and compared with torch, before it is written.
+    The file contains all that 'vitpose predict --model FILE' requires, and accepts
+    batches of any size; onnx and openvino run without torch. The exported model
+    is run and compared with torch before the file is written.
     """
     if int8 and calibrate is None:
-        raise InputError("--int8 measures the ranges of its numbers on people; name some with --calibrate")
+        raise InputError("--int8 requires calibration data; give annotations or images with --calibrate")
     if calibrate is not None and not int8:
-        raise InputError(f"--calibrate {calibrate} is only used by --int8; add it, or leave this out")
-    from .job import say_while
+        raise InputError(f"--calibrate {calibrate} is only used with --int8; add --int8, or omit --calibrate")
+    from .job import show_status
     from .output import refuse_unwritable
 
     if out is not None:
         refuse_unwritable(out.expanduser().parent)
     from ..inference.loading import export as write
 
-    with say_while(f"exporting {model}"):
+    with show_status(f"exporting {model}"):
         written = write(
             model,
             to,
@@ -74,5 +76,6 @@ def export(
             calibrate=calibrate,
             force=force,
         )
-    facts = f"{written.size_bytes / 1e6:.1f} MB, maps {written.difference:.2g} from torch's (relative norm)"
-    typer.echo(f"{facts}; written to {written.path}")
+    megabytes = f"{written.size_bytes / 1e6:.1f} MB"
+    difference = f"heatmaps differ from torch's by {written.difference:.2g} (relative norm)"
+    typer.echo(f"{megabytes}, {difference}; written to {written.path}")

@@ -1,4 +1,4 @@
-"""Ctrl-C and termination as a wish, not a blow: the work ends where its files are valid."""
+"""Shutdown on Ctrl-C or SIGTERM at a point where the files are valid."""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ from typing import Any
 import typer
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+"""Exit code after Ctrl-C, as in shells."""
 
 
 @contextmanager
-def stop_when_asked(what: str) -> Iterator[threading.Event]:
-    """Yields an event that the first Ctrl-C (or SIGTERM) sets; the second one ends the program at once.
+def stop_on_signal(action: str) -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C or SIGTERM sets; the second one ends the program at once.
 
     Args:
-        what: What is still done after the first, for the message.
+        action: What is done before the program ends after the first signal, for the message.
+
+    Raises:
+        KeyboardInterrupt: A second signal has arrived.
     """
-    asked = threading.Event()
+    requested = threading.Event()
 
-    def ask(number: int, frame: Any) -> None:
-        if asked.is_set():
+    def handle(number: int, frame: Any) -> None:
+        if requested.is_set():
             raise KeyboardInterrupt
-        asked.set()
-        typer.echo(f"stopping: {what}; again to stop at once", err=True)
+        requested.set()
+        typer.echo(f"stopping: {action}; press Ctrl-C again to stop at once", err=True)
 
-    if threading.current_thread() is not threading.main_thread():  # where Python sets no handlers
-        yield asked
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers only there
+        yield requested
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield requested
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""The work of `vitpose predict` with `--out NAME.parquet`: show how far it is, stop well, say how to go on."""
+"""`vitpose predict` with `--out NAME.parquet`: progress, shutdown on a signal, and how to resume."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from rich.console import Console
 from rich.text import Text
 
 from ..batch.job import Progress, failures_of, predict_many
-from .interruption import INTERRUPTED, stop_when_asked
+from .interruption import INTERRUPTED, stop_on_signal
 from .job import DONE, FAILED, counted, show_progress
 
 
 @dataclass(frozen=True)
 class ManyJob:
-    """One run of `vitpose predict` into one table.
+    """One run of `vitpose predict` that writes one table.
 
     Attributes:
-        out: The folder of the table, a path or an address.
-        options: Arguments of `many.job.predict_many`.
+        out: Directory of the table, a path or a URL.
+        options: Arguments of `predict_many`.
     """
 
     out: str
     options: dict[str, Any]
 
     def run(self, sources: Sequence[str]) -> int:
-        """Does the work and returns the exit code.
+        """Run, and return the exit code.
 
         Args:
-            sources: Files, folders, globs and addresses.
+            sources: Files, directories, globs and URLs.
 
         Raises:
-            VitPoseError: Something is wrong that concerns all images.
+            VitPoseError: An option is invalid, the model cannot be loaded, or the table cannot be written.
         """
         start = time.perf_counter()
         with (
-            stop_when_asked("the shards in flight are finished first") as stop,
+            stop_on_signal("finishing the shards in progress") as stop,
             show_progress() as advance,
         ):
             progress = predict_many(
@@ -50,12 +50,12 @@ class ManyJob:
                 report=lambda progress: advance(progress.done, progress.images),
                 **self.options,
             )
-        self._say(progress, time.perf_counter() - start)
+        self._print_summary(progress, time.perf_counter() - start)
         if not progress.complete:
             return INTERRUPTED
         return FAILED if progress.failed else DONE
 
-    def _say(self, progress: Progress, seconds: float) -> None:
+    def _print_summary(self, progress: Progress, seconds: float) -> None:
         done = "" if progress.complete else f"{progress.done} of "
         counts = [done + counted(progress.images, "image")]
         counts.append(f"{counted(progress.people, 'pose')} found")
@@ -68,4 +68,4 @@ class ManyJob:
             soft_wrap=True,
         )
         if not progress.complete:
-            console.print(Text(f"go on with: {shlex.join(['vitpose', *sys.argv[1:]])}"), soft_wrap=True)
+            console.print(Text(f"resume with: {shlex.join(['vitpose', *sys.argv[1:]])}"), soft_wrap=True)

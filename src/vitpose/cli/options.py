@@ -1,4 +1,4 @@
-"""Options that several commands share, each with one wording."""
+"""Options that several commands share, with the same wording."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-MODEL_PANEL = "The model"
+MODEL_PANEL = "Model"
 
 Model = Annotated[
     str,
     typer.Option(
-        help="A short name (see 'vitpose models'), a folder, a hub repository, an original .pth file, or what "
-        "'vitpose export' wrote.",
+        help="Model: a short name (see 'vitpose models'), a directory, a hub repository, an original .pth file, or a "
+        "file written by 'vitpose export'.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
@@ -20,7 +20,7 @@ FlipTest = Annotated[
     bool,
     typer.Option(
         "--flip-test",
-        help="Average with the mirrored image: more accurate, twice the work.",
+        help="Average with the heatmaps of the mirrored crops: more accurate, half the speed.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
@@ -29,27 +29,29 @@ Dataset = Annotated[
     typer.Option(
         metavar="NAME",
         show_default="the model's first, COCO",
-        help="Which dataset of a ViTPose++ model: its expert, head, skeleton and conventions (coco, aic, mpii, ap10k, "
-        "apt36k, coco-wholebody), by name or number.",
+        help="Dataset of a ViTPose++ model (coco, aic, mpii, ap10k, apt36k, coco-wholebody), by name or number: "
+        "selects expert, head, skeleton and crops.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
 Engine = Annotated[
     str,
     typer.Option(
-        help="What runs the network: torch, onnxruntime, openvino, tensorrt; auto is what an exported file is made "
-        "for, and torch for a checkpoint.",
+        help="Engine that runs the network: torch, onnxruntime, openvino, tensorrt; auto: the engine of an exported "
+        "file's format, torch for a checkpoint.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
 Device = Annotated[
     str,
-    typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1, mps.", rich_help_panel=MODEL_PANEL),
+    typer.Option(
+        help="Device: cpu, cuda, cuda:1, mps; auto: a GPU if there is one.", rich_help_panel=MODEL_PANEL
+    ),
 ]
 Dtype = Annotated[
     str,
     typer.Option(
-        help="auto (bfloat16 where the device has units for it), float32, float16, bfloat16.",
+        help="Data type of the network: float32, float16, bfloat16; auto: bfloat16 if the hardware supports it.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
@@ -57,15 +59,15 @@ Trust = Annotated[
     bool,
     typer.Option(
         "--trust",
-        help="Load a .pt2 file, which runs any code that its maker put into it; other files run none.",
+        help="Load a .pt2 file, which can execute arbitrary code. Other files cannot.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
 BatchSize = Annotated[
-    int, typer.Option(min=1, help="At most this many people at a time.", rich_help_panel=MODEL_PANEL)
+    int, typer.Option(min=1, help="Maximum number of crops in a batch.", rich_help_panel=MODEL_PANEL)
 ]
 
 
-def read_dataset(text: str | None) -> str | int | None:
-    """Returns the name or number of a dataset."""
-    return int(text) if text is not None and text.isdigit() else text
+def read_dataset(value: str | None) -> str | int | None:
+    """Return the name or number of a dataset."""
+    return int(value) if value is not None and value.isdigit() else value

@@ -1,4 +1,4 @@
-"""`vitpose predict`: its options. The work is in `job`, which is imported when it is called for."""
+"""`vitpose predict`: options; the work is in `job`, `video_job` and `many_job`, which are imported on use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from ..files.hub import DEFAULT_MODEL
 from .options import (
     MODEL_PANEL,
     BatchSize,
-    Dataset,
     Device,
     Dtype,
     Engine,
@@ -23,7 +22,7 @@ from .options import (
 )
 
 DEFAULT_DETECTOR = "rtdetr"
-_PEOPLE, _OUTPUT, _VIDEO, _MANY = "Finding people", "Output", "Videos", "Very many images"
+_DETECTION, _OUTPUT, _VIDEO, _TABLE = "Detection", "Output", "Videos", "Large runs (--out NAME.parquet)"
 
 
 def predict(
@@ -32,8 +31,8 @@ def predict(
         typer.Argument(
             metavar="SOURCE",
             show_default=False,
-            help="Files, folders (with the folders in them), globs such as 'photos/**/*.jpg', http(s) "
-            "addresses; or videos, webcam, webcam:1, rtsp:// addresses. After -- names may begin with a dash.",
+            help="Images: files, directories (searched recursively), globs such as 'photos/**/*.jpg', http(s) URLs. "
+            "Or videos: files, webcam, webcam:1, rtsp:// URLs. After --, names may start with a dash.",
         ),
     ],
     model: Model = DEFAULT_MODEL,
@@ -41,11 +40,22 @@ def predict(
     skeleton: Annotated[
         str | None,
         typer.Option(
-            help="Name or .toml file of the keypoints, where the model's own are not wanted.",
+            show_default="the model's",
+            help="Skeleton of the keypoints: a shipped name or a .toml file.",
             rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
-    dataset: Dataset = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            show_default="the model's first, COCO",
+            help="Dataset of a ViTPose++ model (coco, aic, mpii, ap10k, apt36k, coco-wholebody), by name or number: "
+            "selects expert, head, skeleton and crops. Several, separated by commas, predict people and animals in one "
+            "run.",
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = None,
     engine: Engine = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -56,25 +66,25 @@ def predict(
         typer.Option(
             metavar="SPEC",
             show_default=DEFAULT_DETECTOR,
-            help="rtdetr, rtdetr:NAME (hub or folder), onnx:FILE (YOLOX, RTMDet), boxes:FILE, or "
-            "whole-image (one person an image).",
-            rich_help_panel=_PEOPLE,
+            help="Detector: rtdetr, rtdetr:NAME (hub repository or directory), onnx:FILE (YOLOX, RTMDet), boxes:FILE, "
+            "or whole-image (one person in each image).",
+            rich_help_panel=_DETECTION,
         ),
     ] = None,
     boxes: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Take boxes from a COCO file of detections or annotations; short for --detector boxes:FILE.",
-            rich_help_panel=_PEOPLE,
+            help="File of boxes: COCO's detections or annotations. Short for --detector boxes:FILE.",
+            rich_help_panel=_DETECTION,
         ),
     ] = None,
     labels: Annotated[
         str,
         typer.Option(
-            help="What to look for: the detector's class names, separated by commas; own (those of the model's data "
-            "set, mostly person), or all.",
-            rich_help_panel=_PEOPLE,
+            help="Classes to detect: names of the detector's classes, separated by commas; own: those of the model's "
+            "dataset, usually person; all: every class.",
+            rich_help_panel=_DETECTION,
         ),
     ] = "own",
     min_score: Annotated[
@@ -82,9 +92,9 @@ def predict(
         typer.Option(
             min=0,
             max=1,
-            show_default="the detector's own",
-            help="Leave out boxes that score less.",
-            rich_help_panel=_PEOPLE,
+            show_default="the detector's",
+            help="Leave out boxes with a lower score.",
+            rich_help_panel=_DETECTION,
         ),
     ] = None,
     oks_nms: Annotated[
@@ -92,17 +102,17 @@ def predict(
         typer.Option(
             min=0,
             max=1,
-            show_default="0.9 for a detector's boxes, 1 for --boxes",
-            help="Of two poses of an image that are more alike than this, by OKS, keep the better; 1 keeps all.",
-            rich_help_panel=_PEOPLE,
+            show_default="0.9; 1 with --boxes",
+            help="Of two poses of an image with a higher OKS, keep the better; 1 keeps all.",
+            rich_help_panel=_DETECTION,
         ),
     ] = None,
     out: Annotated[
         str,
         typer.Option(
             metavar="DIR",
-            help="Folder for all results. A search that comes across it passes over the images in it. With "
-            "the suffix .parquet: the folder of one table of all images, which an interrupted run goes on with.",
+            help="Output directory; searches for images skip it. With the suffix .parquet: directory of one table of "
+            "all results; the same command resumes an interrupted run.",
             rich_help_panel=_OUTPUT,
         ),
     ] = "predictions",
@@ -111,10 +121,9 @@ def predict(
         typer.Option(
             metavar="KINDS",
             show_default="images,json; for videos video,jsonl",
-            help="What to write, separated by commas. For images: images (drawn, each person with the score of the "
-            "pose: box score x mean keypoint score), json (poses.json), coco "
-            "(coco.json and coco_images.json), csv (poses.csv). For videos: video (drawn, mp4), jsonl, csv, "
-            "parquet, coco, posetrack, dlc and dlc-h5 (DeepLabCut).",
+            help="Kinds of output, separated by commas. Images: images (drawn poses, labelled with pose scores: box "
+            "score x mean keypoint score), json (poses.json), coco (coco.json and coco_images.json), csv (poses.csv). "
+            "Videos: video (drawn poses, MP4), jsonl, csv, parquet, coco, posetrack, dlc and dlc-h5 (DeepLabCut).",
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
@@ -123,32 +132,36 @@ def predict(
         typer.Option(
             min=0,
             max=1,
-            help="Keypoints that score less are not drawn. The data always has all of them.",
+            help="Draw only keypoints with at least this score. Data files contain all keypoints.",
             rich_help_panel=_OUTPUT,
         ),
     ] = 0.3,
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, show_default="200 million", help="Refuse larger images.")
+        int | None,
+        typer.Option(
+            min=1, show_default="200 million", help="Maximum number of pixels of an image; larger ones fail."
+        ),
     ] = None,
     detect_every: Annotated[
         int,
         typer.Option(
             metavar="N",
             min=1,
-            help="Look for people in every Nth frame; in between, boxes follow from the poses.",
+            help="Run the detector every N-th frame; boxes in between are propagated from the poses.",
             rich_help_panel=_VIDEO,
         ),
     ] = 1,
     track: Annotated[
-        bool, typer.Option(help="Give people identities over time.", rich_help_panel=_VIDEO)
+        bool, typer.Option(help="Assign track IDs to instances.", rich_help_panel=_VIDEO)
     ] = True,
     smooth: Annotated[
-        bool, typer.Option("--smooth", help="Smooth each identity's points.", rich_help_panel=_VIDEO)
+        bool, typer.Option("--smooth", help="Smooth the keypoints of each track.", rich_help_panel=_VIDEO)
     ] = False,
     rate: Annotated[
         float | None,
         typer.Option(
-            help="Take a folder or glob of images as one video of so many frames a second.",
+            metavar="FPS",
+            help="Frame rate, to read a directory or glob of images as one video.",
             rich_help_panel=_VIDEO,
         ),
     ] = None,
@@ -156,41 +169,51 @@ def predict(
         float,
         typer.Option(
             metavar="SECONDS",
-            help="An address that says nothing for so long has stalled.",
+            help="Timeout of a live stream that sends no data.",
             rich_help_panel=_VIDEO,
         ),
     ] = 10,
     reconnect: Annotated[
         int,
-        typer.Option(min=0, help="Open a live stream so many times again.", rich_help_panel=_VIDEO),
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Number of attempts to reconnect to a live stream.",
+            rich_help_panel=_VIDEO,
+        ),
     ] = 0,
     workers: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Processes, each with a model of its own (with --out NAME.parquet); 0 is this process.",
-            rich_help_panel=_MANY,
+            help="Number of worker processes, each with a copy of the model; 0 runs in the main process.",
+            rich_help_panel=_TABLE,
         ),
     ] = 1,
     shard_size: Annotated[
-        int, typer.Option(min=1, help="Images that are done, and kept, together.", rich_help_panel=_MANY)
+        int,
+        typer.Option(
+            min=1,
+            help="Number of images in a shard, the unit of work and of resuming.",
+            rich_help_panel=_TABLE,
+        ),
     ] = 256,
     engine_cluster: Annotated[
         str | None,
         typer.Option(
             metavar="ray",
-            help="Work on a Ray cluster: ray (a local one, or that of RAY_ADDRESS), or ray:ADDRESS.",
-            rich_help_panel=_MANY,
+            help="Run on a Ray cluster: ray (the one at RAY_ADDRESS, or a local one), or ray:ADDRESS.",
+            rich_help_panel=_TABLE,
         ),
     ] = None,
 ) -> None:
-    """Find poses in images and videos, draw them, and write them to files.
+    """Predict poses in images or videos, draw them, and write them to files.
 
-    A drawn image keeps its name, and its place below the folder that all
-    sources share; of two with one name, the second gets a number.
+    Drawn images keep their names and their paths relative to the common directory
+    of all sources. Of two with the same name, the second gets a number.
 
-    An image that fails does not stop the others: in the end a table says
-    what failed and why, and the exit code is 1.
+    An image that fails does not stop the run: failures are listed with their
+    reasons at the end, and the exit code is 1.
     """
     if boxes is not None and detector is not None:
         raise InputError(f"both --boxes {boxes} and --detector {detector} are given; give one")
@@ -202,35 +225,31 @@ def predict(
         "dtype": dtype,
         "skeleton": skeleton,
         "dataset": _read_datasets(dataset),
-        "labels": {"all": None, "own": "own"}.get(labels, [label.strip() for label in labels.split(",")]),
+        "labels": _read_labels(labels),
         "min_score": min_score,
         "batch_size": batch_size,
         "trust": trust,
     }
     running: dict[str, Any] = {"flip_test": flip_test} | ({} if oks_nms is None else {"max_oks": oks_nms})
     limits: dict[str, Any] = {} if max_pixels is None else {"max_pixels": max_pixels}
-    of_videos = {"--detect-every": detect_every != 1, "--no-track": not track, "--smooth": smooth}
-    of_videos |= {"--timeout": timeout != 10, "--reconnect": reconnect != 0}
-    of_tables = {
-        "--workers": workers != 1,
-        "--shard-size": shard_size != 256,
-        "--engine-cluster": engine_cluster,
-    }
+    for_videos = {"--detect-every": detect_every != 1, "--no-track": not track, "--smooth": smooth}
+    for_videos |= {"--timeout": timeout != 10, "--reconnect": reconnect != 0}
+    for_tables = {"--workers": workers != 1, "--shard-size": shard_size != 256}
+    for_tables |= {"--engine-cluster": engine_cluster}
     if out.rstrip("/").endswith(".parquet"):
         others = {"--rate": rate is not None, "--save": save, "--threshold": threshold != 0.3}
-        _refuse_unused(of_videos | others, "a table of very many images; leave it out")
+        _refuse_unused(for_videos | others, "with --out NAME.parquet; omit it")
         options = {"loading": loading, "running": running | limits, "workers": workers}
-        raise typer.Exit(
-            _predict_many(sources, out, options | {"cluster": engine_cluster, "shard_size": shard_size})
-        )
-    _refuse_unused(of_tables, f"the files in {out}, but for one table; give --out NAME.parquet")
+        options |= {"cluster": engine_cluster, "shard_size": shard_size}
+        raise typer.Exit(_predict_many(sources, out, options))
+    _refuse_unused(for_tables, f"with --out {out}; give --out NAME.parquet, or omit it")
     shared: dict[str, Any] = {"threshold": threshold, "loading": loading, "out": Path(out).expanduser()}
     if _are_videos(sources, rate):
-        _refuse_unused({"--max-pixels": limits}, "videos; leave it out")
+        _refuse_unused({"--max-pixels": limits}, "for videos; omit it")
         streaming: dict[str, Any] = {"detect_every": detect_every, "track": track, "smooth": smooth}
         streaming |= {"rate": rate, "timeout_s": timeout, "reconnect": reconnect} | running
         raise typer.Exit(_predict_videos(sources, save=save or "video,jsonl", streaming=streaming, **shared))
-    _refuse_unused(of_videos, "images; leave it out")
+    _refuse_unused(for_videos, "for images; omit it")
     raise typer.Exit(_predict_images(sources, save=save or "images,json", running=running | limits, **shared))
 
 
@@ -252,29 +271,36 @@ def _predict_images(sources: list[str], **options: Any) -> int:
     return Job(**options).run(sources)
 
 
-def _refuse_unused(given: dict[str, Any], what: str) -> None:
-    """Refuses options that would not be used.
+def _refuse_unused(given: dict[str, Any], reason: str) -> None:
+    """Refuse options that would have no effect.
 
     Args:
-        given: By the name of each option, whether it was given another value than its default.
-        what: What it is not for, and what to do.
+        given: For the name of each option, whether its value differs from the default.
+        reason: When the option has no effect, and what to do.
 
     Raises:
-        InputError: There is one.
+        InputError: Such an option is given.
     """
     for name in (name for name, value in given.items() if value):
-        raise InputError(f"{name} is not for {what}")
+        raise InputError(f"{name} has no effect {reason}")
 
 
-def _read_datasets(text: str | None) -> Any:
-    """Several datasets are separated by commas: people and animals in one go."""
-    if text is None or "," not in text:
-        return read_dataset(text)
-    return [read_dataset(name.strip()) for name in text.split(",")]
+def _read_labels(value: str) -> Any:
+    """Return `load`'s labels: None for all classes, "own", or a list of names."""
+    if value in ("all", "own"):
+        return None if value == "all" else value
+    return [label.strip() for label in value.split(",")]
+
+
+def _read_datasets(value: str | None) -> Any:
+    """Return a dataset's name or number, or a list of them if there are commas: people and animals in one run."""
+    if value is None or "," not in value:
+        return read_dataset(value)
+    return [read_dataset(name.strip()) for name in value.split(",")]
 
 
 def _are_videos(sources: list[str], rate: float | None) -> bool:
-    """Tells whether the sources are videos; all or none of them must be.
+    """Tell whether the sources are videos; all or none of them must be.
 
     Raises:
         InputError: Some are and some are not.
@@ -284,5 +310,5 @@ def _are_videos(sources: list[str], rate: float | None) -> bool:
     videos = [source for source in sources if rate is not None or is_video(source)]
     if videos and len(videos) < len(sources):
         others = [source for source in sources if source not in videos]
-        raise InputError(f"{videos[0]} is a video and {others[0]} is not; predict them in two runs")
+        raise InputError(f"{videos[0]} is a video and {others[0]} is not; use two runs")
     return bool(videos)

@@ -1,4 +1,4 @@
-"""`vitpose train`: a recipe, and keys of it that differ."""
+"""`vitpose train`: a recipe, with keys overridden on the command line."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError, require
-from .interruption import INTERRUPTED, stop_when_asked
+from .interruption import INTERRUPTED, stop_on_signal
 
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""The recipe's keys are flags too, and too many to be listed."""
+"""The recipe's keys are accepted as options but not declared: there are too many to list in the help."""
 
 
-def _list_keys(wanted: bool) -> None:
-    if wanted:
+def _list_keys(requested: bool) -> None:
+    if requested:
         from ..training.keys import list_keys
 
         typer.echo(list_keys())
@@ -27,83 +27,92 @@ def _list_keys(wanted: bool) -> None:
 
 def train(
     context: typer.Context,
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", show_default=False, help="A recipe, in TOML.")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", show_default=False, help="Recipe, a TOML file.")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
             show_default="runs/ and the recipe's name",
-            help="Folder of the training. One that was stopped goes on there.",
+            help="Directory of the training run. If it contains an unfinished run, that run resumes.",
         ),
     ] = None,
     keys: Annotated[
         bool,
         typer.Option(
-            "--keys", callback=_list_keys, is_eager=True, help="List the keys of a recipe, and end."
+            "--keys", callback=_list_keys, is_eager=True, help="List the keys of a recipe and exit."
         ),
     ] = False,
 ) -> None:
-    """Train a network, or go on with a training that was stopped.
+    """Train a network, or resume a training run.
 
-    Every key of the recipe is a flag by its dotted name, after it: --loop.epochs 10 --optimizer.lr 1e-4.
-    The folder gets checkpoints that vitpose and transformers read, named by their step.
+    Keys of the recipe can be overridden by options with their dotted names, after
+    the recipe: --loop.epochs 10 --optimizer.lr 1e-4.
+
+    Checkpoints are written to the directory of the run, named by their step;
+    vitpose and transformers read them.
     """
     require("torch", None, "for training")
     rank_zero_only = require("lightning.pytorch.utilities", "train", "for training").rank_zero_only
     from ..training.loop import train as run
     from ..training.recipe import read_recipe
 
-    first = not getattr(rank_zero_only, "rank", 0)
-    _speak(first)
-    table = read_recipe(recipe, _changes(context.args))
-    with stop_when_asked("a checkpoint is written first") as asked:
-        folder = run(table, out or Path("runs") / table.name, asked.is_set)
-    if first:
-        _tell(folder)
-    if asked.is_set():
+    is_first = not getattr(rank_zero_only, "rank", 0)
+    _configure_logging(is_first)
+    table = read_recipe(recipe, _read_overrides(context.args))
+    with stop_on_signal("writing a checkpoint") as stop:
+        folder = run(table, out or Path("runs") / table.name, stop.is_set)
+    if is_first:
+        _print_result(folder)
+    if stop.is_set():
         raise typer.Exit(INTERRUPTED)
 
 
-def _speak(first: bool) -> None:
-    """Shows what the first process says of data, start and steps, and not what Lightning says of itself."""
-    ours = logging.getLogger("vitpose")
-    ours.setLevel(logging.INFO if first else logging.ERROR)
-    if not ours.handlers:
-        ours.addHandler(_Speaker())
+def _configure_logging(is_first: bool) -> None:
+    """Show the log of vitpose in the first process, and of Lightning only warnings of its logger."""
+    logger = logging.getLogger("vitpose")
+    logger.setLevel(logging.INFO if is_first else logging.ERROR)
+    if not logger.handlers:
+        logger.addHandler(_StderrHandler())
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\.")
 
 
-def _tell(folder: Path) -> None:
-    """Says where the result lies."""
+def _print_result(folder: Path) -> None:
+    """Print the paths of the last and the best checkpoint."""
     from ..training.validation import BEST, read_numbers
 
-    typer.echo(f"the model is in {folder}")
+    typer.echo(f"last checkpoint: {folder}")
     if found := read_numbers(best := folder.parent / BEST):
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in found["numbers"].items())
-        typer.echo(f"the best one is in {best}: step {found['step']}, {numbers}")
+        typer.echo(f"best checkpoint: {best} (step {found['step']}, {numbers})")
 
 
-class _Speaker(logging.Handler):
-    """Prints to what is the standard error at that moment: above the line that shows the progress."""
+class _StderrHandler(logging.Handler):
+    """Prints to the current `sys.stderr`, which the progress bar replaces to keep its line at the bottom."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)
 
 
-def _changes(words: list[str]) -> dict[str, str]:
-    """Reads `--key value` and `--key=value`."""
-    changes, rest = {}, list(words)
+def _read_overrides(arguments: list[str]) -> dict[str, str]:
+    """Read `--key value` and `--key=value`.
+
+    Raises:
+        InputError: An argument is not an option, or has no value.
+    """
+    overrides, rest = {}, list(arguments)
     while rest:
-        flag = rest.pop(0)
-        if not flag.startswith("--"):
+        option = rest.pop(0)
+        if not option.startswith("--"):
             raise InputError(
-                f"{flag!r} is no flag; the recipe comes first, then its keys, as --loop.epochs 10"
+                f"{option!r} is not an option; give the recipe first, then its keys, as in --loop.epochs 10"
             )
-        key, equals, value = flag[2:].partition("=")
+        key, equals, value = option[2:].partition("=")
         if not equals:
             if not rest:
-                raise InputError(f"{flag} has no value; give one, as in --loop.epochs 10")
+                raise InputError(f"{option} has no value; give one, as in --loop.epochs 10")
             value = rest.pop(0)
-        changes[key] = value
-    return changes
+        overrides[key] = value
+    return overrides

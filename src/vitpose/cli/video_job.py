@@ -1,6 +1,6 @@
-"""The work of `vitpose predict` on videos: stream, draw, record, say how it went.
+"""`vitpose predict` on videos: stream, draw, record, print a summary.
 
-What a video's files hold is `video.recording`'s and `video.writing`'s business.
+The formats of the files are in `video.recording` and `video.writing`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from ..inference.pipeline import Pipeline
 from ..video.reading import is_missing
 from ..video.recording import KINDS, Recording
 from ..video.run_ahead import RunAhead
-from ..video.stream import PoseFrame, PoseStream
+from ..video.stream import PoseFrame
 from ..video.writing import VideoWriter
-from .interruption import stop_when_asked
-from .job import DONE, FAILED, counted, print_failures, say_while, show_progress
+from .interruption import stop_on_signal
+from .job import DONE, FAILED, counted, print_failures, show_progress, show_status
 from .output import refuse_unwritable
 
 DRAWN = "video"
-"""The kind of output that is not recorded but drawn."""
-_PROCESSED_AHEAD = 4  # frames that wait to be drawn and encoded
+"""The kind of output that is drawn; all others are recorded data."""
+_PROCESSED_AHEAD = 4  # frames queued for drawing and encoding
 
 
 @dataclass
@@ -39,12 +39,12 @@ class VideoJob:
     """One run of `vitpose predict` on videos.
 
     Attributes:
-        out: Folder for the results.
-        save: Which of them, separated by commas.
-        threshold: Keypoints that score less are not drawn.
+        out: Output directory.
+        save: Kinds of output, separated by commas.
+        threshold: Keypoints with a lower score are not drawn.
         loading: Arguments of `vitpose.load`.
         streaming: Arguments of `Pipeline.stream`.
-        failures: What failed so far, and why.
+        failures: Names and reasons of the failures so far.
     """
 
     out: Path
@@ -55,25 +55,25 @@ class VideoJob:
     failures: list[tuple[str, str]] = field(default_factory=list)
 
     def run(self, sources: Sequence[str]) -> int:
-        """Does the work and returns the exit code.
+        """Run, and return the exit code.
 
         Args:
-            sources: Videos, cameras and addresses; or one image sequence.
+            sources: Videos, cameras and URLs; or one image sequence.
 
         Raises:
-            VitPoseError: Something is wrong that concerns all of them.
+            VitPoseError: An option is invalid, no source exists, or the model cannot be loaded.
         """
         kinds = choose_video_kinds(self.save)
         refuse_unwritable(self.out)
-        if all(is_missing(source) for source in sources):  # told before a model is loaded for nothing
+        if all(is_missing(source) for source in sources):  # before a model is loaded for nothing
             missing = ", ".join(sources)
             raise VideoError(f"{missing} cannot be opened: No such file or directory; check the name")
-        with say_while("loading the model"):
+        with show_status("loading the model"):
             pipe = vitpose.load(**self.loading)
-        with stop_when_asked("the files are ended here, with what was done") as stop:
+        with stop_on_signal("completing the files with the frames so far") as stop:
             for source, stem in zip(sources, name_videos(sources), strict=True):
                 if stop.is_set():
-                    self.failures.append((source, "not begun, since the run was stopped"))
+                    self.failures.append((source, "not started, since the run was stopped"))
                     continue
                 try:
                     self._process(source, stem, kinds, pipe, stop)
@@ -86,7 +86,7 @@ class VideoJob:
         drawn = self.out / f"{stem}.mp4"
         if DRAWN in kinds and Path(source).exists() and drawn.resolve() == Path(source).resolve():
             raise InputError(f"{source} would be replaced by its drawn video; choose another --out")
-        start, frames, people = time.perf_counter(), 0, set[int]()
+        start, frames, tracks = time.perf_counter(), 0, set[int]()
         with ExitStack() as stack:
             stream = stack.enter_context(pipe.stream(source, **self.streaming))
             recorded = [kind for kind in kinds if kind != DRAWN]
@@ -100,7 +100,7 @@ class VideoJob:
                     canvas = vitpose.draw(frame.image, frame.poses, threshold=self.threshold, boxes=True)
                     video.add(canvas, frame.time_s)
                 frames += 1
-                people.update(
+                tracks.update(
                     [] if frame.poses.ids is None else frame.poses.ids[frame.poses.ids > 0].tolist()
                 )
                 advance(frames, stream.reader.frames)
@@ -110,24 +110,24 @@ class VideoJob:
                 raise VideoError(f"{source}: stopped before its first frame; nothing was written")
         problems = stream.problems + ([] if video is None else video.problems)
         if stop.is_set() and not stream.reader.live:
-            problems.append(f"stopped after {counted(frames, 'frame')}, as asked")
+            problems.append(f"stopped after {counted(frames, 'frame')}")
         self.failures += [(source, problem) for problem in problems]
-        self._say(source, stream, frames, len(people), time.perf_counter() - start)
+        self._print_summary(source, frames, len(tracks), time.perf_counter() - start)
 
-    def _say(self, source: str, stream: PoseStream, frames: int, people: int, seconds: float) -> None:
-        found = f", {counted(people, 'identity', 'identities')}" if self.streaming.get("track", True) else ""
-        line = f"{source}: {counted(frames, 'frame')}{found} in {seconds:.1f} s; results in {self.out}"
+    def _print_summary(self, source: str, frames: int, tracks: int, seconds: float) -> None:
+        tracked = f", {counted(tracks, 'track')}" if self.streaming.get("track", True) else ""
+        line = f"{source}: {counted(frames, 'frame')}{tracked} in {seconds:.1f} s; results in {self.out}"
         Console(highlight=False).print(Text(line, style="green"), soft_wrap=True)
 
 
-def choose_video_kinds(text: str) -> list[str]:
-    """Reads a list such as "video,jsonl".
+def choose_video_kinds(value: str) -> list[str]:
+    """Read a list of kinds such as "video,jsonl".
 
     Raises:
         UnknownNameError: A name in it is unknown.
     """
-    kinds = list(dict.fromkeys(kind.strip() for kind in text.split(",") if kind.strip()))
-    for kind in kinds or [text]:
+    kinds = list(dict.fromkeys(kind.strip() for kind in value.split(",") if kind.strip()))
+    for kind in kinds or [value]:
         if kind != DRAWN and kind not in KINDS:
             raise UnknownNameError(
                 "kind of output for videos", kind, [DRAWN, *KINDS], "Separate several with commas."
@@ -136,7 +136,7 @@ def choose_video_kinds(text: str) -> list[str]:
 
 
 def name_videos(sources: Sequence[str]) -> list[str]:
-    """Chooses the stems of the files of each source; of two with one name, the second gets a number."""
+    """Choose the stem of the files of each source; of two with the same name, the second gets a number."""
     names: dict[str, str] = {}
     for source in sources:
         stem = re.sub(r"^[a-z]+://", "", source) if "://" in source else Path(source).stem

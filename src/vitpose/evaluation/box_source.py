@@ -43,7 +43,7 @@ class BoxSource:
         return None if self.published == _KINDS["detections"] else False
 
     def to_dict(self) -> dict[str, str | bool | None]:
-        """Returns plain values, ready for JSON."""
+        """Return plain values, ready for JSON."""
         return {
             "kind": self.kind,
             "path": self.path,

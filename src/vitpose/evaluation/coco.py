@@ -54,7 +54,7 @@ def coco_numbers(
     images: Collection[Any],
     extent: slice = slice(None),
 ) -> Numbers:
-    """Returns COCO's ten metrics, each None if no instance counts.
+    """Return COCO's ten metrics, each None if no instance counts.
 
     Args:
         instances: All instances, including crowd regions.
@@ -102,7 +102,7 @@ def numbers_by_keypoint(
     *,
     images: Collection[Any],
 ) -> list[Numbers]:
-    """Returns AP, AP50 and AR of each keypoint, computed as if poses consisted of that keypoint alone.
+    """Return AP, AP50 and AR of each keypoint, computed as if poses consisted of that keypoint alone.
 
     Instances in which the keypoint is not labelled are ignored, and predictions are matched by that keypoint, so the
     mean over keypoints is not COCO's AP.
@@ -127,7 +127,7 @@ def _index(coco: Any, rows: list[dict[str, Any]], images: Iterable[Any], categor
 
 
 def _annotation_row(number: int, instance: Instance, selection: Selection) -> dict[str, Any]:
-    """Returns an annotation for pycocotools, which treats an ID of 0 as unmatched: IDs are replaced by numbers."""
+    """Return an annotation for pycocotools, which treats an ID of 0 as unmatched: IDs are replaced by numbers."""
     keypoints = instance.keypoints[selection.annotated]
     labelled = int((keypoints[:, 2] > 0).sum())
     return {

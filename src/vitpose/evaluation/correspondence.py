@@ -33,7 +33,7 @@ class Correspondence:
     unannotated: tuple[str, ...]
 
     def without(self, names: Collection[str]) -> Correspondence:
-        """Returns the correspondence without some of the annotated keypoints.
+        """Return the correspondence without some of the annotated keypoints.
 
         Raises:
             InputError: None is left.
@@ -53,7 +53,7 @@ class Correspondence:
 
 
 def match_keypoints(annotated: Skeleton, predicted: Skeleton) -> Correspondence:
-    """Finds the keypoints that two skeletons share, by name ("L_Eye" is "left_eye").
+    """Find the keypoints that two skeletons share, by name ("L_Eye" is "left_eye").
 
     Raises:
         InputError: They share none.
@@ -80,7 +80,7 @@ def match_keypoints(annotated: Skeleton, predicted: Skeleton) -> Correspondence:
 def match_boxes(
     annotated: Float[np.ndarray, "n 4"], predicted: Float[np.ndarray, "m 4"]
 ) -> Int[np.ndarray, " n"]:
-    """Matches each instance with at most one prediction, in descending order of IoU.
+    """Match each instance with at most one prediction, in descending order of IoU.
 
     Args:
         annotated: xyxy boxes of the instances of one image, px.

@@ -28,7 +28,7 @@ def crowdpose_numbers(
     images: Mapping[Any, ImageRow],
     problems: Problems,
 ) -> Numbers:
-    """Returns CrowdPose's nine metrics, each None if no instance counts.
+    """Return CrowdPose's nine metrics, each None if no instance counts.
 
     Images without a crowd index count in the first six only and are added to the problems.
 

@@ -23,14 +23,14 @@ AUC_STEPS = 20
 def keypoint_distances(
     xy: Float[np.ndarray, "n k 2"], truth: Float[np.ndarray, "n k 2"]
 ) -> Float[np.ndarray, "n k"]:
-    """Returns the distances between predicted and annotated keypoints, px."""
+    """Return the distances between predicted and annotated keypoints, px."""
     return np.linalg.norm(xy - truth, axis=2)
 
 
 def relative_distances(
     distances: Float[np.ndarray, "n k"], lengths: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, "n k"]:
-    """Returns distances divided by each instance's length.
+    """Return distances divided by each instance's length.
 
     Raises:
         InputError: A length is not finite and above 0.
@@ -43,7 +43,7 @@ def relative_distances(
 
 
 def head_lengths(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
-    """Returns MPII's head lengths, px.
+    """Return MPII's head lengths, px.
 
     Args:
         boxes: The head boxes (left, top, width, height), px.
@@ -54,7 +54,7 @@ def head_lengths(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
 def pck(
     relative: Float[np.ndarray, "n k"], labelled: Bool[np.ndarray, "n k"], threshold: float
 ) -> float | None:
-    """Returns the fraction of labelled keypoints within a threshold; None if none is labelled.
+    """Return the fraction of labelled keypoints within a threshold; None if none is labelled.
 
     With distances relative to head lengths this is PCKh.
     """
@@ -64,7 +64,7 @@ def pck(
 def auc(
     relative: Float[np.ndarray, "n k"], labelled: Bool[np.ndarray, "n k"], steps: int = AUC_STEPS
 ) -> float | None:
-    """Returns the mean PCK over the thresholds 0, 1/steps, … (steps - 1)/steps; None if none is labelled.
+    """Return the mean PCK over the thresholds 0, 1/steps, … (steps - 1)/steps; None if none is labelled.
 
     Raises:
         InputError: `steps` is below 1.
@@ -77,7 +77,7 @@ def auc(
 
 
 def mean_distance(distances: Float[np.ndarray, "n k"], labelled: Bool[np.ndarray, "n k"]) -> float | None:
-    """Returns the mean over labelled keypoints that have a prediction; None if there are none.
+    """Return the mean over labelled keypoints that have a prediction; None if there are none.
 
     With distances in pixels this is EPE, with relative ones NME.
     """
@@ -91,6 +91,6 @@ def by_keypoint(
     labelled: Bool[np.ndarray, "n k"],
     **settings: Any,
 ) -> list[float | None]:
-    """Returns a metric of this module for each keypoint separately."""
+    """Return a metric of this module for each keypoint separately."""
     columns = ([k] for k in range(distances.shape[1]))
     return [metric(distances[:, column], labelled[:, column], **settings) for column in columns]

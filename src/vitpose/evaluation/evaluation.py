@@ -55,7 +55,7 @@ def evaluate_model(
     thresholds: Sequence[float] = PCK_THRESHOLDS,
     advance: Callable[[int, int], None] | None = None,
 ) -> EvaluationReport:
-    """Evaluates a model on the images of an annotation file.
+    """Evaluate a model on the images of an annotation file.
 
     Args:
         pipeline: The model, as returned by `vitpose.load(…, detector=None)`; a detector in it is not run.
@@ -125,7 +125,7 @@ def evaluate_predictions(
     length: str | None = None,
     thresholds: Sequence[float] = PCK_THRESHOLDS,
 ) -> EvaluationReport:
-    """Evaluates saved predictions unchanged: none is left out or rescored.
+    """Evaluate saved predictions unchanged: none is left out or rescored.
 
     Args:
         predictions: COCO's keypoint results, in a file or as a list: from `vitpose evaluate`, from
@@ -166,7 +166,7 @@ def evaluate_predictions(
 def _choose_rules(
     given: str | Path | DatasetSpec | None, model: DatasetSpec | None, annotated: Skeleton
 ) -> DatasetSpec | None:
-    """Returns the dataset that defines the rules: the given one, or the model's if the file has its keypoints."""
+    """Return the dataset that defines the rules: the given one, or the model's if the file has its keypoints."""
     if given is not None:
         return DatasetSpec.load(given)
     if model is None or not model.evaluation.metrics:
@@ -176,7 +176,7 @@ def _choose_rules(
 
 
 def _uncounted(rules: EvaluationRules, annotated: Skeleton) -> tuple[str, ...]:
-    """Returns the annotated keypoints that no metric counts: the rules', and MPII's pelvis and thorax always."""
+    """Return the annotated keypoints that no metric counts: the rules', and MPII's pelvis and thorax always."""
     mpii = DatasetSpec.load("mpii")
     names = set(map(plain_name, rules.uncounted))
     if [*map(plain_name, annotated.keypoints)] == [*map(plain_name, mpii.skeleton.keypoints)]:
@@ -229,7 +229,7 @@ class _Plan:
         return plan
 
     def _required_lengths(self) -> set[str]:
-        """Returns the lengths that the metrics divide by."""
+        """Return the lengths that the metrics divide by."""
         required = {self.length} if {"pck", "nme"} & set(self.metrics) else set()
         return required | ({"head"} if "pckh" in self.metrics else set())
 
@@ -269,7 +269,7 @@ class _Plan:
 
 
 def fitting_metrics(truth: GroundTruth) -> list[str]:
-    """Chooses the metrics that fit a file: AP in its dataset's form, PCKh with head boxes, PCK with a torso."""
+    """Choose the metrics that fit a file: AP in its dataset's form, PCKh with head boxes, PCK with a torso."""
     if len(truth.skeleton) == 133:
         return ["wholebody"]
     crowded = any(image.crowd_index is not None for image in truth.images.values())
@@ -282,7 +282,7 @@ def fitting_metrics(truth: GroundTruth) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class _Measurement:
-    """Computes metrics one by one and collects their values."""
+    """Metrics computed one by one, with their values."""
 
     plan: _Plan
     results: Sequence[ResultRow]
@@ -353,7 +353,7 @@ class _Measurement:
         self.basis[metric] = f"{count}; divided by {divisor}"
 
     def _relative(self, length: str) -> tuple[np.ndarray, Bool[np.ndarray, " n"]]:
-        """Returns distances divided by a length, and the instances that have it; adds the others to the problems."""
+        """Return distances divided by a length, and the instances that have it; adds the others to the problems."""
         lengths = measure_lengths(length, self.pairs.instances, self.plan.truth.skeleton)
         rows = np.isfinite(lengths)
         kind = f"instances in which the length {length!r} cannot be measured: not in the metrics that use it"

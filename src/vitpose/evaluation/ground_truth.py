@@ -81,7 +81,7 @@ class GroundTruth:
     problems: Problems
 
     def name_of(self, instance: Instance) -> str:
-        """Returns the name of an instance in messages."""
+        """Return the name of an instance in messages."""
         return f"{self.images[instance.image_id]}, annotation {instance.id}"
 
 
@@ -90,7 +90,7 @@ def read_ground_truth(
     skeleton: str | Path | Skeleton | None = None,
     head_boxes: str | Path | None = None,
 ) -> GroundTruth:
-    """Reads an annotation file.
+    """Read an annotation file.
 
     Args:
         path: A file in COCO's or MPII's form; see `vitpose.data.annotation_file`. PCKh requires `head_bbox` (left,
@@ -127,7 +127,7 @@ def read_ground_truth(
 
 
 def read_head_boxes(path: Path) -> Float[np.ndarray, "n 4"]:
-    """Reads the head boxes of MPII's evaluation, `mpii_gt_val.mat`, which its JSON does not contain.
+    """Read the head boxes of MPII's evaluation, `mpii_gt_val.mat`, which its JSON does not contain.
 
     Returns:
         Left, top, width and height, px, counted from 0; in the order of the rows of `mpii_val.json`.
@@ -151,7 +151,7 @@ def read_head_boxes(path: Path) -> Float[np.ndarray, "n 4"]:
 
 
 def with_box_areas(instances: Iterable[Instance]) -> list[Instance]:
-    """Returns the instances with areas of `AREA_PER_BOX` times their boxes, as CrowdPose defines them."""
+    """Return the instances with areas of `AREA_PER_BOX` times their boxes, as CrowdPose defines them."""
     return [
         replace(instance, area=instance.xywh[3] * instance.xywh[2] * AREA_PER_BOX) for instance in instances
     ]

@@ -47,7 +47,7 @@ class Pairs:
 
 
 def pair(annotations: GroundTruth, results: Sequence[ResultRow], shared: Correspondence) -> Pairs:
-    """Pairs each instance with the prediction whose box overlaps its box most; each prediction is used once."""
+    """Pair each instance with the prediction whose box overlaps its box most; each prediction is used once."""
     instances = [
         one for one in annotations.instances if not one.crowd and one.labelled[shared.annotated].any()
     ]
@@ -69,7 +69,7 @@ def pair(annotations: GroundTruth, results: Sequence[ResultRow], shared: Corresp
 
 
 def _match(instances: Sequence[Instance], results: Sequence[ResultRow]) -> Iterator[tuple[int, ResultRow]]:
-    """Yields the index of each matched instance and its prediction."""
+    """Yield the index of each matched instance and its prediction."""
     annotated, predicted = _by_image(instances), _by_image(results)
     for key in annotated.keys() & predicted.keys():
         rows, found = annotated[key], predicted[key]
@@ -81,7 +81,7 @@ def _match(instances: Sequence[Instance], results: Sequence[ResultRow]) -> Itera
 
 
 def _by_image(rows: Sequence[Instance | ResultRow]) -> dict[tuple[Any, Any], list[int]]:
-    """Returns the indices of the rows of each image and category."""
+    """Return the indices of the rows of each image and category."""
     indices: dict[tuple[Any, Any], list[int]] = {}
     for index, row in enumerate(rows):
         indices.setdefault((row.image_id, row.category_id), []).append(index)
@@ -93,7 +93,7 @@ def _boxes(rows: Sequence[Instance | ResultRow]) -> Float[np.ndarray, "n 4"]:
 
 
 def measure_lengths(kind: str, instances: Sequence[Instance], skeleton: Skeleton) -> Float[np.ndarray, " n"]:
-    """Returns the length that each instance's distances are divided by, px; NaN if it cannot be measured.
+    """Return the length that each instance's distances are divided by, px; NaN if it cannot be measured.
 
     Args:
         kind: "torso"; "box", the longer side of the box; "head", MPII's 0.6 of the head box's diagonal, or if no
@@ -124,12 +124,12 @@ def measure_lengths(kind: str, instances: Sequence[Instance], skeleton: Skeleton
 
 
 def has_torso(skeleton: Skeleton) -> bool:
-    """Tells whether a skeleton has the keypoints of `TORSO`."""
+    """Tell whether a skeleton has the keypoints of `TORSO`."""
     return set(TORSO) <= set(map(plain_name, skeleton.keypoints))
 
 
 def has_head_boxes(instances: Sequence[Instance]) -> bool:
-    """Tells whether any instance has a head box."""
+    """Tell whether any instance has a head box."""
     return any(one.head_xywh is not None for one in instances)
 
 
@@ -150,7 +150,7 @@ def _head_lengths(instances: Sequence[Instance], skeleton: Skeleton) -> Float[np
 def _keypoint_lengths(
     names: tuple[str, ...], instances: Sequence[Instance], skeleton: Skeleton
 ) -> Float[np.ndarray, " n"]:
-    """Returns the distance between two keypoints of each instance, px; NaN unless both are labelled."""
+    """Return the distance between two keypoints of each instance, px; NaN unless both are labelled."""
     indices = {plain_name(name): index for index, name in enumerate(skeleton.keypoints)}
     for name in names:
         if plain_name(name) not in indices:

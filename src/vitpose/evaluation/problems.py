@@ -18,7 +18,7 @@ class Problems:
     images: dict[str, str] = field(default_factory=dict)
 
     def add(self, kind: str, name: str) -> None:
-        """Adds an item under a kind of problem."""
+        """Add an item under a kind of problem."""
         self.names.setdefault(kind, []).append(name)
 
     def __len__(self) -> int:

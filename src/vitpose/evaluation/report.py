@@ -65,7 +65,7 @@ class EvaluationReport:
     predicted_skeleton: Skeleton = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns lists and dictionaries, ready for JSON, without the predictions."""
+        """Return lists and dictionaries, ready for JSON, without the predictions."""
         return {
             "settings": dict(self.settings),
             "boxes": self.boxes.to_dict(),
@@ -84,7 +84,7 @@ class EvaluationReport:
         }
 
     def save(self, path: str | Path) -> None:
-        """Writes `to_dict()` to a JSON file.
+        """Write `to_dict()` to a JSON file.
 
         Raises:
             OutputError: The file cannot be written.
@@ -92,7 +92,7 @@ class EvaluationReport:
         _write_json(path, self.to_dict())
 
     def save_results(self, path: str | Path) -> None:
-        """Writes the predictions in COCO's results format; evaluating that file gives the same metrics.
+        """Write the predictions in COCO's results format; evaluating that file gives the same metrics.
 
         Raises:
             OutputError: The file cannot be written.
@@ -100,7 +100,7 @@ class EvaluationReport:
         _write_json(path, [result.to_row() for result in self.results])
 
     def print(self, console: Console | None = None) -> None:
-        """Prints the tables.
+        """Print the tables.
 
         Args:
             console: The console to print to; default: the standard output.
@@ -176,6 +176,6 @@ def _format(value: float | None) -> str:
 
 
 def _some(names: tuple[str, ...] | list[str], limit: int) -> str:
-    """Joins the first names, and counts the others."""
+    """Join the first names, and counts the others."""
     more = f", … and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

@@ -52,7 +52,7 @@ class ResultRow:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], keypoints: Float[np.ndarray, "k 3"]) -> ResultRow:
-        """Converts a row of COCO's results, with its keypoints as an array."""
+        """Convert a row of COCO's results, with its keypoints as an array."""
         boxes = {key: box for key in ("bbox", BOX_KEY) if (box := _box_of(row.get(key))) is not None}
         key = next(iter(boxes), "")
         score = float(row["score"])
@@ -60,7 +60,7 @@ class ResultRow:
         return cls(row["image_id"], row.get("category_id", 1), keypoints, score, box, key)
 
     def to_row(self) -> dict[str, Any]:
-        """Returns the row of COCO's results."""
+        """Return the row of COCO's results."""
         return {
             "image_id": self.image_id,
             "category_id": self.category_id,
@@ -86,7 +86,7 @@ def _extent(keypoints: Float[np.ndarray, "k 3"]) -> Quad:
 def read_results(
     source: str | Path | Sequence[Any], annotations: GroundTruth, problems: Problems
 ) -> list[ResultRow]:
-    """Reads COCO's keypoint results.
+    """Read COCO's keypoint results.
 
     Args:
         source: A file with a list of `{image_id, category_id, keypoints, score}`, or such a list.
@@ -129,7 +129,7 @@ def _read_rows(path: Path) -> list[Any]:
 
 
 def _result(index: int, row: Any, annotations: GroundTruth, problems: Problems) -> ResultRow | None:
-    """Converts a row; None, with an entry in the problems, if it cannot be used."""
+    """Convert a row; None, with an entry in the problems, if it cannot be used."""
     name = f"row {index}"
     image_id = read_id(row.get("image_id")) if isinstance(row, Mapping) else None
     if image_id is None:
@@ -177,7 +177,7 @@ def predict(
     max_oks: float = 1.0,
     advance: Callable[[int, int], None] | None = None,
 ) -> list[ResultRow]:
-    """Predicts the poses in the images of an annotation file.
+    """Predict the poses in the images of an annotation file.
 
     Args:
         pipeline: The model; its detector is not run.
@@ -212,7 +212,7 @@ def predict(
 
 
 def image_folder(images: str | Path, annotations: GroundTruth) -> Path:
-    """Returns the directory of the images.
+    """Return the directory of the images.
 
     Raises:
         InputError: It does not exist.
@@ -264,7 +264,7 @@ def _fits(row: BoxRow, annotations: GroundTruth, problems: Problems) -> bool:
 def _drop_unusable(
     boxes: Mapping[Any, Sequence[_Box]], images: Mapping[Any, ImageRow], problems: Problems
 ) -> dict[Any, list[_Box]]:
-    """Returns the boxes without those that no pose can be predicted in, and only images that have boxes left."""
+    """Return the boxes without those that no pose can be predicted in, and only images that have boxes left."""
     kept: dict[Any, list[_Box]] = {}
     for id, candidates in boxes.items():
         for box in candidates:
@@ -295,7 +295,7 @@ def _rows(
     max_oks: float,
     problems: Problems,
 ) -> Iterator[ResultRow]:
-    """Yields the results of one image, without poses that repeat a better one."""
+    """Yield the results of one image, without poses that repeat a better one."""
     poses, pixels = prediction.poses, prediction.image
     if not isinstance(poses, Poses) or pixels is None:
         problems.images[str(image)] = str(prediction.error)
@@ -313,7 +313,7 @@ def _rows(
 
 
 def _unrepeated(pipeline: Pipeline, poses: Poses, categories: Sequence[Any], max_oks: float) -> Iterable[int]:
-    """Yields the indices of the poses that are kept, category by category."""
+    """Yield the indices of the poses that are kept, category by category."""
     if not poses.skeleton.sigmas:
         raise InputError(
             f"the skeleton {poses.skeleton.name!r} has no sigmas, which OKS requires; add [sigmas] to its .toml file, "

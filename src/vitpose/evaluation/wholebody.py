@@ -34,7 +34,7 @@ def wholebody_numbers(
     *,
     images: Collection[Any],
 ) -> dict[str, Numbers]:
-    """Returns COCO's ten metrics for each part, and for "hands" the mean of both hands.
+    """Return COCO's ten metrics for each part, and for "hands" the mean of both hands.
 
     A part with a keypoint that is not predicted is left out.
 

@@ -35,7 +35,7 @@ _MARGIN, _WHITE, _GREY = 0.15, (255, 255, 255), (40, 40, 40)
 
 
 def draw_worst(report: EvaluationReport, images: str | Path, count: int = 24) -> UInt8[np.ndarray, "h w 3"]:
-    """Draws the instances with the lowest OKS, the worst first: prediction on the left, ground truth on the right.
+    """Draw the instances with the lowest OKS, the worst first: prediction on the left, ground truth on the right.
 
     Instances without a prediction are not drawn; the report counts them. An image that cannot be read is drawn grey,
     and a warning is logged.
@@ -102,7 +102,7 @@ class _Case:
         scores: Float[np.ndarray, " k"],
         skeleton: Skeleton,
     ) -> UInt8[np.ndarray, "s s 3"]:
-        """Resizes the surroundings of the instance's box to a cell and draws one pose over them."""
+        """Resize the surroundings of the instance's box to a cell and draws one pose over them."""
         left, top, width, height = self.instance.xywh
         side = max(width, height, 1) * (1 + 2 * _MARGIN)
         scale = CELL_PX / side
@@ -120,7 +120,7 @@ class _Case:
 
 
 def _sheet(cells: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarray, "hs ws 3"]:
-    """Arranges cells of one size in rows; the last row is filled up with black."""
+    """Arrange cells of one size in rows; the last row is filled up with black."""
     columns = min(COLUMNS, len(cells))
     empty = np.zeros_like(cells[0])
     padded = [*cells, *[empty] * (-len(cells) % columns)]
