@@ -234,7 +234,7 @@ def predict(
     limits: dict[str, Any] = {} if max_pixels is None else {"max_pixels": max_pixels}
     for_videos = {"--detect-every": detect_every != 1, "--no-track": not track, "--smooth": smooth}
     for_videos |= {"--timeout": timeout != 10, "--reconnect": reconnect != 0}
-    for_tables = {"--workers": workers != 1, "--shard-size": shard_size != 256}
+    for_tables: dict[str, Any] = {"--workers": workers != 1, "--shard-size": shard_size != 256}
     for_tables |= {"--engine-cluster": engine_cluster}
     if out.rstrip("/").endswith(".parquet"):
         others = {"--rate": rate is not None, "--save": save, "--threshold": threshold != 0.3}

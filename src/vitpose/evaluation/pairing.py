@@ -47,7 +47,7 @@ class Pairs:
 
 
 def pair(annotations: GroundTruth, results: Sequence[ResultRow], shared: Correspondence) -> Pairs:
-    """Pair each instance with the prediction whose box overlaps its box most; each prediction is used once."""
+    """Pair each instance with the prediction of largest IoU between their boxes; each prediction is used once."""
     instances = [
         one for one in annotations.instances if not one.crowd and one.labelled[shared.annotated].any()
     ]
