@@ -285,7 +285,8 @@ def test_a_stopped_command_finishes_the_shards_in_flight_and_prints_how_to_resum
     program.send_signal(number)
     assert program.wait() == 130
     assert (
-        program.errors.strip() == "stopping: finishing the shards in progress; press Ctrl-C again to stop at once"
+        program.errors.strip()
+        == "stopping: finishing the shards in progress; press Ctrl-C again to stop at once"
     )
     first, second = program.output.splitlines()
     done = count_parts(out) * 2
