@@ -36,7 +36,7 @@ REPLACEMENTS = {
     r"identities": "track IDs",
     r"who is who": "tracking, matching",
     r"likeness": "similarity",
-    r"a text": "a string",
+    r"must be a text": "must be a string",
     r"is needed": "is required",
     r"rivals?": "baseline",
     r"people a second": "people per second",
