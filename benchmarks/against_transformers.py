@@ -227,9 +227,7 @@ class Comparison:
         self._share("ViTPose-B", self.network, self.options.people, dtype, Target(0.7, 0.85))
         if self.device.type == "cuda":
             for name in ("base", "large", "huge"):
-                config = VitPoseConfig(
-                    backbone_config=VitPoseBackboneConfig.preset(name), use_simple_decoder=True
-                )
+                config = VitPoseConfig.preset(name, decoder="simple")
                 network = vitpose.VitPoseForPoseEstimation(config).eval()
                 for batch in GPU_BATCHES:
                     self._share(f"ViTPose-{name}, batch {batch}", network, batch, dtype, Target(0.5, 0.65))
