@@ -56,6 +56,18 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def opencv_rounding() -> float:
+    """The grey levels by which OpenCV's warp may differ from exact bilinear sampling.
+
+    Before version 5 it rounds positions to 1/32 pixel, that is by up to 1/64 pixel along each axis, and a pixel may
+    differ from its neighbour by 255 levels.
+    """
+    import cv2
+
+    return 2 * 255 / 64 if int(cv2.__version__.split(".")[0]) < 5 else 0.0
+
+
+@pytest.fixture(scope="session")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of annotated images in the datasets' own forms: the published samples, or else drawn ones."""
     published = SHARED_DATA / "samples"

@@ -33,7 +33,7 @@ def packed(people: TrainingAnnotations, tmp_path: Path) -> Packed:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("convention", "weighted"), [("udp", True), ("plain", False)])
 def test_the_same_view_gives_the_same_sample(
-    packed: Packed, convention: str, weighted: bool, device: str
+    packed: Packed, convention: str, weighted: bool, device: str, opencv_rounding: float
 ) -> None:
     processor = VitPoseImageProcessor(size=Size(96, 128), warp=convention)
     loader = DeviceLoader(
@@ -49,7 +49,7 @@ def test_the_same_view_gives_the_same_sample(
     scale, offset = processor.scale_and_offset
     levels = (batch["pixels"].cpu().numpy() - offset[:, None, None]) / scale[:, None, None]
     # The NumPy implementation rounds after the warp and after the colour transform; the device does not.
-    assert np.abs(levels.transpose(0, 2, 3, 1) - expected).max() <= 2
+    assert np.abs(levels.transpose(0, 2, 3, 1) - expected).max() <= 2 + opencv_rounding
     targets, weights = make_targets(people, view, joint_weights=weighted)
     np.testing.assert_allclose(batch["targets"].cpu(), targets, atol=1e-4)
     np.testing.assert_allclose(batch["weights"].cpu(), weights, rtol=1e-6)

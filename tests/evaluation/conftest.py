@@ -65,7 +65,8 @@ def invent() -> Callable[..., dict[str, Any]]:
             for image in range(images)
         ]
         category = {"id": 1, "name": "person", "keypoints": list(keypoints), "skeleton": []}
-        return {"images": rows, "annotations": people, "categories": [category]}
+        # pycocotools before 2.0.11 requires `info`.
+        return {"info": {}, "images": rows, "annotations": people, "categories": [category]}
 
     return annotations
 

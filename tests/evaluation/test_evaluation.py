@@ -60,6 +60,7 @@ def annotated(*offsets_px: float) -> dict[str, Any]:
              "keypoints": keypoints.ravel().tolist()}
         )  # fmt: skip
     return {
+        "info": {},  # pycocotools before 2.0.11 requires it
         "images": [
             {"id": index + 1, "file_name": f"{name}.png", "width": 160, "height": 100}
             for index, name in zip(range(len(offsets_px)), "abcd", strict=False)

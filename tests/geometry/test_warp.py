@@ -31,7 +31,7 @@ def image() -> np.ndarray:
 @pytest.mark.parametrize("convention", ["udp", "plain"])
 @pytest.mark.parametrize("box", [[20, 10, 80, 90], [-30, -20, 60, 50], [100, 60, 200, 180], [5, 5, 9, 9]])
 def test_crop_is_bilinear_sampling_of_the_formula(
-    image: np.ndarray, convention: str, box: list[float]
+    image: np.ndarray, convention: str, box: list[float], opencv_rounding: float
 ) -> None:
     (x1, y1, x2, y2), width, height = box, SIZE.width, SIZE.height
     scale_x = max(x2 - x1, (y2 - y1) * width / height) * 1.25
@@ -41,15 +41,18 @@ def test_crop_is_bilinear_sampling_of_the_formula(
     y = np.arange(height) * scale_y / steps[1] + (y1 + y2) / 2 - scale_y / 2
     expected = bilinear(image, *np.meshgrid(x, y))
     crop = Warp.from_boxes(np.array([box], np.float32), SIZE, convention).crop(image)[0]
-    assert np.abs(crop - expected).max() <= 1
+    assert np.abs(crop - expected).max() <= 1 + opencv_rounding
 
 
 @pytest.mark.parametrize("convention", ["udp", "plain"])
-def test_a_rotated_crop_samples_at_the_positions_of_its_matrix(image: np.ndarray, convention: str) -> None:
+def test_a_rotated_crop_samples_at_the_positions_of_its_matrix(
+    image: np.ndarray, convention: str, opencv_rounding: float
+) -> None:
     warp = Warp(np.array([[70.0, 60.0]]), np.array([[60.0, 80.0]]), SIZE, convention, np.array([30.0]))
     cells = np.stack(np.meshgrid(np.arange(SIZE.width), np.arange(SIZE.height)), axis=-1).reshape(1, -1, 2)
     positions = warp.to_image(cells.astype(float), SIZE)[0].reshape(SIZE.height, SIZE.width, 2)
-    assert np.abs(warp.crop(image)[0] - bilinear(image, positions[..., 0], positions[..., 1])).max() <= 1
+    difference = np.abs(warp.crop(image)[0] - bilinear(image, positions[..., 0], positions[..., 1]))
+    assert difference.max() <= 1 + opencv_rounding
 
 
 def test_udp_grids_of_every_size_cover_the_same_rectangle() -> None:

@@ -79,7 +79,9 @@ def test_pixels_within_one_grey_level_of_transformers(
         assert difference[inside].max() <= 1.01
 
 
-def test_pixels_within_one_grey_level_of_opencv(photographs: Any, ours: VitPoseImageProcessor) -> None:
+def test_pixels_within_one_grey_level_of_opencv(
+    photographs: Any, ours: VitPoseImageProcessor, opencv_rounding: float
+) -> None:
     """Against OpenCV's warp of the image in floating point, with a matrix from three points."""
     width, height = ours.size.width, ours.size.height
     for image, boxes in photographs:
@@ -93,7 +95,7 @@ def test_pixels_within_one_grey_level_of_opencv(photographs: Any, ours: VitPoseI
             expected = cv2.warpAffine(
                 image.astype(np.float32), cv2.getAffineTransform(corners, cells), (width, height)
             )
-            assert np.abs(crop - expected).max() <= 1.05
+            assert np.abs(crop - expected).max() <= 1.05 + opencv_rounding
 
 
 def test_keypoints_of_transformers_with_its_decoding(
