@@ -100,7 +100,7 @@ def test_model_is_exported_with_its_output(
     build: Build, pixels: Tensor, tmp_path: Path, options: dict[str, bool]
 ) -> None:
     model = build()
-    program = torch.export.export(model, (pixels,), options)
+    program = torch.export.export(model, (pixels,), options, strict=False)  # the default since torch 2.7
     torch.export.save(program, tmp_path / "model.pt2")
     for module in (program.module(), torch.export.load(tmp_path / "model.pt2").module()):
         found, wanted = module(pixels, **options), model(pixels, **options)

@@ -183,6 +183,7 @@ def test_exported_network_takes_any_number_of_crops(
         assert torch.allclose(heatmaps, model(batch).heatmaps, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*get_attr:UserWarning")  # torch 2.6's, about the constant index
 @torch.no_grad()
 def test_one_expert_is_exported_by_its_number(build: Build, small_batches: list[Tensor]) -> None:
     model = build(num_experts=3)

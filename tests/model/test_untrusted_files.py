@@ -190,6 +190,8 @@ def test_mismatched_shapes_are_named(directory: Path, shape: tuple[int, ...], me
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.uint8])
 def test_weights_of_other_types_than_floats_are_refused(directory: Path, dtype: torch.dtype) -> None:
+    if dtype.is_complex:
+        pytest.importorskip("safetensors", minversion="0.7")  # older versions cannot write them
     name = str(dtype).removeprefix("torch.")
     change(
         directory / "model.safetensors",

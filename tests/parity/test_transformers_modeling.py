@@ -389,12 +389,13 @@ def test_feed_forward_can_be_called_in_parts() -> None:
 # ------------------------------------------------------------------ every model: graphs
 
 
+@pytest.mark.filterwarnings("ignore:.*get_attr:UserWarning")  # torch 2.6's, about the constant index
 @torch.no_grad()
 def test_torch_export(model: Model) -> None:
     inputs = inputs_of(model)
     if model.config.num_experts > 1:
         inputs["dataset_index"] = 1  # the routing of samples to experts cannot be part of a graph
-    program = torch.export.export(model, (), inputs)
+    program = torch.export.export(model, (), inputs, strict=False)  # the default since torch 2.7
     found, wanted = program.module()(**inputs), model(**inputs)
     assert type(found) is type(wanted)
     torch.testing.assert_close(found.to_tuple(), wanted.to_tuple(), atol=1e-5, rtol=1e-4)

@@ -47,9 +47,10 @@ def quantise_onnx(path: Path, metadata: Metadata, crops: UInt8[np.ndarray, "n hc
     large = weights.exists()
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared, done = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
-        # The optimiser of large files fails on the output of the symbolic shape inference.
+        # Symbolic shape inference fails on large files and on those of torch 2.6; without it, the quantised graph is
+        # the same.
         shapes.quant_pre_process(
-            str(path), str(prepared), skip_symbolic_shape=large, save_as_external_data=large
+            str(path), str(prepared), skip_symbolic_shape=True, save_as_external_data=large
         )
         tools.quantize_static(
             str(prepared),
