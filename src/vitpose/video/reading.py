@@ -217,7 +217,7 @@ class VideoReader:
         self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or DEFAULT_RATE)
         self.time_base = Fraction(self._stream.time_base)
         self.frames = self._stream.frames or None
-        self.start_s = Fraction(0) if self.live else Fraction(self._container.start_time or 0, 1_000_000)
+        self.start_s = Fraction(0) if self.live else self._start()
         self.sound = self.name if self._local and self._container.streams.audio else None
         self._damaged = self._corrected = self._concealed = 0
 
@@ -299,6 +299,14 @@ class VideoReader:
         image = raw.to_ndarray(format="rgb24")
         turns = round(raw.rotation / 90) % 4  # counter-clockwise
         return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+    def _start(self) -> Fraction:
+        """Returns the time at which the file starts, without the audio before time 0.
+
+        That is the priming of the audio codec, which is not played. FFmpeg before 8.1 starts the file there.
+        """
+        start = Fraction(self._container.start_time or 0, 1_000_000)
+        return start if start >= 0 else min(Fraction(0), (self._stream.start_time or 0) * self.time_base)
 
     def _open(self) -> Any:
         url, options = self._url, {}
