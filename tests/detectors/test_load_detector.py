@@ -123,7 +123,9 @@ def test_an_empty_list_of_labels_is_rejected():
 @pytest.mark.parametrize("options", [{"labels": "person"}, {"labels": None}, {"min_score": 0.0}])
 @pytest.mark.parametrize("spec", ["whole-image", WholeImage()])
 def test_labels_and_scores_are_rejected_for_whole_images(spec: object, options: dict[str, Any]):
-    with pytest.raises(InputError, match=r"and whole-image uses each image as one box; leave them out"):
+    with pytest.raises(
+        InputError, match=r"but whole-image uses each image as one box; leave out what filters"
+    ):
         load_detector(spec, **options)
 
 

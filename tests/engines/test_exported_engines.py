@@ -203,7 +203,7 @@ class TestUnsupportedCombinations:
 
     def test_options_of_checkpoints(self, exported: Export, checkpoint: Path) -> None:
         with pytest.raises(
-            InputError, match=r"dataset 2 is for checkpoints, and .*small.onnx is an exported"
+            InputError, match=r"dataset 2 is for checkpoints, but .*small.onnx is an exported"
         ):
             vitpose.load(exported("onnx"), None, dataset=2)
         with pytest.raises(InputError, match="quantization_config is for checkpoints"):
