@@ -112,7 +112,7 @@ def test_peak_memory_is_measured() -> None:
         (
             "memory.py",
             ["--images", "60", "--people", "2"],
-            "the most of all, over the most of the first 50",
+            "peak of all images relative to the peak of the first 50",
         ),
         ("cold_start.py", ["--rounds", "1"], "s less, median of 1 rounds"),
     ],
