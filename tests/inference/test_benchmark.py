@@ -107,7 +107,7 @@ def test_peak_memory_is_measured() -> None:
         (
             "against_transformers.py",
             ["--rounds", "1", "--people", "2", "--skip", "cold"],
-            "post-process alone",
+            "post-processing only",
         ),
         (
             "memory.py",
