@@ -36,8 +36,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ..errors import InputError, UnknownNameError
-from ..files.paths import existing_path
+from ..errors import InputError
+from ..files.paths import existing_path, read_toml_file
 from ..files.schemas import Row, Schema, check, parse_toml
 from .skeleton import Skeleton
 
@@ -155,28 +155,9 @@ class DatasetSpec:
         """
         if isinstance(name, DatasetSpec):
             return name
-        if not isinstance(name, str | Path):
-            raise InputError(
-                f"a dataset must be a name, a .toml file or a vitpose.DatasetSpec, not {name!r:.80}; known names: "
-                f"{', '.join(cls.available())}"
-            )
-        if str(name) in cls.available():
+        if isinstance(name, str | Path) and str(name) in cls.available():
             return _load_shipped(str(name))
-        path = existing_path(name)
-        if path is None or not path.is_file():
-            if str(name).endswith(".toml"):
-                raise InputError(
-                    f"there is no file {str(name)[-300:]}; give the path of a dataset's .toml file, or one of the "
-                    f"names: {', '.join(cls.available())}"
-                )
-            hint = "The path of a dataset's .toml file works too."
-            raise UnknownNameError("dataset", str(name)[:300], cls.available(), hint)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise InputError(
-                f"{path} cannot be read ({error.strerror}); give a readable .toml file"
-            ) from error
+        path, content = read_toml_file(name, "dataset", "vitpose.DatasetSpec", cls.available(), InputError)
         return cls.from_dict(parse_toml(content, path), str(path), path.parent)
 
     @classmethod

@@ -28,7 +28,7 @@ from jaxtyping import Int
 from pydantic import Field, StrictInt
 
 from ..errors import SkeletonError, UnknownNameError
-from ..files.paths import existing_path
+from ..files.paths import read_toml_file
 from ..files.schemas import Row, Schema, check, parse_toml
 
 LEFT_COLOUR, RIGHT_COLOUR, MIDDLE_COLOUR = "#00ff00", "#ff8000", "#3399ff"
@@ -195,29 +195,9 @@ class Skeleton:
         """
         if isinstance(name, Skeleton):
             return name
-        if not isinstance(name, str | Path):
-            raise SkeletonError(
-                f"a skeleton must be a name, a .toml file or a vitpose.Skeleton, not {name!r:.80}; known names: "
-                f"{', '.join(cls.available())}"
-            )
-        if str(name) in cls.available():
+        if isinstance(name, str | Path) and str(name) in cls.available():
             return _load_shipped(str(name))
-        path = existing_path(name)
-        if path is None or not path.is_file():
-            if str(name).endswith(".toml"):
-                raise SkeletonError(
-                    f"there is no file {str(name)[-300:]}; give the path of a skeleton's .toml file, or one of the "
-                    f"names: {', '.join(cls.available())}"
-                )
-            raise UnknownNameError(
-                "skeleton", str(name)[:300], cls.available(), "The path of a skeleton's .toml file works too."
-            )
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise SkeletonError(
-                f"{path} cannot be read ({error.strerror}); give a readable .toml file"
-            ) from error
+        path, content = read_toml_file(name, "skeleton", "vitpose.Skeleton", cls.available(), SkeletonError)
         return cls.from_toml(content, source=str(path))
 
     @classmethod
