@@ -12,7 +12,7 @@ LOWEST_READY := $(LOWEST)/.ready
 .PHONY: help demo test test-all test-lowest check format clean
 
 help:
-	@echo "make demo         estimate poses on two photographs; writes drawn images and a JSON file to demo/"
+	@echo "make demo         estimate and draw poses in sample images and a clip; writes them to demo/"
 	@echo "make test         run the fast tests; sets up its own virtual environment in $(VENV)"
 	@echo "make test-all     run the slow tests too (full-size networks)"
 	@echo "make test-lowest  run the fast tests with the lowest supported versions, in $(LOWEST) (several GB)"

@@ -1,33 +1,46 @@
-"""Estimate poses on two photographs with the model that ships with vitpose; downloads nothing.
+"""Estimate and draw the poses in the sample images and clip with the model that ships with vitpose; downloads nothing.
 
 python examples/demo.py
 """
 
-import json
+import importlib.util
 from importlib import resources
 from pathlib import Path
 
 import vitpose
 
 OUTPUT = Path("demo")
-PHOTOGRAPHS = resources.files("skimage") / "data"  # in the public domain, installed with scikit-image
 
 
 def main() -> None:
     """Draw the poses, write the keypoints, and print the paths of the files."""
-    pipe = vitpose.load("vitpose-tiny", detector="whole-image")
-    results = {}
-    for name in ("astronaut", "camera"):
-        image = vitpose.read_image(PHOTOGRAPHS / f"{name}.png")
-        poses = pipe(image)
-        drawn = OUTPUT / f"{name}.jpg"
-        # The scores of the shipped model are low, hence the low threshold.
-        vitpose.save_image(drawn, vitpose.draw(image, poses, threshold=0.2))
-        results[drawn.name] = poses.to_dict()
+    whole_image = vitpose.load("vitpose-tiny", detector="whole-image")
+    given_boxes = vitpose.load("vitpose-tiny", detector=f"boxes:{vitpose.samples.boxes()}")
+    jobs = [(vitpose.samples.person(), given_boxes), (vitpose.samples.group(), given_boxes)]
+    if importlib.util.find_spec("skimage"):  # a photograph in the public domain, installed with scikit-image
+        jobs.append((Path(str(resources.files("skimage"))) / "data" / "astronaut.png", whole_image))
+    for path, pipe in jobs:
+        poses = pipe(path)
+        drawn = OUTPUT / f"{path.stem}.jpg"
+        vitpose.save_image(drawn, vitpose.draw(path, poses))
+        drawn.with_suffix(".json").write_text(poses.to_json(indent=1), encoding="utf-8")
         print(f"{drawn}\n{poses}")
-    data = OUTPUT / "poses.json"
-    data.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    print(data)
+    if importlib.util.find_spec("av"):
+        print(draw_clip(whole_image))
+
+
+def draw_clip(pipe: vitpose.Pipeline) -> Path:
+    """Draw the poses in every frame of the sample clip."""
+    from vitpose.video.writing import VideoWriter
+
+    drawn = OUTPUT / "clip.mp4"
+    with (
+        pipe.stream(vitpose.samples.clip(), track=False) as frames,
+        VideoWriter(drawn, frames.reader) as writer,
+    ):
+        for frame in frames:
+            writer.add(vitpose.draw(frame.image, frame.poses), frame.time_s)
+    return drawn
 
 
 if __name__ == "__main__":

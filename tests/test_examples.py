@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -26,12 +27,12 @@ def test_the_demo_writes_drawn_images_and_prints_their_paths(tmp_path: Path) -> 
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
-    names = ("demo/astronaut.jpg", "demo/camera.jpg", "demo/poses.json")
-    for name in names:
-        assert name in done.stdout
-        assert (tmp_path / name).is_file()
-    assert vitpose.read_image(tmp_path / "demo" / "astronaut.jpg").shape == (512, 512, 3)
-    results = json.loads((tmp_path / "demo" / "poses.json").read_text())
-    for name in ("astronaut.jpg", "camera.jpg"):
-        assert len(results[name]["poses"]) == 1
-        assert len(results[name]["poses"][0]["keypoints"]) == 17
+    photographs = ["person", "group"] + ["astronaut"] * bool(importlib.util.find_spec("skimage"))
+    for name in photographs:
+        assert f"demo/{name}.jpg" in done.stdout
+        assert vitpose.read_image(tmp_path / "demo" / f"{name}.jpg").ndim == 3
+        poses = json.loads((tmp_path / "demo" / f"{name}.json").read_text())["poses"]
+        assert len(poses) == (2 if name == "group" else 1)
+    if importlib.util.find_spec("av"):
+        assert "demo/clip.mp4" in done.stdout
+        assert (tmp_path / "demo" / "clip.mp4").is_file()
