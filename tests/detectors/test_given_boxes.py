@@ -81,10 +81,10 @@ class TestDetectionsFrom:
             detections_from(given)
 
 
-def test_the_whole_image_is_a_box_that_settles():
+def test_the_whole_image_is_a_box_to_refine():
     detector = WholeImage()
     assert isinstance(detector, Detector)
-    assert detector.settles
+    assert detector.refine_boxes
     found = detector.detect([IMAGE, IMAGE[:1, :1]], ["", ""])
     assert [part.boxes.tolist() for part in found] == [[[0, 0, 60, 40]], [[0, 0, 1, 1]]]
     assert found[0].labels == ("person",)
@@ -94,7 +94,7 @@ class TestCocoBoxes:
     def test_detections_are_found_by_number(self, coco: Any):
         boxes = coco([row(), row(bbox=[50, 0, 20, 10], score=0.9), row(image_id=8)])
         assert isinstance(boxes, Detector)
-        assert not boxes.settles
+        assert not boxes.suppress_duplicates
         found = find(boxes, "photos/COCO_val_000000000007.jpg")
         np.testing.assert_array_equal(found.boxes, [[50, 0, 60, 10], [10, 5, 30, 35]])
         np.testing.assert_array_equal(found.scores, np.float32([0.9, 0.5]))
@@ -153,7 +153,7 @@ class TestCocoBoxes:
         rows = [row(), row(category_id=18, score=0.2), row(category_id=93, score=0.1)]
         assert find(coco(rows), "7.jpg").labels == ("person",)
         assert find(coco(rows, labels="dog"), "7.jpg").labels == ("dog",)
-        assert find(coco(rows, labels=None), "7.jpg").labels == ("person", "dog", "category 93")
+        assert find(coco(rows, labels="all"), "7.jpg").labels == ("person", "dog", "category 93")
         assert find(coco(rows, labels="all", min_score=0.2), "7.jpg").labels == ("person", "dog")
 
     def test_an_unknown_label_is_reported_with_the_known_ones(self, coco: Any):

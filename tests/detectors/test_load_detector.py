@@ -60,12 +60,16 @@ def test_the_parts_of_a_string_are_passed_to_the_detector(
     monkeypatch.setattr(kind, "__init__", lambda self, *args, **options: calls.append((args, options)))
     assert isinstance(load_detector(spec, device="cpu", labels=("cat",), min_score=0.5), kind)
     load_detector(spec)
-    load_detector(spec, own=["dog"])
+    load_detector(spec, dataset_labels=["dog"])
+    load_detector(spec, labels="dataset", dataset_labels=["dog"])
+    load_detector(spec, labels="all", dataset_labels=["dog"])
     given = tuple(filter(None, [spec.partition(":")[2]]))
     assert calls == [
         (given, {"device": "cpu", "labels": ("cat",), "min_score": 0.5}),
         (given, {"device": "auto", "labels": ("person",)}),
-        (given, {"device": "auto", "labels": ["dog"]}),
+        (given, {"device": "auto", "labels": ("dog",)}),
+        (given, {"device": "auto", "labels": ("dog",)}),
+        (given, {"device": "auto", "labels": "all"}),
     ]
 
 
@@ -120,7 +124,7 @@ def test_an_empty_list_of_labels_is_rejected():
         load_detector("rtdetr", labels=[])
 
 
-@pytest.mark.parametrize("options", [{"labels": "person"}, {"labels": None}, {"min_score": 0.0}])
+@pytest.mark.parametrize("options", [{"labels": "person"}, {"labels": "all"}, {"min_score": 0.0}])
 @pytest.mark.parametrize("spec", ["whole-image", WholeImage()])
 def test_labels_and_scores_are_rejected_for_whole_images(spec: object, options: dict[str, Any]):
     with pytest.raises(
@@ -131,8 +135,6 @@ def test_labels_and_scores_are_rejected_for_whole_images(spec: object, options: 
 
 class Zoo:
     """A custom detector: a person and two dogs in every image."""
-
-    settles = False
 
     def __init__(self, labels: tuple[str, ...] = ("person", "dog", "dog")) -> None:
         self.labels = labels
@@ -152,7 +154,8 @@ def test_detections_of_a_custom_detector_are_filtered_by_label_and_score():
     assert lefts(load_detector(Zoo(), labels="dog")) == [1, 2]
     assert lefts(load_detector(Zoo(), labels=["dog", "person"], min_score=0.5)) == [0, 1]
     assert lefts(load_detector(Zoo(), min_score=0.5)) == [0, 1]
-    assert lefts(load_detector(Zoo(), labels=None)) == [0, 1, 2]
+    assert lefts(load_detector(Zoo(), labels="all")) == [0, 1, 2]
+    assert lefts(load_detector(Zoo(), labels="dataset", dataset_labels=["person"])) == [0]
     assert lefts(load_detector(Zoo(), labels=["cat"])) == []
 
 
@@ -167,17 +170,16 @@ def test_boxes_without_labels_cannot_be_filtered_by_label():
 
 def test_a_selecting_detector_copies_the_attributes_of_the_detector():
     zoo = Zoo()
-    zoo.settles, zoo.given = True, True
     chosen = load_detector(zoo, labels="dog")
-    assert (chosen.settles, chosen.given) == (True, True)
-    zoo.detect = lambda images, names: [5]
+    assert (chosen.refine_boxes, chosen.suppress_duplicates) == (False, True)
+    zoo.refine_boxes, zoo.suppress_duplicates = True, False
+    chosen = load_detector(zoo, labels="dog")
+    assert (chosen.refine_boxes, chosen.suppress_duplicates) == (True, False)
+
+
+@pytest.mark.parametrize("value", [5, Zoo, [[0, 0, 9, 9]]])
+def test_an_object_that_is_not_a_detector(value: object):
     with pytest.raises(
-        InputError, match=r"Zoo must return one vitpose.Detections for each of the 1 images, not \[5"
+        InputError, match=r"is not a detector; pass a name, a function from an RGB image to its boxes, or an"
     ):
-        lefts(chosen)
-
-
-def test_an_object_that_is_not_a_detector():
-    message = "5 is not a detector: a method `detect` and an attribute `settles` are required"
-    with pytest.raises(InputError, match=message):
-        load_detector(5)
+        load_detector(value)

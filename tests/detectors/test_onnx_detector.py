@@ -103,7 +103,6 @@ def yolox(tmp_path: Path) -> Path:
 def test_yolox_is_decoded_suppressed_and_scaled_to_the_image(yolox: Path):
     detector = OnnxDetector(yolox)
     assert isinstance(detector, Detector)
-    assert not detector.settles
     found = detector.detect([IMAGE], [""])[0]
     np.testing.assert_allclose(found.boxes, [[40, 20, 64, 64], [10, 4, 42, 28]], atol=1e-4)
     np.testing.assert_allclose(found.scores, [0.5, 0.45], rtol=1e-6)

@@ -77,7 +77,6 @@ def raw_results(folder: Path, image: np.ndarray) -> dict[str, Any]:
 def test_boxes_are_those_of_transformers_clipped_to_the_image(folder: Path, images: list[np.ndarray]):
     detector = RtDetrDetector(folder, labels="all", device="cpu")
     assert isinstance(detector, Detector)
-    assert not detector.settles
     image = images[0]
     found, raw = detector.detect([image], [""])[0], raw_results(folder, image)
     boxes = raw["boxes"].clip(0, [70, 90, 70, 90])
@@ -91,7 +90,7 @@ def test_boxes_are_those_of_transformers_clipped_to_the_image(folder: Path, imag
 
 
 def test_images_of_different_sizes_in_one_batch(folder: Path, images: list[np.ndarray]):
-    detector = RtDetrDetector(folder, labels=None, device="cpu")
+    detector = RtDetrDetector(folder, labels="all", device="cpu")
     many = images * 3  # more than one batch
     together = detector.detect(many, [""] * len(many))
     assert len(together) == len(many)
@@ -103,12 +102,12 @@ def test_images_of_different_sizes_in_one_batch(folder: Path, images: list[np.nd
 
 
 def test_boxes_are_filtered_by_label_and_score(folder: Path, images: list[np.ndarray]):
-    unfiltered = RtDetrDetector(folder, labels=None, device="cpu").detect(images[:1], [""])[0]
+    unfiltered = RtDetrDetector(folder, labels="all", device="cpu").detect(images[:1], [""])[0]
     assert {"person", "dog"} <= set(unfiltered.labels)
     dogs = RtDetrDetector(folder, labels="dog", device="cpu").detect(images[:1], [""])[0]
     assert set(dogs.labels) == {"dog"}
     assert len(dogs) == unfiltered.labels.count("dog")
-    confident = RtDetrDetector(folder, labels=None, min_score=0.9, device="cpu").detect(images[:1], [""])[0]
+    confident = RtDetrDetector(folder, labels="all", min_score=0.9, device="cpu").detect(images[:1], [""])[0]
     assert len(confident) == (unfiltered.scores > 0.9).sum() < len(unfiltered)
 
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,8 +54,6 @@ def expected_keypoints(box: Sequence[float]) -> np.ndarray:
 
 class FixedDetector:
     """Finds the same boxes in every image."""
-
-    settles = False
 
     def __init__(self, boxes: list[list[float]]) -> None:
         self.boxes = boxes
@@ -291,13 +292,13 @@ def test_a_single_source_is_refused_where_a_list_is_expected() -> None:
         next(Pipeline(FixedDetector(BOXES), estimator()).each("a.jpg"))
 
 
-def test_a_detector_must_return_detections() -> None:
+def test_a_detector_must_return_boxes() -> None:
     class Careless(FixedDetector):
         def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list:
-            return [[[1, 2, 30, 40]] for _ in images]
+            return [[[1, 2, 3]] for _ in images]
 
     with pytest.raises(
-        InputError, match=r"the detector Careless must return one vitpose.Detections for each of the 1 images"
+        BoxError, match=r"the detector Careless returned \[\[1, 2, 3\]\] for an image: boxes must"
     ):
         Pipeline(Careless(BOXES), estimator())(blank())
 
@@ -310,7 +311,7 @@ def test_invalid_estimators_are_refused() -> None:
         Pipeline(None, wrong)(blank(), boxes=BOXES)
 
 
-def test_whole_image_settles_on_the_person() -> None:
+def test_whole_image_converges_to_the_person() -> None:
     """The keypoints are fixed in the image, so the box must converge to their extent."""
 
     class Person:
@@ -343,20 +344,20 @@ def test_whole_image_settles_on_the_person() -> None:
 class Scored(FixedDetector):
     """Finds the same boxes, with scores and labels."""
 
-    def __init__(self, boxes: list[list[float]], scores: list[float], settles: bool = False) -> None:
+    def __init__(self, boxes: list[list[float]], scores: list[float], refine: bool = False) -> None:
         super().__init__(boxes)
-        self.scores, self.settles = scores, settles
+        self.scores, self.refine_boxes = scores, refine
 
     def detect(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[Detections]:
         boxes, labels = np.float32(self.boxes), ("person",) * len(self.boxes)
         return [Detections(boxes, np.float32(self.scores), labels) for _ in images]
 
 
-def test_a_box_that_settles_keeps_the_detectors_score() -> None:
+def test_a_refined_box_keeps_the_detectors_score() -> None:
     """The five keypoints are fixed in the crop, so that the box shrinks in every round."""
     cells = np.array([[20.0, 20.0], [30.0, 20.0], [20.0, 40.0], [30.0, 40.0], [25.0, 30.0]])
     five = Estimator(FakeEngine(cells, GRID), VitPoseImageProcessor(), Skeleton("five", tuple("abcde")))
-    first = Scored(BOXES[:1], [0.25], settles=True)
+    first = Scored(BOXES[:1], [0.25], refine=True)
     poses = Pipeline(first, five)(blank())
     np.testing.assert_array_equal(poses.box_scores, [0.25])
     assert five.engine.batches == [1] * 6  # the first round, and five more
@@ -523,10 +524,6 @@ def test_invalid_arguments_of_load_are_refused(tmp_path: Path) -> None:
     ):
         vitpose.load(detector=None, dataset="ap10k")
     with pytest.raises(
-        UnknownNameError, match=r"unknown argument of vitpose\.load 'devcie'; did you mean device or engine"
-    ):
-        vitpose.load(detector=None, devcie="cpu")
-    with pytest.raises(
         CheckpointError, match="skeleton 'lsp' has 14 keypoints, the model 'vitpose-tiny' has 17"
     ):
         vitpose.load(detector=None, skeleton="lsp")
@@ -594,16 +591,18 @@ def test_compile_is_for_torch_only() -> None:
         vitpose.load("a.onnx", detector=None, compile=True)
 
 
-def test_unknown_keywords_are_refused_for_every_model(tmp_path: Path) -> None:
-    for model in ("m.onnx", "m.xml", "m.pt2", "m.engine", "vitpose-tiny", tmp_path):
-        with pytest.raises(
-            UnknownNameError, match=r"argument of vitpose\.load 'batchsize'; did you mean batch_size"
-        ):
-            vitpose.load(model, None, batchsize=8)
-    with pytest.raises(
-        UnknownNameError, match=r"argument of vitpose\.export 'calibration'; did you mean calibrate"
-    ):
-        vitpose.export("vitpose-tiny", calibration="x")
+@pytest.mark.parametrize(
+    "function", [vitpose.load, vitpose.export, Pipeline.__call__, Pipeline.each, Pipeline.stream]
+)
+def test_every_keyword_is_in_the_signature(function: Callable[..., Any]) -> None:
+    kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+    assert inspect.Parameter.VAR_KEYWORD not in kinds
+    documented = re.findall(r"^    +(\w+): ", inspect.getdoc(function) or "", re.MULTILINE)
+    if function is not Pipeline.each:  # takes those of `__call__`
+        assert set(inspect.signature(function).parameters) - {"self"} <= set(documented)
+
+
+def test_arguments_of_the_hub_are_refused_for_exported_files() -> None:
     with pytest.raises(InputError, match=r"revision is for checkpoints, but m\.onnx is an exported file"):
         vitpose.load("m.onnx", None, revision="v2")
     with pytest.raises(
@@ -641,7 +640,7 @@ def test_the_detector_gets_the_device_of_the_network(
     assert calls == [("rtdetr", expected)]
 
 
-@pytest.mark.parametrize("options", [{"labels": "dog"}, {"labels": None}, {"min_score": 0.5}])
+@pytest.mark.parametrize("options", [{"labels": "dog"}, {"labels": "all"}, {"min_score": 0.5}])
 @pytest.mark.parametrize(
     ("detector", "why"), [(None, "there is none"), ("whole-image", "each image as one box")]
 )

@@ -89,8 +89,6 @@ def make_clip(
 class SquareDetector:
     """Finds the bright square of the clips."""
 
-    settles = False
-
     def __init__(self) -> None:
         self.calls = 0
 

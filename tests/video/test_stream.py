@@ -214,8 +214,6 @@ def test_invalid_arguments_are_refused(pipe: Pipeline, clip, tmp_path: Path) -> 
 
 def test_an_error_of_the_detector_is_raised(pipe: Pipeline, clip) -> None:
     class Broken:
-        settles = False
-
         def detect(self, images: list, names: list) -> list[Detections]:
             raise InputError("detection failed")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..files.hub import DEFAULT_MODEL
+from ..files.hub import DEFAULT_DETECTOR, DEFAULT_MODEL
 from .options import (
     MODEL_PANEL,
     BatchSize,
@@ -21,7 +21,6 @@ from .options import (
     read_dataset,
 )
 
-DEFAULT_DETECTOR = "rtdetr"
 _DETECTION, _OUTPUT, _VIDEO, _TABLE = "Detection", "Output", "Videos", "Large runs (--out NAME.parquet)"
 
 
@@ -80,13 +79,15 @@ def predict(
         ),
     ] = None,
     labels: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Classes to detect: names of the detector's classes, separated by commas; own: those of the model's "
-            "dataset, usually person; all: every class.",
+            metavar="NAMES",
+            show_default="dataset",
+            help="Classes to detect: names of the detector's classes, separated by commas; dataset: those of the "
+            "model's dataset, usually person; all: every class.",
             rich_help_panel=_DETECTION,
         ),
-    ] = "own",
+    ] = None,
     min_score: Annotated[
         float | None,
         typer.Option(
@@ -285,10 +286,10 @@ def _refuse_unused(given: dict[str, Any], reason: str) -> None:
         raise InputError(f"{name} has no effect {reason}")
 
 
-def _read_labels(value: str) -> Any:
-    """Return `load`'s labels: None for all classes, "own", or a list of names."""
-    if value in ("all", "own"):
-        return None if value == "all" else value
+def _read_labels(value: str | None) -> Any:
+    """Return `load`'s labels: None for the default, "all", "dataset", or a list of names."""
+    if value in (None, "all", "dataset"):
+        return value
     return [label.strip() for label in value.split(",")]
 
 

@@ -8,7 +8,8 @@ package loads no inference library; each detector imports the library it uses wh
     OnnxDetector    YOLOX or RTMDet in ONNX         onnx:FILE
     RtDetrDetector  RT-DETR through transformers    rtdetr, rtdetr:NAME
 
-A custom detector is passed as an object. `SelectingDetector` filters its detections by label and score.
+A custom detector is any function from an image to its boxes, or any object with `detect`. `SelectingDetector` filters
+its boxes by label and score.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from typing import Any
 
 from ..errors import InputError, UnknownNameError, check_number
 from ..hardware.onnx_session import nearest_device
-from .given import CocoBoxes, WholeImage, detections_from
-from .labels import OWN_LABELS, Labels, coco_labels, read_labels
+from .custom import DetectFunction, SelectingDetector, check_detector
+from .given import CocoBoxes, WholeImage
+from .labels import Labels, coco_labels, read_labels
 from .onnx import OnnxDetector
-from .protocol import Detections, Detector
+from .protocol import Detections, Detector, detections_from
 from .rtdetr import RtDetrDetector
-from .selecting import SelectingDetector
 
 __all__ = [
     "CocoBoxes",
+    "DetectFunction",
     "Detections",
     "Detector",
     "OnnxDetector",
@@ -45,39 +47,35 @@ def load_detector(
     spec: Any,
     *,
     device: str = "auto",
-    labels: Labels = OWN_LABELS,
+    labels: Labels = None,
     min_score: float | None = None,
-    own: Sequence[str] = ("person",),
-) -> Detector:
+    dataset_labels: Sequence[str] = ("person",),
+) -> Detector | DetectFunction:
     """Create a detector from a short string.
 
     Args:
         spec: "rtdetr" (its default weights), "rtdetr:NAME" (a hub repository or a directory), "onnx:FILE",
-            "boxes:FILE" (a COCO file) or "whole-image"; or a detector object, which is returned unchanged unless labels
-            or min_score are given.
+            "boxes:FILE" (a COCO file) or "whole-image"; or a function from an RGB image to its boxes, or an object with
+            `detect`, which are returned unchanged unless labels or min_score are given.
         device: Device of the network: "auto", "cpu", "cuda", "cuda:1".
-        labels: Class names to detect; None or "all": every class; "own": the classes of the dataset (`own`), or every
-            class for a detector object.
+        labels: Class names to detect; "dataset": the classes of the dataset; "all": every class. Default: "dataset"
+            for a string, "all" for a function or an object.
         min_score: Boxes with a lower score are dropped; default: that of the detector.
-        own: The class names that "own" stands for.
+        dataset_labels: The classes of the dataset.
 
     Raises:
         UnknownNameError: The string is not one of these, or a label is not a class of the detector.
-        InputError: The object is not a detector, the string is a bare file name, the labels are not class names, the
+        InputError: `spec` is not a detector, the string is a bare file name, the labels are not class names, the
             score is not from 0 to 1, labels or a score are given for "whole-image", or the file of boxes is invalid.
         CheckpointError: The network's files are missing or do not fit.
         MissingDependencyError: The library that runs the network is not installed.
     """
     check_selection(spec, labels, min_score)
+    labels = tuple(dataset_labels) if labels == "dataset" else labels
     if isinstance(spec, str | Path):
-        return _make(str(spec), device, own if labels == OWN_LABELS else labels, min_score)
-    if not isinstance(spec, Detector):
-        raise InputError(
-            f"{spec!r:.200} is not a detector: a method `detect` and an attribute `settles` are required"
-        )
-    if labels == OWN_LABELS and min_score is None:
-        return spec
-    return SelectingDetector(spec, None if labels == OWN_LABELS else labels, min_score)
+        return _make(str(spec), device, tuple(dataset_labels) if labels is None else labels, min_score)
+    check_detector(spec)
+    return spec if labels is None and min_score is None else SelectingDetector(spec, labels, min_score)
 
 
 def check_selection(spec: Any, labels: Labels, min_score: float | None) -> None:
@@ -94,9 +92,11 @@ def check_selection(spec: Any, labels: Labels, min_score: float | None) -> None:
     if min_score is not None:
         check_number("min_score", min_score, 0, 1)
     read_labels(labels)
-    given = [f"labels {labels!r}"] * (labels != OWN_LABELS) + [f"min_score {min_score}"] * (
-        min_score is not None
-    )
+    given = [
+        f"{name} {value!r}"
+        for name, value in (("labels", labels), ("min_score", min_score))
+        if value is not None
+    ]
     if given and (spec is None or isinstance(spec, WholeImage) or spec == "whole-image"):
         raise InputError(
             f"{' and '.join(given)} would filter the boxes of a detector, but "

@@ -1,4 +1,4 @@
-"""Boxes that need no detection: the whole image, boxes in a COCO file, or boxes passed by the caller.
+"""Boxes without a network: the whole image, or boxes in a COCO file.
 
 Reads COCO's detection and annotation files. Runs no network.
 """
@@ -16,33 +16,9 @@ from jaxtyping import UInt8
 
 from ..data.annotation_file import ImageRow, coco_tables, is_number, numbers, read_id, read_json
 from ..errors import BoxError, InputError, check_number
-from ..geometry.boxes import Size, as_xyxy, refuse_outside, xyxy_from_xywh
+from ..geometry.boxes import Size, refuse_outside, xyxy_from_xywh
 from .labels import Labels, choose_labels, coco_labels
 from .protocol import Detections
-
-
-def detections_from(boxes: Any) -> Detections:
-    """Convert the boxes given for one image to detections, in the given order.
-
-    Args:
-        boxes: n rows of (left, top, right, bottom) in pixels; `Detections`; or any object with the attributes `xyxy`
-            and `confidence`, such as `supervision.Detections` (class names come from `data["class_name"]`). An empty
-            list means no instances.
-
-    Raises:
-        BoxError: The boxes are not n x 4 finite numbers with an area, or the scores not one finite number for each box.
-    """
-    if isinstance(boxes, Detections):
-        return boxes
-    if not hasattr(boxes, "xyxy"):
-        return Detections.of_boxes(boxes)
-    array = as_xyxy(boxes.xyxy)
-    confidence = getattr(boxes, "confidence", None)
-    names = (getattr(boxes, "data", None) or {}).get("class_name")
-    scores = np.ones(len(array), np.float32) if confidence is None else confidence
-    labels = ("person",) * len(array) if names is None else tuple(str(name) for name in names)
-    return Detections(boxes=array, scores=scores, labels=labels)
-
 
 _MAX_SCORE = 1e30
 """Far above any detector's scores, and within the range of float32."""
@@ -51,10 +27,10 @@ _MAX_SCORE = 1e30
 class WholeImage:
     """A detector whose only box is the whole image, for images of one person.
 
-    The box is only a first guess (`settles`): the pose estimated in it gives a better one.
+    The box is only a first guess (`refine_boxes`): the pose estimated in it gives a better one.
     """
 
-    settles = True
+    refine_boxes = True
 
     def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
         """Return the whole image as the only box of each image; see `Detector`."""
@@ -72,8 +48,8 @@ class CocoBoxes:
     Args:
         path: A JSON list of `{image_id, category_id, bbox, score}`, or an object `{images, annotations, categories}`;
             `bbox` is (left, top, width, height) in pixels.
-        labels: Names of the categories to use; None or "all": every category. Files without `categories` have COCO's
-            ids; an unknown id 93 is named "category 93".
+        labels: Names of the categories to use; default: "person"; "all": every category. Files without `categories`
+            have COCO's ids; an unknown id 93 is named "category 93".
         min_score: Boxes with a lower score are dropped.
 
     Raises:
@@ -82,10 +58,9 @@ class CocoBoxes:
         UnknownNameError: A label is not a category of the file.
     """
 
-    settles = False
-    given = True
+    suppress_duplicates = False
 
-    def __init__(self, path: str | Path, labels: Labels = ("person",), min_score: float = 0.0) -> None:
+    def __init__(self, path: str | Path, labels: Labels = None, min_score: float = 0.0) -> None:
         check_number("min_score", min_score, 0, 1)
         self.path = Path(path)
         file = _read_coco(self.path)

@@ -10,10 +10,7 @@ from types import MappingProxyType
 from ..errors import InputError, UnknownNameError
 
 Labels = Sequence[str] | str | None
-"""Class names to detect: a sequence of names or one name; None or "all": every class."""
-
-OWN_LABELS = "own"
-"""Selects the classes of the model's dataset; the default wherever labels can be given."""
+"""Class names to detect: a sequence of names or one name; "all": every class; None: the default."""
 
 
 @cache
@@ -31,7 +28,7 @@ def choose_labels(labels: Labels, known: Iterable[str]) -> frozenset[str]:
     """Return the selected class names.
 
     Args:
-        labels: Names to select; None or "all": every known name.
+        labels: Names to select; default: "person"; "all": every known name.
         known: The known names.
 
     Raises:
@@ -46,13 +43,18 @@ def choose_labels(labels: Labels, known: Iterable[str]) -> frozenset[str]:
     return chosen
 
 
-def read_labels(labels: Labels) -> frozenset[str] | None:
+def read_labels(labels: Labels, default: Labels = "person") -> frozenset[str] | None:
     """Return the requested class names; None for every class.
+
+    Args:
+        labels: Names to select; "all": every class; None: `default`.
+        default: Names to select if there are no labels.
 
     Raises:
         InputError: The labels are not class names, or the sequence is empty.
     """
-    if labels is None or labels == "all":
+    labels = default if labels is None else labels
+    if labels == "all":
         return None
     names = [labels] if isinstance(labels, str) else labels
     if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names) or not names:

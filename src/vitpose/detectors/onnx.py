@@ -152,7 +152,7 @@ class OnnxDetector:
         path: The `.onnx` file.
         min_score: Boxes with a lower score are dropped.
         max_iou: Of two boxes of one class with a higher IoU, the one with the lower score is dropped.
-        labels: COCO class names to detect; None or "all": every class.
+        labels: COCO class names to detect; default: "person"; "all": every class.
         device: "cpu", "cuda", "cuda:1"; "auto": CUDA if ONNX Runtime supports it, else the CPU.
 
     Raises:
@@ -163,15 +163,13 @@ class OnnxDetector:
         MissingDependencyError: onnxruntime is not installed.
     """
 
-    settles = False
-
     def __init__(
         self,
         path: str | Path,
         *,
         min_score: float = MIN_SCORE,
         max_iou: float = MAX_IOU,
-        labels: Labels = ("person",),
+        labels: Labels = None,
         device: str = "auto",
     ) -> None:
         check_number("min_score", min_score, 0, 1)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ..errors import BoxError, InputError
+from ..errors import BoxError
 from ..geometry.boxes import Size, as_rows, as_xyxy, clip_to
 
 
@@ -87,6 +87,30 @@ class Detections:
         return Detections(self.boxes[indices], self.scores[indices], tuple(self.labels[i] for i in indices))
 
 
+def detections_from(boxes: Any, label: str = "person") -> Detections:
+    """Convert the boxes of one image to detections, in the given order.
+
+    Args:
+        boxes: n rows of (left, top, right, bottom) in pixels; `Detections`; or any object with the attributes `xyxy`
+            and `confidence`, such as `supervision.Detections` (class names come from `data["class_name"]`). An empty
+            list means no instances.
+        label: The class of boxes that come without class names.
+
+    Raises:
+        BoxError: The boxes are not n x 4 finite numbers with an area, the scores not one finite number for each box, or
+            the class names not one string for each box.
+    """
+    if isinstance(boxes, Detections):
+        return boxes
+    if not hasattr(boxes, "xyxy"):
+        return Detections.of_boxes(boxes, label)
+    array = as_xyxy(boxes.xyxy)
+    confidence = getattr(boxes, "confidence", None)
+    names = (getattr(boxes, "data", None) or {}).get("class_name")
+    scores = np.ones(len(array), np.float32) if confidence is None else confidence
+    return Detections(array, scores, (label,) * len(array) if names is None else tuple(names))
+
+
 def _as_scores(scores: Any) -> Float[np.ndarray, " n"]:
     try:
         array = np.array(scores, np.float32)
@@ -111,17 +135,15 @@ def _refuse_infinite(boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, 
 class Detector(Protocol):
     """The interface of detectors, which return the boxes of images.
 
-    A detector that returns boxes given by the user, for example from a file, may have an attribute `given = True`:
-    every box then keeps its pose, even if two poses are nearly the same.
+    Optional attributes tell the pipeline what to do with the boxes:
 
-    Attributes:
-        settles: Whether the boxes are only a first guess: the box is then recomputed from the estimated pose and the
-            pose from the new box, until the box no longer changes.
+    - `refine_boxes` (default: False): the boxes are only a first guess. The pipeline fits a new box around the
+      estimated pose and estimates again, until the box no longer changes.
+    - `suppress_duplicates` (default: True): of two poses that are nearly the same, only the better one is kept. False
+      for boxes that were given, for example in a file: each of them then keeps its pose.
     """
 
-    settles: bool
-
-    def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> list[Detections]:
+    def detect(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]) -> Sequence[Any]:
         """Detect the boxes of each image.
 
         Args:
@@ -129,27 +151,6 @@ class Detector(Protocol):
             names: Their file names, in the same order; an empty string for an image without a file.
 
         Returns:
-            One `Detections` for each image, in the same order.
+            The boxes of each image, in the same order: `Detections`, or what `detections_from` converts to them.
         """
         ...
-
-
-def detect_with(
-    detector: Detector, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], names: Sequence[str]
-) -> list[Detections]:
-    """Run a detector, which may be an object of the caller, and check what it returns.
-
-    Raises:
-        InputError: It does not return one `Detections` for each image.
-    """
-    found = detector.detect(images, names)
-    if (
-        not isinstance(found, Sequence)
-        or len(found) != len(images)
-        or not all(isinstance(one, Detections) for one in found)
-    ):
-        raise InputError(
-            f"the detector {type(detector).__name__} must return one vitpose.Detections for each of the "
-            f"{len(images)} images, not {found!r:.200}"
-        )
-    return list(found)

@@ -29,7 +29,7 @@ class RtDetrDetector:
 
     Args:
         name: A hub repository or a directory in the format of `transformers`.
-        labels: Class names of the model's configuration; None or "all": every class.
+        labels: Class names of the model's configuration; default: "person"; "all": every class.
         min_score: Boxes whose score is not higher are dropped.
         device: A device name of torch; "auto": the accelerator if there is one, else the CPU.
         revision: Branch, tag or commit of the repository.
@@ -44,13 +44,11 @@ class RtDetrDetector:
         MissingDependencyError: torch or transformers is not installed.
     """
 
-    settles = False
-
     def __init__(
         self,
         name: str | Path = DEFAULT_MODEL,
         *,
-        labels: Labels = ("person",),
+        labels: Labels = None,
         min_score: float = 0.3,
         device: str = "auto",
         revision: str | None = None,

@@ -18,6 +18,8 @@ from .paths import existing_path
 from .schemas import MAX_TEXT_BYTES, Schema, check, parse_json, parse_toml
 
 DEFAULT_MODEL = "vitpose-tiny"
+DEFAULT_DETECTOR = "rtdetr"
+"""The detector of `vitpose.load` and of the command line."""
 _PACKAGE = "package"
 _LISTING = "models.toml"
 _MAX_NAME = 300

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..detectors import check_selection, load_detector
-from ..detectors.labels import OWN_LABELS, Labels
+from ..detectors import DetectFunction, Detector, check_selection, load_detector
+from ..detectors.labels import Labels
 from ..engines import check_conversion, check_engine, check_trust, is_exported, open_engine
 from ..engines.metadata import Metadata
-from ..errors import CheckpointError, InputError, UnknownNameError, require
-from ..files.hub import DEFAULT_MODEL, find_file
+from ..errors import CheckpointError, InputError, require
+from ..files.hub import DEFAULT_DETECTOR, DEFAULT_MODEL
 from ..geometry.boxes import Size
 from ..hardware.devices import choose_device
 from ..keypoints.dataset_spec import DatasetSpec
@@ -24,7 +23,6 @@ from .estimator import Estimator, MixedEstimator
 from .pipeline import Pipeline
 
 if TYPE_CHECKING:
-    from ..detectors.protocol import Detector
     from ..engines.protocol import Engine
     from ..exporters.export import Exported
     from ..model.checkpoint import Checkpoint
@@ -42,20 +40,24 @@ Found = tuple["Engine", VitPoseImageProcessor, DatasetSpec]
 
 def load(
     model: str | Path = DEFAULT_MODEL,
-    detector: Any = "rtdetr",
+    detector: str | Path | Detector | DetectFunction | None = DEFAULT_DETECTOR,
     *,
     dataset: str | int | Sequence[str | int] | None = None,
     engine: str = "auto",
     device: str = "auto",
     dtype: str = "auto",
     skeleton: str | Path | Skeleton | None = None,
-    labels: Labels = OWN_LABELS,
+    labels: Labels = None,
     min_score: float | None = None,
     batch_size: int = 32,
     compile: bool = False,
     quantization_config: Any = None,
     trust: bool = False,
-    **hub: Any,
+    subfolder: str = "",
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
 ) -> Pipeline:
     """Loads a model and a detector as a pipeline.
 
@@ -63,8 +65,9 @@ def load(
         model: A short name (`vitpose models` lists them), a directory, a hub repository, an original `.pth` file, or
             a file that `export` wrote (`.onnx`, `.xml`, `.pt2`, `.engine`).
         detector: Detects the boxes: "rtdetr", "rtdetr:NAME", "onnx:FILE", "boxes:FILE" (COCO detections or
-            annotations), "whole-image" (one person per image), an object with `detect`, or None if boxes are
-            always given.
+            annotations), "whole-image" (one person per image), or None if boxes are always given. Or a detector of
+            your own: any function from an RGB image (h w 3) to its boxes, n x 4 (xyxy, px), an empty list or
+            `supervision.Detections`; or an object with `detect`, see `vitpose.detectors.Detector`.
         dataset: Dataset of a ViTPose++ model, by name ("ap10k") or index, which selects expert, head, skeleton and
             processing; default: the first one, COCO. Several, such as ["coco", "ap10k"], find people and animals in
             one call: each box goes to the first dataset that has its class. For a file with one head that does not
@@ -75,28 +78,32 @@ def load(
         dtype: "auto" (bfloat16 on a GPU or CPU with bfloat16 units, else float32; always the same on a machine) or
             the name of a type. Heatmaps are float32 in any case. The engine's description shows the choice.
         skeleton: Names and edges of the keypoints; default: those of the model.
-        labels: Classes to detect, by COCO's names; None or "all" is every class. Default "own": the classes of the
-            dataset ("person" if it declares none), and all boxes of a detector object.
+        labels: Classes to detect, by the detector's names (COCO's); "dataset": those of the dataset ("person" if it
+            names none); "all": every class. Default: "dataset", and "all" for a detector of your own.
         min_score: Boxes with a lower score are dropped, 0 to 1; default: that of the detector.
         batch_size: Maximum number of crops in a batch.
         compile: Compile the network: the first batch of each size takes a minute, later ones are faster.
         quantization_config: Quantisation of torch's weights; see `VitPoseForPoseEstimation.from_pretrained`.
         trust: Load a `.pt2` file, which can run arbitrary code. No other file can.
-        **hub: revision, token, cache_dir, local_files_only, for the model.
+        subfolder: Subdirectory of the model's directory or repository with its files.
+        revision: Branch, tag or commit of the model's hub repository.
+        token: Access token of the hub; True: the stored one.
+        cache_dir: Directory of downloaded models; default: the hub's cache.
+        local_files_only: Do not download the model.
 
     Returns:
         The pipeline; one for several datasets returns `MixedPoses`.
 
     Raises:
-        UnknownNameError: The model, detector, engine, device, type, skeleton, label or an argument is unknown.
+        UnknownNameError: The model, detector, engine, device, type, skeleton or a label is unknown.
         InputError: The model has no such dataset; engine, device and type cannot be combined; labels or min_score
             are invalid, or passed without a detector to filter (None, "whole-image"); an argument for checkpoints
             is passed with an exported file; or a `.pt2` file is loaded without `trust`.
         CheckpointError: Files are missing, damaged or inconsistent, or lack the dataset's head.
         MissingDependencyError: The runtime or the detector's package is not installed.
     """
-    _check_keywords(load, hub)
     check_selection(detector, labels, min_score)
+    hub = _hub_arguments(subfolder, revision, token, cache_dir, local_files_only)
     chosen = None if skeleton is None else Skeleton.load(skeleton)
     runtime = check_engine(engine, model if is_exported(model) else None)
     if is_exported(model):
@@ -126,13 +133,13 @@ def load(
 
 
 def _load_detector(
-    detector: Any,
+    detector: str | Path | Detector | DetectFunction | None,
     estimators: Iterable[Estimator],
     runtime: str,
     device: str,
     labels: Labels,
     min_score: float | None,
-) -> Detector | None:
+) -> Detector | DetectFunction | None:
     """Returns the detector for the classes of the estimators' datasets, on the device of the network."""
     if detector is None:
         return None
@@ -140,24 +147,21 @@ def _load_detector(
     classes = tuple(dict.fromkeys(label for spec in specs for label in spec.classes)) or _DEFAULT_CLASSES
     # Only OpenVINO has the devices "gpu" and "npu".
     device = "auto" if runtime == "openvino" and device != "cpu" else device
-    return load_detector(detector, device=device, labels=labels, min_score=min_score, own=classes)
+    return load_detector(detector, device=device, labels=labels, min_score=min_score, dataset_labels=classes)
 
 
-def _check_keywords(function: Callable[..., Any], hub: dict[str, Any]) -> None:
-    """Raises for keyword arguments that neither the function nor the hub has."""
-    named = [
-        parameter.name
-        for parameter in signature(function).parameters.values()
-        if parameter.kind is not Parameter.VAR_KEYWORD
-    ]
-    hubs = [
-        parameter.name
-        for parameter in signature(find_file).parameters.values()
-        if parameter.kind is Parameter.KEYWORD_ONLY
-    ]
-    for name in hub:
-        if name not in hubs:
-            raise UnknownNameError(f"argument of vitpose.{function.__name__}", name, (*named, *hubs))
+def _hub_arguments(
+    subfolder: str,
+    revision: str | None,
+    token: str | bool | None,
+    cache_dir: str | Path | None,
+    local_only: bool,
+) -> dict[str, Any]:
+    """Returns those arguments of `find_file` that are given."""
+    given = {"subfolder": subfolder, "revision": revision, "token": token, "cache_dir": cache_dir}
+    return {name: value for name, value in given.items() if value} | (
+        {"local_files_only": True} if local_only else {}
+    )
 
 
 def _refuse_checkpoint_arguments(model: str | Path, given: Sequence[str]) -> None:
@@ -299,7 +303,11 @@ def export(
     skeleton: str | Path | Skeleton | None = None,
     calibrate: str | Path | None = None,
     force: bool = False,
-    **hub: Any,
+    subfolder: str = "",
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
 ) -> Exported:
     """Writes a model as a self-contained file for another runtime, which `load` opens.
 
@@ -316,19 +324,23 @@ def export(
             the directory of the images), or images of one person each (a directory, a glob). Default: no
             quantisation.
         force: Replace an existing file.
-        **hub: As in `load`.
+        subfolder: As in `load`.
+        revision: As in `load`.
+        token: As in `load`.
+        cache_dir: As in `load`.
+        local_files_only: As in `load`.
 
     Returns:
         The file that was written, with its deviation from torch.
 
     Raises:
-        UnknownNameError: The model, dataset, skeleton, format or an argument is unknown.
+        UnknownNameError: The model, dataset, skeleton or format is unknown.
         InputError: The file exists or has the wrong suffix, the format has no int8, or `model` is an exported file.
         CheckpointError: The model's files are inconsistent, or the heatmaps of the exported file differ from torch's.
         MissingDependencyError: The package that writes the format is not installed.
         OutputError: The file cannot be written.
     """
-    _check_keywords(export, hub)
+    hub = _hub_arguments(subfolder, revision, token, cache_dir, local_files_only)
     if is_exported(model):
         raise InputError(f"{model} is already exported; pass the checkpoint it was exported from")
     _require_torch(model)

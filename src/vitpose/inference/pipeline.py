@@ -8,25 +8,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import islice
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 
-from ..detectors.given import detections_from
-from ..detectors.protocol import Detections, Detector, detect_with
+from ..detectors.custom import DetectFunction, check_detector, name_of, run_detector
+from ..detectors.protocol import Detections, Detector, detections_from
 from ..errors import BoxError, ImageError, InputError, VitPoseError, check_number
-from ..geometry.boxes import Size, clip_to, iou, refuse_outside
+from ..files.hub import DEFAULT_DETECTOR
+from ..geometry.boxes import Size, iou, refuse_outside
 from ..images import MAX_PIXELS, read_image
 from ..keypoints.similarity import MAX_OKS
 from ..results.mixed_poses import MixedPoses
 from ..results.poses import Poses
+from ..video.reading import TIMEOUT_S
+from ..video.smoothing import OneEuro
+from ..video.stream import PoseStream, open_stream
+from ..video.tracking import BoxTracker
 from .estimator import Estimator, MixedEstimator
-
-if TYPE_CHECKING:
-    from ..video.stream import PoseStream
+from .refinement import fit_boxes
 
 IMAGES_AT_ONCE = 8
 """Images whose boxes share batches. At most twice as many are in memory, since the next ones are read ahead."""
@@ -35,13 +39,7 @@ _READERS = 2
 _FAILURES = (VitPoseError, OSError, MemoryError)
 """Exceptions that fail one image without stopping the others; any other exception is a bug and is raised."""
 
-# Measured on the fully labelled people of COCO: a box is 1.28 x as wide and 1.20 x as high as the extent of its
-# keypoints.
-_MARGIN = np.array([0.14, 0.10])
-# The box of a pose encloses the keypoints that score at least this share of the best one. With a fixed threshold the
-# box shrinks in every round where scores are low (benchmarks/whole_image.py).
-_MIN_SCORE_SHARE = 0.3
-_SETTLED_IOU, _MAX_ROUNDS, _MIN_KEYPOINTS = 0.9, 5, 4
+_CONVERGED_IOU, _MAX_ROUNDS = 0.9, 5
 
 
 @dataclass(frozen=True)
@@ -67,24 +65,29 @@ class Pipeline:
     """Detects people and estimates their poses.
 
     Args:
-        detector: Detects boxes; None if boxes are always given.
+        detector: An object with `detect`, or a function from an RGB image to its boxes; None if boxes are always given.
         estimator: Estimates the poses in boxes, for one dataset or several.
 
     Raises:
-        InputError: The detector returns the whole image, which has no class to choose a dataset by.
+        InputError: The detector is neither; or it returns the whole image, which has no class to choose a dataset by.
     """
 
-    def __init__(self, detector: Detector | None, estimator: Estimator | MixedEstimator) -> None:
-        if isinstance(estimator, MixedEstimator) and detector is not None and detector.settles:
-            raise InputError(
-                f"the detector {type(detector).__name__} does not distinguish people from animals; use another one, or "
-                "load one dataset"
-            )
+    def __init__(
+        self, detector: Detector | DetectFunction | None, estimator: Estimator | MixedEstimator
+    ) -> None:
+        if detector is not None:
+            check_detector(detector)
         self.detector = detector
+        self._refine_boxes = getattr(detector, "refine_boxes", False)
+        if isinstance(estimator, MixedEstimator) and self._refine_boxes:
+            raise InputError(
+                f"the detector {name_of(detector)} does not distinguish people from animals; use another one, or load "
+                "one dataset"
+            )
         self.estimator: Any = estimator  # Any: callers that use `processor` or `skeleton` loaded one dataset
 
     def __repr__(self) -> str:
-        return f"Pipeline({self.estimator.description}, detector={type(self.detector).__name__})"
+        return f"Pipeline({self.estimator.description}, detector={self.detector and name_of(self.detector)})"
 
     def __call__(
         self,
@@ -152,7 +155,9 @@ class Pipeline:
         if max_oks is not None:
             check_number("max_oks", max_oks, 0, 1)
         if boxes is None and self.detector is None:
-            raise BoxError("this pipeline has no detector; pass boxes=, or load one with detector='rtdetr'")
+            raise BoxError(
+                f"this pipeline has no detector; pass boxes=, or load one with detector={DEFAULT_DETECTOR!r}"
+            )
         if boxes is not None:
             sources = list(sources)
             if len(boxes) != len(sources):
@@ -165,7 +170,20 @@ class Pipeline:
             yield from self._complete(results, given, flip_test, max_oks)
             start += len(results)
 
-    def stream(self, source: Any, **options: Any) -> PoseStream:
+    def stream(
+        self,
+        source: Any,
+        *,
+        detect_every: int = 1,
+        track: bool | BoxTracker | None = True,
+        smooth: bool | OneEuro | None = False,
+        flip_test: bool = False,
+        max_oks: float | None = None,
+        rate: float | int | Fraction | None = None,
+        live: bool | None = None,
+        timeout_s: float | int = TIMEOUT_S,
+        reconnect: int = 0,
+    ) -> PoseStream:
         """Estimates the poses in a video, frame by frame, with track IDs.
 
             with pipe.stream("clip.mp4", detect_every=5) as frames:
@@ -177,19 +195,16 @@ class Pipeline:
         Args:
             source: A video file; "webcam" or "webcam:1"; a URL (rtsp://, http://, …); or an image sequence: a list
                 or iterator of images, a directory, or a glob.
-            **options: Keyword arguments:
-
-                - detect_every: The detector runs on every n-th frame; in between, boxes are propagated by the
-                  motion of the poses; default: 1.
-                - track: Assign track IDs: True, False, or an object with `update`, see
-                  `vitpose.video.tracking.BoxTracker`; default: True.
-                - smooth: Smooth the keypoints of each track: True, False, or a
-                  `vitpose.video.smoothing.OneEuro`; default: False.
-                - flip_test, max_oks: See `__call__`.
-                - rate: Frames per second of an image sequence; default: 25.
-                - live: Drop old frames instead of falling behind; default: for cameras and streaming URLs.
-                - timeout_s: Seconds without data after which a URL counts as stalled; default: 10.
-                - reconnect: How many times a live source that stalls or ends is reopened; default: 0.
+            detect_every: The detector runs on every n-th frame; in between, boxes are propagated by the motion of the
+                poses.
+            track: Assign track IDs: True, False, or an object with `update`, see `vitpose.video.tracking.BoxTracker`.
+            smooth: Smooth the keypoints of each track: True, False, or a `vitpose.video.smoothing.OneEuro`.
+            flip_test: See `__call__`.
+            max_oks: See `__call__`.
+            rate: Frames per second of an image sequence; default: 25.
+            live: Drop old frames instead of falling behind; default: for cameras and streaming URLs.
+            timeout_s: Seconds without data after which a URL counts as stalled.
+            reconnect: How many times a live source that stalls or ends is reopened.
 
         Returns:
             An iterator over `vitpose.video.stream.PoseFrame`. Its `problems` list what could not be read.
@@ -200,10 +215,20 @@ class Pipeline:
             ImageError: An image sequence has no images.
             MissingDependencyError: PyAV, or the tracking library, is not installed.
         """
-        from ..video.stream import open_stream
-
         _ = self.estimator.skeleton  # raises for several datasets: tracks have one skeleton
-        return open_stream(self, source, **options)
+        return open_stream(
+            self,
+            source,
+            detect_every=detect_every,
+            track=track,
+            smooth=smooth,
+            flip_test=flip_test,
+            max_oks=max_oks,
+            rate=rate,
+            live=live,
+            timeout_s=timeout_s,
+            reconnect=reconnect,
+        )
 
     def find_distinct(self, poses: Poses, max_oks: float | None = None) -> Int[np.ndarray, " m"]:
         """Returns the rows of an image's poses that duplicate suppression keeps.
@@ -218,7 +243,7 @@ class Pipeline:
     def _limit(self, max_oks: float | None, given: bool) -> float:
         if max_oks is not None:
             return max_oks
-        return 1.0 if given or getattr(self.detector, "given", False) else MAX_OKS
+        return MAX_OKS if not given and getattr(self.detector, "suppress_duplicates", True) else 1.0
 
     def _complete(
         self, results: list[Prediction], boxes: Sequence[Any] | None, flip_test: bool, max_oks: float | None
@@ -230,9 +255,9 @@ class Pipeline:
         else:
             found = {row: _checked(boxes[row], image) for row, image in images.items()}
         detections = {row: boxes for row, boxes in found.items() if isinstance(boxes, Detections)}
-        settles = boxes is None and self.detector is not None and self.detector.settles
+        refine = boxes is None and self._refine_boxes
         limit = self._limit(max_oks, given=boxes is not None)
-        outcomes: dict[int, Any] = {**found, **self._estimate(images, detections, flip_test, settles, limit)}
+        outcomes: dict[int, Any] = {**found, **self._estimate(images, detections, flip_test, refine, limit)}
         for row, outcome in outcomes.items():
             failed = isinstance(outcome, VitPoseError)
             results[row] = replace(results[row], **{"error" if failed else "poses": outcome})
@@ -243,16 +268,16 @@ class Pipeline:
         images: dict[int, np.ndarray],
         detections: dict[int, Detections],
         flip_test: bool,
-        settles: bool,
+        refine: bool,
         max_oks: float,
     ) -> dict[int, Poses | MixedPoses | VitPoseError]:
         """Returns the poses in each image, or its error."""
         try:
             chosen = [images[row] for row in detections]
             found = self.estimator.estimate(chosen, list(detections.values()), flip_test)
-            if settles:
+            if refine:
                 rows = zip(detections, found, strict=True)
-                found = [self._settle(images[row], detections[row], poses, flip_test) for row, poses in rows]
+                found = [self._refine(images[row], detections[row], poses, flip_test) for row, poses in rows]
             if max_oks < 1:
                 found = [self.estimator.drop_repeated(poses, max_oks) for poses in found]
             return dict(zip(detections, found, strict=True))
@@ -260,7 +285,7 @@ class Pipeline:
             if len(detections) == 1:
                 return dict.fromkeys(detections, _as_error(error))
             single = [
-                self._estimate(images, {row: boxes}, flip_test, settles, max_oks)
+                self._estimate(images, {row: boxes}, flip_test, refine, max_oks)
                 for row, boxes in detections.items()
             ]
             return {row: outcome for part in single for row, outcome in part.items()}
@@ -272,7 +297,7 @@ class Pipeline:
         if not images or self.detector is None:
             return {}
         try:
-            found = detect_with(self.detector, list(images.values()), [names[row] for row in images])
+            found = run_detector(self.detector, list(images.values()), [names[row] for row in images])
             return {row: _checked(boxes, images[row]) for row, boxes in zip(images, found, strict=True)}
         except _FAILURES as error:
             if len(images) == 1:
@@ -280,14 +305,14 @@ class Pipeline:
             single = [self._detect({row: image}, names) for row, image in images.items()]
             return {row: boxes for part in single for row, boxes in part.items()}
 
-    def _settle(
+    def _refine(
         self, image: UInt8[np.ndarray, "h w 3"], found: Detections, first: Poses, flip_test: bool
     ) -> Poses:
-        """Repeats the estimate in the box of the last pose until it settles; returns the best-scoring round."""
+        """Repeats the estimate in the box of the last pose until the box converges; returns the best-scoring round."""
         best = poses = first
         for _ in range(_MAX_ROUNDS):
-            boxes = _box_of(poses, Size.of(image))
-            if (np.diagonal(iou(poses.boxes, boxes)) > _SETTLED_IOU).all():
+            boxes = fit_boxes(poses, Size.of(image))
+            if (np.diagonal(iou(poses.boxes, boxes)) > _CONVERGED_IOU).all():
                 break
             poses = self.estimator.estimate([image], [replace(found, boxes=boxes)], flip_test)[0]
             if poses.scores.mean() > best.scores.mean():
@@ -352,21 +377,3 @@ def _checked(boxes: Any, image: UInt8[np.ndarray, "h w 3"]) -> Detections | VitP
     except VitPoseError as error:
         return error
     return detections
-
-
-def _box_of(poses: Poses, size: Size) -> Float[np.ndarray, "n 4"]:
-    """Returns a box around the high-scoring keypoints of each pose, or its old box where they are too few."""
-    boxes = poses.boxes.copy()
-    for row, scores in enumerate(poses.scores):
-        counted = np.flatnonzero(scores >= _MIN_SCORE_SHARE * scores.max())
-        if len(counted) < _MIN_KEYPOINTS:
-            continue
-        keypoints = poses.xy[row, counted]
-        low, high = keypoints.min(axis=0), keypoints.max(axis=0)
-        margin = (
-            _MARGIN * (high - low) + 1
-        )  # one pixel more, so that keypoints on a line have a box with an area
-        boxes[row] = np.concatenate([low - margin, high + margin])
-    clipped = clip_to(boxes, size)
-    empty = np.any(clipped[:, 2:] <= clipped[:, :2], axis=1, keepdims=True)
-    return np.where(empty, poses.boxes, clipped)

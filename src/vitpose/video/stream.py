@@ -17,11 +17,12 @@ from jaxtyping import Float, Int, UInt8
 
 from ..detectors.protocol import Detections
 from ..errors import InputError, check_count, check_number
+from ..files.hub import DEFAULT_DETECTOR
 from ..geometry.boxes import Size
 from ..keypoints.skeleton import Skeleton
 from ..results.poses import Poses
 from .propagation import propagate_boxes
-from .reading import TIMEOUT_S, Frame, Reader, open_video
+from .reading import Frame, Reader, open_video
 from .run_ahead import RunAhead
 from .smoothing import Smoother, choose_smoother
 from .tracking import PoseTracker, choose_tracker
@@ -219,15 +220,15 @@ def open_stream(
     predictor: Predictor,
     source: Any,
     *,
-    detect_every: int = 1,
-    track: Any = True,
-    smooth: Any = False,
-    flip_test: bool = False,
-    rate: float | int | Fraction | None = None,
-    live: bool | None = None,
-    timeout_s: float | int = TIMEOUT_S,
-    reconnect: int = 0,
-    max_oks: float | None = None,
+    detect_every: int,
+    track: Any,
+    smooth: Any,
+    flip_test: bool,
+    max_oks: float | None,
+    rate: float | int | Fraction | None,
+    live: bool | None,
+    timeout_s: float | int,
+    reconnect: int,
 ) -> PoseStream:
     """Opens a source as a stream of poses; see `Pipeline.stream` for the arguments.
 
@@ -241,7 +242,9 @@ def open_stream(
     if max_oks is not None:
         check_number("max_oks", max_oks, 0, 1)
     if predictor.detector is None:
-        raise InputError("this pipeline has no detector; load one with detector='rtdetr' to stream a video")
+        raise InputError(
+            f"this pipeline has no detector; load one with detector={DEFAULT_DETECTOR!r} to stream a video"
+        )
     smoother = choose_smoother(smooth)
     if smoother is not None and not track:
         raise InputError("smooth requires tracking; omit track=False")
