@@ -1,6 +1,6 @@
 """`python -m vitpose`: the same as the command `vitpose`."""
 
-from .cli import app
+from .cli import main
 
 if __name__ == "__main__":  # worker processes import this module too
-    app(prog_name="vitpose")
+    main()

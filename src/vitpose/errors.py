@@ -1,4 +1,4 @@
-"""The exceptions of vitpose, and checks of arguments.
+"""The exceptions of vitpose, checks of arguments, and numbers in messages.
 
 All are subclasses of `VitPoseError`. A message states what was wrong, with the value, and what to do.
 
@@ -116,6 +116,17 @@ def check_count(name: str, value: Any, low: int = 1, high: int = 1_000_000) -> N
     is_whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_whole or int(value) not in range(low, high + 1):
         raise InputError(f"{name} {value!r:.100} must be a whole number from {low} to {high}")
+
+
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """Returns a number with its noun, for messages: "1 image", "2 people".
+
+    Args:
+        number: The number.
+        singular: The noun for 1.
+        plural: The noun for other numbers; default: the singular with an "s".
+    """
+    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 def require(module: str, extra: str | None, purpose: str) -> ModuleType:

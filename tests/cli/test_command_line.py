@@ -79,10 +79,52 @@ def test_training_without_its_packages(package: str, install: str) -> None:
     assert done.stderr.endswith(f"is required for training; install it with: pip install {install}\n")
 
 
-def test_an_unknown_command_is_a_usage_error() -> None:
-    result = CliRunner().invoke(app, ["predcit"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("predcit", "no such command 'predcit'. Did you mean 'predict'?"),
+        ("val", "there is no command 'val'; did you mean 'vitpose evaluate'?"),
+        ("detect a.jpg", "there is no command 'detect'; did you mean 'vitpose predict'?"),
+        ("data cheque", "no such command 'cheque'"),
+        ("--foo", "there is no option --foo; see 'vitpose --help'"),
+        ("predict", "missing argument 'SOURCE'; see 'vitpose predict --help'"),
+        ("predict a.jpg --conf 0.5", "--conf is called --min-score; see 'vitpose predict --help'"),
+        ("predict a.jpg --weights w.pth", "--weights is called --model;"),
+        ("predict a.jpg --half", "--half is called --dtype float16;"),
+        ("predict --source a.jpg", "--source is an argument without a name: vitpose predict SOURCE;"),
+        ("predict a.jpg --imgsz 640", "--imgsz is fixed by the model; 'vitpose models' lists the input size"),
+        (
+            "predict a.jpg --show",
+            "--show is unsupported; drawn images and videos are written to the directory",
+        ),
+        ("predict a.jpg --modle x", "there is no option --modle; did you mean --model?"),
+        ("evaluate --ann-file a.json", "--ann-file is called --annotations;"),
+        ("models --conf 1", "there is no option --conf; see 'vitpose models --help'"),
+    ],
+)
+def test_an_invalid_command_line_is_answered_in_one_line(arguments: str, message: str) -> None:
+    result = CliRunner().invoke(app, arguments.split())
     assert result.exit_code == 2
-    assert "predict" in result.stderr
+    assert result.stderr.startswith(f"error: {message}")
+    assert result.stderr.count("\n") == 1
+
+
+def test_flags_have_no_type_and_paragraphs_are_wrapped_to_the_terminal() -> None:
+    result = CliRunner().invoke(app, ["export", "--help"], env={"COLUMNS": "120"})
+    assert "bool" not in result.output.lower()
+    assert "requires, and accepts batches of any size" in result.output
+
+
+def test_the_program_keeps_messages_of_other_libraries_off_the_terminal() -> None:
+    code = (
+        "import logging, warnings\nfrom vitpose.cli import terminal\nterminal.silence_libraries()\n"
+        "logging.getLogger('other').warning('from a log')\nwarnings.warn('from a library')\n"
+        "import torch\nlogging.getLogger('torch').warning('from torch')\n"
+        "warnings.warn_explicit('from us', UserWarning, 'data.py', 1, module='vitpose.data')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "data.py:1: UserWarning: from us\n"
 
 
 @pytest.mark.parametrize(

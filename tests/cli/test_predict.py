@@ -334,7 +334,7 @@ def test_numbers_out_of_range_are_usage_errors(options: list[str]) -> None:
     make_image("a.png")
     result = predict("a.png", *options)
     assert result.exit_code == 2
-    assert f"Invalid value for '{options[0]}'" in result.stderr
+    assert f"error: invalid value for '{options[0]}'" in result.stderr
 
 
 @pytest.mark.parametrize("option", ["--threshold", "--min-score", "--oks-nms"])

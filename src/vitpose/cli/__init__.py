@@ -1,45 +1,17 @@
 """The command line: `vitpose predict`, `evaluate`, `train`, `models`, `convert`, `export`, `benchmark`, `data`.
 
-Owns the exit codes and messages of errors and interruptions. There is one module for each command; none imports a
-network before it runs one, so that `vitpose --help` is quick.
+There is one module for each command; none imports a network before it runs one, so that `vitpose --help` is quick.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from ..errors import VitPoseError
-from ..hardware.threads import wait_passively
 from . import benchmark, convert, data, evaluate, export, models, predict, train
-from .interruption import INTERRUPTED
-
-
-class _Commands(TyperGroup):
-    """Prints a `VitPoseError` as one line; other exceptions keep their traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        wait_passively()  # before a command loads torch
-        try:
-            return super().invoke(ctx)
-        except VitPoseError as error:
-            _print_error(str(error))
-            raise typer.Exit(1) from error
-        except KeyboardInterrupt as error:
-            _print_error("interrupted")
-            raise typer.Exit(INTERRUPTED) from error
-
-
-def _print_error(message: str) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(stderr=True, highlight=False)
-    line = Text.assemble(("error: ", "bold red"), (" ".join(message.split()), "red"))
-    # Wrapped at words on a terminal, one line in a file.
-    console.print(line, soft_wrap=not console.is_terminal)
+from .command import Command, CommandGroup
+from .terminal import silence_libraries
 
 
 def _print_version(requested: bool) -> bool:
@@ -52,7 +24,7 @@ def _print_version(requested: bool) -> bool:
 
 
 app = typer.Typer(
-    cls=_Commands,
+    cls=CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -69,11 +41,21 @@ def _options(
     """Declare the options before a command."""
 
 
-app.command()(predict.predict)
-app.command()(evaluate.evaluate)
-app.command(context_settings=train.SETTINGS)(train.train)
-app.command()(models.models)
-app.command()(convert.convert)
-app.command()(export.export)
-app.command()(benchmark.benchmark)
+app.command(cls=Command)(predict.predict)
+app.command(cls=Command)(evaluate.evaluate)
+app.command(cls=Command, context_settings=train.SETTINGS)(train.train)
+app.command(cls=Command)(models.models)
+app.command(cls=Command)(convert.convert)
+app.command(cls=Command)(export.export)
+app.command(cls=Command)(benchmark.benchmark)
 app.add_typer(data.data, name="data")
+
+
+def main() -> None:
+    """Run the program `vitpose`, without messages of other libraries.
+
+    Raises:
+        SystemExit: Always, with the exit code.
+    """
+    silence_libraries()
+    app(prog_name="vitpose")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError, MissingDependencyError, UnknownNameError, WorkerError
+from ..errors import InputError, MissingDependencyError, UnknownNameError, WorkerError, counted
 from ..files.hub import DEFAULT_MODEL
 from .options import MODEL_PANEL, BatchSize, Dataset, Device, Trust, read_dataset
 
@@ -108,7 +108,7 @@ def benchmark(
     """
     from ..geometry.boxes import Size
     from ..inference.benchmark import Scene, take_turns
-    from .job import counted, show_status
+    from .terminal import show_status
 
     if against not in (None, *BASELINES):
         raise UnknownNameError("library to run against", against, BASELINES)
@@ -170,7 +170,7 @@ def _load_all(loaders: list[tuple[str, _Loader]]) -> tuple[list[Entry], list[str
     Raises:
         InputError: All combinations are left out.
     """
-    from .job import show_status
+    from .terminal import show_status
 
     entries, left_out = [], []
     for label, loader in loaders:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
+from .command import Command
 
 if TYPE_CHECKING:
     from ..data.annotations import TrainingAnnotations
@@ -32,7 +33,7 @@ _Skeleton = Annotated[
 ]
 
 
-@data.command()
+@data.command(cls=Command)
 def check(
     sources: _Sources,
     skeleton: _Skeleton = None,
@@ -60,7 +61,7 @@ def check(
         raise InputError("a source has no annotation that can be used for training; see the reasons above")
 
 
-@data.command()
+@data.command(cls=Command)
 def pack(
     sources: _Sources,
     out: Annotated[Path, typer.Option(metavar="DIR", show_default=False, help="Output directory.")],
@@ -93,8 +94,8 @@ def pack(
         raise InputError(f"both --lossless and --quality {quality} are given; give one")
     from ..data.pack import QUALITY, SIDE_PX, read_pack, write_pack
     from ..keypoints.dataset_spec import DatasetSpec
-    from .job import show_progress
     from .output import refuse_unwritable
+    from .terminal import show_progress
 
     out = out.expanduser()
     refuse_unwritable(out)

@@ -236,7 +236,7 @@ def _run(
 ) -> EvaluationReport:
     from ..evaluation import evaluate_model
     from ..inference.loading import load
-    from .job import show_progress, show_status
+    from .terminal import show_progress, show_status
 
     with show_status("loading the model"):
         pipe = load(model, None, **loading)

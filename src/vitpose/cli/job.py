@@ -7,34 +7,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
-
 import vitpose
 
-from ..errors import VitPoseError
+from ..errors import VitPoseError, counted
 from ..inference.pipeline import Pipeline
 from .output import Writer, choose_kinds, refuse_unwritable
-
-DONE, FAILED = 0, 1
-"""Exit codes."""
+from .terminal import DONE, FAILED, print_failures, print_line, show_progress, show_status
 
 
 @dataclass(frozen=True)
@@ -124,20 +107,7 @@ class Job:
             counts.append(counted(len(self.failures), "failure"))
         line = f"{', '.join(counts)} in {seconds:.1f} s with {pipe.estimator.runs_on}; results in {self.out}"
         style = "yellow" if done or self.failures else "green"
-        Console(highlight=False).print(Text(line, style=style), soft_wrap=True)
-
-
-def print_failures(failures: Sequence[tuple[str, str]]) -> None:
-    """Print a table of the failures and their reasons, if there are any."""
-    if not failures:
-        return
-    console = Console(stderr=True)
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold red")
-    table.add_column("failed", overflow="fold", max_width=max(20, console.width // 2))
-    table.add_column("reason", overflow="fold")
-    for name, reason in failures:
-        table.add_row(Text(name), Text(reason))
-    console.print(table)
+        print_line(line, style)
 
 
 def _key(image: str | Path) -> str:
@@ -155,40 +125,3 @@ def _searches(argument: str, folder: Path) -> bool:
 def _outside(folder: Path, images: Sequence[str | Path]) -> list[str | Path]:
     inside = folder.resolve()
     return [image for image in images if isinstance(image, str) or not image.resolve().is_relative_to(inside)]
-
-
-def counted(number: int, singular: str, plural: str = "") -> str:
-    """Return a number with its noun: "1 image", "2 people"."""
-    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
-
-
-@contextmanager
-def show_status(status: str) -> Iterator[None]:
-    """Show a status with a spinner on a terminal; nothing elsewhere."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield
-        return
-    with console.status(status):
-        yield
-
-
-class _Rate(ProgressColumn):
-    """Items per second."""
-
-    def render(self, task: Task) -> Text:
-        return Text("" if not task.speed else f"{task.speed:.1f}/s")
-
-
-@contextmanager
-def show_progress(unit: str = "images") -> Iterator[Callable[[int, int | None], None]]:
-    """Show a progress bar on a terminal; nothing elsewhere.
-
-    Yields:
-        A function that updates the bar with the number of finished items and the total, None if unknown.
-    """
-    console = Console(stderr=True)
-    columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from ..batch.job import Progress, failures_of, predict_many
+from ..errors import counted
 from .interruption import INTERRUPTED, stop_on_signal
-from .job import DONE, FAILED, counted, show_progress
+from .terminal import DONE, FAILED, print_line, show_progress
 
 
 @dataclass(frozen=True)
@@ -62,10 +60,6 @@ class ManyJob:
         if progress.failed:
             counts.append(f"{counted(progress.failed, 'failure')} listed in {failures_of(self.out)}")
         line = f"{', '.join(counts)} in {seconds:.1f} s; results in {self.out}"
-        console = Console(highlight=False)
-        console.print(
-            Text(line, style="green" if progress.complete and not progress.failed else "yellow"),
-            soft_wrap=True,
-        )
+        print_line(line, "green" if progress.complete and not progress.failed else "yellow")
         if not progress.complete:
-            console.print(Text(f"resume with: {shlex.join(['vitpose', *sys.argv[1:]])}"), soft_wrap=True)
+            print_line(f"resume with: {shlex.join(['vitpose', *sys.argv[1:]])}")

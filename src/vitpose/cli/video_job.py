@@ -13,12 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 import vitpose
 
-from ..errors import InputError, UnknownNameError, VideoError, VitPoseError
+from ..errors import InputError, UnknownNameError, VideoError, VitPoseError, counted
 from ..inference.pipeline import Pipeline
 from ..video.reading import is_missing
 from ..video.recording import KINDS, Recording
@@ -26,8 +23,8 @@ from ..video.run_ahead import RunAhead
 from ..video.stream import PoseFrame
 from ..video.writing import VideoWriter
 from .interruption import stop_on_signal
-from .job import DONE, FAILED, counted, print_failures, show_progress, show_status
 from .output import refuse_unwritable
+from .terminal import DONE, FAILED, print_failures, print_line, show_progress, show_status
 
 DRAWN = "video"
 """The kind of output that is drawn; all others are recorded data."""
@@ -117,7 +114,7 @@ class VideoJob:
     def _print_summary(self, source: str, frames: int, tracks: int, seconds: float) -> None:
         tracked = f", {counted(tracks, 'track')}" if self.streaming.get("track", True) else ""
         line = f"{source}: {counted(frames, 'frame')}{tracked} in {seconds:.1f} s; results in {self.out}"
-        Console(highlight=False).print(Text(line, style="green"), soft_wrap=True)
+        print_line(line, "green")
 
 
 def choose_video_kinds(value: str) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from ..errors import InputError, VideoError, VitPoseError, check_count, check_number, require
+from ..errors import InputError, VideoError, VitPoseError, check_count, check_number, counted, require
 from ..images import find_images, read_image
 
 SUFFIXES = frozenset(
@@ -240,15 +240,15 @@ class VideoReader:
     def _report(self, index: int) -> None:
         if self._damaged:
             self.problems.append(
-                f"{_counted(self._damaged, 'packet')} could not be decoded; their frames are missing"
+                f"{counted(self._damaged, 'packet')} could not be decoded; their frames are missing"
             )
         if self._concealed:
             self.problems.append(
-                f"{_counted(self._concealed, 'frame')} were decoded from damaged data and may show artifacts"
+                f"{counted(self._concealed, 'frame')} were decoded from damaged data and may show artifacts"
             )
         if self._corrected:
             self.problems.append(
-                f"{_counted(self._corrected, 'frame')} had no later time than the previous frame; corrected"
+                f"{counted(self._corrected, 'frame')} had no later time than the previous frame; corrected"
             )
 
     def _connected(self) -> Iterator[tuple[Fraction, np.ndarray]]:
@@ -274,10 +274,10 @@ class VideoReader:
                             f"the file ends after {count} of {self.frames} frames; the rest is missing"
                         )
                     return
-                self.problems.append(f"the stream ended after {_counted(count, 'frame')}")
+                self.problems.append(f"the stream ended after {counted(count, 'frame')}")
             except (self._av.error.FFmpegError, VideoError) as error:
                 self.problems.append(
-                    f"reading stopped after {_counted(count, 'frame')}: {self._reason(error)}"
+                    f"reading stopped after {counted(count, 'frame')}: {self._reason(error)}"
                 )
             finally:
                 self._container.close()
@@ -363,7 +363,3 @@ def _camera(match: re.Match[str]) -> tuple[str, str]:
     number, device = match[1] or "0", match[2]
     kind = _CAMERA_FORMATS.get(sys.platform, "v4l2")
     return kind, device or {"v4l2": f"/dev/video{number}", "dshow": f"video={number}"}.get(kind, number)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
