@@ -6,19 +6,21 @@ READY := $(VENV)/.ready
 # Number of pytest processes; default: one per core.
 WORKERS ?= auto
 
+DOCS_READY := $(VENV)/.docs-ready
 LOWEST := .venv-lowest
 LOWEST_READY := $(LOWEST)/.ready
 
-.PHONY: help demo test test-all test-lowest check format clean
+.PHONY: help demo docs test test-all test-lowest check format clean
 
 help:
 	@echo "make demo         estimate and draw poses in sample images and a clip; writes them to demo/"
+	@echo "make docs         build the documentation site in site/"
 	@echo "make test         run the fast tests; sets up its own virtual environment in $(VENV)"
 	@echo "make test-all     run the slow tests too (full-size networks)"
 	@echo "make test-lowest  run the fast tests with the lowest supported versions, in $(LOWEST) (several GB)"
 	@echo "make check        lint, formatting, types, import layers, fast tests"
 	@echo "make format       apply automatic fixes and formatting"
-	@echo "make clean        delete the virtual environments, demo/ and dist/"
+	@echo "make clean        delete the virtual environments, demo/, dist/ and site/"
 
 # The constraint file pins the tested versions. `trackers` is installed without its dependencies: all of them are installed
 # already except opencv-python, which would overwrite files of opencv-python-headless.
@@ -30,6 +32,14 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
+
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+# A warning is an error (mkdocs.yml). The variable turns off the theme's announcement about mkdocs 2.
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not network"
@@ -65,4 +75,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(LOWEST) demo dist
+	rm -rf $(VENV) $(LOWEST) demo dist site

@@ -1,6 +1,6 @@
 """Draw the validation curves of the experiments and of the training run of vitpose-tiny.
 
-    python benchmarks/curves.py docs/vitpose-tiny.csv docs/vitpose-tiny.png
+    python benchmarks/curves.py docs/assets/vitpose-tiny.csv docs/assets/vitpose-tiny.png
 
 Needs matplotlib and pandas. The rows are copied from the logs of the training runs.
 """

@@ -1,6 +1,7 @@
 """Measure size, speed and average precision of other runtimes and of quantised weights.
 
-    python benchmarks/quantisation.py ../shared/data/coco [--model vitpose-tiny] [--flip-test] [--write docs/export.md]
+    python benchmarks/quantisation.py ../shared/data/coco [--model vitpose-tiny] [--flip-test]
+        [--write docs/background/measurements.md]
 
 The directory contains train.json, for int8 calibration, and val.json, which is evaluated in ground-truth boxes. Speed
 is that of the network on a batch of crops, normalisation included. All variants run alternately in one process. The

@@ -210,8 +210,8 @@ def test_a_missing_head_is_reported(tmp_path: Path) -> None:
             vitpose.load(tmp_path, detector=None, dataset=dataset, device="cpu", dtype="float32")
         assert str(caught.value) == (
             "this checkpoint has no head for 'ap10k', only for coco: the ViTPose++ files on the hub contain "
-            "only COCO's. All six heads are in the original .pth files (for their URLs see docs/plus-plus.md): "
-            "vitpose.load('vitpose+_base.pth', dataset='ap10k')"
+            "only COCO's. All six heads are in the original .pth files, which github.com/ViTAE-Transformer/ViTPose "
+            "links to: vitpose.load('vitpose+_base.pth', dataset='ap10k')"
         )
     with pytest.raises(UnknownNameError, match="unknown dataset of this network 'ap10'; did you mean ap10k"):
         vitpose.load(tmp_path, detector=None, dataset="ap10", device="cpu", dtype="float32")

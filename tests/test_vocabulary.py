@@ -60,7 +60,7 @@ def find_expressions(text: str) -> Iterator[tuple[int, str, str]]:
 
 def checked_files() -> list[Path]:
     sources = (path for path in (ROOT / "src").rglob("*") if path.suffix in SUFFIXES)
-    return sorted([*sources, *(ROOT / "docs").glob("*.md"), *(ROOT / name for name in PAGES)])
+    return sorted([*sources, *(ROOT / "docs").rglob("*.md"), *(ROOT / name for name in PAGES)])
 
 
 @pytest.mark.parametrize("path", checked_files(), ids=lambda path: path.relative_to(ROOT).as_posix())

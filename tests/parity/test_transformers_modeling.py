@@ -1,7 +1,8 @@
 """The assertions of the modelling tests of `transformers` for ViTPose and its backbone, on the classes of vitpose.
 
 They cover the tests of the two models, of every backbone and of every model, on networks of the same kind: tiny,
-random, with both decoders, with and without experts. Tests that require `PreTrainedModel` are in the README's table.
+random, with both decoders, with and without experts. Tests that require `PreTrainedModel` are listed in
+docs/guides/transformers.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The commands of docs/finetuning.md with drawn images."""
+"""The commands of docs/guides/custom-keypoints.md with drawn images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from vitpose.data.annotations import read_training_annotations
 from vitpose.keypoints.skeleton import Skeleton
 
-PAGE = (Path(__file__).parents[2] / "docs" / "finetuning.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/guides/custom-keypoints.md").read_text(encoding="utf-8")
 
 
 def blocks(kind: str) -> list[str]:

@@ -251,8 +251,8 @@ class VitPoseConfig(MutableSettings):
             wanted = repr(known[dataset]) if dataset < len(known) else f"expert {dataset}"
             raise CheckpointError(
                 f"this checkpoint has no head for {wanted}, only for {', '.join(names)}: the ViTPose++ files "
-                "on the hub contain only COCO's. All six heads are in the original .pth files (for their URLs see "
-                f"docs/plus-plus.md): vitpose.load('vitpose+_base.pth', "
+                "on the hub contain only COCO's. All six heads are in the original .pth files, which "
+                f"github.com/ViTAE-Transformer/ViTPose links to: vitpose.load('vitpose+_base.pth', "
                 f"dataset={known[min(dataset, len(known) - 1)]!r})"
             )
         return dataset
