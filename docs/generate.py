@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 from typer import Context
@@ -66,11 +67,16 @@ def generate_pages() -> Iterator[tuple[str, str]]:
     """Yield path and Markdown of every generated page."""
     yield "reference/command-line.md", "\n\n".join(["# Command line", *describe_command(root(), [])])
     for package, names in sorted(names_by_package().items()):
-        title = TITLES.get(package, package.capitalize())
-        yield (
-            f"reference/python/{package}.md",
-            "\n\n".join([f"# {title}", *(f"::: {name}" for name in names)]),
-        )
+        title = f"# {TITLES.get(package, package.capitalize())}"
+        parts = [title, describe_package(package), *(f"::: {name}" for name in names)]
+        yield f"reference/python/{package}.md", "\n\n".join(parts)
+
+
+def describe_package(package: str) -> str:
+    """Return the summary of a package, or the docstring of a module."""
+    module = import_module(f"vitpose.{package}")
+    text = module.__doc__ or ""
+    return text.split("\n\n")[0] if hasattr(module, "__path__") else text
 
 
 def names_by_package() -> dict[str, list[str]]:
