@@ -15,7 +15,7 @@ OUTPUT = Path("demo")
 def main() -> None:
     """Draw the poses, write the keypoints, and print the paths of the files."""
     whole_image = vitpose.load("vitpose-tiny", detector="whole-image")
-    given_boxes = vitpose.load("vitpose-tiny", detector=f"boxes:{vitpose.samples.boxes()}")
+    given_boxes = vitpose.load("vitpose-tiny", detector=f"boxes:{vitpose.samples.annotations()}")
     jobs = [(vitpose.samples.person(), given_boxes), (vitpose.samples.group(), given_boxes)]
     if importlib.util.find_spec("skimage"):  # a photograph in the public domain, installed with scikit-image
         jobs.append((Path(str(resources.files("skimage"))) / "data" / "astronaut.png", whole_image))

@@ -15,7 +15,7 @@ def test_samples_are_small_files_with_their_licence_beside_them() -> None:
         vitpose.samples.person(),
         vitpose.samples.group(),
         vitpose.samples.clip(),
-        vitpose.samples.boxes(),
+        vitpose.samples.annotations(),
     ]
     assert all(isinstance(path, Path) and path.is_file() for path in paths)
     assert sum(path.stat().st_size for path in paths) < 600_000
@@ -26,14 +26,14 @@ def test_samples_are_small_files_with_their_licence_beside_them() -> None:
 
 @pytest.mark.parametrize(("name", "people"), [("person", 1), ("group", 2)])
 def test_the_packaged_model_finds_most_keypoints_of_the_people(name: str, people: int) -> None:
-    pipe = vitpose.load("vitpose-tiny", detector=f"boxes:{vitpose.samples.boxes()}", device="cpu")
+    pipe = vitpose.load("vitpose-tiny", detector=f"boxes:{vitpose.samples.annotations()}", device="cpu")
     poses = pipe(getattr(vitpose.samples, name)())
     assert len(poses) == people
     assert (poses.visible(0.3).sum(axis=1) >= 15).all()
 
 
-def test_boxes_are_for_the_size_of_the_images() -> None:
-    images = json.loads(vitpose.samples.boxes().read_text(encoding="utf-8"))["images"]
+def test_annotations_are_for_the_size_of_the_images() -> None:
+    images = json.loads(vitpose.samples.annotations().read_text(encoding="utf-8"))["images"]
     for image in images:
         shape = vitpose.read_image(getattr(vitpose.samples, Path(image["file_name"]).stem)()).shape
         assert shape == (image["height"], image["width"], 3)

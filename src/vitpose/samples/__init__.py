@@ -28,6 +28,6 @@ def clip() -> Path:
     return _DIRECTORY / "clip.mp4"
 
 
-def boxes() -> Path:
-    """Returns the path of a COCO file with the boxes of the people in `person()` and `group()`."""
-    return _DIRECTORY / "boxes.json"
+def annotations() -> Path:
+    """Returns the path of a COCO file with the boxes and keypoints of the people in `person()` and `group()`."""
+    return _DIRECTORY / "annotations.json"
