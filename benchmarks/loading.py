@@ -3,7 +3,7 @@
     python benchmarks/loading.py ../shared/data/coco/train.json [--people 1000] [--workers 0 1 2 4] [--device auto]
 
 Packs a part of the dataset into a temporary directory, then loads from the images and from the pack with each number of
-workers, and from the pack in device memory, with the published augmentation and targets. Also measures training
+workers, and from the pack in device memory, with the published augmentation. Also measures training
 steps of vitpose-tiny on batches in memory, and prints the size of the pack.
 """
 

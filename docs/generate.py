@@ -58,7 +58,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Append the list of keys to the page on recipes."""
-    from vitpose.training.keys import list_keys
+    from vitpose.training.recipe_keys import list_keys
 
     return f"{markdown}\n{list_keys()}" if page.file.src_uri == "reference/recipes.md" else markdown
 

@@ -45,7 +45,7 @@ def test_a_pack_gives_the_same_samples(
     assert difference.mean() <= mean
     for index in range(len(people)):
         one, other = first[1, index], second[1, index]
-        np.testing.assert_allclose(one["targets"], other["targets"], atol=1e-4)
+        np.testing.assert_allclose(one["keypoints"], other["keypoints"], atol=1e-4)
         np.testing.assert_array_equal(one["weights"], other["weights"])
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vitpose.errors import InputError
-from vitpose.model.backbone import DropPath, VitPoseBackbone
+from vitpose.model.backbone import Attention, DropPath, VitPoseBackbone
 from vitpose.model.config import VitPoseBackboneConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
 
@@ -37,6 +37,37 @@ def test_attention_does_not_depend_on_the_kernel(build: Build, pixels: Tensor) -
         with nn.attention.sdpa_kernel(kernel):
             results.append(model(pixels).heatmaps)
     assert torch.allclose(*results, atol=1e-5)
+
+
+def gradients(attention: Attention, x: Tensor, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Return the output of the layer under autocast, and the gradients of its input and parameters."""
+    x = x.clone().requires_grad_()
+    attention.zero_grad()
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        output, _ = attention(x)
+    output.float().square().sum().backward()
+    return [output.float(), x.grad, *(parameter.grad for parameter in attention.parameters())]
+
+
+def test_products_in_bfloat16_have_the_gradients_of_the_fused_kernel_up_to_rounding() -> None:
+    """Training on a CPU in bfloat16 computes two products, otherwise the fused kernel."""
+    torch.manual_seed(0)
+    attention = Attention(VitPoseBackboneConfig(hidden_size=48, num_attention_heads=3))
+    x = torch.randn(2, 20, 48)
+    exact = gradients(attention, x)
+    attention.eager = True
+    for found, expected in zip(gradients(attention, x), exact, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    products = gradients(attention, x, torch.bfloat16)
+    attention.eager = False
+    training = gradients(attention, x, torch.bfloat16)
+    fused = gradients(attention.eval(), x, torch.bfloat16)
+    for one, same, other, expected in zip(training, products, fused, exact, strict=True):
+        assert torch.equal(one, same)
+        scale = expected.norm()
+        assert (one - expected).norm() < 0.02 * scale
+        assert (one - expected).norm() < 1.5 * (other - expected).norm() + 1e-3 * scale
+    assert not all(torch.equal(one, other) for one, other in zip(training, fused, strict=True))
 
 
 @torch.no_grad()

@@ -112,3 +112,23 @@ def _toml_of(table: dict) -> str:
 @pytest.fixture
 def recipe(table: dict) -> Recipe:
     return check(Recipe, table, "the recipe")
+
+
+@pytest.fixture
+def two_datasets(table: dict, arrows: Path, tmp_path: Path) -> dict:
+    """The arrows as two datasets: all five keypoints with the UDP conventions, three of them with the plain ones."""
+    three = ["tip", "left_end", "right_end"]
+    (tmp_path / "three.toml").write_text(
+        f'name = "three"\nwarp = "plain"\ntarget = "msra"\ndecode = "quarter"\nshift_heatmap = true\n'
+        f'[skeleton]\nname = "three"\nkeypoints = {json.dumps(three)}\nflip_pairs = [["left_end", "right_end"]]\n'
+    )
+    (tmp_path / "five.toml").write_text(f'name = "five"\nskeleton = "{arrows / "arrow.toml"}"\n')
+    source = table["sources"][0]
+    sources = [source | {"dataset": str(tmp_path / f"{name}.toml")} for name in ("five", "three", "five")]
+    model = {key: value for key, value in table["model"].items() if key != "skeleton"}
+    return table | {"sources": sources, "model": model}
+
+
+@pytest.fixture
+def recipe_of() -> Callable[[dict], Recipe]:
+    return lambda table: check(Recipe, table, "the recipe")

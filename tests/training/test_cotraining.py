@@ -21,30 +21,17 @@ from vitpose.files.schemas import check
 from vitpose.keypoints.dataset_spec import DatasetSpec
 from vitpose.model.experts import fold_state, unfold_state
 from vitpose.processing.image_processor import VitPoseImageProcessor
-from vitpose.training.loop import PoseModule, train
+from vitpose.training.loop import train
+from vitpose.training.module import PoseModule
 from vitpose.training.recipe import Recipe, read_recipe
 from vitpose.training.recipe_tables import ModelRecipe
 from vitpose.training.samples import Samples, make_processor
 from vitpose.training.start import make_network
+from vitpose.training.targets import encode
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's hints; our warnings are tested elsewhere
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def two_datasets(table: dict, arrows: Path, tmp_path: Path) -> dict:
-    """The arrows as two datasets: all five keypoints with the UDP conventions, three of them with the plain ones."""
-    three = ["tip", "left_end", "right_end"]
-    (tmp_path / "three.toml").write_text(
-        f'name = "three"\nwarp = "plain"\ntarget = "msra"\ndecode = "quarter"\nshift_heatmap = true\n'
-        f'[skeleton]\nname = "three"\nkeypoints = {json.dumps(three)}\nflip_pairs = [["left_end", "right_end"]]\n'
-    )
-    (tmp_path / "five.toml").write_text(f'name = "five"\nskeleton = "{arrows / "arrow.toml"}"\n')
-    source = table["sources"][0]
-    sources = [source | {"dataset": str(tmp_path / f"{name}.toml")} for name in ("five", "three", "five")]
-    model = {key: value for key, value in table["model"].items() if key != "skeleton"}
-    return table | {"sources": sources, "model": model}
 
 
 def recipe_of(table: dict[str, Any]) -> Recipe:
@@ -83,15 +70,14 @@ def test_samples_have_the_conventions_of_their_dataset(two_datasets: dict) -> No
     seen = set()
     for _ in range(8):
         batch = next(batches)
-        assert batch["targets"].shape[1] == batch["weights"].shape[1] == 5
+        assert batch["keypoints"].shape[1] == batch["weights"].shape[1] == 5
         short = batch["dataset"] == 1
         assert not batch["weights"][short, 3:].any()
-        assert not batch["targets"][short, 3:].any()
+        assert not batch["keypoints"][short, 3:].any()
         seen |= set(batch["dataset"].tolist())
     assert seen == {0, 1}
     five, three = samples.dataset(recipe).parts
-    assert (five.processor.warp, five.unbiased) == ("udp", True)
-    assert (three.processor.warp, three.unbiased) == ("plain", False)
+    assert (five.processor.warp, three.processor.warp) == ("udp", "plain")
     assert three.augmentation.half_body == 0.0
 
 
@@ -105,7 +91,7 @@ def test_indices_of_a_joint_dataset_run_through_its_parts(arrows: Path) -> None:
     joint = JointDataset(parts)
     assert len(joint) == 5
     assert [joint[index]["dataset"] for index in range(5)] == [0, 0, 0, 1, 1]
-    torch.testing.assert_close(joint[3]["targets"], parts[1][0]["targets"])
+    torch.testing.assert_close(joint[3]["keypoints"], parts[1][0]["keypoints"])
     with pytest.raises(IndexError, match="index 5 is out of range for a dataset of 5 instances"):
         joint[5]
     with pytest.raises(InputError, match=r"require the same crop size, not 48x64, 192x256"):
@@ -246,11 +232,14 @@ def test_the_loss_has_the_average_of_the_recipe(two_datasets: dict, average: str
     batch = {
         "pixels": torch.randn(4, 3, 64, 48),
         "dataset": torch.tensor([0, 0, 1, 0]),
-        "targets": torch.rand(4, 5, 16, 12),
+        "keypoints": torch.rand(4, 5, 2) * 12,
         "weights": torch.ones(4, 5),
     }
-    heatmaps = network(batch["pixels"], batch["dataset"]).heatmaps
-    errors = (heatmaps - batch["targets"]).square().mean(dim=(2, 3))
+    targets, _ = encode(
+        batch["keypoints"], batch["weights"], vitpose.Size(12, 16), 1.5, batch["dataset"] == 0
+    )
+    heatmaps = network(batch["pixels"] * module.scale + module.offset, batch["dataset"]).heatmaps
+    errors = (heatmaps - targets).square().mean(dim=(2, 3))
     sums = errors[[0, 1, 3]].mean(dim=1).sum(), errors[2, :3].mean()
     wanted = (sums[0] + sums[1]) / 4 if average == "batch" else sums[0] / 3 + sums[1]
     torch.testing.assert_close(module.training_step(batch, 0), wanted)

@@ -22,10 +22,10 @@ from safetensors.torch import load_file
 from vitpose.data.annotations import read_training_annotations
 from vitpose.data.pack import write_pack
 from vitpose.errors import InputError, OutputError
-from vitpose.training.checkpoints import RECIPE_FILE, find_checkpoints, lock_folder, step_of
 from vitpose.training.loop import train
 from vitpose.training.recipe import Recipe
 from vitpose.training.recipe_tables import Source, Stage
+from vitpose.training.run_directory import RECIPE_FILE, find_checkpoints, lock_directory, step_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's hints; our warnings are tested elsewhere
 
@@ -160,7 +160,7 @@ def test_a_checkpoint_that_cannot_be_written_raises(table: dict, start: Callable
 
 def test_two_runs_in_one_directory_raise(recipe: Recipe, tmp_path: Path) -> None:
     with (
-        lock_folder(tmp_path),
+        lock_directory(tmp_path),
         pytest.raises(
             InputError, match=f"another training run is using {tmp_path}; wait until it ends, or choose"
         ),

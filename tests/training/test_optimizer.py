@@ -86,6 +86,23 @@ def test_orthogonalised_matrices_have_singular_values_of_about_one() -> None:
     assert not orthogonalise(torch.zeros(1, 4, 4)).any()
 
 
+@pytest.mark.parametrize("shape", [(2, 40, 40), (3, 40, 160)])
+def test_orthogonalising_in_bfloat16_gives_the_same_up_to_rounding(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    matrices = torch.randn(shape)
+    exact, rounded = orthogonalise(matrices), orthogonalise(matrices, torch.bfloat16)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    assert (rounded - exact).norm() < 0.06 * exact.norm()
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("32", None), ("bf16", torch.bfloat16)])
+def test_muon_computes_in_the_precision_of_the_run(
+    network: VitPoseForPoseEstimation, precision: str, dtype: torch.dtype | None
+) -> None:
+    assert make_optimizer(network, 3, OptimizerRecipe(kind="muon"), precision).dtype == dtype
+
+
 def test_muon_updates_matrices_of_blocks_and_adamw_the_rest(
     network: VitPoseForPoseEstimation,
 ) -> None:

@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import save_file
 
 from vitpose.errors import CheckpointError
+from vitpose.keypoints.skeleton import Skeleton
 from vitpose.model.config import VitPoseConfig
+from vitpose.model.initialisation import whiten_patches
 from vitpose.model.pose import VitPoseForPoseEstimation
 from vitpose.training.recipe_tables import ModelRecipe
-from vitpose.training.start import make_network, whiten_patches
+from vitpose.training.start import make_network
 
 RECIPE = ModelRecipe(size="tiny", decoder="simple", height=64, width=48)
 
@@ -64,7 +66,7 @@ def test_the_last_norm_is_optional_and_the_size_must_match(tmp_path: Path) -> No
     assert make_network(replace(RECIPE, start=str(tmp_path / "mae.pth")))
     with pytest.raises(
         CheckpointError,
-        match=r"the network cannot be initialised from .*mae.pth: .*of different shape .*its size as model.size",
+        match=r"mae.pth does not fit the model; .*different shape .*; choose a plain ViT, and .*\(model.size",
     ):
         make_network(replace(RECIPE, start=str(tmp_path / "mae.pth"), size="small"))
 
@@ -72,14 +74,14 @@ def test_the_last_norm_is_optional_and_the_size_must_match(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"blocks.0.ls1.gamma": torch.ones(192)}, "unknown .*blocks.0.ls1.gamma"),
-        ({"reg_token": torch.ones(1, 4, 192)}, "unknown .*reg_token"),
+        ({"blocks.0.ls1.gamma": torch.ones(192)}, "only in the file .*blocks.0.ls1.gamma"),
+        ({"reg_token": torch.ones(1, 4, 192)}, "only in the file .*reg_token"),
         (
             {"pos_embed": torch.ones(1, 16, 192)},
-            "has 16 position embeddings.*one class token and a square grid",
+            r"'pos_embed' in .* is \(1, 16, 192\), not .*one class token and a square grid",
         ),
-        ({"patch_embed.proj.weight": torch.ones(192, 3, 8, 8)}, "of different shape .*patch_embed"),
-        ({"blocks.12.norm1.weight": torch.ones(192)}, "unknown .*blocks.12"),
+        ({"patch_embed.proj.weight": torch.ones(192, 3, 8, 8)}, "different shape .*patch_embed"),
+        ({"blocks.12.norm1.weight": torch.ones(192)}, "only in the file .*blocks.12"),
     ],
 )
 def test_other_kinds_of_networks_raise(tmp_path: Path, changed: dict, message: str) -> None:
@@ -117,16 +119,55 @@ def test_position_embeddings_are_interpolated_for_other_sizes(
     assert (found[1].diff(dim=1) > 0).all()
 
 
-def test_a_checkpoint_with_other_keypoints_keeps_all_but_the_last_layer(
-    caplog: pytest.LogCaptureFixture,
+def test_keypoints_that_the_checkpoint_has_keep_their_heatmaps(caplog: pytest.LogCaptureFixture) -> None:
+    """By their names in any spelling: LSP's neck is MPII's upper neck, and the start has neither."""
+    donor = VitPoseForPoseEstimation.from_pretrained("vitpose-tiny").eval()
+    with caplog.at_level(logging.WARNING):
+        network = make_network(
+            replace(RECIPE, start="vitpose-tiny", skeleton="lsp", height=256, width=192)
+        ).eval()
+    assert "the last layer keeps the weights of 12 of 14 keypoints (right_ankle, " in caplog.text
+    assert "model.safetensors; 2 are new (neck, head_top)" in caplog.text
+    names = Skeleton.load("lsp").keypoints
+    kept = [row for row, name in enumerate(names) if name in donor.config.skeleton.keypoints]
+    rows = [donor.config.skeleton.keypoints.index(names[row]) for row in kept]
+    assert len(kept) == 12
+    assert kept != rows, "the order of the keypoints is the same"
+    torch.manual_seed(0)
+    pixels = torch.randn(2, 3, 256, 192)
+    found, expected = network(pixels).heatmaps, donor(pixels).heatmaps
+    assert torch.equal(found[:, kept], expected[:, rows])
+    new = [row for row in range(14) if row not in kept]
+    weight = network.state_dict()["head.final_layer.weight"][new]
+    assert 0.0005 < weight.std() < 0.002
+    assert not network.state_dict()["head.final_layer.bias"][new].any()
+
+
+def test_synonyms_keep_their_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(1)
+    donor = make_network(replace(RECIPE, skeleton="mpii")).eval()
+    donor.save_pretrained(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        network = make_network(replace(RECIPE, start=str(tmp_path), skeleton="lsp")).eval()
+    assert "the last layer" not in caplog.text, "all keypoints of LSP are among those of MPII"
+    pixels = torch.randn(1, 3, 64, 48)
+    old, new = Skeleton.load("mpii"), Skeleton.load("lsp")
+    for ours, theirs in (("neck", "upper_neck"), ("head_top", "head_top"), ("left_wrist", "left_wrist")):
+        found = network(pixels).heatmaps[:, new.index(ours)]
+        assert torch.equal(found, donor(pixels).heatmaps[:, old.index(theirs)])
+        assert found.any()
+
+
+def test_without_common_keypoints_the_last_layer_is_new(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    (tmp_path / "arrow.toml").write_text('name = "arrow"\nkeypoints = ["tip", "tail"]\n')
     donor = VitPoseForPoseEstimation.from_pretrained("vitpose-tiny")
     with caplog.at_level(logging.WARNING):
-        network = make_network(replace(RECIPE, start="vitpose-tiny", skeleton="lsp"))
-    assert (
-        "has 17 keypoints, the skeleton 'lsp' has 14: the last layer is initialised randomly" in caplog.text
-    )
-    assert network.config.num_labels == 14
+        network = make_network(replace(RECIPE, start="vitpose-tiny", skeleton=str(tmp_path / "arrow.toml")))
+    assert "of 0 of 2 keypoints (none) from " in caplog.text
+    assert "; 2 are new (tip, tail)" in caplog.text
+    assert network.config.num_labels == 2
     torch.testing.assert_close(
         network.backbone.blocks[0].mlp.fc1.weight, donor.backbone.blocks[0].mlp.fc1.weight
     )

@@ -12,11 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import vitpose
 from vitpose.errors import InputError
-from vitpose.training.checkpoints import find_checkpoints
 from vitpose.training.loop import train
 from vitpose.training.recipe import Recipe
 from vitpose.training.recipe_tables import Validation
-from vitpose.training.validation import NUMBERS_FILE, Validator, read_numbers
+from vitpose.training.run_directory import NUMBERS_FILE, find_checkpoints, read_numbers
+from vitpose.training.validation import Validator
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's hints; our warnings are tested elsewhere
 

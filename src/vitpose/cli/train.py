@@ -19,7 +19,7 @@ SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 def _list_keys(requested: bool) -> None:
     if requested:
-        from ..training.keys import list_keys
+        from ..training.recipe_keys import list_keys
 
         typer.echo(list_keys())
         raise typer.Exit
@@ -81,7 +81,7 @@ def _configure_logging(is_first: bool) -> None:
 
 def _print_result(folder: Path) -> None:
     """Print the paths of the last and the best checkpoint."""
-    from ..training.validation import BEST, read_numbers
+    from ..training.run_directory import BEST, read_numbers
 
     typer.echo(f"last checkpoint: {folder}")
     if found := read_numbers(best := folder.parent / BEST):

@@ -18,8 +18,6 @@ from torch.utils.data import Dataset, Sampler
 
 from ..errors import ImageError, InputError
 from ..geometry.boxes import Size
-from ..geometry.heatmaps import encode
-from ..geometry.warp import normalise
 from ..processing.image_processor import VitPoseImageProcessor
 from .annotations import TrainingAnnotations, shared_skeleton
 from .augment import Augmentation, View
@@ -30,26 +28,24 @@ STRIDE = 4
 
 
 class PoseDataset(Dataset[dict[str, Any]]):
-    """Instances of one or several sources, as crops and target heatmaps.
+    """Instances of one or several sources, as crops and keypoints.
 
     Samples are indexed by (pass, index), as `MixSampler` yields them, or by the index alone for pass 0. A sample has
 
-        pixels    the crop: uint8 (hc wc 3), or normalised float32 (3 hc wc)
-        targets   target heatmaps, float32 (k hm wm)
-        weights   weight of each keypoint, 0 if unlabelled, float32 (k)
-        meta      integers: index, pass, source, id
+        pixels     the crop, uint8 (hc wc 3)
+        keypoints  (x, y) in cells of the heatmap, float32 (k 2)
+        weights    weight of each keypoint, 0 if unlabelled, float32 (k)
+        meta       integers: index, pass, source, id
+
+    `vitpose.training.targets.encode` makes target heatmaps of the keypoints, a batch at a time, where the network is.
 
     An image that cannot be read results in a black crop with weights of 0, and in a warning that names the image.
 
     Args:
         sources: Annotations, packed or not, with the same skeleton (see `TrainingAnnotations.map_to`).
-        processor: Size and aspect of the crops, convention of warp and targets (UDP, or the plain warp with MSRA
-            targets), and normalisation. Default: `VitPoseImageProcessor()`.
+        processor: Size, aspect and warp of the crops. Default: `VitPoseImageProcessor()`.
         augmentation: Random views. Default: no augmentation.
         seed: Seed of all random numbers.
-        sigma: Standard deviation of the targets, cells.
-        normalised: Return normalised floats instead of bytes.
-        unbiased: UDP targets (True) or MSRA targets (False). Default: UDP targets for the UDP warp.
         joint_weights: Multiply the weights by those of the skeleton; the original does not.
 
     Raises:
@@ -63,17 +59,12 @@ class PoseDataset(Dataset[dict[str, Any]]):
         augmentation: Augmentation | None = None,
         *,
         seed: int = 0,
-        sigma: float = 2.0,
-        normalised: bool = False,
-        unbiased: bool | None = None,
         joint_weights: bool = False,
     ) -> None:
         self.sources = (sources,) if isinstance(sources, TrainingAnnotations) else tuple(sources)
         self.skeleton = shared_skeleton(self.sources)
         self.processor = processor or VitPoseImageProcessor()
-        self.augmentation, self.seed, self.sigma = augmentation, seed, sigma
-        self.normalised, self.joint_weights = normalised, joint_weights
-        self.unbiased = self.processor.warp == "udp" if unbiased is None else unbiased
+        self.augmentation, self.seed, self.joint_weights = augmentation, seed, joint_weights
         self._starts = np.cumsum([0, *map(len, self.sources)])
         for source in self.sources:
             if isinstance(source, Packed):
@@ -87,7 +78,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
         source, row = _locate(index, self._starts)
         person = self.sources[source].select(slice(row, row + 1))
         view = self.draw_view(person, turn, int(index))
-        targets, weights = make_targets(person, view, self.sigma, self.joint_weights, self.unbiased)
+        keypoints, weights = in_cells(person, view, self.joint_weights)
         try:
             pixels = view.crop(person.read_image(0))
         except ImageError as error:
@@ -96,8 +87,8 @@ class PoseDataset(Dataset[dict[str, Any]]):
             )
             pixels, weights = np.zeros((self.size.height, self.size.width, 3), np.uint8), weights * 0
         return {
-            "pixels": torch.from_numpy(self._finished(pixels)),
-            "targets": torch.from_numpy(targets[0]),
+            "pixels": torch.from_numpy(pixels),
+            "keypoints": torch.from_numpy(keypoints[0]),
             "weights": torch.from_numpy(weights[0]),
             "meta": {"index": int(index), "pass": int(turn), "source": source, "id": int(person.ids[0])},
         }
@@ -115,14 +106,8 @@ class PoseDataset(Dataset[dict[str, Any]]):
             turn: Number of the pass.
             index: Index of the instance in this dataset.
         """
-        processor = self.processor
-        if self.augmentation is None:
-            return View.plain(person.boxes, processor.size, processor.warp, processor.aspect)
         rng = np.random.default_rng([self.seed, turn, index])
-        return self.augmentation.draw(person, processor.size, processor.warp, rng, processor.aspect)
-
-    def _finished(self, pixels: np.ndarray) -> np.ndarray:
-        return normalise(pixels[None], *self.processor.scale_and_offset)[0] if self.normalised else pixels
+        return draw_views(person, self.processor, self.augmentation, rng)
 
 
 def heatmap_size(crop: Size) -> Size:
@@ -130,33 +115,48 @@ def heatmap_size(crop: Size) -> Size:
     return Size(width=crop.width // STRIDE, height=crop.height // STRIDE)
 
 
-def make_targets(
+def draw_views(
     people: TrainingAnnotations,
-    view: View,
-    sigma: float = 2.0,
-    joint_weights: bool = False,
-    unbiased: bool | None = None,
-) -> tuple[Float[np.ndarray, "n k hm wm"], Float[np.ndarray, "n k"]]:
-    """Return the target heatmaps and keypoint weights of instances in given views.
+    processor: VitPoseImageProcessor,
+    augmentation: Augmentation | None,
+    rng: np.random.Generator,
+) -> View:
+    """Return a random view of each instance, or without augmentation the view as in testing.
+
+    Args:
+        people: The instances.
+        processor: Size, aspect and warp of the crops.
+        augmentation: The augmentation; None for none.
+        rng: Source of all random numbers.
+    """
+    if augmentation is None:
+        return View.plain(people.boxes, processor.size, processor.warp, processor.aspect)
+    return augmentation.draw(people, processor.size, processor.warp, rng, processor.aspect)
+
+
+def in_cells(
+    people: TrainingAnnotations, view: View, joint_weights: bool = False
+) -> tuple[Float[np.ndarray, "n k 2"], Float[np.ndarray, "n k"]]:
+    """Return the keypoints of instances in cells of their views' heatmaps, and the keypoints' weights.
 
     Args:
         people: The n instances.
         view: Their n views.
-        sigma: Standard deviation of the targets, cells.
         joint_weights: Multiply the weights by those of the skeleton; the original does not.
-        unbiased: UDP's sub-cell targets (True) or MSRA targets (False). Default: UDP targets for the UDP warp.
+
+    Returns:
+        Keypoints, 0 where unlabelled, and weights, 0 where unlabelled and otherwise 1 or the skeleton's; float32.
     """
-    grid = heatmap_size(view.warp.size)
-    keypoints, labelled = view.to_grid(people.xy, people.labelled, people.skeleton.mirror, grid)
-    unbiased = view.warp.convention == "udp" if unbiased is None else unbiased
-    targets, weights = encode(keypoints, labelled, grid, sigma, unbiased=unbiased)
-    return targets, weights * np.array(people.skeleton.weights, np.float32) if joint_weights else weights
+    skeleton, grid = people.skeleton, heatmap_size(view.warp.size)
+    keypoints, labelled = view.to_grid(people.xy, people.labelled, skeleton.mirror, grid)
+    weights = labelled * np.array(skeleton.weights if joint_weights else 1.0)
+    return np.where(labelled[:, :, None], keypoints, 0).astype(np.float32), weights.astype(np.float32)
 
 
 class JointDataset(Dataset[dict[str, Any]]):
     """Concatenation of datasets with different skeletons and conventions.
 
-    Samples are those of `PoseDataset` with an additional `dataset`, the index of their part; targets and weights are
+    Samples are those of `PoseDataset` with an additional `dataset`, the index of their part; keypoints and weights are
     padded with zeros to the largest number of keypoints.
 
     Args:
@@ -182,7 +182,7 @@ class JointDataset(Dataset[dict[str, Any]]):
         number, row = _locate(index, self._starts)
         sample = self.parts[number][turn, row]
         missing = self.max_keypoints - len(sample["weights"])
-        sample["targets"] = F.pad(sample["targets"], (0, 0, 0, 0, 0, missing))
+        sample["keypoints"] = F.pad(sample["keypoints"], (0, 0, 0, missing))
         sample["weights"] = F.pad(sample["weights"], (0, missing))
         return sample | {"dataset": number, "meta": sample["meta"] | {"index": int(index)}}
 

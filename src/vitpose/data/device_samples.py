@@ -1,7 +1,7 @@
 """Training samples computed on an accelerator, from a pack in its memory.
 
-The same views, pixels and targets as in `dataset`, a batch at a time: views and keypoints are computed by the same
-NumPy code, which takes little time; pixels and target heatmaps are computed by torch. Depends on no network.
+The same samples as in `dataset`, a batch at a time: views and keypoints are computed by the same NumPy code, which
+takes little time; pixels are computed by torch. Depends on no network.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from ..geometry.boxes import Size
 from ..hardware.devices import choose_device
 from ..processing.image_processor import VitPoseImageProcessor
 from .augment import Augmentation, View
-from .dataset import MixSampler, heatmap_size
+from .dataset import MixSampler, draw_views, in_cells
 from .pack import Packed
 
 _DECODERS = 8
@@ -86,48 +85,23 @@ class CropFrames:
         return torch.from_numpy(array.astype(np.float32)).to(self.device, non_blocking=True)
 
 
-def encode(
-    keypoints: Float[Tensor, "n k 2"],
-    labelled: Bool[Tensor, "n k"],
-    size: Size,
-    sigma: float = 2.0,
-    unbiased: bool = True,
-) -> tuple[Float[Tensor, "n k hm wm"], Float[Tensor, "n k"]]:
-    """Return target heatmaps and weights; `vitpose.geometry.heatmaps.encode` in torch, with the same arguments."""
-    keypoints = torch.where(labelled[:, :, None], keypoints, 0)
-    nearest = torch.floor(keypoints + 0.5)
-    reach = 3 * sigma
-    limits = torch.tensor([size.width, size.height], device=keypoints.device)
-    seen = labelled & ((nearest - reach < limits) & (nearest + reach + 1 > 0)).all(dim=2)
-    centres = keypoints if unbiased else nearest
-    profiles = []
-    for axis, count in ((1, size.height), (0, size.width)):
-        cells = torch.arange(count, device=keypoints.device)
-        profile = torch.exp(-0.5 * ((cells - centres[:, :, axis, None]) / sigma) ** 2)
-        profiles.append(profile * ((cells - nearest[:, :, axis, None]).abs() <= reach))
-    heatmaps = profiles[0][:, :, :, None] * (profiles[1] * seen[:, :, None])[:, :, None, :]
-    return heatmaps.float(), seen.float()
-
-
 class DeviceLoader:
     """Batches of a pack, computed on the device that trains on them.
 
-    Iterates over a sampler like a `DataLoader`. A batch has `pixels` (normalised, b 3 hc wc), `targets` (b k hm wm),
-    `weights` (b k) and `meta` (`index` and `pass`, NumPy). It depends only on the seed and its (pass, index) keys.
-    Random numbers are drawn for a whole batch at once, so they differ from those of `PoseDataset` but have the same
-    distribution.
+    Iterates over a sampler like a `DataLoader`. A batch has `pixels` (levels 0..255, float32, b 3 hc wc), `keypoints`
+    (cells of the heatmap, b k 2), `weights` (b k) and `meta` (`index` and `pass`, NumPy). It depends only on the seed
+    and its (pass, index) keys. Random numbers are drawn for a whole batch at once, so they differ from those of
+    `PoseDataset` but have the same distribution.
 
     Args:
         people: The pack.
         sampler: Keys (pass, index) as of a `MixSampler`; may be endless. Its lengths are that of the pack, or those of
             `people.by_source()` if the instances of each source are contiguous.
         batch_size: Instances per batch; an incomplete last batch is dropped.
-        processor: Size, aspect, convention and normalisation. Default: `VitPoseImageProcessor()`.
+        processor: Size, aspect and warp of the crops. Default: `VitPoseImageProcessor()`.
         augmentation: Random views. Default: no augmentation.
         seed: Seed of all random numbers.
-        sigma: Standard deviation of the targets, cells.
         joint_weights: Multiply the weights by those of the skeleton.
-        unbiased: UDP targets (True) or MSRA targets (False). Default: UDP targets for the UDP warp.
         frames: The pack's pixels, if they are already on a device.
         device: The device to copy them to otherwise.
 
@@ -144,24 +118,15 @@ class DeviceLoader:
         augmentation: Augmentation | None = None,
         *,
         seed: int = 0,
-        sigma: float = 2.0,
         joint_weights: bool = False,
-        unbiased: bool | None = None,
         frames: CropFrames | None = None,
         device: Any = "auto",
     ) -> None:
         self.people, self.sampler, self.batch_size = people, sampler, batch_size
         self.processor, self.augmentation = processor or VitPoseImageProcessor(), augmentation
-        self.seed, self.sigma = seed, sigma
-        self.unbiased = self.processor.warp == "udp" if unbiased is None else unbiased
+        self.seed, self.joint_weights = seed, joint_weights
         people.refuse_short_margin(augmentation, self.processor)
         self.frames = frames or CropFrames(people, device)
-        factors = people.skeleton.weights if joint_weights else (1.0,) * len(people.skeleton)
-        self._joint_weights = torch.tensor(factors, device=self.frames.device)
-        scale, offset = self.processor.scale_and_offset
-        self._scale, self._offset = (
-            torch.from_numpy(values).to(self.frames.device)[:, None, None] for values in (scale, offset)
-        )
 
     def __len__(self) -> int:
         return len(cast("MixSampler", self.sampler)) // self.batch_size
@@ -175,23 +140,15 @@ class DeviceLoader:
 
     def make(self, rows: Int[np.ndarray, " b"], rng: np.random.Generator) -> dict[str, Any]:
         """Return a batch of these instances, in views drawn with the generator."""
-        people, processor = self.people.select(rows), self.processor
-        if self.augmentation is None:
-            view = View.plain(people.boxes, processor.size, processor.warp, processor.aspect)
-        else:
-            view = self.augmentation.draw(people, processor.size, processor.warp, rng, processor.aspect)
+        view = draw_views(self.people.select(rows), self.processor, self.augmentation, rng)
         return self.make_views(rows, view)
 
     def make_views(self, rows: Int[np.ndarray, " b"], view: View) -> dict[str, Any]:
         """Return a batch of these instances, in the given views."""
-        people, grid, device = self.people.select(rows), heatmap_size(view.warp.size), self.frames.device
-        keypoints, labelled = view.to_grid(people.xy, people.labelled, people.skeleton.mirror, grid)
-        targets, weights = encode(
-            torch.from_numpy(keypoints.astype(np.float32)).to(device, non_blocking=True),
-            torch.from_numpy(labelled).to(device, non_blocking=True),
-            grid,
-            self.sigma,
-            self.unbiased,
-        )
-        pixels = self.frames.crop(rows, view) * self._scale + self._offset
-        return {"pixels": pixels, "targets": targets, "weights": weights * self._joint_weights}
+        keypoints, weights = in_cells(self.people.select(rows), view, self.joint_weights)
+        device = self.frames.device
+        return {
+            "pixels": self.frames.crop(rows, view),
+            "keypoints": torch.from_numpy(keypoints).to(device, non_blocking=True),
+            "weights": torch.from_numpy(weights).to(device, non_blocking=True),
+        }

@@ -73,17 +73,19 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "b t d"], with_weights: bool = False
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b heads t t"] | None]:
         """Returns the new tokens, and the attention weights (rows sum to one) if requested, else None."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each b heads t d/heads
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # 3 b heads t d/heads
         dropout = self.dropout if self.training else 0.0
+        # On CPUs, the backward pass of the fused kernels is slow in bfloat16 (measured: benchmarks/training_step.py).
+        is_slow = self.training and qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16
         weights = None
-        if with_weights or self.eager:
-            # The fused kernels do not return the weights, so they are computed here.
-            weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
-            mixed = F.dropout(weights, dropout) @ value
+        if with_weights or self.eager or is_slow:  # the fused kernels do not return the weights either
+            query, key, value = qkv.flatten(1, 2)  # copies, for products of contiguous matrices
+            weights = (query * query.shape[-1] ** -0.5 @ key.transpose(1, 2)).softmax(dim=-1)
+            mixed = (F.dropout(weights, dropout) @ value).unflatten(0, qkv.shape[1:3])
+            weights = weights.unflatten(0, qkv.shape[1:3]) if with_weights else None
         else:
-            mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-        return self.proj(mixed.transpose(1, 2).flatten(2)), weights if with_weights else None
+            mixed = F.scaled_dot_product_attention(*qkv.unbind(), dropout_p=dropout)
+        return self.proj(mixed.transpose(1, 2).flatten(2)), weights
 
 
 class DropPath(nn.Module):

@@ -17,22 +17,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.fsdp import fully_shard
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import require
 from ..files.writing import recover_folders
-from ..model.checkpoint import write_checkpoint
-from ..model.pose import VitPoseForPoseEstimation
-from ..processing.image_processor import VitPoseImageProcessor
-from .checkpoints import STATE_FILE, CheckpointWriter, claim_folder, find_last, lock_folder, step_of
-from .optimizer import freeze_parts, make_optimizer, rate_factor
+from ..model.initialisation import whiten_patches
+from .checkpoints import CheckpointWriter
+from .module import PoseModule
+from .optimizer import freeze_parts
 from .progress import ProgressLine, ProgressLog
 from .recipe import Recipe, read_recipe
+from .run_directory import STATE_FILE, claim_directory, find_last, lock_directory, step_of
 from .samples import Samples, make_processor
-from .start import make_network, whiten_patches
+from .start import make_network
 from .validation import Validator
 
 require("lightning", "train", "for training")
@@ -43,101 +39,6 @@ from lightning.pytorch.strategies import ModelParallelStrategy  # noqa: E402
 from lightning.pytorch.utilities import rank_zero_only  # noqa: E402
 
 logger = logging.getLogger(__name__)
-
-
-class PoseModule(L.LightningModule):
-    """The network with its loss, optimiser and moving average, as Lightning trains it.
-
-    Args:
-        network: The network; parameters of frozen parts do not require gradients.
-        recipe: The recipe of the stage.
-        steps: Total number of optimiser steps.
-        processor: Normalisation of the pixels, saved with checkpoints.
-    """
-
-    def __init__(
-        self, network: VitPoseForPoseEstimation, recipe: Recipe, steps: int, processor: VitPoseImageProcessor
-    ) -> None:
-        super().__init__()
-        self.network, self.recipe, self.steps, self.processor = network, recipe, steps, processor
-        self.average: AveragedModel | None = None
-        if recipe.loop.ema:
-            average = get_ema_multi_avg_fn(recipe.loop.ema)
-            self.average = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
-            self.average.requires_grad_(False)  # DDP waits for gradients of all parameters that require them
-
-    @property
-    def result(self) -> VitPoseForPoseEstimation:
-        """The resulting network: the moving average if there is one."""
-        return self.network if self.average is None else cast("VitPoseForPoseEstimation", self.average.module)
-
-    def configure_model(self) -> None:
-        """Shard the weights over the processes, block by block, if the strategy is FSDP."""
-        if self.recipe.loop.strategy == "fsdp":
-            for network in (self.network, self.result):
-                _shard(network, cast("Any", self.device_mesh)["data_parallel"])
-
-    def save_result(self, folder: Path) -> None:
-        """Save the resulting network like `save_pretrained`; called in all processes, written by the first.
-
-        Raises:
-            OutputError: A file cannot be written.
-        """
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        state = get_model_state_dict(self.result, options=options)
-        if self.global_rank == 0:
-            write_checkpoint(self.result.config, cast("dict[str, Tensor]", state), folder)
-            self.processor.save_pretrained(folder)
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed drop path and dropout by step and batch, so that no random state has to be restored on resuming."""
-        part = batch_idx % self.recipe.loop.accumulate
-        torch.manual_seed(hash((self.recipe.loop.seed, self.global_step, part, self.global_rank)))
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of a batch of `pixels`, `targets` (b k hm wm), `weights` (b k) and possibly `dataset` (b).
-
-        Pixels are bytes (b hc wc 3), or normalised floats (b 3 hc wc) if they were computed on the device.
-        """
-        pixels = batch["pixels"]
-        if pixels.dtype == torch.uint8:
-            scale, offset = (
-                torch.from_numpy(part).to(self.device) for part in self.processor.scale_and_offset
-            )
-            pixels = (pixels * scale + offset).permute(0, 3, 1, 2)
-        output = self.network(
-            pixels,
-            batch.get("dataset"),
-            labels=batch["targets"],
-            label_weights=batch["weights"],
-            loss_average=self.recipe.target.loss_average,
-        )
-        rate = self.recipe.optimizer.lr * rate_factor(self.global_step, self.steps, self.recipe.optimizer)
-        self.log_dict({"loss": output.loss, "lr": rate}, batch_size=len(pixels))
-        return output.loss
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Run an optimiser step and update the moving average."""
-        super().optimizer_step(*args, **kwargs)
-        if self.average is not None:
-            self.average.update_parameters(self.network)
-
-    def configure_optimizers(self) -> Any:
-        """Return the recipe's optimiser, and its schedule in steps."""
-        recipe = self.recipe.optimizer
-        blocks = self.network.config.backbone_config.num_hidden_layers
-        optimizer = make_optimizer(self.network, blocks, recipe)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: rate_factor(step, self.steps, recipe)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _shard(network: VitPoseForPoseEstimation, mesh: Any) -> None:
-    if not any(hasattr(parameter, "device_mesh") for parameter in network.parameters()):
-        for block in cast("nn.ModuleList", network.backbone.blocks):
-            fully_shard(block, mesh=mesh)
-        fully_shard(network, mesh=mesh)
 
 
 def train(recipe: Recipe | str | Path, out: str | Path, stop: Callable[[], bool] | None = None) -> Path:
@@ -168,8 +69,8 @@ def train(recipe: Recipe | str | Path, out: str | Path, stop: Callable[[], bool]
 
     # Only the first process locks the directory, and only on a single machine: file locks do not work across machines.
     locks = getattr(rank_zero_only, "rank", 0) == 0 and recipe.loop.nodes == 1
-    with lock_folder(out) if locks else nullcontext():
-        claim_folder(out, recipe, count_devices(recipe) * recipe.loop.nodes)
+    with lock_directory(out) if locks else nullcontext():
+        claim_directory(out, recipe, count_devices(recipe) * recipe.loop.nodes)
         return _train_stages(recipe, out, Samples(recipe), is_over)
 
 
@@ -178,8 +79,8 @@ def _train_stages(recipe: Recipe, out: Path, samples: Samples, is_over: Callable
     for number, stage in enumerate(recipe.split(), 1):
         if last is not None:
             stage = replace(stage, model=replace(stage.model, start=str(last)))
-        folder = out / f"stage-{number}" if recipe.stages else out
-        last = train_stage(stage, folder, samples, is_over)
+        directory = out / f"stage-{number}" if recipe.stages else out
+        last = train_stage(stage, directory, samples, is_over)
         steps = count_steps(stage, len(samples))
         if step_of(last) < steps:
             message = "stopped after step %d of %d; run the same command again to resume"
@@ -188,12 +89,12 @@ def _train_stages(recipe: Recipe, out: Path, samples: Samples, is_over: Callable
     return cast("Path", last)
 
 
-def train_stage(recipe: Recipe, folder: Path, samples: Samples, is_over: Callable[[], bool]) -> Path:
+def train_stage(recipe: Recipe, directory: Path, samples: Samples, is_over: Callable[[], bool]) -> Path:
     """Train or resume one stage; returns the directory of its last checkpoint.
 
     Args:
         recipe: The recipe of the stage.
-        folder: Directory of the stage.
+        directory: Directory of the stage.
         samples: The training data.
         is_over: Called after every step; if it returns True, training stops with a checkpoint.
 
@@ -204,11 +105,11 @@ def train_stage(recipe: Recipe, folder: Path, samples: Samples, is_over: Callabl
     """
     steps, devices = count_steps(recipe, len(samples)), count_devices(recipe)
     if getattr(rank_zero_only, "rank", 0) == 0:
-        recover_folders(folder)
-    last = find_last(folder)
+        recover_folders(directory)
+    last = find_last(directory)
     done = step_of(last)
-    logger.info("%s: %d instances, %d steps, %d done", folder, len(samples), steps, done)
-    loggers = make_loggers(folder, done)
+    logger.info("%s: %d instances, %d steps, %d done", directory, len(samples), steps, done)
+    loggers = make_loggers(directory, done)
     validator = Validator(recipe, steps, loggers)
     validator.evaluate_if_due(last)
     if done < steps:
@@ -217,14 +118,14 @@ def train_stage(recipe: Recipe, folder: Path, samples: Samples, is_over: Callabl
         if recipe.model.whiten and not recipe.model.start and last is None:
             whiten_patches(network, samples.pixels(recipe))
         freeze_parts(network, recipe.model)
-        writer = CheckpointWriter(folder, recipe.loop.checkpoint_every, validator, is_over)
+        writer = CheckpointWriter(directory, recipe.loop.checkpoint_every, validator, is_over)
         trainer = make_trainer(recipe, steps, devices, writer, loggers)
         world, device = devices * recipe.loop.nodes, trainer.strategy.root_device
         batches = samples.batches(recipe, done, trainer.global_rank, world, device)
         module = PoseModule(network, recipe, steps, make_processor(recipe))
         state = None if last is None else last / STATE_FILE
         trainer.fit(module, batches, ckpt_path=state, weights_only=True)
-    return cast("Path", find_last(folder))
+    return cast("Path", find_last(directory))
 
 
 def count_devices(recipe: Recipe) -> int:
@@ -239,11 +140,13 @@ def count_steps(recipe: Recipe, people: int) -> int:
     return max(1, math.ceil(loop.epochs * people / batch))
 
 
-def make_loggers(folder: Path, done: int) -> list[Logger]:
+def make_loggers(directory: Path, done: int) -> list[Logger]:
     """Return the loggers: CSV with a file for each start, and TensorBoard with one curve over all starts."""
     # Steps that a killed run has logged after its last checkpoint are repeated; `purge_step` hides the first ones.
-    board = TensorBoardLogger(folder, name="", version="tensorboard", purge_step=done + 1 if done else None)
-    return [CSVLogger(folder, name="logs"), board]
+    board = TensorBoardLogger(
+        directory, name="", version="tensorboard", purge_step=done + 1 if done else None
+    )
+    return [CSVLogger(directory, name="logs"), board]
 
 
 def make_trainer(

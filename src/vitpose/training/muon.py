@@ -2,7 +2,7 @@
 
 After K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024). PyTorch's implementation
 computes in bfloat16, which many CPUs do not support, and one matrix at a time; here all matrices of a shape are
-stacked, keep their precision, and are distributed over processes. Independent of the network.
+stacked and distributed over processes, and bfloat16 is a choice. Independent of the network.
 """
 
 from __future__ import annotations
@@ -31,13 +31,19 @@ class Muon(torch.optim.AdamW):
         lr: Learning rate of groups without one.
         betas: Decay rates of AdamW's moments.
         momentum: Momentum of Muon.
+        dtype: Type to orthogonalise in. Default: that of the matrices.
     """
 
     def __init__(
-        self, groups: Any, lr: float, betas: tuple[float, float] = (0.9, 0.999), momentum: float = 0.95
+        self,
+        groups: Any,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        momentum: float = 0.95,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(groups, lr=lr, betas=betas)
-        self.momentum = momentum
+        self.momentum, self.dtype = momentum, dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -64,7 +70,7 @@ class Muon(torch.optim.AdamW):
                     move = _Move(*((piece.mT, direction.mT) if tall else (piece, direction)), tall, group)
                     moves[tuple(move.direction.shape)].append(move)
         for same_shape in moves.values():
-            updates = _share_work([move.direction for move in same_shape])
+            updates = _share_work([move.direction for move in same_shape], self.dtype)
             for move, update in zip(same_shape, updates, strict=True):
                 move.apply(update)
 
@@ -93,28 +99,31 @@ class _Move(NamedTuple):
         self.matrix.sub_(update, alpha=rate * ((long / low) ** 0.5 if self.tall else 1.0))
 
 
-def _share_work(directions: list[Tensor]) -> Tensor:
+def _share_work(directions: list[Tensor], dtype: torch.dtype | None) -> Tensor:
     """Orthogonalise matrices of one shape, n h w; distributed processes compute a share each and exchange them."""
     stacked = torch.stack(directions)
     if not (dist.is_available() and dist.is_initialized()):
-        return orthogonalise(stacked)
+        return orthogonalise(stacked, dtype)
     share = math.ceil(len(stacked) / dist.get_world_size())
     padded = F.pad(stacked, (0, 0, 0, 0, 0, share * dist.get_world_size() - len(stacked)))
     shares = list(padded.split(share))
-    dist.all_gather(shares, orthogonalise(shares[dist.get_rank()]))  # writes into `padded`
+    dist.all_gather(shares, orthogonalise(shares[dist.get_rank()], dtype))  # writes into `padded`
     return padded[: len(stacked)]
 
 
-def orthogonalise(matrices: Float[Tensor, "n h w"], steps: int = 5) -> Float[Tensor, "n h w"]:
+def orthogonalise(
+    matrices: Float[Tensor, "n h w"], dtype: torch.dtype | None = None, steps: int = 5
+) -> Float[Tensor, "n h w"]:
     """Return matrices with the same singular vectors and singular values of about one.
 
     Args:
         matrices: Any matrices; fastest if they are not higher than wide. Zero matrices stay zero.
+        dtype: Type to compute in. Default: that of the matrices, which the result has too.
         steps: Number of Newton-Schulz steps.
     """
     a, b, c = QUINTIC
-    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+    x = (matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp_min(1e-12)).to(dtype)
     for _ in range(steps):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x
+    return x.to(matrices.dtype)

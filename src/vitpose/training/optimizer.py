@@ -44,18 +44,22 @@ def freeze_parts(model: nn.Module, recipe: ModelRecipe) -> int:
     return count
 
 
-def make_optimizer(model: nn.Module, blocks: int, recipe: OptimizerRecipe) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, blocks: int, recipe: OptimizerRecipe, precision: str = "32"
+) -> torch.optim.Optimizer:
     """Return the recipe's optimiser for the parameters of a network that require gradients.
 
     Args:
         model: The network.
         blocks: Number of blocks of its backbone.
         recipe: Kind, learning rates and weight decay.
+        precision: Precision of the run: "32", or "bf16", in which Muon then orthogonalises.
     """
     groups = parameter_groups(model, blocks, recipe)
     if recipe.kind == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)
-    return Muon(groups, lr=recipe.lr, betas=recipe.betas)
+    dtype = torch.bfloat16 if precision == "bf16" else None
+    return Muon(groups, lr=recipe.lr, betas=recipe.betas, dtype=dtype)
 
 
 def parameter_groups(model: nn.Module, blocks: int, recipe: OptimizerRecipe) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The tables of a recipe as dataclasses: the meaning and the default of every key.
 
-`keys.py` turns their docstrings into the list of keys. Imports no torch.
+`recipe_keys.py` turns their docstrings into the list of keys. Imports no torch.
 """
 
 from __future__ import annotations

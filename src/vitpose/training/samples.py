@@ -99,7 +99,7 @@ class Samples:
         )
 
     def dataset(self, recipe: Recipe) -> PoseDataset | JointDataset:
-        """Return the dataset of all instances with the augmentation and targets of a stage's recipe."""
+        """Return the dataset of all instances with the augmentation of a stage's recipe."""
         if not self.datasets:
             return PoseDataset(self.sources, **_options(recipe))
         parts = []
@@ -162,7 +162,6 @@ def _options(recipe: Recipe, dataset: DatasetSpec | None = None) -> dict[str, An
         "processor": processor,
         "augmentation": recipe.augmentation,
         "seed": recipe.loop.seed,
-        "sigma": recipe.target.sigma,
         "joint_weights": recipe.target.joint_weights,
     }
     if dataset is None:
@@ -172,11 +171,7 @@ def _options(recipe: Recipe, dataset: DatasetSpec | None = None) -> dict[str, An
         augmentation = replace(augmentation, half_body=0.0)
     if not dataset.shift_centre:
         augmentation = replace(augmentation, shift_probability=0.0)
-    return options | {
-        "processor": processor.with_dataset(dataset),
-        "augmentation": augmentation,
-        "unbiased": dataset.target == "udp",
-    }
+    return options | {"processor": processor.with_dataset(dataset), "augmentation": augmentation}
 
 
 def make_processor(recipe: Recipe) -> VitPoseImageProcessor:

@@ -11,21 +11,17 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any
-
-from pydantic import Field
 
 from ..errors import InputError, require
 from ..evaluation.correspondence import match_keypoints
 from ..evaluation.evaluation import evaluate_model
 from ..evaluation.ground_truth import read_ground_truth
-from ..files.schemas import Schema, check, parse_json
 from ..files.writing import replace_folder, write_json
 from ..inference.loading import load
 from ..keypoints.skeleton import Skeleton
-from .checkpoints import step_of
 from .recipe import Recipe
 from .recipe_tables import Validation
+from .run_directory import BEST, NUMBERS_FILE, read_numbers, step_of
 
 require("lightning", "train", "for training")
 from lightning.pytorch.loggers import Logger  # noqa: E402
@@ -33,8 +29,6 @@ from lightning.pytorch.utilities import rank_zero_only  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
-NUMBERS_FILE = "validation.json"
-BEST = "best"
 PCK_THRESHOLD = 0.2
 
 
@@ -108,26 +102,6 @@ class Validator:
             logger.warning("%s of %s is skipped: %s", image, validation.title, reason)
         metrics = {"AP": report.numbers.get("coco", {}).get("AP")} | report.numbers["pck"]
         return {name: value for name, value in metrics.items() if value is not None}
-
-
-class _Numbers(Schema):
-    """The file of a checkpoint's metrics, which may be NaN."""
-
-    step: int
-    score: Annotated[float, Field(allow_inf_nan=True)]
-    numbers: dict[str, Annotated[float, Field(allow_inf_nan=True)]]
-
-
-def read_numbers(checkpoint: Path) -> dict[str, Any]:
-    """Return `step`, `score` and `numbers` (the metrics) of a checkpoint; empty if it has not been evaluated.
-
-    Raises:
-        InputError: The file of the metrics is damaged.
-    """
-    path = checkpoint / NUMBERS_FILE
-    if not path.is_file():
-        return {}
-    return check(_Numbers, parse_json(path.read_bytes(), path, allow_nan=True), path).model_dump()
 
 
 def _metrics(validation: Validation, skeleton: Skeleton) -> list[str]:

@@ -7,10 +7,16 @@ from pathlib import Path
 import pytest
 
 from vitpose.errors import InputError
-from vitpose.training.checkpoints import RECIPE_FILE, claim_folder, find_checkpoints, step_of
 from vitpose.training.recipe import Recipe
 from vitpose.training.recipe_tables import Stage, Validation
-from vitpose.training.validation import NUMBERS_FILE, read_numbers
+from vitpose.training.run_directory import (
+    NUMBERS_FILE,
+    RECIPE_FILE,
+    claim_directory,
+    find_checkpoints,
+    read_numbers,
+    step_of,
+)
 
 
 def test_incomplete_checkpoints_are_ignored(tmp_path: Path) -> None:
@@ -23,7 +29,7 @@ def test_incomplete_checkpoints_are_ignored(tmp_path: Path) -> None:
 @pytest.fixture
 def started(recipe: Recipe, tmp_path: Path) -> Path:
     """The directory of a training run with a checkpoint."""
-    claim_folder(tmp_path, recipe, 2)
+    claim_directory(tmp_path, recipe, 2)
     (tmp_path / "step-00000001").mkdir()
     return tmp_path
 
@@ -31,12 +37,12 @@ def started(recipe: Recipe, tmp_path: Path) -> Path:
 def test_keys_that_do_not_affect_the_result_may_change(recipe: Recipe, started: Path) -> None:
     loop = replace(recipe.loop, minutes=3.0, workers=1, checkpoint_every=7, evaluate_every=7, log_every=1)
     sets = (Validation(annotations="more.json", images="more"),)
-    claim_folder(started, replace(recipe, loop=loop, name="renamed", validation=sets), 2)
+    claim_directory(started, replace(recipe, loop=loop, name="renamed", validation=sets), 2)
 
 
 def test_any_recipe_may_use_a_directory_without_checkpoints(recipe: Recipe, tmp_path: Path) -> None:
-    claim_folder(tmp_path, recipe, 1)
-    claim_folder(tmp_path, replace(recipe, model=replace(recipe.model, size="small")), 2)
+    claim_directory(tmp_path, recipe, 1)
+    claim_directory(tmp_path, replace(recipe, model=replace(recipe.model, size="small")), 2)
     assert json.loads((tmp_path / RECIPE_FILE).read_text())["model"]["size"] == "small"
 
 
@@ -48,18 +54,18 @@ def test_another_recipe_in_the_same_directory_raises(recipe: Recipe, started: Pa
         InputError,
         match=r"contains a training run of another recipe \(optimizer.lr 0.001 there, 0.5 here, stages",
     ):
-        claim_folder(started, other, 2)
+        claim_directory(started, other, 2)
 
 
 def test_another_number_of_devices_raises(recipe: Recipe, started: Path) -> None:
     with pytest.raises(InputError, match=r"uses 2 devices, not 1, which would .*loop.devices, loop.nodes"):
-        claim_folder(started, recipe, 1)
+        claim_directory(started, recipe, 1)
 
 
 def test_a_damaged_stored_recipe_raises(recipe: Recipe, started: Path) -> None:
     (started / RECIPE_FILE).write_text("{")
     with pytest.raises(InputError, match=r"recipe.json is not valid JSON: .*choose another directory"):
-        claim_folder(started, recipe, 2)
+        claim_directory(started, recipe, 2)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typer.testing import CliRunner
 
 from vitpose.cli import app
-from vitpose.training.keys import TABLES
+from vitpose.training.recipe_keys import TABLES
 
 
 def test_the_command_lists_every_table() -> None:
