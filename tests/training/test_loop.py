@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -214,6 +216,40 @@ def test_two_processes_equal_one_with_twice_the_batch_size(
     assert expected.name == found.name == "step-00000003"
     for name, tensor in weights(expected).items():
         torch.testing.assert_close(weights(found)[name], tensor, atol=2e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("reached", ["all processes", pytest.param("the first", marks=pytest.mark.slow)])
+def test_sigterm_stops_two_processes_with_a_checkpoint(
+    table: dict, toml_of: Callable, tmp_path: Path, reached: str
+) -> None:
+    """All processes receive the signal from a shell or `timeout`, and only the first from `kill`."""
+    table["loop"] |= {"epochs": 1000, "checkpoint_every": 100000, "batch_size": 4, "devices": 2}
+    (tmp_path / "long.toml").write_text(toml_of(table))
+    command = [
+        sys.executable,
+        "-m",
+        "vitpose",
+        "train",
+        str(tmp_path / "long.toml"),
+        "--out",
+        str(tmp_path / "long"),
+    ]
+    with (tmp_path / "log").open("w") as log:
+        running = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        while "step 1 of 5000" not in (text := (tmp_path / "log").read_text()):
+            assert running.poll() is None, text
+            time.sleep(0.05)
+        (os.killpg if reached == "all processes" else os.kill)(running.pid, signal.SIGTERM)
+        assert running.wait(timeout=120) == 130, (tmp_path / "log").read_text()
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # both processes wait for ever if this fails
+            os.killpg(running.pid, signal.SIGKILL)
+    step = step_of(find_checkpoints(tmp_path / "long")[-1])
+    assert (
+        f"stopped after step {step} of 5000; run the same command again to resume"
+        in (tmp_path / "log").read_text()
+    )
 
 
 def test_a_terminal_shows_the_progress(

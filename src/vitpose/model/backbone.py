@@ -84,7 +84,8 @@ class Attention(nn.Module):
             mixed = (F.dropout(weights, dropout) @ value).unflatten(0, qkv.shape[1:3])
             weights = weights.unflatten(0, qkv.shape[1:3]) if with_weights else None
         else:
-            mixed = F.scaled_dot_product_attention(*qkv.unbind(), dropout_p=dropout)
+            query, key, value = qkv.unbind()
+            mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         return self.proj(mixed.transpose(1, 2).flatten(2)), weights
 
 

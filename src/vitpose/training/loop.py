@@ -28,6 +28,7 @@ from .progress import ProgressLine, ProgressLog
 from .recipe import Recipe, read_recipe
 from .run_directory import STATE_FILE, claim_directory, find_last, lock_directory, step_of
 from .samples import Samples, make_processor
+from .signals import KeepTermination
 from .start import make_network
 from .validation import Validator
 
@@ -178,7 +179,7 @@ def make_trainer(
         precision="bf16-mixed" if loop.precision == "bf16" else "32-true",
         accumulate_grad_batches=loop.accumulate,
         gradient_clip_val=recipe.optimizer.clip,
-        callbacks=[writer, ProgressLine() if sys.stderr.isatty() else ProgressLog()],
+        callbacks=[writer, KeepTermination(), ProgressLine() if sys.stderr.isatty() else ProgressLog()],
         logger=list(loggers),
         log_every_n_steps=loop.log_every,
         enable_checkpointing=False,
