@@ -14,7 +14,7 @@ from .errors import (
     WorkerError,
 )
 from .evaluation import evaluate_model, evaluate_predictions
-from .files.hub import list_models
+from .files.registry import list_models
 from .geometry.boxes import Size, xywh_from_xyxy, xyxy_from_cxcywh, xyxy_from_xywh
 from .images import find_images, read_image, save_image
 from .inference.loading import export, load

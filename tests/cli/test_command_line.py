@@ -42,7 +42,8 @@ def test_commands_without_a_network_import_no_heavy_packages(arguments: list[str
         f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stderr == "[]\n"
+    # The hub's client knows which files are in its cache.
+    assert done.stderr == ("['huggingface_hub']\n" if arguments == ["models"] else "[]\n")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from vitpose.detectors import (
 )
 from vitpose.detectors.labels import read_labels
 from vitpose.errors import CheckpointError, InputError, UnknownNameError
+from vitpose.files.registry import list_detectors
 
 
 def test_importing_the_package_imports_no_inference_library():
@@ -63,7 +64,7 @@ def test_the_parts_of_a_string_are_passed_to_the_detector(
     load_detector(spec, dataset_labels=["dog"])
     load_detector(spec, labels="dataset", dataset_labels=["dog"])
     load_detector(spec, labels="all", dataset_labels=["dog"])
-    given = tuple(filter(None, [spec.partition(":")[2]]))
+    given = (spec.partition(":")[2] or list_detectors()[spec].source,)
     assert calls == [
         (given, {"device": "cpu", "labels": ("cat",), "min_score": 0.5}),
         (given, {"device": "auto", "labels": ("person",)}),
@@ -71,6 +72,15 @@ def test_the_parts_of_a_string_are_passed_to_the_detector(
         (given, {"device": "auto", "labels": ("dog",)}),
         (given, {"device": "auto", "labels": "all"}),
     ]
+
+
+def test_a_short_name_is_the_file_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("VITPOSE_CACHE", str(tmp_path))
+    path = tmp_path / "detectors" / "yolox-nano.onnx"
+    path.parent.mkdir()
+    path.write_bytes(b"another file")
+    with pytest.raises(CheckpointError, match=f"{path} has the SHA-256 .* it is damaged or was replaced"):
+        load_detector("yolox-nano")
 
 
 def test_errors_of_the_detector_are_raised(tmp_path: Path):
@@ -84,7 +94,7 @@ def test_errors_of_the_detector_are_raised(tmp_path: Path):
         ("rtdert", r"unknown detector 'rtdert'; did you mean rtdetr"),
         ("whole_image", r"did you mean whole-image\?"),
         ("whole-image:1", r"did you mean whole-image\?"),
-        ("onnx", "known: boxes:FILE, onnx:FILE, rtdetr, rtdetr:NAME, whole-image"),
+        ("onnx", "known: boxes:FILE, onnx:FILE, rtdetr, rtdetr:NAME, rtmdet-nano, whole-image, yolox-nano"),
         ("boxes:", r"did you mean boxes:FILE"),
         ("rtdetr:", r"did you mean rtdetr"),
         ("", "unknown detector ''"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vitpose.detectors import Detector, RtDetrDetector
+from vitpose.detectors import Detector, RtDetrDetector, load_detector
 from vitpose.errors import CheckpointError, MissingDependencyError, UnknownNameError
 from vitpose.geometry.boxes import iou, xyxy_from_xywh
 from vitpose.images import read_image
@@ -168,7 +168,7 @@ def test_the_real_weights_find_people(shared_data: Path):
     samples = shared_data / "samples" / "coco"
     content = json.loads((samples / "test_coco.json").read_text())
     names = [image["file_name"] for image in content["images"]]
-    found = RtDetrDetector().detect([read_image(samples / name) for name in names], names)
+    found = load_detector("rtdetr").detect([read_image(samples / name) for name in names], names)
     for image, detections in zip(content["images"], found, strict=True):
         people = [a["bbox"] for a in content["annotations"] if a["image_id"] == image["id"]]
         boxes = xyxy_from_xywh(np.array(people, np.float32))

@@ -18,7 +18,16 @@ import pytest
 
 import vitpose
 from vitpose.errors import CheckpointError, UnknownNameError
-from vitpose.files.hub import DEFAULT_MODEL, find_file, list_models, read_json, upload_folder
+from vitpose.files.hub import (
+    cache_folder,
+    download,
+    find_detector_file,
+    find_file,
+    find_local_files,
+    read_json,
+    upload_folder,
+)
+from vitpose.files.registry import DEFAULT_MODEL, DetectorCard, list_detectors, list_models
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -27,7 +36,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def test_short_names_of_the_released_and_the_packaged_models() -> None:
-    repositories = {card.source for card in list_models().values() if not card.ships}
+    repositories = {card.source for card in list_models().values() if not card.in_package}
     assert repositories == {
         "usyd-community/vitpose-base-simple",
         "usyd-community/vitpose-base",
@@ -37,8 +46,10 @@ def test_short_names_of_the_released_and_the_packaged_models() -> None:
         "usyd-community/vitpose-plus-large",
         "usyd-community/vitpose-plus-huge",
     }
-    assert all(card.source.endswith(f"/{card.name}") for card in list_models().values() if not card.ships)
-    assert [name for name, card in list_models().items() if card.ships] == [DEFAULT_MODEL]
+    assert all(
+        card.source.endswith(f"/{card.name}") for card in list_models().values() if not card.in_package
+    )
+    assert [name for name, card in list_models().items() if card.in_package] == [DEFAULT_MODEL]
 
 
 def test_the_model_in_the_package_is_found_without_a_hub() -> None:
@@ -206,10 +217,7 @@ def fake_hub() -> Iterator[FakeHub]:
 
 
 def find_through(url: str, home: Path, name: str, filename: str, **options: Any) -> str:
-    """Runs `find_file` in a subprocess, because the URL of the hub is fixed when its client is imported.
-
-    Returns the path, or the type and message of the error.
-    """
+    """Runs `find_file`; returns the path, or the type and message of the error."""
     code = (
         "import sys, json\n"
         "from vitpose.files.hub import find_file\n"
@@ -217,16 +225,22 @@ def find_through(url: str, home: Path, name: str, filename: str, **options: Any)
         "try:\n    print(find_file(name, filename, **options))\n"
         "except Exception as error:\n    print(type(error).__name__, error)\n"
     )
+    return run_with_hub(url, home, code, json.dumps([name, filename, options]))
+
+
+def run_with_hub(url: str, home: Path, code: str, *arguments: str) -> str:
+    """Runs code in a subprocess, because the URL of the hub is fixed when its client is imported."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     source = str(Path(__file__).resolve().parents[2] / "src")
     environment = kept | {
         "HF_ENDPOINT": url,
         "HF_HOME": str(home),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "NO_PROXY": "127.0.0.1",
         "PYTHONPATH": source,
     }
-    command = [sys.executable, "-c", code, json.dumps([name, filename, options])]
+    command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip()
 
@@ -277,20 +291,26 @@ def test_a_disabled_hub_raises(tmp_path: Path, fake_hub: FakeHub, monkeypatch: p
     assert fake_hub.requests == []
 
 
-@pytest.mark.slow  # the hub's client retries for about twenty seconds
-def test_an_unreachable_hub_raises(tmp_path: Path, fake_hub: FakeHub) -> None:
+def test_an_unreachable_hub_raises_at_once(tmp_path: Path, fake_hub: FakeHub) -> None:
     closed = fake_hub.url.replace(str(fake_hub.server_port), "9")  # nothing listens on the discard port
     answer = find_through(closed, tmp_path, "vitpose-base", "config.json")
     assert answer.startswith(
         "CheckpointError download of config.json of 'usyd-community/vitpose-base' failed: "
     )
-    assert "give a directory with the files; 'vitpose-tiny' is included in the package" in answer
+    assert answer.endswith(
+        "refused. With a network connection, run: vitpose download vitpose-base. Or put config.json, "
+        "preprocessor_config.json, model.safetensors of https://huggingface.co/usyd-community/vitpose-base into a "
+        "directory and give its path instead of the name; 'vitpose-tiny' is included in the package"
+    )
+    assert "Retrying" not in answer  # a warning of the hub's client, which waits longer and longer
+    own = find_through(closed, tmp_path, "me/mine", "config.json")
+    assert "refused. Check the name and the network. Or put config.json" in own
 
 
 def test_offline_with_an_empty_cache_raises(tmp_path: Path) -> None:
     message = (
         r"download of config.json of 'usyd-community/vitpose-base' failed: .*"
-        r"Check the name and the network, or give a directory with the files"
+        r"With a network connection, run: vitpose download vitpose-base\. Or put config.json, "
     )
     with pytest.raises(CheckpointError, match=message):
         find_file("vitpose-base", "config.json", cache_dir=tmp_path, local_files_only=True)
@@ -306,3 +326,95 @@ def test_a_failed_upload_raises(tmp_path: Path) -> None:
     message = r"upload to 'bad name/with spaces' failed: .*Check the name, the network and the token"
     with pytest.raises(CheckpointError, match=message):
         upload_folder(tmp_path, "bad name/with spaces", token="hf_none")
+
+
+# ------------------------------------------------------------------ models and detectors with short names
+
+
+def test_the_files_of_the_packaged_model_are_on_this_machine() -> None:
+    paths = find_local_files(list_models()[DEFAULT_MODEL])
+    assert [path.name for path in paths] == ["config.json", "preprocessor_config.json", "model.safetensors"]
+    assert download(list_models()[DEFAULT_MODEL]) == paths
+
+
+def test_every_detector_has_what_its_source_requires() -> None:
+    for card in list_detectors().values():
+        assert card.in_package or card.in_repository or card.source.startswith("https://")
+        assert (len(card.sha256) == 64 and card.size_bytes > 0) == ("://" in card.source)
+        assert bool(card.file) == (card.in_package or card.source.endswith(".zip"))
+
+
+def test_a_model_of_the_hub_is_downloaded_once(tmp_path: Path, fake_hub: FakeHub) -> None:
+    code = (
+        "from vitpose.files.hub import download, find_local_files\n"
+        "from vitpose.files.registry import list_models\n"
+        "card = list_models()['vitpose-base']\n"
+        "print(len(find_local_files(card)))\n"
+        "print(len(download(card)), len(find_local_files(card)))\n"
+    )
+    folder = "/usyd-community/vitpose-base/resolve/main/"
+    fake_hub.files |= {folder + "preprocessor_config.json": b"{}", folder + "model.safetensors": b"weights"}
+    assert run_with_hub(fake_hub.url, tmp_path, code).split() == ["0", "3", "3"]
+    assert run_with_hub(fake_hub.url, tmp_path, code).split() == ["3", "3", "3"]
+
+
+CARD = DetectorCard(
+    name="mine",
+    kind="onnx",
+    source="https://127.0.0.1:9/mine.onnx",  # nothing listens on the discard port
+    sha256=hashlib.sha256(b"network").hexdigest(),
+    size_bytes=7,
+    parameters=1.0,
+    input="8x8",
+    classes="person",
+    licence="MIT",
+    note="",
+)
+
+
+def test_a_detector_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VITPOSE_CACHE", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr("vitpose.files.download.WAIT_S", 0.0)
+    assert find_local_files(CARD) == []
+    path = tmp_path / "detectors" / "mine.onnx"
+    with pytest.raises(
+        CheckpointError,
+        match=r"download of https://127.0.0.1:9/mine.onnx failed 3 times: .*refused; check the network\. With a "
+        rf"network connection, run: vitpose download mine\. Or copy https://127.0.0.1:9/mine.onnx to {path}$",
+    ):
+        download(CARD)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"network")
+    assert download(CARD) == find_local_files(CARD) == [path]
+    path.write_bytes(b"other")
+    with pytest.raises(CheckpointError, match=r"mine.onnx has the SHA-256 .* it is damaged or was replaced"):
+        find_detector_file(CARD)
+
+
+def test_the_file_of_an_archive_is_named_in_the_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VITPOSE_CACHE", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr("vitpose.files.download.WAIT_S", 0.0)
+    card = CARD.model_copy(update={"source": "https://127.0.0.1:9/all.zip", "file": "a/mine.onnx"})
+    with pytest.raises(
+        CheckpointError, match=r"Or copy a/mine.onnx of https://127.0.0.1:9/all.zip to .*mine.onnx"
+    ):
+        download(card)
+
+
+def test_the_cache_is_in_the_users_cache_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("VITPOSE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "vitpose"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "vitpose"
+
+
+def test_a_detector_in_the_package() -> None:
+    card = CARD.model_copy(update={"source": "package", "file": "config.json"})
+    assert find_local_files(card) == download(card)
+    assert download(card)[0].parent.name == "weights"

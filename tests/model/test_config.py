@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vitpose.errors import CheckpointError, InputError, OutputError, UnknownNameError
-from vitpose.files.hub import list_models
+from vitpose.files.registry import list_models
 from vitpose.keypoints.dataset_spec import DatasetSpec
 from vitpose.keypoints.skeleton import Skeleton
 from vitpose.model.config import VitPoseBackboneConfig, VitPoseConfig

@@ -1,4 +1,5 @@
-"""The command line: `vitpose predict`, `evaluate`, `train`, `models`, `convert`, `export`, `benchmark`, `data`.
+"""The command line: `vitpose predict`, `evaluate`, `train`, `models`, `download`, `convert`, `export`,
+`benchmark`, `data`.
 
 There is one module for each command; none imports a network before it runs one, so that `vitpose --help` is quick.
 """
@@ -45,6 +46,7 @@ app.command(cls=Command)(predict.predict)
 app.command(cls=Command)(evaluate.evaluate)
 app.command(cls=Command, context_settings=train.SETTINGS)(train.train)
 app.command(cls=Command)(models.models)
+app.command(cls=Command, no_args_is_help=True)(models.download)
 app.command(cls=Command)(convert.convert)
 app.command(cls=Command)(export.export)
 app.command(cls=Command)(benchmark.benchmark)

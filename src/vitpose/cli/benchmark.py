@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, MissingDependencyError, UnknownNameError, WorkerError, counted
-from ..files.hub import DEFAULT_MODEL
+from ..files.registry import DEFAULT_MODEL
 from .options import MODEL_PANEL, BatchSize, Dataset, Device, Trust, read_dataset
 
 if TYPE_CHECKING:

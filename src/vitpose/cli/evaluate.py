@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..files.hub import DEFAULT_MODEL
+from ..files.registry import DEFAULT_MODEL
 from .options import (
     MODEL_PANEL,
     BatchSize,

@@ -1,43 +1,142 @@
-"""`vitpose models`: the models with short names."""
+"""`vitpose models` and `vitpose download`: the models and detectors with short names."""
 
 from __future__ import annotations
 
-from ..files.hub import DEFAULT_MODEL, ModelCard, list_models
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
 
-_HEADINGS = ("model", "params", "input", "skeleton", "experts", "licence")
-_LEFT_ALIGNED = {"model", "skeleton", "licence"}
+import typer
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from ..errors import UnknownNameError, VitPoseError
+from ..files import hub
+from ..files.download import Report
+from ..files.registry import (
+    DEFAULT_DETECTOR,
+    DEFAULT_MODEL,
+    Card,
+    DetectorCard,
+    list_detectors,
+    list_models,
+)
+from .terminal import DONE, FAILED, print_failures, print_line
+
+_MODEL = ("model", "params", "input", "skeleton", "experts", "licence")
+_DETECTOR = ("detector", "params", "input", "classes", "licence")
+_RIGHT_ALIGNED = {"params", "input", "experts"}
 
 
 def models() -> None:
-    """List the models with short names: size, input, skeleton, licence."""
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.text import Text
+    """List the models and detectors with short names, and where their files are."""
+    models = list_models().values()
+    size = "{:.1f} M".format
+    _print_table(
+        [*models],
+        [
+            _MODEL,
+            *((c.name, size(c.parameters), c.input, c.skeleton, str(c.experts), c.licence) for c in models),
+        ],
+    )
+    detectors = list_detectors().values()
+    print_line("")
+    _print_table(
+        [*detectors],
+        [_DETECTOR, *((c.name, size(c.parameters), c.input, c.classes, c.licence) for c in detectors)],
+    )
+    print_line("")
+    print_line(f"Default: {DEFAULT_MODEL} and {DEFAULT_DETECTOR}.")
+    print_line("Files are downloaded by 'vitpose download NAME', or when a name is first used.")
 
-    console = Console(highlight=False)
-    cards = list_models().values()
-    heading, *rows = _align([_HEADINGS, *map(_cells, cards)])
-    console.print(Text(heading, style="bold"), soft_wrap=True)
-    for card, row in zip(cards, rows, strict=True):
-        console.print(Text(row, style="cyan"), soft_wrap=True)
-        # On a second line, since source and note do not fit into 80 columns with the other cells.
-        source = "in the package" if card.ships else card.source
-        console.print(Padding(Text(f"{source}: {card.note}"), (0, 0, 0, 2), expand=False))
-    console.print(f"Default: {DEFAULT_MODEL}. Other models are downloaded on first use.")
+
+def download(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...",
+            show_default=False,
+            help="Short names of models and detectors; 'vitpose models' lists them.",
+        ),
+    ],
+) -> None:
+    """Download models and detectors into the cache, for use without a network.
+
+    A download that fails does not stop the others; the exit code is then 1.
+
+    Raises:
+        Exit: With the exit code.
+        UnknownNameError: There is no such model or detector.
+    """
+    known: dict[str, Card] = {**list_models(), **list_detectors()}
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("model or detector", name, known)
+    failures: list[tuple[str, str]] = []
+    for card in (known[name] for name in dict.fromkeys(names)):
+        before = hub.find_local_files(card)
+        try:
+            with _show_progress(card.name) as report:
+                paths = hub.download(card, report)
+        except VitPoseError as error:
+            failures.append((card.name, str(error)))
+            continue
+        state = _where(card) if before else f"downloaded, {_size_of(paths)}"
+        print_line(f"{card.name}: {state}: {paths[-1]}")
+    print_failures(failures)
+    raise typer.Exit(FAILED if failures else DONE)
 
 
-def _cells(card: ModelCard) -> tuple[str, ...]:
-    size = f"{card.parameters:.1f} M"
-    return card.name, size, card.input, card.skeleton, str(card.experts), card.licence
+@contextmanager
+def _show_progress(name: str) -> Iterator[Report]:
+    """Show the progress of a download on a terminal; nothing elsewhere."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    if console.is_terminal:  # the hub's client, which shows its own bars, reads this when it is imported
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "0"
+    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
-def _align(rows: list[tuple[str, ...]]) -> list[str]:
+def _print_table(cards: Sequence[Card], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table, with the location of the files and a note below each row but the headings."""
+    heading, *lines = _align(rows)
+    print_line(heading, "bold")
+    for card, line in zip(cards, lines, strict=True):
+        print_line(line, "cyan")
+        # On a second line, since these do not fit into 80 columns with the other cells.
+        note = Padding(Text(f"{_where(card)}: {card.note}"), (0, 0, 0, 2), expand=False)
+        Console(highlight=False).print(note)
+
+
+def _where(card: Card) -> str:
+    """Return where the files of a card are, and their size."""
+    if card.in_package:
+        return "in the package"
+    paths = hub.find_local_files(card)
+    if paths:
+        return f"in the cache, {_size_of(paths)}"
+    size = card.size_bytes if isinstance(card, DetectorCard) else 0
+    return f"not downloaded, {(size or card.parameters * 4e6) / 1e6:.0f} MB"  # the hub's files are in float32
+
+
+def _size_of(paths: Sequence[Path]) -> str:
+    return f"{sum(path.stat().st_size for path in paths) / 1e6:.0f} MB"
+
+
+def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return each row as a line of aligned columns; the first row has the headings."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if name in _LEFT_ALIGNED else cell.rjust(width)
+            cell.rjust(width) if name in _RIGHT_ALIGNED else cell.ljust(width)
             for name, cell, width in zip(rows[0], row, widths, strict=True)
-        )
+        ).rstrip()
         for row in rows
     ]

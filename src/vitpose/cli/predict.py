@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..files.hub import DEFAULT_DETECTOR, DEFAULT_MODEL
+from ..files.registry import DEFAULT_DETECTOR, DEFAULT_MODEL
 from .options import (
     MODEL_PANEL,
     BatchSize,

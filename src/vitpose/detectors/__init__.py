@@ -5,8 +5,10 @@ package loads no inference library; each detector imports the library it uses wh
 
     WholeImage      the whole image as one box      whole-image
     CocoBoxes       boxes from a COCO file          boxes:FILE
-    OnnxDetector    YOLOX or RTMDet in ONNX         onnx:FILE
+    OnnxDetector    YOLOX or RTMDet in ONNX         rtmdet-nano, yolox-nano, onnx:FILE
     RtDetrDetector  RT-DETR through transformers    rtdetr, rtdetr:NAME
+
+`files/detectors.toml` lists those with a short name, which are downloaded when they are loaded.
 
 A custom detector is any function from an image to its boxes, or any object with `detect`. `SelectingDetector` filters
 its boxes by label and score.
@@ -19,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, UnknownNameError, check_number
+from ..files.hub import find_detector_file
+from ..files.registry import list_detectors
 from ..hardware.onnx_session import nearest_device
 from .custom import DetectFunction, SelectingDetector, check_detector
 from .given import CocoBoxes, WholeImage
@@ -54,9 +58,9 @@ def load_detector(
     """Create a detector from a short string.
 
     Args:
-        spec: "rtdetr" (its default weights), "rtdetr:NAME" (a hub repository or a directory), "onnx:FILE",
-            "boxes:FILE" (a COCO file) or "whole-image"; or a function from an RGB image to its boxes, or an object with
-            `detect`, which are returned unchanged unless labels or min_score are given.
+        spec: A short name ("rtdetr", "rtmdet-nano", "yolox-nano"), "rtdetr:NAME" (a hub repository or a directory),
+            "onnx:FILE", "boxes:FILE" (a COCO file) or "whole-image"; or a function from an RGB image to its boxes, or
+            an object with `detect`, which are returned unchanged unless labels or min_score are given.
         device: Device of the network: "auto", "cpu", "cuda", "cuda:1".
         labels: Class names to detect; "dataset": the classes of the dataset; "all": every class. Default: "dataset"
             for a string, "all" for a function or an object.
@@ -67,7 +71,7 @@ def load_detector(
         UnknownNameError: The string is not one of these, or a label is not a class of the detector.
         InputError: `spec` is not a detector, the string is a bare file name, the labels are not class names, the
             score is not from 0 to 1, labels or a score are given for "whole-image", or the file of boxes is invalid.
-        CheckpointError: The network's files are missing or do not fit.
+        CheckpointError: The network's files are missing or do not fit, or their download failed.
         MissingDependencyError: The library that runs the network is not installed.
     """
     check_selection(spec, labels, min_score)
@@ -105,21 +109,23 @@ def check_selection(spec: Any, labels: Labels, min_score: float | None) -> None:
 
 
 def _make(spec: str, device: str, labels: Labels, min_score: float | None) -> Detector:
-    kind, colon, argument = spec.partition(":")
+    if spec == "whole-image":
+        return WholeImage()
+    card = list_detectors().get(spec)
+    if card is None:
+        kind, _, source = spec.partition(":")
+    else:
+        kind, source = card.kind, card.source if card.in_repository else str(find_detector_file(card))
     options: dict[str, Any] = {"labels": labels} | ({} if min_score is None else {"min_score": min_score})
-    match kind, argument:
-        case "whole-image", "" if not colon:
-            return WholeImage()
-        case "rtdetr", "" if not colon:
-            return RtDetrDetector(device=device, **options)
-        case "rtdetr", name if name:
-            return RtDetrDetector(name, device=device, **options)
-        case "onnx", file if file:
-            return OnnxDetector(file, device=nearest_device(file, device), **options)
-        case "boxes", file if file:
-            return CocoBoxes(file, **options)
+    match kind if source else None:
+        case "rtdetr":
+            return RtDetrDetector(source, device=device, **options)
+        case "onnx":
+            return OnnxDetector(source, device=nearest_device(source, device), **options)
+        case "boxes":
+            return CocoBoxes(source, **options)
     if spec.endswith((".onnx", ".json")):
         kind = "onnx" if spec.endswith(".onnx") else "boxes"
         raise InputError(f"the detector {spec!r} is a file without its kind; write {kind}:{spec}")
-    forms = ["rtdetr", "rtdetr:NAME", "onnx:FILE", "boxes:FILE", "whole-image"]
+    forms = [*list_detectors(), "rtdetr:NAME", "onnx:FILE", "boxes:FILE", "whole-image"]
     raise UnknownNameError("detector", spec, forms)

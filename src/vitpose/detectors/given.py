@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 
 from ..data.annotation_file import ImageRow, coco_tables, is_number, numbers, read_id, read_json
 from ..errors import BoxError, InputError, check_number
+from ..files.paths import user_path
 from ..geometry.boxes import Size, refuse_outside, xyxy_from_xywh
 from .labels import Labels, choose_labels, coco_labels
 from .protocol import Detections
@@ -62,7 +63,7 @@ class CocoBoxes:
 
     def __init__(self, path: str | Path, labels: Labels = None, min_score: float = 0.0) -> None:
         check_number("min_score", min_score, 0, 1)
-        self.path = Path(path)
+        self.path = user_path(path)
         file = _read_coco(self.path)
         if file.faults:
             raise file.faults[0]

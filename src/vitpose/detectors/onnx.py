@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from ..errors import CheckpointError, check_number
+from ..files.paths import user_path
 from ..geometry.boxes import Size, suppress_overlaps, xyxy_from_cxcywh
 from ..hardware.onnx_session import open_session
 from .labels import Labels, choose_labels, coco_labels
@@ -174,7 +175,7 @@ class OnnxDetector:
     ) -> None:
         check_number("min_score", min_score, 0, 1)
         check_number("max_iou", max_iou, 0, 1)
-        self.path, self.min_score, self.max_iou = Path(path), min_score, max_iou
+        self.path, self.min_score, self.max_iou = user_path(path, CheckpointError), min_score, max_iou
         self._names = list(coco_labels().values())
         self._wanted = choose_labels(labels, self._names)
         self._session = open_session(self.path, device)

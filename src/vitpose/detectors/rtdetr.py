@@ -1,4 +1,4 @@
-"""RT-DETR through `transformers`: the default detector.
+"""RT-DETR through `transformers`.
 
 `transformers` provides the network, its preprocessing and its postprocessing, and is imported only when a detector is
 created.
@@ -14,12 +14,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ..errors import CheckpointError, check_number, require
+from ..files.hub import download_from_hub
+from ..files.paths import existing_path
 from ..geometry.boxes import Size
 from ..hardware.devices import choose_device
 from .labels import Labels, choose_labels
 from .protocol import Detections
 
-DEFAULT_MODEL = "PekingU/rtdetr_r50vd_coco_o365"
 BATCH = 8
 """Batch size."""
 
@@ -46,7 +47,7 @@ class RtDetrDetector:
 
     def __init__(
         self,
-        name: str | Path = DEFAULT_MODEL,
+        name: str | Path,
         *,
         labels: Labels = None,
         min_score: float = 0.3,
@@ -96,7 +97,11 @@ def _load(name: str, origin: dict[str, Any]) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig, RTDetrForObjectDetection, RTDetrImageProcessorPil
 
+    folder = existing_path(name)
+    name = name if folder is None else str(folder)
     try:
+        if folder is None:  # fails at once without a network, unlike transformers
+            download_from_hub(name, "config.json", **origin)
         config = AutoConfig.from_pretrained(name, **origin)
         if config.model_type != "rt_detr":
             raise ValueError(f"its model type is {config.model_type!r}")
@@ -109,8 +114,8 @@ def _load(name: str, origin: dict[str, Any]) -> tuple[Any, Any]:
             raise ValueError(f"{len(missing)} weights are missing, among them {missing[:5]}")
     except Exception as error:  # the errors of transformers, hub and safetensors share no base class
         raise CheckpointError(
-            f"no RT-DETR could be loaded from {name!r}: {error}\nCheck the name and the connection, or use "
-            "another detector: onnx:FILE (a YOLOX or RTMDet file), boxes:FILE or --boxes FILE (a COCO "
-            "file), whole-image (one person per image)."
+            f"no RT-DETR could be loaded from {name!r}: {error}\nCheck the name, or use another detector: "
+            "rtmdet-nano, yolox-nano, onnx:FILE (a YOLOX or RTMDet file), boxes:FILE or --boxes FILE (a COCO file), "
+            "whole-image (one person per image)."
         ) from error
     return processor, model

@@ -1,65 +1,98 @@
-"""From the name of a model to its files: in the package, in a directory, or on the Hugging Face Hub.
+"""From a short name, a directory or a hub repository to files, downloading them if necessary.
 
 The only module that uses the hub. It does not depend on networks or weights.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
-from functools import cache
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from ..errors import CheckpointError, UnknownNameError
-from .paths import existing_path
-from .schemas import MAX_TEXT_BYTES, Schema, check, parse_json, parse_toml
+from .download import Report, check_sha256, download_file
+from .paths import existing_path, user_path
+from .registry import DEFAULT_MODEL, Card, DetectorCard, list_detectors, list_models
+from .schemas import MAX_TEXT_BYTES, parse_json
 
-DEFAULT_MODEL = "vitpose-tiny"
-DEFAULT_DETECTOR = "rtdetr"
-"""The detector of `vitpose.load` and of the command line."""
-_PACKAGE = "package"
-_LISTING = "models.toml"
+REPOSITORY_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+"""The files of a model or detector in the format of `transformers`."""
 _MAX_NAME = 300
 
 
-class ModelCard(Schema):
-    """Description of a model with a short name.
+def cache_folder() -> Path:
+    """Returns the directory of downloaded files that are not from the hub.
 
-    Attributes:
-        name: The short name.
-        source: Hub repository, or "package" for weights in the package.
-        parameters: Number of parameters, in millions.
-        input: Width x height of the input in pixels.
-        skeleton: Name of the skeleton.
-        experts: Number of experts.
-        licence: Licence of the weights.
-        note: Remark in one line.
+    This is the directory in the environment variable VITPOSE_CACHE; default: `vitpose` in the user's cache directory.
+
+    Raises:
+        InputError: The environment variable is not a path.
     """
-
-    name: str
-    source: str
-    parameters: float
-    input: str
-    skeleton: str
-    experts: int
-    licence: str
-    note: str
-
-    @property
-    def ships(self) -> bool:
-        """Whether the weights are in the package."""
-        return self.source == _PACKAGE
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vitpose"
+    return user_path(os.environ.get("VITPOSE_CACHE") or default)
 
 
-@cache
-def list_models() -> Mapping[str, ModelCard]:
-    """Returns the models with a short name, by that name."""
-    table = parse_toml((resources.files("vitpose.files") / _LISTING).read_bytes(), _LISTING)
-    rows = {name: {"name": name, **row} for name, row in table.items()}
-    return MappingProxyType(check(dict[str, ModelCard], rows, _LISTING))
+def find_local_files(card: Card) -> list[Path]:
+    """Returns the files of a model or detector if all of them are on this machine, else an empty list."""
+    paths: list[Any]
+    if card.in_repository:
+        from huggingface_hub import try_to_load_from_cache
+
+        paths = [try_to_load_from_cache(card.source, name) for name in REPOSITORY_FILES]
+    elif isinstance(card, DetectorCard):
+        paths = [_detector_path(card)]
+    else:
+        paths = [_weights_folder() / name for name in REPOSITORY_FILES]
+    found = [
+        Path(path) for path in paths if isinstance(path, str | Path)
+    ]  # the hub's marks for missing files are not
+    return found if len(found) == len(paths) and all(path.is_file() for path in found) else []
+
+
+def download(card: Card, report: Report | None = None) -> list[Path]:
+    """Downloads the files of a model or detector, unless they are on this machine, and returns their paths.
+
+    Args:
+        card: The model or detector.
+        report: Called with the number of bytes so far and the total, for files that are not from the hub; the hub's
+            client has its own progress bars.
+
+    Raises:
+        CheckpointError: The download failed, or a file is not the expected one.
+        OutputError: The cache cannot be written.
+    """
+    if card.in_repository:
+        return [download_from_hub(card.source, name) for name in REPOSITORY_FILES]
+    return [find_detector_file(card, report)] if isinstance(card, DetectorCard) else find_local_files(card)
+
+
+def find_detector_file(card: DetectorCard, report: Report | None = None) -> Path:
+    """Returns the path of a detector's only file, which is downloaded if necessary; see `download`."""
+    path = _detector_path(card)
+    if not card.in_package and path.is_file():
+        check_sha256(path, card.sha256, str(path))
+    elif not card.in_package:
+        try:
+            download_file(card.source, path, card.sha256, card.file, report)
+        except CheckpointError as error:
+            what = f"{card.file} of {card.source}" if card.file else card.source
+            raise CheckpointError(
+                f"{error}. With a network connection, run: vitpose download {card.name}. Or copy {what} to {path}"
+            ) from error
+    return path
+
+
+def _detector_path(card: DetectorCard) -> Path:
+    if card.in_package:
+        return _weights_folder() / card.file
+    return cache_folder() / "detectors" / f"{card.name}{Path(card.file or card.source).suffix}"
+
+
+def _weights_folder() -> Path:
+    return Path(str(resources.files("vitpose") / "weights"))
 
 
 def find_file(
@@ -98,8 +131,8 @@ def find_file(
             f"subfolder {_brief(subfolder)} must be a directory inside the model's directory"
         )
     card = list_models().get(str(name))
-    if card is not None and card.ships:
-        found: Path | None = Path(str(resources.files("vitpose") / "weights"))
+    if card is not None and card.in_package:
+        found: Path | None = _weights_folder()
     else:
         found = existing_path(name)
     if found is not None and (found.is_dir() or card is None):
@@ -108,7 +141,14 @@ def find_file(
     if repository.count("/") != 1 or repository.startswith((".", "/", "~")) or len(repository) > _MAX_NAME:
         hint = "A directory, an original .pth file or a hub repository ('owner/name') works too."
         raise UnknownNameError("model", _brief(name).strip("'"), list_models(), hint)
-    return _download(repository, "/".join((*parts, filename)), revision, token, cache_dir, local_files_only)
+    return download_from_hub(
+        repository,
+        "/".join((*parts, filename)),
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+    )
 
 
 def _file_in(directory: Path, filename: str) -> Path:
@@ -129,25 +169,64 @@ def _brief(name: object) -> str:
     return repr(text if len(text) <= _MAX_NAME else text[:80] + "..." + text[-20:])
 
 
-def _download(
-    repository: str, filename: str, revision: str | None, token: Any, cache_dir: Any, local_files_only: bool
+def download_from_hub(
+    repository: str,
+    filename: str,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
 ) -> Path:
-    from huggingface_hub import hf_hub_download
+    """Returns the path of a file of a hub repository, downloading it if it is not in the cache or has changed.
 
-    options = {
-        "revision": revision,
-        "token": token,
-        "cache_dir": cache_dir,
-        "local_files_only": local_files_only,
-    }
+    Args:
+        repository: The repository ("owner/name").
+        filename: Path of the file in the repository.
+        revision: As in `find_file`.
+        token: As in `find_file`.
+        cache_dir: As in `find_file`.
+        local_files_only: As in `find_file`.
+
+    Raises:
+        CheckpointError: The download failed.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
+
+    options: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir}
     try:
-        return Path(hf_hub_download(repository, filename, **options))
+        if not local_files_only and not isinstance(
+            try_to_load_from_cache(repository, filename, **options), str
+        ):
+            # Fails at once without a network, where `hf_hub_download` tries again for half a minute.
+            with suppress(HfHubHTTPError):  # an answer of the server
+                get_hf_file_metadata(hf_hub_url(repository, filename, revision=revision), token=token)
+        return Path(
+            hf_hub_download(repository, filename, token=token, local_files_only=local_files_only, **options)
+        )
     except Exception as error:  # the hub's client and its HTTP library have no common error class
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(
-            f"download of {filename} of {repository!r} failed: {reason}. Check the name and the network, or give a "
-            f"directory with the files; {DEFAULT_MODEL!r} is included in the package"
+            f"download of {filename} of {repository!r} failed: {reason.rstrip('.')}. {_advice(repository)}"
         ) from error
+
+
+def _advice(repository: str) -> str:
+    """Returns what to do if a file of a repository cannot be downloaded."""
+    cards: dict[str, Card] = {**list_models(), **list_detectors()}
+    name = next((name for name, card in cards.items() if card.source == repository), None)
+    first = (
+        "Check the name and the network"
+        if name is None
+        else f"With a network connection, run: vitpose download {name}"
+    )
+    give = "its path as rtdetr:DIRECTORY" if name in list_detectors() else "its path instead of the name"
+    other = f"; {DEFAULT_MODEL!r} is included in the package" if name in list_models() else ""
+    return (
+        f"{first}. Or put {', '.join(REPOSITORY_FILES)} of https://huggingface.co/{repository} into a directory and "
+        f"give {give}{other}"
+    )
 
 
 def read_json(name: str | Path, filename: str, **hub: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import CheckpointError, InputError, require
 from ..files.external_data import refuse_foreign_data
+from ..files.paths import user_path
 from .threads import thread_limit
 
 
@@ -28,7 +29,7 @@ def open_session(path: str | Path, device: str) -> Any:
         MissingDependencyError: onnxruntime is not installed.
     """
     providers = find_providers(path, device)
-    path = Path(path).expanduser()
+    path = user_path(path, CheckpointError)
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}; give the path of an .onnx file")
     refuse_foreign_data(path)

@@ -13,7 +13,7 @@ from ..detectors.labels import Labels
 from ..engines import check_conversion, check_engine, check_trust, is_exported, open_engine
 from ..engines.metadata import Metadata
 from ..errors import CheckpointError, InputError, require
-from ..files.hub import DEFAULT_DETECTOR, DEFAULT_MODEL
+from ..files.registry import DEFAULT_DETECTOR, DEFAULT_MODEL
 from ..geometry.boxes import Size
 from ..hardware.devices import choose_device
 from ..keypoints.dataset_spec import DatasetSpec

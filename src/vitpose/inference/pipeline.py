@@ -19,7 +19,7 @@ from jaxtyping import Int, UInt8
 from ..detectors.custom import DetectFunction, check_detector, name_of, run_detector
 from ..detectors.protocol import Detections, Detector, detections_from
 from ..errors import BoxError, ImageError, InputError, VitPoseError, check_number
-from ..files.hub import DEFAULT_DETECTOR
+from ..files.registry import DEFAULT_DETECTOR
 from ..geometry.boxes import Size, iou, refuse_outside
 from ..images import MAX_PIXELS, read_image
 from ..keypoints.similarity import MAX_OKS

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, UInt8
 
 from ..detectors.protocol import Detections
 from ..errors import InputError, check_count, check_number
-from ..files.hub import DEFAULT_DETECTOR
+from ..files.registry import DEFAULT_DETECTOR
 from ..geometry.boxes import Size
 from ..keypoints.skeleton import Skeleton
 from ..results.poses import Poses
