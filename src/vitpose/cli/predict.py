@@ -65,8 +65,9 @@ def predict(
         typer.Option(
             metavar="SPEC",
             show_default=DEFAULT_DETECTOR,
-            help="Detector: rtdetr, rtdetr:NAME (hub repository or directory), onnx:FILE (YOLOX, RTMDet), boxes:FILE, "
-            "or whole-image (one person in each image).",
+            help="Detector: a short name (rtdetr, rtmdet-nano, yolox-nano; see 'vitpose models'), rtdetr:NAME (hub "
+            "repository or directory), onnx:FILE (YOLOX, RTMDet), boxes:FILE, or whole-image (one person in each "
+            "image).",
             rich_help_panel=_DETECTION,
         ),
     ] = None,

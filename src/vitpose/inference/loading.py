@@ -64,10 +64,11 @@ def load(
     Args:
         model: A short name (`vitpose models` lists them), a directory, a hub repository, an original `.pth` file, or
             a file that `export` wrote (`.onnx`, `.xml`, `.pt2`, `.engine`).
-        detector: Detects the boxes: "rtdetr", "rtdetr:NAME", "onnx:FILE", "boxes:FILE" (COCO detections or
-            annotations), "whole-image" (one person per image), or None if boxes are always given. Or a detector of
-            your own: any function from an RGB image (h w 3) to its boxes, n x 4 (xyxy, px), an empty list or
-            `supervision.Detections`; or an object with `detect`, see `vitpose.detectors.Detector`.
+        detector: Detects the boxes: a short name ("rtdetr", "rtmdet-nano", "yolox-nano"; `vitpose models` lists them),
+            "rtdetr:NAME", "onnx:FILE", "boxes:FILE" (COCO detections or annotations), "whole-image" (one person per
+            image), or None if boxes are always given. Or a detector of your own: any function from an RGB image
+            (h w 3) to its boxes, n x 4 (xyxy, px), an empty list or `supervision.Detections`; or an object with
+            `detect`, see `vitpose.detectors.Detector`.
         dataset: Dataset of a ViTPose++ model, by name ("ap10k") or index, which selects expert, head, skeleton and
             processing; default: the first one, COCO. Several, such as ["coco", "ap10k"], find people and animals in
             one call: each box goes to the first dataset that has its class. For a file with one head that does not
