@@ -32,7 +32,8 @@ MAX_IOU = 0.6
 """Measured on the same images: 0.45 misses people who stand close together. RTMDet's files apply 0.6 themselves."""
 SUPPORTED_LAYOUTS = (
     "YOLOX, not decoded (one output, anchors x 85, for the strides 8, 16 and 32) and RTMDet end2end (two "
-    "outputs, dets, n x 5, and labels, n), each with one float input of b x 3 x h x w, b being 1 or dynamic"
+    "outputs, dets, n x 5, and labels, n), each with one float input of b x 3 x h x w, b being 1 or dynamic; or the "
+    "exported detector of this package"
 )
 
 
@@ -127,6 +128,32 @@ class _RtmDet:
         return _Raw(dets[kept, :4], dets[kept, 4], classes[kept])
 
 
+@dataclass(frozen=True)
+class _Person:
+    """The detector in the package, as written by `exporters.person_detector`.
+
+    The input is BGR, 0 to 255, not normalised.
+    """
+
+    size: Size
+    batch: ClassVar = BATCH
+    mean: ClassVar = (0.0, 0.0, 0.0)
+    std: ClassVar = (1.0, 1.0, 1.0)
+
+    @classmethod
+    def recognise(cls, inputs: Sequence[Any], outputs: Sequence[Any]) -> _Person | None:
+        """Return the layout if the network has it, else None."""
+        size = _input_size(inputs)
+        names = [output.name for output in outputs]
+        return cls(size) if size is not None and names == ["person_scores", "person_boxes"] else None
+
+    def read(self, outputs: Sequence[np.ndarray], index: int, min_score: float) -> _Raw:
+        """Return the candidates of one image of a batch with at least the minimum score."""
+        scores, boxes = outputs[0][index], outputs[1][index]
+        kept = scores >= min_score
+        return _Raw(boxes[kept], scores[kept], np.zeros(int(kept.sum()), np.int64))
+
+
 def _input_size(inputs: Sequence[Any], otherwise: Size | None = None) -> Size | None:
     """Return the image size of a network's only input, or None if it is not an image.
 
@@ -181,9 +208,12 @@ class OnnxDetector:
         self._session = open_session(self.path, device)
         self._layout = self._recognise()
 
-    def _recognise(self) -> _YoloX | _RtmDet:
+    def _recognise(self) -> _YoloX | _RtmDet | _Person:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        layout = _YoloX.recognise(inputs, outputs) or _RtmDet.recognise(inputs, outputs)
+        families = (_YoloX, _RtmDet, _Person)
+        layout = next(
+            (one for one in (family.recognise(inputs, outputs) for family in families) if one), None
+        )
         if layout is None:
             raise CheckpointError(
                 f"{self.path} has an unsupported layout: inputs {_describe(inputs)}, outputs {_describe(outputs)}. "

@@ -47,7 +47,7 @@ def make_program(network: VitPoseForPoseEstimation, metadata: Metadata) -> torch
     size = metadata.processor.size
     pixels = torch.zeros(2, 3, size.height, size.width, device=network.device, dtype=network.dtype)
     batch = {0: torch.export.Dim("batch", min=1)}
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         program = torch.export.export(
             _HeatmapsOnly(network.eval()), (pixels,), dynamic_shapes=(batch,), strict=False
         )
@@ -59,7 +59,7 @@ def make_program(network: VitPoseForPoseEstimation, metadata: Metadata) -> torch
 def write_program(network: VitPoseForPoseEstimation, metadata: Metadata, path: Path) -> None:
     """Write a `.pt2` file."""
     program = make_program(network, metadata)
-    with _quiet():
+    with quiet():
         torch.export.save(program, path, extra_files={ENTRY: metadata.to_json()})
 
 
@@ -72,7 +72,7 @@ def write_onnx(network: VitPoseForPoseEstimation, metadata: Metadata, path: Path
     onnx = require("onnx", "export", "to export to ONNX")
     require("onnxscript", "export", "to export to ONNX")
     program = make_program(network, metadata)
-    with _quiet():
+    with quiet():
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -113,7 +113,7 @@ def write_openvino(network: VitPoseForPoseEstimation, metadata: Metadata, path: 
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Suppress warnings of torch's exporter about its own deprecations and about optional packages."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level

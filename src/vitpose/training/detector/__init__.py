@@ -1,0 +1,1 @@
+"""Trains the person detector in the package: `python -m vitpose.training.detector RECIPE --out DIRECTORY`."""
