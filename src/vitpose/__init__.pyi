@@ -27,7 +27,8 @@ from .model.outputs import VitPoseEstimatorOutput
 from .model.pose import VitPoseForPoseEstimation
 from .model.quantisation import TorchAoConfig
 from .processing.image_processor import VitPoseImageProcessor
-from .results.drawing import draw, draw_heatmaps
+from .results.drawing import draw
+from .results.heatmap_overlay import draw_heatmaps
 from .results.mixed_poses import MixedPoses
 from .results.poses import Poses
 from .training.loop import train

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vitpose.errors import ImageError, InputError
+from vitpose.errors import ImageError, InputError, UnknownNameError
+from vitpose.geometry.boxes import Size
 from vitpose.images import read_image
 from vitpose.keypoints.skeleton import Skeleton
-from vitpose.results.drawing import draw, draw_heatmaps
+from vitpose.results.drawing import DrawingOptions, draw
+from vitpose.results.heatmap_overlay import draw_heatmaps
 from vitpose.results.mixed_poses import MixedPoses
 from vitpose.results.poses import Poses
 from vitpose.results.text import HAS_FONTS
@@ -204,9 +208,11 @@ def test_thickness() -> None:
 
 @pytest.mark.parametrize("thickness", [0.0, -1.0, float("nan"), float("inf"), 1001.0])
 def test_an_invalid_thickness_raises(thickness: float) -> None:
-    message = f"thickness must be above 0 and at most 1000 pixels, not {thickness!r}; None: automatic"
-    with pytest.raises(InputError, match=message):
+    message = f"must be above 0 and at most 1000 pixels, not {thickness!r}; None: automatic"
+    with pytest.raises(InputError, match=f"thickness {message}"):
         draw(grey(), poses_of(BENT), thickness=thickness)
+    with pytest.raises(InputError, match=f"radius {message}"):
+        draw(grey(), poses_of(BENT), radius=thickness)
 
 
 def test_opacity_by_score() -> None:
@@ -244,20 +250,22 @@ def test_tags_show_the_score_of_the_pose() -> None:
         Poses(**{**vars(poses_of(BENT)), "scores": np.full((1, 3), s)}) for s in (0.9, 0.4)
     )
     weak = Poses(**{**vars(poses_of(BENT)), "scores": np.full((1, 3), 0.9), "box_scores": np.array([2 / 9])})
-    tags = [draw(grey(), poses, boxes=True)[40:60, 20:90] for poses in (confident, uncertain, weak)]
+    tags = [draw(grey(), poses, scores=True)[40:60, 20:90] for poses in (confident, uncertain, weak)]
     assert changed(tags[0], tags[1]).any()
     np.testing.assert_array_equal(tags[1], tags[2])
 
 
 def test_tags_do_not_cover_each_other() -> None:
-    """For two nearly equal boxes the second tag is below the first."""
+    """For two nearly equal boxes the second tag is at another corner; there are eight positions at a box."""
     boxes = [[20, 60, 180, 150], [24, 60, 184, 150]]
     both = draw(grey(), poses_of([BENT, BENT], ids=[1, 2], boxes=boxes))
     first = draw(grey(), poses_of(BENT, ids=[1], boxes=boxes[:1]))
-    np.testing.assert_array_equal(both[40:60], first[40:60])
-    assert changed(both, first)[60:80, 24:40].any()
+    np.testing.assert_array_equal(both[40:60, :70], first[40:60, :70])
+    assert changed(both, first)[45:60, 150:184].any()
     many = poses_of([BENT] * 9, ids=range(9), boxes=boxes[:1] * 9)
-    np.testing.assert_array_equal(draw(grey(), many)[:88], draw(grey(), many[:4])[:88])  # above the edges
+    tags = [changed(draw(grey(), p), draw(grey(), p, ids=False)) for p in (many, many[:8], many[:7])]
+    np.testing.assert_array_equal(tags[0], tags[1])
+    assert tags[1].sum() > tags[2].sum()
 
 
 def test_untracked_instances_have_no_tag_and_a_grey_box() -> None:
@@ -270,17 +278,21 @@ def test_untracked_instances_have_no_tag_and_a_grey_box() -> None:
     assert changed(boxed, draw(grey(), tracked, boxes=True))[:60].any()
 
 
-def test_boxes_have_a_tag_with_the_score() -> None:
+def test_boxes_and_scores_are_drawn_separately() -> None:
     image = grey()
-    plain, boxed = draw(image, poses_of(BENT)), draw(image, poses_of(BENT), boxes=True)
-    mask = changed(boxed, plain)
+    plain, box = draw(image, poses_of(BENT)), draw(image, poses_of(BENT), boxes=True)
+    mask = changed(box, plain)
     assert mask[80:140, 20].all()  # left side
     assert mask[150, 30:170].all()  # bottom
+    assert not mask[:59].any()
+    boxed = draw(image, poses_of(BENT), boxes=True, scores=True)
+    mask = changed(boxed, plain)
+    assert changed(draw(image, poses_of(BENT), scores=True), plain)[46:59, 20:40].all()
     tag = boxed[45:59, 20:40]
     assert (tag > 200).all(axis=2).any()  # white letters
     assert not mask[:40].any()
     other = Poses(**{**vars(poses_of(BENT)), "box_scores": np.array([0.75], np.float32)})
-    assert changed(draw(image, other, boxes=True), boxed)[:60].any()
+    assert changed(draw(image, other, boxes=True, scores=True), boxed)[:60].any()
 
 
 def test_track_ids_are_written_if_given() -> None:
@@ -410,6 +422,79 @@ def test_mixed_poses_are_drawn_with_the_edges_of_each_skeleton() -> None:
     drawn = draw(grey(), mixed, boxes=True, names=True)
     assert_colour(drawn[157, 122], (255, 0, 255))
     assert changed(drawn, draw(grey(), mixed)).any()
+
+
+def test_colours_by_instance_and_one_colour() -> None:
+    two = poses_of([BENT, np.add(BENT, (40, -60))])
+    drawn = draw(grey(), two, colours="instance")
+    first, second = drawn[100, 65].astype(int), drawn[40, 105].astype(int)
+    assert np.abs(first - second).max() > 50
+    np.testing.assert_array_equal(drawn[100, 65], drawn[100, 30])  # edge and keypoint
+    tracked = replace(two, ids=np.array([3, 3]))
+    same = draw(grey(), tracked, colours="instance", ids=False)
+    np.testing.assert_array_equal(same[100, 65], same[40, 105])
+    assert_colour(draw(grey(), two, colours="#FF0000")[100, 65], RED)
+
+
+@pytest.mark.parametrize("colours", ["instances", "#ff00", "red", ""])
+def test_invalid_colours_raise(colours: str) -> None:
+    message = re.escape(f"unknown choice of colours {colours!r}") + '.* One colour is written as "#rrggbb"'
+    with pytest.raises(UnknownNameError, match=message):
+        draw(grey(), poses_of(BENT), colours=colours)
+
+
+def test_radius() -> None:
+    image = grey()
+    small, large = (
+        changed(draw(image, poses_of(BENT), thickness=2.0, radius=r), image).sum() for r in (1, 6.5)
+    )
+    assert small < large
+    discs = draw(image, poses_of(BENT), thickness=2.0, radius=6.0)
+    assert_colour(discs[95, 30], RED)
+    np.testing.assert_array_equal(discs[100, 65], draw(image, poses_of(BENT), thickness=2.0)[100, 65])
+
+
+def test_an_image_of_another_size_raises() -> None:
+    poses = replace(poses_of(BENT), image_size=Size(width=200, height=200))
+    np.testing.assert_array_equal(draw(grey(), poses), draw(grey(), poses_of(BENT)))
+    message = "the image has 300x200 pixels, but the poses are those of an image of 200x200; pass that image"
+    with pytest.raises(InputError, match=message):
+        draw(grey(300, 200), poses)
+
+
+HEAD = Skeleton("head", ("nose", "left_ear", "right_ear"), colours=("#404040",) * 3)
+FACE = [[100, 50], [112, 50], [88, 50]]
+
+
+def test_tags_do_not_cover_faces_if_there_is_another_position() -> None:
+    """The face of one instance is where the tag of the other would be."""
+    other = poses_of([[30, 70], [38, 70], [22, 70]], skeleton=HEAD, boxes=[[15, 60, 60, 180]])
+    below = poses_of([[30, 130], [38, 130], [22, 130]], skeleton=HEAD, ids=[5], boxes=[[20, 85, 60, 140]])
+    alone = draw(grey(), below)
+    both = draw(grey(), replace_rows(other, below))
+    assert changed(alone, grey())[68:85, 20:45].any()  # above its box
+    bare = draw(grey(), replace_rows(other, below), ids=False)
+    assert not changed(both, bare)[60:82, 20:42].any()
+    assert changed(both, bare).any()
+
+
+def replace_rows(first: Poses, second: Poses) -> Poses:
+    """Returns the instance of the first poses, without a track, and that of the second."""
+    parts = ("xy", "scores", "boxes", "box_scores")
+    rows = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in parts}
+    return Poses(**rows, skeleton=first.skeleton, ids=np.array([-1, second.ids[0]]))
+
+
+def test_names_do_not_cover_faces() -> None:
+    poses = poses_of(FACE, skeleton=HEAD, boxes=[[60, 20, 140, 190]])
+    mask = changed(draw(grey(), poses, names=True), draw(grey(), poses))
+    assert mask.any()
+    assert not mask[35:65, 85:115].any()
+
+
+def test_the_options_are_the_keywords_of_draw() -> None:
+    keywords = {name for name, one in signature(draw).parameters.items() if one.kind is one.KEYWORD_ONLY}
+    assert keywords == set(DrawingOptions.__annotations__)
 
 
 GRID_TO_IMAGE = np.array([[[4.0, 0, 20], [0, 5.0, 30]]])

@@ -95,13 +95,13 @@ def test_zero_instances() -> None:
     assert empty.to_dict()["poses"] == []
 
 
-def test_unknown_datasets_indices_and_places_raise(mixed: MixedPoses) -> None:
+def test_unknown_datasets_indices_and_datasets_raise(mixed: MixedPoses) -> None:
     with pytest.raises(UnknownNameError, match="unknown dataset of these poses 'ap10'; did you mean ap10k"):
         mixed["ap10"]
     with pytest.raises(IndexError, match=r"index 3 is out of range for 3 poses"):
         mixed[3]
     with pytest.raises(InputError, match=r"must contain each of the 3 instances of .* exactly once"):
-        replace(mixed, places=mixed.places[:2])
+        replace(mixed, indices=mixed.indices[:2])
 
 
 def test_invalid_mixtures_raise() -> None:

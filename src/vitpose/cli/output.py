@@ -171,7 +171,7 @@ class Writer:
         drawn = None
         try:
             if "images" in self.kinds:
-                canvas = vitpose.draw(image, poses, threshold=self.threshold, boxes=True)
+                canvas = vitpose.draw(image, poses, threshold=self.threshold, boxes=True, scores=True)
                 vitpose.save_image(self.folder / self._paths[index], canvas)
                 drawn = self._paths[index]
         finally:

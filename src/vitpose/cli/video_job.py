@@ -94,7 +94,9 @@ class VideoJob:
             for frame in ahead:
                 record.add(frame)
                 if video is not None:
-                    canvas = vitpose.draw(frame.image, frame.poses, threshold=self.threshold, boxes=True)
+                    canvas = vitpose.draw(
+                        frame.image, frame.poses, threshold=self.threshold, boxes=True, scores=True
+                    )
                     video.add(canvas, frame.time_s)
                 frames += 1
                 tracks.update(

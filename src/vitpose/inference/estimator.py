@@ -96,7 +96,7 @@ class Estimator:
                 rows = slice(start, start + len(warp))
                 found[index].append((warp.to_image(keypoints[rows], grid).astype(np.float32), scores[rows]))
                 start = rows.stop
-        return [self._poses(boxes, parts) for boxes, parts in zip(detections, found, strict=True)]
+        return [self._poses(*of_image) for of_image in zip(images, detections, found, strict=True)]
 
     def drop_repeated(self, poses: Poses, max_oks: float) -> Poses:
         """Drops repeated poses by OKS non-maximum suppression, as the evaluation of the original code does.
@@ -191,15 +191,21 @@ class Estimator:
         if parts:
             yield parts
 
-    def _poses(self, detections: Detections, parts: list[tuple[np.ndarray, np.ndarray]]) -> Poses:
+    def _poses(
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        detections: Detections,
+        parts: list[tuple[np.ndarray, np.ndarray]],
+    ) -> Poses:
         if not parts:
-            return Poses.empty(self.skeleton)
+            return Poses.empty(self.skeleton, Size.of(image))
         return Poses(
             xy=np.concatenate([keypoints for keypoints, _ in parts]),
             scores=np.concatenate([scores for _, scores in parts]),
             boxes=detections.boxes,
             box_scores=detections.scores,
             skeleton=self.skeleton,
+            image_size=Size.of(image),
         )
 
 
@@ -283,7 +289,7 @@ class MixedEstimator:
         return [
             MixedPoses(
                 groups=dict(zip(self.estimators, (group[image] for group in groups), strict=True)),
-                places=np.stack([route, _ranks(route)], axis=1),
+                indices=np.stack([route, _ranks(route)], axis=1),
                 labels=detections[image].labels,
             )
             for image, route in enumerate(routes)
@@ -294,8 +300,8 @@ class MixedEstimator:
         kept = np.zeros(len(poses), bool)
         for index, (name, group) in enumerate(poses.groups.items()):
             rows = self.estimators[name].find_distinct(group, max_oks)
-            kept |= (poses.places[:, 0] == index) & np.isin(poses.places[:, 1], rows)
-        return poses.select(kept)
+            kept |= (poses.indices[:, 0] == index) & np.isin(poses.indices[:, 1], rows)
+        return poses[kept]
 
 
 def _ranks(route: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:

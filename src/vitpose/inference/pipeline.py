@@ -259,8 +259,10 @@ class Pipeline:
         limit = self._limit(max_oks, given=boxes is not None)
         outcomes: dict[int, Any] = {**found, **self._estimate(images, detections, flip_test, refine, limit)}
         for row, outcome in outcomes.items():
-            failed = isinstance(outcome, VitPoseError)
-            results[row] = replace(results[row], **{"error" if failed else "poses": outcome})
+            if isinstance(outcome, VitPoseError):
+                results[row] = replace(results[row], error=outcome)
+            else:
+                results[row] = replace(results[row], poses=outcome.with_path(results[row].name or None))
         return results
 
     def _estimate(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from ..errors import InputError, UnknownNameError, require
+from ..files.schemas import check, parse_json
+from ..geometry.boxes import Size
+from ..keypoints.skeleton import Skeleton
+from .instances import Instances
+from .json_form import PosesForm, arrays_of, edge_names, image_dict, instance_dicts, shipped_skeleton
 from .poses import Poses
 
 if TYPE_CHECKING:
@@ -18,70 +23,86 @@ if TYPE_CHECKING:
     import supervision as sv
 
 
-@dataclass(frozen=True, eq=False)
-class MixedPoses:
+@dataclass(frozen=True, eq=False, repr=False)
+class MixedPoses(Instances):
     """The keypoints of n instances with several skeletons in one image; immutable.
 
     Attributes:
         groups: Poses by name of their dataset, including empty ones.
-        places: Group index and row in the group of each instance, in the order of the boxes.
+        indices: Index of the group, and row in the group, of each instance, in the order of the boxes.
         labels: The detector's class of each instance, such as "person" or "dog".
 
     Raises:
-        InputError: `places` or `labels` do not contain every instance exactly once.
+        InputError: `indices` or `labels` do not contain every instance exactly once.
     """
 
     groups: Mapping[str, Poses]
-    places: Int[np.ndarray, "n 2"]
+    indices: Int[np.ndarray, "n 2"]
     labels: tuple[str, ...]
 
     def __post_init__(self) -> None:
         rows = [(group, row) for group, poses in enumerate(self.groups.values()) for row in range(len(poses))]
-        if sorted(map(tuple, self.places.tolist())) != rows or len(self.labels) != len(rows):
+        if sorted(map(tuple, self.indices.tolist())) != rows or len(self.labels) != len(rows):
             raise InputError(
-                f"places {self.places.tolist()} and labels {self.labels} must contain each of the {len(rows)} "
+                f"indices {self.indices.tolist()} and labels {self.labels} must contain each of the {len(rows)} "
                 f"instances of {list(self.groups)} exactly once"
             )
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
-    def __iter__(self) -> Iterator[Poses]:
-        """Yields each instance as `Poses` of length 1, in the order of the boxes."""
-        return (self[index] for index in range(len(self)))
+    @overload
+    def __getitem__(self, index: int | str) -> Poses: ...
+    @overload
+    def __getitem__(self, index: Any) -> MixedPoses: ...
+    def __getitem__(self, index: Any) -> Poses | MixedPoses:
+        """Returns one instance by its index, the poses of a dataset by its name, or a selection.
 
-    def __getitem__(self, index: int | str) -> Poses:
-        """Returns one instance by its index, or the poses of a dataset by its name.
+        Args:
+            index: A whole number or the name of a dataset, which give `Poses`; a slice, mask or list of indices, which
+                give `MixedPoses`.
 
         Raises:
             UnknownNameError: There is no such dataset.
-            IndexError: The index is out of range.
+            IndexError: An index is out of range.
         """
         if isinstance(index, str):
             if index not in self.groups:
                 raise UnknownNameError("dataset of these poses", index, self.groups)
             return self.groups[index]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} is out of range for {len(self)} poses, counted from 0")
-        group, row = self.places[index].tolist()
-        return list(self.groups.values())[group][row]
-
-    def select(self, chosen: Bool[np.ndarray, " n"]) -> MixedPoses:
-        """Returns the instances that a mask selects, in the same order."""
-        places, groups = self.places[chosen].copy(), {}
+        if isinstance(index, (int, np.integer)):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"index {index} is out of range for {len(self)} poses, counted from 0")
+            group, row = self.indices[index].tolist()
+            return list(self.groups.values())[group][row]
+        chosen = np.arange(len(self))[index]
+        indices, groups = self.indices[chosen], {}
         for number, (name, poses) in enumerate(self.groups.items()):
-            members = places[:, 0] == number
-            rows = np.sort(places[members, 1])
-            groups[name] = poses[rows]
-            places[members, 1] = np.searchsorted(rows, places[members, 1])
-        labels = tuple(label for label, kept in zip(self.labels, chosen, strict=True) if kept)
-        return MixedPoses(groups, places, labels)
+            members = indices[:, 0] == number
+            groups[name] = poses[indices[members, 1]]
+            indices[members, 1] = np.arange(members.sum())
+        return MixedPoses(groups, indices, tuple(self.labels[row] for row in chosen))
+
+    @property
+    def path(self) -> str | None:
+        """Path or URL that the image was read from; None: unknown, as for arrays."""
+        return next((poses.path for poses in self.groups.values()), None)
+
+    @property
+    def image_size(self) -> Size | None:
+        """Size of the image; None: unknown."""
+        return next((poses.image_size for poses in self.groups.values()), None)
+
+    def with_path(self, path: str | None) -> MixedPoses:
+        """Returns the poses with another `path`."""
+        groups = {name: poses.with_path(path) for name, poses in self.groups.items()}
+        return MixedPoses(groups, self.indices, self.labels)
 
     @property
     def datasets(self) -> tuple[str, ...]:
         """Name of the dataset of each instance."""
         names = list(self.groups)
-        return tuple(names[group] for group in self.places[:, 0].tolist())
+        return tuple(names[group] for group in self.indices[:, 0].tolist())
 
     @property
     def boxes(self) -> Float[np.ndarray, "n 4"]:
@@ -101,39 +122,72 @@ class MixedPoses:
     def _joined(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         values = np.zeros((len(self), *shape), np.float32)
         for group, poses in enumerate(self.groups.values()):
-            members = self.places[:, 0] == group
-            values[members] = getattr(poses, name)[self.places[members, 1]]
+            members = self.indices[:, 0] == group
+            values[members] = getattr(poses, name)[self.indices[members, 1]]
         return values
 
-    def __repr__(self) -> str:
-        count = "1 pose" if len(self) == 1 else f"{len(self)} poses"
-        lines = [f"MixedPoses: {count} of {', '.join(self.groups)}"]
-        for number in range(min(len(self), 10)):
-            pose = self[number]
-            keypoints = f"{int(pose.visible().sum())} of {len(pose.skeleton)} keypoints score 0.3 or more"
-            box = " ".join(f"{value:.0f}" for value in pose.boxes[0])
-            name = f"{self.labels[number]} ({self.datasets[number]})"
-            lines.append(f"  {number}: {name}: {keypoints}, pose {pose.pose_scores[0]:.2f}, box [{box}]")
-        if len(self) > 10:
-            lines.append(f"  ... and {len(self) - 10} more")
-        return "\n".join(lines)
+    def _title(self) -> str:
+        return f" of {', '.join(self.groups)}"
+
+    def _name(self, row: int) -> str:
+        return f"{row}: {self.labels[row]} ({self.datasets[row]})"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns lists and dictionaries that JSON can represent; see `Poses.to_dict`.
 
-        Each instance has its dataset and label too.
+        Each instance has its dataset and label too; the skeleton of each dataset is named in `skeletons`.
         """
-        parts = {name: poses.to_dict() for name, poses in self.groups.items()}
-        names = list(parts)
-        instances = [
-            {"dataset": names[group], "label": label, **parts[names[group]]["poses"][row]}
-            for (group, row), label in zip(self.places.tolist(), self.labels, strict=True)
-        ]
-        return {"edges": {name: part["edges"] for name, part in parts.items()}, "poses": instances}
+        parts = {name: instance_dicts(poses) for name, poses in self.groups.items()}
+        rows = zip(self.datasets, self.indices[:, 1].tolist(), self.labels, strict=True)
+        return {
+            **image_dict(self.path, self.image_size),
+            "skeletons": {name: poses.skeleton.name for name, poses in self.groups.items()},
+            "edges": {name: edge_names(poses.skeleton) for name, poses in self.groups.items()},
+            "poses": [{"dataset": name, "label": label, **parts[name][row]} for name, row, label in rows],
+        }
 
-    def to_json(self, indent: int | None = None) -> str:
-        """Returns `to_dict()` as a JSON string."""
-        return json.dumps(self.to_dict(), indent=indent)
+    @classmethod
+    def from_dict(cls, data: Any, skeletons: Mapping[str, str | Path | Skeleton] | None = None) -> MixedPoses:
+        """Returns the poses of a dictionary as `to_dict` returns it, or of an entry of the `poses.json` of a run.
+
+        Args:
+            data: The dictionary.
+            skeletons: Skeleton of each dataset; default: the shipped ones that the dictionary names.
+
+        Raises:
+            InputError: The dictionary has another form, or the keypoints of another skeleton.
+            UnknownNameError: No skeleton of that name ships with vitpose, so `skeletons` is required; or an instance
+                belongs to another dataset.
+            SkeletonError: The file of a skeleton is invalid.
+        """
+        form = check(PosesForm, data, "poses")
+        named = skeletons or {name: shipped_skeleton(known) for name, known in form.skeletons.items()}
+        order = {name: number for number, name in enumerate(named)}
+        groups = {}
+        for name, skeleton in named.items():
+            members = [instance for instance in form.poses if instance.dataset == name]
+            known = Skeleton.load(skeleton)
+            arrays = arrays_of(members, known)
+            groups[name] = Poses(**arrays, skeleton=known, image_size=form.size, path=form.image)
+        count = dict.fromkeys(order, 0)
+        indices = np.zeros((len(form.poses), 2), np.int64)
+        for row, instance in enumerate(form.poses):
+            if instance.dataset not in order:
+                raise UnknownNameError("dataset of an instance", instance.dataset, order)
+            indices[row] = order[instance.dataset], count[instance.dataset]
+            count[instance.dataset] += 1
+        return cls(groups, indices, tuple(instance.label for instance in form.poses))
+
+    @classmethod
+    def from_json(
+        cls, text: str | bytes, skeletons: Mapping[str, str | Path | Skeleton] | None = None
+    ) -> MixedPoses:
+        """Returns the poses of a JSON string as `to_json` returns it; see `from_dict`.
+
+        Raises:
+            InputError: The string is not JSON; and see `from_dict`.
+        """
+        return cls.from_dict(parse_json(text, "poses"), skeletons)
 
     def to_coco(
         self, image_id: int | str, category_ids: Mapping[str, int] | None = None

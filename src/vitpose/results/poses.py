@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..errors import InputError, check_number, require
-from ..geometry.boxes import xywh_from_xyxy
+from ..files.schemas import check, parse_json
+from ..geometry.boxes import Size, xywh_from_xyxy
 from ..keypoints.mapping import KeypointMapping
 from ..keypoints.skeleton import Skeleton
+from .instances import Instances
+from .json_form import UNTRACKED as UNTRACKED
+from .json_form import (
+    PosesForm,
+    arrays_of,
+    edge_names,
+    image_dict,
+    instance_dicts,
+    rounded,
+    shipped_skeleton,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,12 +37,8 @@ RESCORE_THRESHOLD = 0.2
 """Keypoints with a higher score count in the rescoring of `Poses.pose_scores`; the value of the original's config."""
 
 
-UNTRACKED = -1
-"""Value in `Poses.ids` of an instance without a track."""
-
-
-@dataclass(frozen=True, eq=False)
-class Poses:
+@dataclass(frozen=True, eq=False, repr=False)
+class Poses(Instances):
     """The k keypoints of each of n instances (people or animals) in one image; immutable.
 
     Attributes:
@@ -42,6 +48,8 @@ class Poses:
         box_scores: Scores of the detector, 1 for given boxes.
         skeleton: Names and edges of the k keypoints.
         ids: Track IDs, `UNTRACKED` for an instance without a track; None: tracking was not used.
+        image_size: Size of the image; None: unknown.
+        path: Path or URL that the image was read from; None: unknown, as for arrays. The pixels are not kept.
 
     Raises:
         InputError: The shapes of the arrays do not match each other or the skeleton, or the arrays are not numeric.
@@ -53,6 +61,8 @@ class Poses:
     box_scores: Float[np.ndarray, " n"]
     skeleton: Skeleton
     ids: Int[np.ndarray, " n"] | None = None
+    image_size: Size | None = None
+    path: str | None = None
 
     def __post_init__(self) -> None:
         n, k = len(self.xy), len(self.skeleton)
@@ -74,42 +84,56 @@ class Poses:
             object.__setattr__(self, name, array)
 
     @classmethod
-    def empty(cls, skeleton: Skeleton) -> Poses:
+    def empty(cls, skeleton: Skeleton, image_size: Size | None = None) -> Poses:
         """Returns poses of zero instances."""
-        k = len(skeleton)
-        return cls(
-            xy=np.zeros((0, k, 2), np.float32),
-            scores=np.zeros((0, k), np.float32),
-            boxes=np.zeros((0, 4), np.float32),
-            box_scores=np.zeros(0, np.float32),
-            skeleton=skeleton,
-        )
+        return cls(**arrays_of([], skeleton), skeleton=skeleton, image_size=image_size)
 
     def __len__(self) -> int:
         return len(self.xy)
 
-    def __iter__(self) -> Iterator[Poses]:
-        return (self[index] for index in range(len(self)))
+    @overload
+    def __getitem__(self, index: str) -> Float[np.ndarray, "n 3"]: ...
+    @overload
+    def __getitem__(self, index: Any) -> Poses: ...
+    def __getitem__(self, index: Any) -> Poses | Float[np.ndarray, "n 3"]:
+        """Selects instances by index, slice, mask or list, always as `Poses`, or one keypoint of all by its name.
 
-    def __getitem__(self, index: Any) -> Poses:
-        """Selects instances by index, slice, mask or list, always as `Poses`.
+        Returns:
+            `Poses`; for the name of a keypoint its x, y (pixels of the image) and score in each instance, (n, 3).
 
         Raises:
             IndexError: An index is out of range.
+            UnknownNameError: The skeleton has no keypoint of this name.
         """
+        if isinstance(index, str):
+            k = self.skeleton.index(index)
+            return np.concatenate([self.xy[:, k], self.scores[:, k, None]], axis=1)
         if isinstance(index, (int, np.integer)):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"index {index} is out of range for {len(self)} poses, counted from 0")
             index = [int(index)]
         chosen = np.arange(len(self))[index]
-        return Poses(
-            xy=self.xy[chosen],
-            scores=self.scores[chosen],
-            boxes=self.boxes[chosen],
-            box_scores=self.box_scores[chosen],
-            skeleton=self.skeleton,
-            ids=None if self.ids is None else self.ids[chosen],
-        )
+        ids = None if self.ids is None else self.ids[chosen]
+        rows = {name: getattr(self, name)[chosen] for name in ("xy", "scores", "boxes", "box_scores")}
+        return replace(self, **rows, ids=ids)
+
+    @property
+    def xyn(self) -> Float[np.ndarray, "n k 2"]:
+        """Keypoints relative to the size of the image: `xy` divided by (width, height), 0 to 1 inside the image.
+
+        Raises:
+            InputError: The size of the image is unknown.
+        """
+        if self.image_size is None:
+            raise InputError(
+                "the size of the image of these poses is unknown; set it: "
+                "dataclasses.replace(poses, image_size=vitpose.Size(width, height))"
+            )
+        return self.xy / np.array([self.image_size.width, self.image_size.height], np.float32)
+
+    def with_path(self, path: str | None) -> Poses:
+        """Returns the poses with another `path`."""
+        return replace(self, path=path)
 
     def to_skeleton(self, skeleton: str | Path | Skeleton) -> Poses:
         """Converts the poses to another skeleton by the rules of `vitpose.keypoints.mapping`.
@@ -156,44 +180,46 @@ class Poses:
             return [None] * len(self)
         return [None if id == UNTRACKED else id for id in self.ids.tolist()]
 
-    def __repr__(self) -> str:
-        count = "1 pose" if len(self) == 1 else f"{len(self)} poses"
-        lines = [f"Poses: {count}, {len(self.skeleton)} keypoints each ({self.skeleton.name})"]
-        seen = self.visible().sum(axis=1)
-        for row, score in enumerate(self.pose_scores[:10]):
-            box = " ".join(f"{value:.0f}" for value in self.boxes[row])
-            name = f"{row}" if (id := self.track_ids[row]) is None else f"{row} (id {id})"
-            keypoints = f"{seen[row]} of {len(self.skeleton)} keypoints score 0.3 or more"
-            lines.append(f"  {name}: {keypoints}, pose {score:.2f}, box [{box}]")
-        if len(self) > 10:
-            lines.append(f"  ... and {len(self) - 10} more")
-        return "\n".join(lines)
+    def _title(self) -> str:
+        return f", {len(self.skeleton)} keypoints each ({self.skeleton.name})"
+
+    def _name(self, row: int) -> str:
+        return f"{row}" if (id := self.track_ids[row]) is None else f"{row} (id {id})"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns lists and dictionaries that JSON can represent: one entry for each instance, keypoints by name.
 
-        Instances without a track have no `id`. Numbers that are not finite become None.
+        Instances without a track have no `id`. Numbers that are not finite become None. Coordinates are rounded to 0.01
+        px, scores to 0.0001.
         """
-        instances = []
-        for row, id in enumerate(self.track_ids):
-            rows = zip(self.skeleton.keypoints, self.xy[row], self.scores[row], strict=True)
-            keypoints = {
-                name: {"x": _round(x), "y": _round(y), "score": _round(score, 4)}
-                for name, (x, y), score in rows
-            }
-            instance = {
-                "box_xyxy": [_round(value) for value in self.boxes[row]],
-                "box_score": _round(self.box_scores[row], 4),
-                "score": _round(self.pose_scores[row], 4),
-                "keypoints": keypoints,
-            }
-            instances.append(instance if id is None else {"id": id, **instance})
-        edges = [[self.skeleton.keypoints[a], self.skeleton.keypoints[b]] for a, b in self.skeleton.edges]
-        return {"skeleton": self.skeleton.name, "edges": edges, "poses": instances}
+        shared = {"skeleton": self.skeleton.name, "edges": edge_names(self.skeleton)}
+        return image_dict(self.path, self.image_size) | shared | {"poses": instance_dicts(self)}
 
-    def to_json(self, indent: int | None = None) -> str:
-        """Returns `to_dict()` as a JSON string."""
-        return json.dumps(self.to_dict(), indent=indent)
+    @classmethod
+    def from_dict(cls, data: Any, skeleton: str | Path | Skeleton | None = None) -> Poses:
+        """Returns the poses of a dictionary as `to_dict` returns it, or of an entry of the `poses.json` of a run.
+
+        Args:
+            data: The dictionary.
+            skeleton: Skeleton of the poses; default: the shipped one that the dictionary names.
+
+        Raises:
+            InputError: The dictionary has another form, or the keypoints of another skeleton.
+            UnknownNameError: No skeleton of that name ships with vitpose, so `skeleton` is required.
+            SkeletonError: The file of the skeleton does not exist or is invalid.
+        """
+        form = check(PosesForm, data, "poses")
+        known = shipped_skeleton(form.skeleton) if skeleton is None else Skeleton.load(skeleton)
+        return cls(**arrays_of(form.poses, known), skeleton=known, image_size=form.size, path=form.image)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, skeleton: str | Path | Skeleton | None = None) -> Poses:
+        """Returns the poses of a JSON string as `to_json` returns it; see `from_dict`.
+
+        Raises:
+            InputError: The string is not JSON; and see `from_dict`.
+        """
+        return cls.from_dict(parse_json(text, "poses"), skeleton)
 
     def to_coco(self, image_id: int | str, category_id: int = 1) -> list[dict[str, Any]]:
         """Returns COCO keypoint results, rescored as the original does (see `pose_scores`).
@@ -214,8 +240,8 @@ class Poses:
                 "image_id": image_id,
                 "category_id": category_id,
                 "keypoints": [round(value, 4) for value in keypoints[row].ravel().tolist()],
-                "score": _round(score, 6) or 0.0,
-                BOX_KEY: [_round(value) or 0.0 for value in boxes[row]],
+                "score": rounded(score, 6) or 0.0,
+                BOX_KEY: [rounded(value) or 0.0 for value in boxes[row]],
             }
             for row, score in enumerate(self.pose_scores)
         ]
@@ -265,7 +291,3 @@ class Poses:
             visible=visible if threshold is None else visible & self.visible(threshold),
             data={"edges": np.repeat(edges, len(self), axis=0)} if len(self) else {},
         )
-
-
-def _round(value: Any, digits: int = 2) -> float | None:
-    return round(float(value), digits) if np.isfinite(value) else None

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-Colour = tuple[int, int, int]
+from .palette import Colour
 
 IMAGE_PER_TEXT, FONT_WEIGHT = 45, 500
 """Ratio of the image's short side to the height of text; weight of the font, 100 to 1000."""
