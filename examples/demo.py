@@ -22,7 +22,7 @@ def main() -> None:
     for path, pipe in jobs:
         poses = pipe(path)
         drawn = OUTPUT / f"{path.stem}.jpg"
-        vitpose.save_image(drawn, vitpose.draw(path, poses))
+        poses.save(drawn)
         drawn.with_suffix(".json").write_text(poses.to_json(indent=1), encoding="utf-8")
         print(f"{drawn}\n{poses}")
     if importlib.util.find_spec("av"):
@@ -39,7 +39,7 @@ def draw_clip(pipe: vitpose.Pipeline) -> Path:
         VideoWriter(drawn, frames.reader) as writer,
     ):
         for frame in frames:
-            writer.add(vitpose.draw(frame.image, frame.poses), frame.time_s)
+            writer.add(frame.poses.draw(frame.image), frame.time_s)
     return drawn
 
 

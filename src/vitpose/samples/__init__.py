@@ -6,8 +6,6 @@
 Sample videos by Intel Corporation, CC BY 4.0; the frames and the cut were changed, see README.md beside them.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 _DIRECTORY = Path(__file__).parent
