@@ -35,13 +35,13 @@ from vitpose.engines.side_by_side import SideBySide
 from vitpose.engines.torch import TorchEngine, choose_dtype, has_bf16_units
 from vitpose.inference.benchmark import (
     Scene,
-    TransformersWay,
+    TransformersBaseline,
     crop_distance,
+    run_alternately,
     run_vitpose,
-    take_turns,
     timed,
     wait_for,
-    with_their_decoding,
+    with_transformers_decoding,
 )
 from vitpose.inference.estimator import Estimator
 from vitpose.inference.pipeline import Pipeline
@@ -106,7 +106,7 @@ class Comparison:
     def __init__(self, options: argparse.Namespace, device: str) -> None:
         self.options, self.device = options, torch.device(device)
         self.network, self.processor = options.network, options.processor
-        self.theirs = TransformersWay(self.network, self.processor, self.device)
+        self.theirs = TransformersBaseline(self.network, self.processor, self.device)
         self.scene = Scene.make(HD, options.people)
         self._warm_up(torch.bfloat16 if self.has_bf16 else torch.float32)
 
@@ -128,12 +128,12 @@ class Comparison:
         target: Target | None,
         distance: str = "",
     ) -> None:
-        times = take_turns({"theirs": timed(theirs), "ours": timed(ours)}, self.options.rounds)
+        times = run_alternately({"theirs": timed(theirs), "ours": timed(ours)}, self.options.rounds)
         print_line(what, np.array(times["theirs"]), np.array(times["ours"]), target, distance)
 
     def image_to_keypoints(self, what: str, pipe: Pipeline, scene: Scene, target: Target | None) -> None:
         """Compare the time from image to keypoints, with the decoding of `transformers` on both sides."""
-        pipe = with_their_decoding(pipe)
+        pipe = with_transformers_decoding(pipe)
         distance = crop_distance(
             run_vitpose(pipe, scene).points, self.theirs.run(scene).points, scene, self.processor
         )
@@ -215,7 +215,7 @@ class Comparison:
         if not self.has_bf16:
             print_missing("forward pass only, both in bfloat16 and compiled", "no bfloat16 units")
         else:
-            baseline = TransformersWay(self.network, self.processor, self.device, dtype, compiled=True)
+            baseline = TransformersBaseline(self.network, self.processor, self.device, dtype, compiled=True)
             fast = self.pipe("bfloat16", compiled=True).estimator.engine
             halves = baseline.preprocess(self.scene)
             self.compare(
@@ -261,7 +261,9 @@ class Comparison:
         }
         if self.device.type == "cpu":
             runs["by thread"] = timed(lambda: multiply(parts, by_thread))
-        times = {name: np.array(seconds) for name, seconds in take_turns(runs, self.options.rounds).items()}
+        times = {
+            name: np.array(seconds) for name, seconds in run_alternately(runs, self.options.rounds).items()
+        }
         rates = {
             "forward": batch * multiplications(network) / times.pop("forward"),
             "product": 2048**3 / np.minimum.reduce(list(times.values())),
@@ -371,7 +373,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         print_missing("-- cuda, all of the above and B, L, H at batch 64-256", "no GPU")
     if "cold" not in options.skip:
-        times = take_turns(
+        times = run_alternately(
             {"theirs": lambda: cold(THEIRS), "ours": lambda: cold(OURS)}, options.rounds, warm_up=1
         )
         print_line("import, load, first result, in a new process", *map(np.array, times.values()), None, "")

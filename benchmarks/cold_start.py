@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitpose.inference.benchmark import take_turns
+from vitpose.inference.benchmark import run_alternately
 
 IMAGE = Path(__file__).parents[1] / "docs" / "astronaut.jpg"
 
@@ -58,7 +58,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    times = take_turns(
+    times = run_alternately(
         {"transformers": lambda: cold(THEIRS), "vitpose": lambda: cold(OURS)}, options.rounds, warm_up=1
     )
     for name, seconds in times.items():

@@ -57,7 +57,7 @@ def memory() -> Any:
 def rows(folder: Path | str) -> list[dict]:
     """All rows of a table's directory, sorted."""
     table = pq.read_table(folder)
-    return sorted(table.to_pylist(), key=lambda row: (row["image"], row.get("person", 0)))
+    return sorted(table.to_pylist(), key=lambda row: (row["image"], row.get("instance", 0)))
 
 
 def names(folder: Path) -> set[str]:

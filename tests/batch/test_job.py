@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 import vitpose
-from vitpose.batch.job import Progress, failures_of, predict_many
+from vitpose.batch.job import Counts, Progress, failures_of, predict_many
 from vitpose.batch.plan import Shard
 from vitpose.batch.worker import Worker
 from vitpose.errors import InputError, OutputError, UnknownNameError, WorkerError
@@ -45,8 +45,9 @@ def command(source: Path, out: Path, *options: str) -> list[str]:
 def test_the_rows_are_those_of_the_pipeline(images: Path, tmp_path: Path) -> None:
     reports: list[Progress] = []
     progress = run(images, tmp_path / "out.parquet", report=reports.append)
-    assert progress == Progress(12, 12, people=10, failed=2)
-    assert [report.done for report in reports] == [0, 4, 8, 12]
+    assert (progress.images, progress.run, progress.earlier) == (12, Counts(12, 10, 2), Counts())
+    assert progress.runs_on.startswith("torch, cpu, ")
+    assert [report.done.images for report in reports] == [0, 4, 8, 12]
     assert names(tmp_path / "out.parquet") == {
         "_job.json", "_plan-000000.parquet", "part-000000.parquet", "part-000001.parquet", "part-000002.parquet",
     }  # fmt: skip
@@ -55,7 +56,7 @@ def test_the_rows_are_those_of_the_pipeline(images: Path, tmp_path: Path) -> Non
     for row, path in zip(found, sorted(images.glob("*.png")), strict=True):
         poses = pipe(path)
         assert row["image"] == str(path)
-        assert (row["width"], row["height"], row["person"], row["id"]) == (30, poses_height(path), 0, None)
+        assert (row["width"], row["height"], row["instance"], row["id"]) == (30, poses_height(path), 0, None)
         np.testing.assert_allclose([row["nose_x"], row["nose_y"]], poses.xy[0, 0], atol=1e-2)
         np.testing.assert_allclose(row["right_ankle_score"], poses.scores[0, 16], atol=1e-5)
     failed = rows(failures_of(str(tmp_path / "out.parquet")))
@@ -72,15 +73,18 @@ def test_a_stopped_run_is_resumed_and_takes_new_images(images: Path, tmp_path: P
     run(images, whole)
     answers = iter([False, True])
     stopped = run(images, parts, stop=lambda: next(answers))
-    assert (stopped.done, stopped.images, stopped.complete) == (4, 12, False)
+    assert (stopped.done.images, stopped.images, stopped.complete) == (4, 12, False)
     before = (parts / "part-000000.parquet").stat().st_mtime_ns
-    assert run(images, parts).complete
+    rest = run(images, parts)
+    assert rest.complete
+    assert (rest.earlier, rest.run) == (Counts(4, 4, 0), Counts(8, 6, 2))
     assert (parts / "part-000000.parquet").stat().st_mtime_ns == before
     assert rows(parts) == rows(whole)
     assert rows(failures_of(str(parts))) == rows(failures_of(str(whole)))
-    assert run(images, parts) == Progress(12, 12)
+    assert run(images, parts) == Progress(12, Counts(12, 10, 2))
     shutil.copy(images / "000.png", images / "zzz.png")
-    assert run(images, parts) == Progress(13, 13, people=1)
+    added = run(images, parts)
+    assert (added.images, added.earlier, added.run) == (13, Counts(12, 10, 2), Counts(1, 1, 0))
     assert len(rows(parts)) == 11
 
 
@@ -88,7 +92,7 @@ def test_remote_file_systems_give_the_same(images: Path, tmp_path: Path, memory:
     run(images, tmp_path / "out.parquet")
     memory.put(str(images), "/photos", recursive=True)
     progress = run("memory://photos", "memory://results/out.parquet")
-    assert (progress.people, progress.failed) == (10, 2)
+    assert progress.run == Counts(12, 10, 2)
     memory.get("/results/", str(tmp_path / "copy"), recursive=True)
     expected = rows(tmp_path / "out.parquet")
     found = rows(tmp_path / "copy" / "out.parquet")
@@ -98,7 +102,7 @@ def test_remote_file_systems_give_the_same(images: Path, tmp_path: Path, memory:
     assert [{**row, "image": ""} for row in found] == [{**row, "image": ""} for row in expected]
     (failed, _) = rows(tmp_path / "copy" / "out-failures.parquet")
     assert failed["reason"].startswith("memory:///photos/bad 0.jpg is not an image")
-    assert run("memory://photos", "memory://results/out.parquet") == Progress(12, 12)
+    assert run("memory://photos", "memory://results/out.parquet") == Progress(12, Counts(12, 10, 2))
 
 
 def test_processes_give_the_same(images: Path, tmp_path: Path) -> None:
@@ -112,7 +116,7 @@ def test_a_dead_worker_is_replaced(images: Path, tmp_path: Path) -> None:
     killed: list[int] = []
 
     def kill_once(progress: Progress) -> None:
-        if progress.done and not killed:
+        if progress.done.images and not killed:
             (worker,) = running_workers()
             killed.append(worker.pid)
             worker.kill()
@@ -175,7 +179,7 @@ def test_a_full_disk_keeps_finished_shards(images: Path, tmp_path: Path) -> None
     run(images, tmp_path / "whole.parquet")
 
     def fill(progress: Progress) -> None:
-        if progress.done:
+        if progress.done.images:
             resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -202,7 +206,7 @@ def test_names_that_are_not_valid_unicode(tmp_path: Path) -> None:
 
 def test_a_shard_without_poses_is_a_table_without_rows(tmp_path: Path) -> None:
     make_images(tmp_path / "in", 2, 2)
-    assert run(tmp_path / "in", tmp_path / "out.parquet") == Progress(2, 2, failed=2)
+    assert run(tmp_path / "in", tmp_path / "out.parquet").done == Counts(2, 0, 2)
     assert rows(tmp_path / "out.parquet") == []
     shard = Shard(0, (str(tmp_path / "in" / "bad 0.jpg"),))
     assert table_of(Worker.load(LOADING, {}).run(shard).poses).num_columns > 50
@@ -288,11 +292,12 @@ def test_a_stopped_command_finishes_the_shards_in_flight_and_prints_how_to_resum
         program.errors.strip()
         == "stopping: finishing the shards in progress; press Ctrl-C again to stop at once"
     )
-    first, second = program.output.splitlines()
+    first, second, third = program.output.splitlines()
     done = count_parts(out) * 2
-    assert first.startswith(f"{done} of 60 images, {done} poses found in ")
+    assert first.startswith(f"this run: {done} images, {done} instances in ")
+    assert second == f"whole job: {done} of 60 images, {done} instances"
     assert (
-        second
+        third
         == f"resume with: vitpose {' '.join(arguments(images, out)[:2])} --out '{out}' --detector "
         + ("whole-image --device cpu --shard-size 2")
     )
@@ -306,7 +311,7 @@ def test_ray_gives_the_same_after_a_worker_is_killed(tmp_path: Path) -> None:
     images, out = make_images(tmp_path / "in", 30), tmp_path / "ray.parquet"
     assert finish(command(images, tmp_path / "whole.parquet"), tmp_path).returncode == 1
     process = subprocess.Popen(
-        command(images, out, "--engine-cluster", "ray", "--workers", "1"),
+        command(images, out, "--cluster", "ray", "--workers", "1"),
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while not count_parts(out):

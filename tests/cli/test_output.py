@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vitpose
-from vitpose.cli.output import KINDS, Writer, choose_kinds, number_images, place_images, refuse_unwritable
+from vitpose.cli.output import Writer, number_images, place_images
+from vitpose.cli.target import KINDS, Kinds, Target, refuse_unwritable
 
 FILES = {
     "images": {"a.jpg", "b.jpg"},
@@ -38,10 +39,10 @@ def prediction_of(source: Path, people: int = 2) -> vitpose.Prediction:
 @pytest.mark.parametrize("kinds", COMBINATIONS, ids="+".join)
 def test_exactly_the_requested_kinds_are_written(kinds: tuple[str, ...], tmp_path: Path) -> None:
     sources, out = [Path("in/a.png"), Path("in/b.png")], tmp_path / "new" / "out"
-    with Writer(out, choose_kinds(", ".join(kinds)), sources, 0.3) as writer:
+    with Writer(Target(out), frozenset(kinds), sources, 0.3) as writer:
         for index, source in enumerate(sources):
             writer.add(index, prediction_of(source))
-    assert (writer.images, writer.poses) == (2, 4)
+    assert (writer.images, writer.instances) == (2, 4)
     assert {path.name for path in out.iterdir()} == set().union(*(FILES[kind] for kind in kinds))
     if "json" in kinds:
         entries = json.loads((out / "poses.json").read_text())
@@ -60,14 +61,14 @@ def test_exactly_the_requested_kinds_are_written(kinds: tuple[str, ...], tmp_pat
             rows = list(csv.reader(file))
         assert len(rows) == 1 + 2 * 2 * 17
         assert ",".join(rows[0]) == (
-            "image,person,left,top,right,bottom,box_score,pose_score,keypoint,x,y,score"
+            "image,instance,left,top,right,bottom,box_score,pose_score,keypoint,x,y,score"
         )
         assert ",".join(rows[-1]) == "in/b.png,1,1.0,2.0,30.0,40.0,1.0,0.5,right_ankle,66.0,67.0,0.5"
 
 
 def test_older_results_are_replaced_even_without_predictions(tmp_path: Path) -> None:
     (tmp_path / "poses.json").write_text("old")
-    with Writer(tmp_path, frozenset({"json", "coco"}), [Path("a.png")], 0.3):
+    with Writer(Target(tmp_path), frozenset({"json", "coco"}), [Path("a.png")], 0.3):
         pass
     assert (tmp_path / "poses.json").read_text() == "[]\n"
     assert {path.name for path in tmp_path.iterdir()} == {"poses.json", "coco.json", "coco_images.json"}
@@ -76,7 +77,7 @@ def test_older_results_are_replaced_even_without_predictions(tmp_path: Path) -> 
 def test_refuses_predictions_without_a_result(tmp_path: Path) -> None:
     source = Path("a.png")
     error = vitpose.ImageError("a.png is cut off")
-    with Writer(tmp_path, frozenset({"json"}), [source], 0.3) as writer:
+    with Writer(Target(tmp_path), frozenset({"json"}), [source], 0.3) as writer:
         with pytest.raises(vitpose.ImageError, match=r"a\.png is cut off"):
             writer.add(0, vitpose.Prediction(source, "a.png", error=error))
         with pytest.raises(vitpose.InputError, match=r"a\.png has no result; predict it first"):
@@ -94,16 +95,63 @@ def test_refuses_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
         refuse_unwritable(tmp_path / "file" / "below")
 
 
-def test_choose_kinds() -> None:
-    assert choose_kinds("json,, csv ,json") == {"json", "csv"}
+def test_kinds_of_output() -> None:
+    assert Kinds.choose(None, ["a.jpg"], []) == Kinds(frozenset({"images", "json"}))
+    assert Kinds.choose(None, ["a.jpg"], ["b.mp4"]) == Kinds(
+        frozenset({"images", "json"}), ("video", "jsonl")
+    )
+    assert Kinds.choose(None, [], ["b.mp4"], drawn_only=True) == Kinds(videos=("video",))
+    assert Kinds.choose("json,, csv ,json", ["a.jpg"], []).images == {"json", "csv"}
+    assert Kinds.choose("jsonl, video,jsonl", [], ["b.mp4"]).videos == ("jsonl", "video")
+    assert Kinds.choose("csv,images", ["a.jpg"], ["b.mp4"]) == Kinds(frozenset({"csv", "images"}), ("csv",))
     with pytest.raises(
         vitpose.UnknownNameError,
-        match=r"unknown kind of output 'jsn'; did you mean json\? known: coco, csv, images, json\. "
+        match=r"unknown kind of output for images 'jsn'; did you mean json\? known: coco, csv, images, json\. "
         "Separate several with commas",
     ):
-        choose_kinds("csv,jsn")
-    with pytest.raises(vitpose.UnknownNameError, match="unknown kind of output ''"):
-        choose_kinds("")
+        Kinds.choose("csv,jsn", ["a.jpg"], [])
+    with pytest.raises(vitpose.UnknownNameError, match="unknown kind of output for videos ''"):
+        Kinds.choose("", [], ["b.mp4"])
+    with pytest.raises(
+        vitpose.InputError, match="--save json has no kind of output for the videos; add one of: video,"
+    ):
+        Kinds.choose("json", ["a.jpg"], ["b.mp4"])
+    with pytest.raises(
+        vitpose.InputError, match="--save json does not fit --out, which is one drawn file; give a"
+    ):
+        Kinds.choose("json", ["a.jpg"], [], drawn_only=True)
+
+
+def test_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Target.read("out") == Target(Path("out"))
+    assert Target.read("x/a.JPG") == Target(Path("x"), "a.JPG")
+    assert Target.read("a.mp4").name == "a.mp4"
+    Path("odd.png").mkdir()
+    assert Target.read("odd.png") == Target(Path("odd.png"))
+    for out in ("poses.json", "clip.avi"):
+        with pytest.raises(
+            vitpose.InputError, match=f"--out {out} is neither a directory nor a drawn image or video"
+        ):
+            Target.read(out)
+    with pytest.raises(vitpose.OutputError, match="cannot be a path"):
+        Target.read("a\0b.png")
+    image, video = Target.read("a.png"), Target.read("a.mp4")
+    image.check([Path("b.png")], [])
+    video.check([], ["webcam"])
+    with pytest.raises(
+        vitpose.InputError, match=r"a\.png is one drawn image, but the sources are 2 images and 1 video"
+    ):
+        image.check([Path("b.png"), Path("c.png")], ["d.mp4"])
+    with pytest.raises(
+        vitpose.InputError, match=r"a\.mp4 is one drawn video, but the sources are 1 image; give a dir"
+    ):
+        video.check([Path("b.png")], [])
+    Path("a.png").touch()
+    with pytest.raises(
+        vitpose.InputError, match=r"a\.png is the source and would be replaced; choose another name"
+    ):
+        image.check([Path("a.png")], [])
 
 
 def test_paths_of_drawn_images() -> None:

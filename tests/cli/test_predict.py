@@ -55,7 +55,9 @@ def test_an_image_gives_a_drawn_image_and_json() -> None:
     result = predict("a.png")
     assert result.exit_code == 0, result.output
     assert re.fullmatch(
-        r"1 image, 1 pose in \d+\.\d s with torch, \w+, \w+; results in predictions\n", result.stdout
+        r"1 image, 1 instance in \d+\.\d s with vitpose-tiny \(torch, cpu, \w+\) and detector whole-image; "
+        r"results in predictions\n",
+        result.stdout,
     )
     assert result.stderr == ""
     assert written() == {"a.jpg", "poses.json"}
@@ -90,7 +92,7 @@ def test_all_kinds_agree() -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 17
     nose, point = rows[0], entries[0]["poses"][0]["keypoints"]["nose"]
-    assert (nose["image"], nose["person"], nose["keypoint"]) == ("b7.png", "0", "nose")
+    assert (nose["image"], nose["instance"], nose["keypoint"]) == ("b7.png", "0", "nose")
     assert [float(nose[key]) for key in ("x", "y", "score")] == list(point.values())
     assert results[0]["keypoints"][:2] == pytest.approx([point["x"], point["y"]], abs=0.01)
     box = [float(nose[key]) for key in ("left", "top", "right", "bottom")]
@@ -112,7 +114,7 @@ def test_a_bad_image_does_not_stop_the_run() -> None:
     make_image("images/zebra.jpg")
     result = predict("images", "missing.jpg")
     assert result.exit_code == 1
-    assert result.stdout.startswith("2 of 4 images, 2 poses, 3 failures in ")
+    assert result.stdout.startswith("2 of 4 images, 2 instances, 3 failures in ")
     table = dict(line.split(None, 1) for line in result.stderr.splitlines() if len(line.split()) > 1)
     assert table["failed"].strip() == "reason"
     assert table["images/empty.png"].startswith("is empty; ")
@@ -129,6 +131,16 @@ def test_the_model_is_not_loaded_without_images(monkeypatch: pytest.MonkeyPatch)
     assert "missing.jpg" in result.stderr
     assert "no image matches nothing*.png" in result.stderr
     assert not Path("predictions").exists()
+
+
+@pytest.mark.parametrize("out", ["drawn.png", "new/drawn.webp", "DRAWN.JPG"])
+def test_a_file_as_output_of_one_image(out: str) -> None:
+    make_image("a.png")
+    result = predict("a.png", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.endswith(f"; results in {out}\n")
+    assert vitpose.read_image(out).shape == (80, 60, 3)
+    assert {path.name for path in Path().rglob("*") if path.is_file()} == {"a.png", Path(out).name}
 
 
 def test_images_with_the_same_stem_do_not_overwrite_each_other() -> None:
@@ -162,7 +174,8 @@ def test_a_second_run_skips_the_drawn_images() -> None:
     result = predict(".")
     assert result.exit_code == 1
     message = (
-        "has no images except those in the output directory predictions; give other sources, or another --out"
+        "has no images or videos except those in the output directory predictions; give other sources, or another "
+        "--out"
     )
     assert message in result.stderr
 
@@ -237,7 +250,7 @@ def test_an_image_without_poses_is_not_a_failure() -> None:
     Path("boxes.json").write_text("[]")
     result = predict("a1.png", "--boxes", "boxes.json", "--save", "images,json,coco,csv", detector=None)
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.startswith("1 image, 0 poses in")
+    assert result.stdout.startswith("1 image, 0 instances in")
     assert described()[0]["poses"] == []
     assert json.loads(Path("predictions/coco.json").read_text()) == []
 
@@ -274,17 +287,26 @@ def test_max_pixels_and_skeleton() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--save", "json,image"], "error: unknown kind of output 'image'; did you mean images?"),
-        (["--save", " , "], "error: unknown kind of output ' , ';"),
+        (["--save", "json,image"], "error: unknown kind of output for images 'image'; did you mean images?"),
+        (["--save", " , "], "error: unknown kind of output for images ' , ';"),
+        (["--out", "a.png"], "error: --out a.png is the source and would be replaced; choose another name"),
         (
-            ["--out", "a.png"],
-            "error: cannot write to a.png: Not a directory; choose another directory",
+            ["--out", "b.mp4"],
+            "error: --out b.mp4 is one drawn video, but the sources are 1 image; give a directory",
+        ),
+        (
+            ["--out", "b.json"],
+            "error: --out b.json is neither a directory nor a drawn image or video (.mp4);",
+        ),
+        (
+            ["--out", "b.png", "--save", "json"],
+            "error: --save json does not fit --out, which is one drawn file;",
         ),
         (["--out", "a.png/sub/deep"], "error: cannot write to a.png/sub/deep: Not a directory"),
-        (["--out", "x" * 300], "File name too long; choose another directory"),
+        (["--out", "x" * 300], "cannot be a path: File name too long; pass a string"),
         (
             ["--boxes", "b.json"],
-            "error: both --boxes b.json and --detector whole-image are given; give one",
+            "error: --detector has no effect with --boxes b.json, whose boxes are used; give one of the two",
         ),
     ],
 )
@@ -364,7 +386,7 @@ def test_an_interruption_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch) -> 
     stop_after(2, KeyboardInterrupt(), monkeypatch)
     result = predict("a.png", "b.png", "c.png", "--save", "images,json,coco,csv")
     assert result.exit_code == 130
-    assert result.stdout.startswith("2 of 3 images, 2 poses in ")
+    assert result.stdout.startswith("2 of 3 images, 2 instances in ")
     assert result.stderr == "error: interrupted\n"
     assert [entry["image"] for entry in described()] == ["a.png", "b.png"]
     assert "c.jpg" not in written()
@@ -397,7 +419,7 @@ def test_the_program_itself() -> None:
     command = [sys.executable, "-m", "vitpose", "predict", "--detector", "whole-image", "--", "-a.png"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "1 image, 1 pose" in done.stdout
+    assert "1 image, 1 instance" in done.stdout
     assert done.stderr == ""
     assert written() == {"-a.jpg", "poses.json"}
 

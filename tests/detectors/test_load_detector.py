@@ -106,7 +106,7 @@ def test_an_unknown_string_is_reported_with_the_nearest(spec: str, message: str)
 
 
 @pytest.mark.parametrize(
-    ("spec", "form"), [("a/model.onnx", "onnx:a/model.onnx"), (Path("b.json"), "boxes:b.json")]
+    ("spec", "form"), [("a/model.onnx", "onnx:a/model.onnx"), ("b.json", "boxes:b.json")]
 )
 def test_a_bare_file_is_reported_with_the_string_to_write(spec: object, form: str):
     with pytest.raises(InputError, match=f"is a file without its kind; write {form}"):

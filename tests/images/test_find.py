@@ -145,7 +145,7 @@ def test_a_directory_without_images_raises(tmp_path: Path) -> None:
 def test_a_glob_without_a_match_raises(album: Path) -> None:
     with pytest.raises(ImageError, match=r"no image matches .*\*\.gif; check the pattern, in which \*\*"):
         find_images([album / "*.gif"])
-    with pytest.raises(ImageError, match=r"no image matches .*no\*; 1 other files do; check the pattern"):
+    with pytest.raises(ImageError, match=r"no image matches .*no\*; 1 other file does; check the pattern"):
         find_images([album / "no*"])
 
 

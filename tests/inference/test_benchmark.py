@@ -19,13 +19,13 @@ from vitpose.geometry.boxes import Size
 from vitpose.inference.benchmark import (
     MemoryWatch,
     Scene,
-    TransformersWay,
+    TransformersBaseline,
     crop_distance,
     resident_bytes,
+    run_alternately,
     run_vitpose,
-    take_turns,
     timed,
-    with_their_decoding,
+    with_transformers_decoding,
 )
 from vitpose.inference.pipeline import Pipeline
 
@@ -64,9 +64,9 @@ def test_the_stages_equal_the_pipeline(pipe: Pipeline, scene: Scene) -> None:
 def test_transformers_gives_the_same_keypoints_with_its_decoding(pipe: Pipeline, scene: Scene) -> None:
     pytest.importorskip("transformers")
     network = vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny", dtype="float32")
-    theirs = TransformersWay(network, pipe.estimator.processor).run(scene)
+    theirs = TransformersBaseline(network, pipe.estimator.processor).run(scene)
     assert list(theirs.seconds) == ["read", "crop", "network", "decode"]
-    ours = run_vitpose(with_their_decoding(pipe), scene)
+    ours = run_vitpose(with_transformers_decoding(pipe), scene)
     assert np.median(np.linalg.norm(theirs.points - ours.points, axis=2)) < 0.2
     assert pipe.estimator.processor.border == "zero"  # the original pipeline is unchanged
 
@@ -81,7 +81,7 @@ def test_distances_are_in_pixels_of_the_crops(pipe: Pipeline) -> None:
 
 def test_every_function_runs_once_per_round() -> None:
     order: list[str] = []
-    results = take_turns(
+    results = run_alternately(
         {name: lambda name=name: order.append(name) or len(order) for name in "ab"}, rounds=3
     )
     assert order == ["a", "b"] * 5

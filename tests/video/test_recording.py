@@ -87,8 +87,8 @@ def test_parquet_has_typed_columns(tmp_path: Path, tracked: bool) -> None:
     (path,) = record(tmp_path, ["parquet"], tracked)
     table = pq.read_table(path)
     types = {field.name: str(field.type) for field in table.schema}
-    assert list(types)[:4] == ["frame", "time_s", "person", "id"]
-    assert (types["frame"], types["time_s"], types["person"], types["id"]) == (
+    assert list(types)[:4] == ["frame", "time_s", "instance", "id"]
+    assert (types["frame"], types["time_s"], types["instance"], types["id"]) == (
         "int64",
         "double",
         "int32",
@@ -98,7 +98,7 @@ def test_parquet_has_typed_columns(tmp_path: Path, tracked: bool) -> None:
     assert table.schema.metadata[b"skeleton"] == b"coco"
     rows = table.to_pylist()
     assert [row["frame"] for row in rows] == [0, 0, 2, 3, 3, 3]
-    assert [row["person"] for row in rows] == [0, 1, 0, 0, 1, 2]
+    assert [row["instance"] for row in rows] == [0, 1, 0, 0, 1, 2]
     assert [row["id"] for row in rows] == ([1, 2, 2, None, 2, 3] if tracked else [None] * 6)
     assert rows[3]["nose_x"] == frames()[3].poses.xy[0, 0, 0]
 

@@ -6,9 +6,11 @@ results are written.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -78,13 +80,15 @@ def run_in_processes(
                         f"{[shard.number for shard in lost]} (the first starts with {lost[0].images[0]}); it may have "
                         "run out of memory: run the same command with fewer --workers to resume"
                     ) from error
-            except BaseException:
+            except BaseException:  # also when the caller stops early: a pool waits for its work otherwise
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
 
 def _start_worker() -> None:
-    """Leaves Ctrl-C to the parent process, and exits when the parent has exited."""
+    """Leaves Ctrl-C and messages of libraries to the parent process, and exits when the parent has exited."""
+    warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())  # otherwise warnings of any logger go to stderr
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = parent_process()
@@ -128,8 +132,8 @@ def run_on_ray(
         WorkerError: The cluster cannot be reached, or Ray fails.
         VitPoseError: Raised in an actor.
     """
-    ray = require("ray", "ray", "for --engine-cluster ray")
-    data = require("ray.data", "ray", "for --engine-cluster ray")
+    ray = require("ray", "ray", "for --cluster ray")
+    data = require("ray.data", "ray", "for --cluster ray")
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error", configure_logging=True)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -147,9 +151,7 @@ def run_on_ray(
             compute=data.ActorPoolStrategy(size=min(workers, len(items))),
         )
         for row in rows.iter_rows():
-            yield ShardResult(
-                int(row["shard"]), row["poses"], row["failures"], int(row["people"]), int(row["failed"])
-            )
+            yield ShardResult(**row)
             if stop():
                 return
     except ray.exceptions.RayError as error:

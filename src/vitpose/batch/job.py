@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InputError, UnknownNameError
@@ -17,25 +17,51 @@ SHARD_SIZE = 256
 
 
 @dataclass(frozen=True)
+class Counts:
+    """What was processed.
+
+    Attributes:
+        images: Number of images.
+        instances: Number of instances found in them.
+        failed: Number of images that failed.
+    """
+
+    images: int = 0
+    instances: int = 0
+    failed: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        """Returns the sums."""
+        return Counts(
+            self.images + other.images, self.instances + other.instances, self.failed + other.failed
+        )
+
+
+@dataclass(frozen=True)
 class Progress:
     """Progress of a run.
 
     Attributes:
-        images: Number of images.
-        done: Number of images in finished shards, including those of earlier runs.
-        people: Number of poses found in this run.
-        failed: Number of images that failed in this run.
+        images: Number of images of the whole job.
+        earlier: Images in the shards that earlier runs finished.
+        run: Images in the shards that this run finished.
+        runs_on: Runtime, device and data type of the network; empty before the first shard of this run.
     """
 
     images: int
-    done: int
-    people: int = 0
-    failed: int = 0
+    earlier: Counts = Counts()
+    run: Counts = Counts()
+    runs_on: str = ""
+
+    @property
+    def done(self) -> Counts:
+        """Images in all finished shards."""
+        return self.earlier + self.run
 
     @property
     def complete(self) -> bool:
         """Whether all images are done."""
-        return self.done == self.images
+        return self.done.images == self.images
 
 
 def failures_of(out: str) -> str:
@@ -87,8 +113,7 @@ def predict_many(
     """
     if shard_size < 1 or workers < 0:
         raise InputError(f"shard_size {shard_size} must be at least 1, and workers {workers} at least 0")
-    kind, _, address = (cluster or "").partition(":")
-    if kind not in ("", "ray"):
+    if cluster and cluster.partition(":")[0] != "ray":
         raise UnknownNameError("cluster", cluster, ["ray", "ray:ADDRESS"])
     running = dict(running or {})
     directory, failures = Directory(out), Directory(failures_of(out))
@@ -98,26 +123,36 @@ def predict_many(
     done = done_shards(directory)
     missing = [shard for shard in shards if shard.number not in done]
     sizes = {shard.number: len(shard.images) for shard in shards}
-    progress = Progress(sum(sizes.values()), sum(sizes[number] for number in done))
+    earlier = Counts()
+    if done:
+        finished = sum(sizes[number] for number in done)
+        earlier = Counts(finished, directory.count_rows(), failures.count_rows())
+    progress = Progress(sum(sizes.values()), earlier)
     report(progress)
-    if not missing:
-        return progress
-    if kind == "ray":
-        results = run_on_ray(missing, loading, running, stop, max(workers, 1), address or None)
-    elif workers:
-        results = run_in_processes(missing, loading, running, stop, workers)
-    else:
-        results = run_here(missing, loading, running, stop)
-    for result in results:
+    for result in _run(missing, loading, running, stop, workers, cluster):
         _commit(result, directory, failures)
-        progress = Progress(
-            progress.images,
-            progress.done + sizes[result.shard],
-            progress.people + result.people,
-            progress.failed + result.failed,
-        )
+        run = progress.run + Counts(sizes[result.shard], result.instances, result.failed)
+        progress = replace(progress, run=run, runs_on=result.runs_on)
         report(progress)
     return progress
+
+
+def _run(
+    shards: Sequence[Shard],
+    loading: Mapping[str, Any],
+    running: Mapping[str, Any],
+    stop: Callable[[], bool],
+    workers: int,
+    cluster: str | None,
+) -> Iterable[ShardResult]:
+    """Returns the results of shards from the executor that the arguments select."""
+    if not shards:
+        return ()
+    if cluster:
+        return run_on_ray(shards, loading, running, stop, max(workers, 1), cluster.partition(":")[2] or None)
+    if workers:
+        return run_in_processes(shards, loading, running, stop, workers)
+    return run_here(shards, loading, running, stop)
 
 
 def _settings(loading: Mapping[str, Any], running: Mapping[str, Any]) -> dict[str, Any]:

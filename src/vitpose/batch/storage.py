@@ -1,7 +1,7 @@
 """Directories and images on this machine or on any file system of fsspec: s3://, gs://, memory://, ….
 
-Files are written whole or not at all: by renaming on this machine, and in one request elsewhere, as object stores
-do. Does not know poses.
+Files are written whole or not at all: by renaming on this machine, and in a transaction of fsspec elsewhere. Does not
+know poses.
 """
 
 from __future__ import annotations
@@ -11,31 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import ImageError, InputError, MissingDependencyError, OutputError
-from ..files.writing import remove_file, replace_file
+from ..errors import ImageError, InputError, MissingDependencyError, OutputError, require
+from ..files.paths import user_path
+from ..files.writing import replace_file
 from ..images import find_images
+from ..images.find import image_suffixes
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-_IMAGES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".png",
-        ".webp",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".jp2",
-        ".tif",
-        ".tiff",
-        ".bmp",
-        ".gif",
-        ".ppm",
-        ".pgm",
-        ".mpo",
-    ]
-)
 
 
 def is_remote(name: str | Path) -> bool:
@@ -51,21 +33,14 @@ class Directory:
         name: A path or a URL.
 
     Raises:
-        InputError: The scheme of the URL is unknown, or the user of a path such as ~user.
+        InputError: The scheme of the URL is unknown, or no directory can have the name.
         MissingDependencyError: The package for the URL's file system is not installed.
     """
 
     def __init__(self, name: str) -> None:
-        name = name.removeprefix("file://")
-        self.name = name
-        self._files: Any = None
-        self._root = ""
-        if is_remote(name):
-            self._files, self._root = _file_system(name)
-        try:
-            self._path = Path(name).expanduser()
-        except RuntimeError as error:  # ~user of an unknown user
-            raise InputError(f"{name} cannot be a directory: {error}; give the full path") from error
+        self.name = name.removeprefix("file://")
+        self._local = None if is_remote(self.name) else user_path(self.name)
+        self._files, self._root = _file_system(self.name) if self._local is None else _local(self._local)
 
     def names(self) -> list[str]:
         """Returns the names of the files in the directory; none if it does not exist.
@@ -74,12 +49,13 @@ class Directory:
             InputError: The directory cannot be listed.
         """
         try:
-            if self._files is None:
-                return [path.name for path in self._path.iterdir()] if self._path.exists() else []
-            found = self._files.ls(self._root, detail=False) if self._files.exists(self._root) else []
-        except (OSError, ValueError) as error:  # the latter for invalid names
+            if not self._files.exists(self._root):
+                return []
+            if self._files.isfile(self._root):
+                raise NotADirectoryError("it is a file")
+            return [PurePosixPath(path).name for path in self._files.ls(self._root, detail=False)]
+        except OSError as error:
             raise InputError(f"{self.name} cannot be listed: {error}; give a directory") from error
-        return [PurePosixPath(path).name for path in found]
 
     def read(self, name: str) -> bytes:
         """Returns the content of a file.
@@ -88,13 +64,10 @@ class Directory:
             InputError: The file cannot be read.
         """
         try:
-            return (
-                (self._path / name).read_bytes()
-                if self._files is None
-                else self._files.cat_file(self._at(name))
-            )
-        except (OSError, ValueError) as error:
+            content: bytes = self._files.cat_file(self._at(name))
+        except OSError as error:
             raise InputError(f"{self.name}/{name} cannot be read: {error}") from error
+        return content
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a file whole or not at all.
@@ -102,13 +75,14 @@ class Directory:
         Raises:
             OutputError: The file cannot be written.
         """
-        if self._files is None:
-            with replace_file(self._path / name) as partial:
+        if self._local is not None:  # a transaction of fsspec is not atomic here: it moves a file from /tmp
+            with replace_file(self._local / name) as partial:
                 partial.write_bytes(content)
             return
         try:
             self._files.makedirs(self._root, exist_ok=True)
-            self._files.pipe_file(self._at(name), content)
+            with self._files.transaction:
+                self._files.pipe_file(self._at(name), content)
         except Exception as error:  # each file system raises other exceptions
             raise OutputError(f"{self.name}/{name} cannot be written: {error}; check the URL") from error
 
@@ -118,10 +92,35 @@ class Directory:
         Raises:
             OutputError: The file cannot be removed.
         """
-        if self._files is None:
-            remove_file(self._path / name)
-        elif self._files.exists(self._at(name)):
-            self._files.rm_file(self._at(name))
+        try:
+            if self._files.exists(self._at(name)):
+                self._files.rm_file(self._at(name))
+        except OSError as error:
+            raise OutputError(
+                f"{self.name}/{name} cannot be removed: {error}; check its permissions"
+            ) from error
+
+    def count_rows(self) -> int:
+        """Returns the number of rows of the Parquet files in the directory; 0 if there are none.
+
+        Raises:
+            InputError: A file is not Parquet or cannot be read.
+            MissingDependencyError: pyarrow is not installed.
+        """
+        parquet = require("pyarrow.parquet", "tables", "for results in Parquet")
+        names = [
+            name for name in self.names() if name.endswith(".parquet") and not name.startswith(("_", "."))
+        ]
+        rows = 0
+        for name in names:
+            try:
+                with self._files.open(self._at(name), "rb") as file:
+                    rows += parquet.read_metadata(file).num_rows
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"{self.name}/{name} is damaged: {error}; delete it and run again"
+                ) from error
+        return rows
 
     def _at(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
@@ -150,7 +149,8 @@ def _find_remote(url: str) -> list[str]:
         paths = find(root)
     except OSError as error:
         raise ImageError(f"{url} cannot be listed: {error}; check the URL") from error
-    images = [path for path in paths if PurePosixPath(path).suffix.lower() in _IMAGES or path == root]
+    suffixes = image_suffixes()
+    images = [path for path in paths if PurePosixPath(path).suffix.lower() in suffixes or path == root]
     if not images:
         raise ImageError(f"{url} has no images; check the URL")
     return [files.unstrip_protocol(path) for path in sorted(images)]
@@ -169,6 +169,12 @@ def read_remote(url: str) -> bytes:
         return files.cat_file(path)
     except Exception as error:  # each file system raises other exceptions
         raise ImageError(f"{url} cannot be read: {error or type(error).__name__}; check the URL") from error
+
+
+def _local(path: Path) -> tuple[Any, str]:
+    import fsspec
+
+    return fsspec.filesystem("file"), str(path.absolute())
 
 
 def _file_system(url: str) -> tuple[Any, str]:

@@ -29,15 +29,17 @@ class ShardResult:
         shard: Number of the shard.
         poses: A Parquet file with one row per instance.
         failures: A Parquet file with one row per failed image, its name and the reason; empty if there are none.
-        people: Number of poses found.
+        instances: Number of instances found.
         failed: Number of images that failed.
+        runs_on: Runtime, device and data type of the network.
     """
 
     shard: int
     poses: bytes
     failures: bytes
-    people: int
+    instances: int
     failed: int
+    runs_on: str
 
 
 class Worker:
@@ -98,7 +100,12 @@ class Worker:
         failures += [(_unicode(name), " ".join(str(error).split())) for name, error in broken.items()]
         poses = rows.take()
         return ShardResult(
-            shard.number, self._parquet(poses), self._failures(failures), poses.num_rows, len(failures)
+            shard.number,
+            self._parquet(poses),
+            self._failures(failures),
+            poses.num_rows,
+            len(failures),
+            self._pipe.estimator.runs_on,
         )
 
     def _open(self, shard: Shard) -> tuple[dict[str, Any], dict[str, VitPoseError]]:

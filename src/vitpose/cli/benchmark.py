@@ -19,7 +19,7 @@ from ..files.registry import DEFAULT_MODEL
 from .options import MODEL_PANEL, BatchSize, Dataset, Device, Trust, read_dataset
 
 if TYPE_CHECKING:
-    from ..inference.benchmark import Lap, Scene
+    from ..inference.benchmark import Scene, Timing
 
 BASELINES = ("transformers",)
 _MEASUREMENT = "Measurement"
@@ -36,11 +36,11 @@ class Entry:
     """
 
     name: str
-    run: Callable[[], Lap]
+    run: Callable[[], Timing]
     peak_bytes: int
 
 
-_Loaded = tuple[str, Callable[[], "Lap"]]
+_Loaded = tuple[str, Callable[[], "Timing"]]
 """The name of a row, and a function that runs one round."""
 _Loader = Callable[[], _Loaded]
 """Loads a model; can be sent to another process, so it is not a lambda."""
@@ -107,7 +107,7 @@ def benchmark(
     printed.
     """
     from ..geometry.boxes import Size
-    from ..inference.benchmark import Scene, take_turns
+    from ..inference.benchmark import Scene, run_alternately
     from .terminal import show_status
 
     if against not in (None, *BASELINES):
@@ -126,11 +126,13 @@ def benchmark(
         loaders.append((f"{name}, transformers", baseline))
     entries, left_out = _load_all(loaders)
     with show_status(f"measuring {counted(rounds, 'round')}"):
-        laps = take_turns({str(row): entry.run for row, entry in enumerate(entries)}, rounds, warm_up=1)
+        timings = run_alternately(
+            {str(row): entry.run for row, entry in enumerate(entries)}, rounds, warm_up=1
+        )
     size = f"{scene.image.shape[1]}x{scene.image.shape[0]}"
     _print_table(
         entries,
-        list(laps.values()),
+        list(timings.values()),
         people,
         f"{counted(people, 'person', 'people')} in an image of {size}, medians of {counted(rounds, 'round')}",
     )
@@ -221,18 +223,18 @@ def _load(scene: Scene, loading: dict[str, Any]) -> _Loaded:
 def _load_baseline(scene: Scene, model: str, device: str, dataset: str | int | None) -> _Loaded:
     from ..engines import is_exported
     from ..hardware.devices import choose_device
-    from ..inference.benchmark import TransformersWay
+    from ..inference.benchmark import TransformersBaseline
     from ..inference.loading import load_network, load_processor
 
     if is_exported(model):
         raise InputError(f"transformers does not run {model}; give the checkpoint that it was exported from")
     chosen = choose_device(device)
     network = load_network(model, "float32", "cpu", dataset)
-    baseline = TransformersWay(network, load_processor(model, network), chosen)
+    baseline = TransformersBaseline(network, load_processor(model, network), chosen)
     return f"{model}\ntransformers, {chosen}, float32", lambda: baseline.run(scene)
 
 
-def _print_table(entries: list[Entry], laps: list[list[Lap]], people: int, title: str) -> None:
+def _print_table(entries: list[Entry], timings: list[list[Timing]], people: int, title: str) -> None:
     import numpy as np
     from rich import box
     from rich.console import Console
@@ -241,14 +243,14 @@ def _print_table(entries: list[Entry], laps: list[list[Lap]], people: int, title
 
     from ..inference.benchmark import STAGES
 
-    shown = [stage for stage in STAGES if any(stage in rounds[0].seconds for rounds in laps)]
+    shown = [stage for stage in STAGES if any(stage in rounds[0].seconds for rounds in timings)]
     table = Table(
         box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", padding=(0, 1, 0, 0)
     )
     table.add_column("model\nengine", min_width=24, overflow="fold")
     for heading in ("people\n/s", *(f"{stage}\nms" for stage in shown), "total ms\nspread", "peak\nMB"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for entry, rounds in zip(entries, laps, strict=True):
+    for entry, rounds in zip(entries, timings, strict=True):
         totals = np.array([lap.total_s for lap in rounds])
         low, high = np.percentile(totals, [25, 75])
         stages = [

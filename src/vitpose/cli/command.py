@@ -25,8 +25,9 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
     Args:
         command: A function whose parameters are annotated with options of typer, or are dataclasses with such fields.
+            A parameter `context` receives typer's context.
     """
-    hints = get_type_hints(command, include_extras=True)
+    hints = get_type_hints(command, include_extras=True) | {"context": typer.Context}
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters: list[Parameter] = []
     for parameter in signature(command).parameters.values():

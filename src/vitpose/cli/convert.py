@@ -52,7 +52,7 @@ def convert(
     heads of a ViTPose++ model are written to heads.safetensors, which
     transformers ignores.
     """
-    from .output import refuse_unwritable
+    from .target import refuse_unwritable
 
     folder = folder.expanduser()
     refuse_unwritable(folder)

@@ -94,7 +94,7 @@ def pack(
         raise InputError(f"both --lossless and --quality {quality} are given; give one")
     from ..data.pack import QUALITY, SIDE_PX, read_pack, write_pack
     from ..keypoints.dataset_spec import DatasetSpec
-    from .output import refuse_unwritable
+    from .target import refuse_unwritable
     from .terminal import show_progress
 
     out = out.expanduser()

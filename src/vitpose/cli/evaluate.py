@@ -202,7 +202,7 @@ def _check_options(
         InputError: An option is missing, or two exclude each other.
         OutputError: Files cannot be written to the output directory.
     """
-    from .output import refuse_unwritable
+    from .target import refuse_unwritable
 
     if predictions is None and images is None:
         raise InputError(

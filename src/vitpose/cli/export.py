@@ -59,7 +59,7 @@ def export(
         raise InputError("--int8 requires calibration data; give annotations or images with --calibrate")
     if calibrate is not None and not int8:
         raise InputError(f"--calibrate {calibrate} is only used with --int8; add --int8, or omit --calibrate")
-    from .output import refuse_unwritable
+    from .target import refuse_unwritable
     from .terminal import show_status
 
     if out is not None:

@@ -1,127 +1,148 @@
-"""`vitpose predict` on images: find the images, load the model, predict, print a summary.
+"""`vitpose predict` on images and videos: load the model, predict, print a summary.
 
-Owns the messages during and after the run; the files are written by `output`.
+Owns the messages during and after the run; the files are written by `output` and `video_job`.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import vitpose
 
-from ..errors import VitPoseError, counted
+from ..errors import VideoError, VitPoseError, counted
 from ..inference.pipeline import Pipeline
-from .output import Writer, choose_kinds, refuse_unwritable
+from .interruption import stop_on_signal
+from .output import Writer
+from .sources import Sources, reason_of
+from .target import Kinds, Target
 from .terminal import DONE, FAILED, print_failures, print_line, show_progress, show_status
+from .video_job import VideoJob, name_videos
 
 
-@dataclass(frozen=True)
+@dataclass
 class Job:
-    """One run of `vitpose predict`.
+    """One run of `vitpose predict` on images, videos or both.
 
     Attributes:
-        out: Output directory.
-        save: Kinds of output, separated by commas.
+        sources: Images and videos.
+        target: Output directory or file.
+        kinds: Kinds of output.
         threshold: Keypoints with a lower score are not drawn.
         loading: Arguments of `vitpose.load`.
-        running: Arguments of `Pipeline.each`.
+        running: Arguments of `Pipeline.each`, for images.
+        streaming: Arguments of `Pipeline.stream`, for videos.
         failures: Names and reasons of the failures so far.
+        done: Number of images, videos, frames of videos, and instances so far.
     """
 
-    out: Path
-    save: str
+    sources: Sources
+    target: Target
+    kinds: Kinds
     threshold: float
     loading: dict[str, Any]
     running: dict[str, Any]
+    streaming: dict[str, Any]
     failures: list[tuple[str, str]] = field(default_factory=list)
+    done: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("image", "video", "frame", "instance"), 0)
+    )
 
-    def run(self, arguments: Sequence[str]) -> int:
+    def run(self) -> int:
         """Run, and return the exit code.
 
-        Args:
-            arguments: Files, directories, globs and URLs, as given on the command line.
-
         Raises:
-            VitPoseError: An option is invalid, the model cannot be loaded, or files cannot be written.
+            VitPoseError: The model cannot be loaded, or files cannot be written.
         """
         start = time.perf_counter()
-        kinds = choose_kinds(self.save)
-        refuse_unwritable(self.out)
-        sources = self._find(arguments)
-        if not sources:
+        self.failures += self.sources.failures
+        if not self.sources.images and not self.sources.videos:
             print_failures(self.failures)
             return FAILED
-        writer = Writer(self.out, kinds, sources, self.threshold)
+        writer = Writer(self.target, self.kinds.images, self.sources.images, self.threshold)
         with show_status("loading the model"):
             pipe = vitpose.load(**self.loading)
         try:
-            self._predict(sources, pipe, writer)
+            if self.sources.images:
+                self._predict_images(pipe, writer)
+            if self.sources.videos:
+                self._predict_videos(pipe)
         finally:  # also after Ctrl-C
-            self._print_summary(writer, len(sources), time.perf_counter() - start, pipe)
+            self._print_summary(time.perf_counter() - start, pipe)
             print_failures(self.failures)
         return FAILED if self.failures else DONE
 
-    def _find(self, arguments: Sequence[str]) -> list[str | Path]:
-        """Find the images, each once; arguments without images are added to the failures."""
-        found: dict[str, str | Path] = {}
-        for argument in arguments:
-            try:
-                images = vitpose.find_images(argument)
-                if _searches(argument, self.out):
-                    images = _outside(self.out, images)
-                    if not images:
-                        raise vitpose.ImageError(
-                            f"{argument} has no images except those in the output directory {self.out}; give other "
-                            "sources, or another --out"
-                        )
-            except VitPoseError as error:
-                self._add_failure(argument, error)
-                continue
-            for image in images:
-                found.setdefault(_key(image), image)
-        return list(found.values())
+    def _predict_images(self, pipe: Pipeline, writer: Writer) -> None:
+        images = self.sources.images
+        try:
+            with writer, show_progress() as advance:
+                for index, prediction in enumerate(pipe.each(images, **self.running)):
+                    try:
+                        writer.add(index, prediction)
+                    except VitPoseError as error:
+                        self._add_failure(prediction.name, error)
+                    advance(index + 1, len(images))
+        finally:
+            self.done["image"] += writer.images
+            self.done["instance"] += writer.instances
 
-    def _predict(self, sources: Sequence[str | Path], pipe: Pipeline, writer: Writer) -> None:
-        with writer, show_progress() as advance:
-            for index, prediction in enumerate(pipe.each(sources, **self.running)):
+    def _predict_videos(self, pipe: Pipeline) -> None:
+        taken = ["poses"] if self.sources.images else []  # poses.csv is the table of the images
+        stems = (
+            name_videos(self.sources.videos, taken)
+            if self.target.file is None
+            else [Path(self.target.file).stem]
+        )
+        with stop_on_signal("completing the files with the frames so far") as stop:
+            job = VideoJob(
+                pipe, self.target.directory, self.kinds.videos, self.threshold, self.streaming, stop
+            )
+            for source, stem in zip(self.sources.videos, stems, strict=True):
+                if stop.is_set():
+                    self._add_failure(source, VideoError("not started, since the run was stopped"))
+                    continue
                 try:
-                    writer.add(index, prediction)
+                    result = job.run(source, stem)
                 except VitPoseError as error:
-                    self._add_failure(prediction.name, error)
-                advance(index + 1, len(sources))
+                    self._add_failure(source, error)
+                    continue
+                self.failures += [(source, problem) for problem in result.problems]
+                self.done["video"] += 1
+                self.done["frame"] += result.frames
+                self.done["instance"] += result.instances
 
     def _add_failure(self, name: str, error: VitPoseError) -> None:
-        reason = " ".join(str(error).split())
         # Most messages start with the name, which the table shows in its first column.
-        self.failures.append((name, reason.removeprefix(name).lstrip()))
+        self.failures.append((name, reason_of(name, error)))
 
-    def _print_summary(self, writer: Writer, total: int, seconds: float, pipe: Pipeline) -> None:
-        done = "" if writer.images == total else f"{writer.images} of "
-        counts = [done + counted(total, "image"), counted(writer.poses, "pose")]
+    def _print_summary(self, seconds: float, pipe: Pipeline) -> None:
+        totals = {"image": len(self.sources.images), "video": len(self.sources.videos)}
+        counts = [
+            ("" if self.done[noun] == total else f"{self.done[noun]} of ") + counted(total, noun)
+            for noun, total in totals.items()
+            if total
+        ]
+        if self.sources.videos:
+            counts.append(counted(self.done["frame"], "frame"))
+        counts.append(counted(self.done["instance"], "instance"))
         if self.failures:
             counts.append(counted(len(self.failures), "failure"))
-        line = f"{', '.join(counts)} in {seconds:.1f} s with {pipe.estimator.runs_on}; results in {self.out}"
-        style = "yellow" if done or self.failures else "green"
-        print_line(line, style)
+        ran = describe_run(self.loading, pipe.estimator.runs_on)
+        line = f"{', '.join(counts)} in {seconds:.1f} s with {ran}; results in {self.target.name}"
+        complete = not self.failures and all(self.done[noun] == total for noun, total in totals.items())
+        print_line(line, "green" if complete else "yellow")
 
 
-def _key(image: str | Path) -> str:
-    return image if isinstance(image, str) else os.path.normpath(image.absolute())
+def describe_run(loading: Mapping[str, Any], runs_on: str) -> str:
+    """Return what ran: "vitpose-tiny (torch, cpu, float32) and detector rtdetr".
 
-
-def _searches(argument: str, folder: Path) -> bool:
-    """Tell whether the search for images that an argument starts includes a directory."""
-    start = Path(argument).expanduser()
-    if not start.is_dir():
-        start = next(parent for parent in start.parents if parent.is_dir())
-    return start.resolve() in folder.resolve().parents
-
-
-def _outside(folder: Path, images: Sequence[str | Path]) -> list[str | Path]:
-    inside = folder.resolve()
-    return [image for image in images if isinstance(image, str) or not image.resolve().is_relative_to(inside)]
+    Args:
+        loading: Arguments of `vitpose.load`.
+        runs_on: Runtime, device and data type of the network.
+    """
+    detector = loading["detector"]
+    boxes = f"the boxes of {detector}" if isinstance(detector, Path) else f"detector {detector}"
+    return f"{loading['model']} ({runs_on}) and {boxes}"

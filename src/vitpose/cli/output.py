@@ -9,7 +9,6 @@ import csv
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -19,51 +18,21 @@ from urllib.parse import unquote, urlsplit
 
 import vitpose
 
-from ..errors import InputError, OutputError, UnknownNameError
+from ..errors import InputError
 from ..files.writing import replace_file
 from ..geometry.boxes import Size
 from ..inference.pipeline import Prediction
 from ..results.mixed_poses import MixedPoses
 from ..results.poses import Poses
-
-KINDS = ("images", "json", "coco", "csv")
-"""Kinds of output: drawn images, poses.json, coco.json (with coco_images.json), poses.csv."""
+from .target import Target
 
 # File names on Linux may not be valid Unicode. Written with this handler, JSON readers restore them.
 _ENCODING_ERRORS = "backslashreplace"
 _COLUMNS = (
-    "image", "person", "left", "top", "right", "bottom", "box_score", "pose_score",
+    "image", "instance", "left", "top", "right", "bottom", "box_score", "pose_score",
     "keypoint", "x", "y", "score",
 )  # fmt: skip
 _MIXED_COLUMNS = ("dataset", "label")  # after the first two, for mixed poses of people and animals
-
-
-def choose_kinds(value: str) -> frozenset[str]:
-    """Read a list of kinds such as "images,json".
-
-    Raises:
-        UnknownNameError: A name in it is not one of `KINDS`.
-    """
-    kinds = [kind.strip() for kind in value.split(",") if kind.strip()]
-    for kind in kinds or [value]:
-        if kind not in KINDS:
-            raise UnknownNameError("kind of output", kind, KINDS, "Separate several with commas.")
-    return frozenset(kinds)
-
-
-def refuse_unwritable(folder: Path) -> None:
-    """Check, without leaving a file, that files can be written to a directory or that it can be created.
-
-    Raises:
-        OutputError: Neither is possible.
-    """
-    try:
-        existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"cannot write to {folder}: {reason}; choose another directory") from error
 
 
 def place_images(sources: Sequence[str | Path]) -> list[Path]:
@@ -74,13 +43,13 @@ def place_images(sources: Sequence[str | Path]) -> list[Path]:
     `a-2.jpg`.
     """
     files = (source for source in sources if isinstance(source, Path))
-    folders = {file: Path(os.path.normpath(file.absolute())).parent for file in files}
-    common = os.path.commonpath(folders.values()) if folders else ""
+    parents = {file: Path(os.path.normpath(file.absolute())).parent for file in files}
+    common = os.path.commonpath(parents.values()) if parents else ""
     paths: dict[str, Path] = {}
     for source in sources:
-        folder = folders[source].relative_to(common) if isinstance(source, Path) else Path()
+        parent = parents[source].relative_to(common) if isinstance(source, Path) else Path()
         names = (f"{_stem(source)}{'' if number == 1 else f'-{number}'}.jpg" for number in count(1))
-        path = next(folder / name for name in names if str(folder / name).casefold() not in paths)
+        path = next(parent / name for name in names if str(parent / name).casefold() not in paths)
         paths[str(path).casefold()] = path
     return list(paths.values())
 
@@ -118,8 +87,8 @@ class Writer:
     """Context manager that writes the results of a run; on exit, also after an error, it writes the data files.
 
     Args:
-        folder: Output directory, created with the first file.
-        kinds: Kinds of output, of `KINDS`.
+        target: Output directory, created with the first file, or one drawn image.
+        kinds: Kinds of output, of `target.KINDS`.
         sources: All images of the run, as returned by `find_images`.
         threshold: Keypoints with a lower score are not drawn; data files contain all keypoints.
 
@@ -128,22 +97,23 @@ class Writer:
     """
 
     def __init__(
-        self, folder: Path, kinds: frozenset[str], sources: Sequence[str | Path], threshold: float
+        self, target: Target, kinds: frozenset[str], sources: Sequence[str | Path], threshold: float
     ) -> None:
-        self.folder, self.kinds, self.threshold = folder, kinds, threshold
-        self._paths, self._ids = place_images(sources), number_images(sources)
+        self.directory, self.kinds, self.threshold = target.directory, kinds, threshold
+        self._paths = place_images(sources) if target.file is None else [Path(target.file)]
+        self._ids = number_images(sources)
         self._rows: list[_Row] = []
-        if "images" in kinds:
-            self._refuse_source_folders(sources)
+        if "images" in kinds and target.file is None:
+            self._refuse_source_directories(sources)
 
-    def _refuse_source_folders(self, sources: Sequence[str | Path]) -> None:
+    def _refuse_source_directories(self, sources: Sequence[str | Path]) -> None:
         files = [source for source in sources if isinstance(source, Path)]
         # A link may be in another directory than its image; both are checked.
-        source_folders = {path.resolve() for file in files for path in (file.parent, file.resolve().parent)}
-        for folder in sorted({(self.folder / path).parent for path in self._paths}):
-            if folder.resolve() in source_folders:
+        taken = {path.resolve() for file in files for path in (file.parent, file.resolve().parent)}
+        for directory in sorted({(self.directory / path).parent for path in self._paths}):
+            if directory.resolve() in taken:
                 raise InputError(
-                    f"drawn images would be written to {folder}, which contains sources, and could replace them; "
+                    f"drawn images would be written to {directory}, which contains sources, and could replace them; "
                     "choose another output directory"
                 )
 
@@ -153,8 +123,8 @@ class Writer:
         return len(self._rows)
 
     @property
-    def poses(self) -> int:
-        """Number of poses in them."""
+    def instances(self) -> int:
+        """Number of instances in them."""
         return sum(len(row.poses) for row in self._rows)
 
     def add(self, index: int, prediction: Prediction) -> None:
@@ -172,7 +142,7 @@ class Writer:
         try:
             if "images" in self.kinds:
                 canvas = vitpose.draw(image, poses, threshold=self.threshold, boxes=True, scores=True)
-                vitpose.save_image(self.folder / self._paths[index], canvas)
+                vitpose.save_image(self.directory / self._paths[index], canvas)
                 drawn = self._paths[index]
         finally:
             self._rows.append(_Row(prediction.name, drawn, self._ids[index], Size.of(image), poses))
@@ -192,13 +162,13 @@ class Writer:
 
     def _write_json(self, name: str, entries: list[dict[str, Any]]) -> None:
         lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
-        with replace_file(self.folder / name) as path:
+        with replace_file(self.directory / name) as path:
             content = f"[\n{lines}\n]\n" if entries else "[]\n"
             path.write_text(content, encoding="utf-8", errors=_ENCODING_ERRORS)
 
     def _write_csv(self) -> None:
         with (
-            replace_file(self.folder / "poses.csv") as path,
+            replace_file(self.directory / "poses.csv") as path,
             path.open("w", encoding="utf-8", errors=_ENCODING_ERRORS, newline="") as file,
         ):
             table = csv.writer(file)

@@ -59,8 +59,9 @@ def load_detector(
 
     Args:
         spec: A short name ("rtdetr", "rtmdet-nano", "yolox-nano"), "rtdetr:NAME" (a hub repository or a directory),
-            "onnx:FILE", "boxes:FILE" (a COCO file) or "whole-image"; or a function from an RGB image to its boxes, or
-            an object with `detect`, which are returned unchanged unless labels or min_score are given.
+            "onnx:FILE", "boxes:FILE" (a COCO file) or "whole-image"; the `pathlib.Path` of such a file of boxes; or a
+            function from an RGB image to its boxes, or an object with `detect`, which are returned unchanged unless
+            labels or min_score are given.
         device: Device of the network: "auto", "cpu", "cuda", "cuda:1".
         labels: Class names to detect; "dataset": the classes of the dataset; "all": every class. Default: "dataset"
             for a string, "all" for a function or an object.
@@ -77,7 +78,7 @@ def load_detector(
     check_selection(spec, labels, min_score)
     labels = tuple(dataset_labels) if labels == "dataset" else labels
     if isinstance(spec, str | Path):
-        return _make(str(spec), device, tuple(dataset_labels) if labels is None else labels, min_score)
+        return _make(spec, device, tuple(dataset_labels) if labels is None else labels, min_score)
     check_detector(spec)
     return spec if labels is None and min_score is None else SelectingDetector(spec, labels, min_score)
 
@@ -108,7 +109,10 @@ def check_selection(spec: Any, labels: Labels, min_score: float | None) -> None:
         )
 
 
-def _make(spec: str, device: str, labels: Labels, min_score: float | None) -> Detector:
+def _make(spec: str | Path, device: str, labels: Labels, min_score: float | None) -> Detector:
+    options: dict[str, Any] = {"labels": labels} | ({} if min_score is None else {"min_score": min_score})
+    if isinstance(spec, Path):
+        return CocoBoxes(spec, **options)
     if spec == "whole-image":
         return WholeImage()
     card = list_detectors().get(spec)
@@ -116,7 +120,6 @@ def _make(spec: str, device: str, labels: Labels, min_score: float | None) -> De
         kind, _, source = spec.partition(":")
     else:
         kind, source = card.kind, card.source if card.in_repository else str(find_detector_file(card))
-    options: dict[str, Any] = {"labels": labels} | ({} if min_score is None else {"min_score": min_score})
     match kind if source else None:
         case "rtdetr":
             return RtDetrDetector(source, device=device, **options)

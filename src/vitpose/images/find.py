@@ -6,13 +6,13 @@ import difflib
 import glob
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from PIL import Image
 
-from ..errors import ImageError
+from ..errors import ImageError, counted
 from ..files.paths import user_path
 from .download import is_url
 from .pillow import FORMATS
@@ -50,7 +50,7 @@ def find_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str
             continue
         path = user_path(source, ImageError)
         try:
-            for file in _find_files(path):
+            for file in _find_images(path):
                 found.setdefault(os.path.normpath(file.absolute()), file)
         except ImageError:
             raise
@@ -73,49 +73,58 @@ def missing_file(path: Path) -> ImageError:
     return ImageError(f"{path} does not exist; {advice}")
 
 
-def _find_files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return _images_under(path)
-    if path.exists():
+def find_files(path: Path, suffixes: Collection[str]) -> list[Path]:
+    """Returns the files with one of the suffixes in a directory, or matching a glob, sorted.
+
+    Args:
+        path: A directory, which is searched with its subdirectories, without hidden files and directories (a leading
+            dot) and links to directories; or a glob.
+        suffixes: Suffixes in lower case, with their dots.
+
+    Raises:
+        OSError: A directory cannot be listed.
+    """
+    files = _files_under(path) if path.is_dir() else _files_matching(path)
+    return sorted(file for file in files if file.suffix.lower() in suffixes)
+
+
+def _find_images(path: Path) -> list[Path]:
+    if path.exists() and not path.is_dir():
         return [path]
-    if any(sign in str(path) for sign in "*?["):
-        return _images_matching(path)
-    raise missing_file(path)
-
-
-def _image_suffixes() -> set[str]:
-    return {suffix for suffix, key in Image.registered_extensions().items() if key in FORMATS}
-
-
-def _images_under(folder: Path) -> list[Path]:
-    suffixes, found = _image_suffixes(), []
-    for parent, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        visible = (Path(parent, name) for name in names if not name.startswith("."))
-        found += [path for path in visible if path.suffix.lower() in suffixes]
-    if not found:
+    suffixes, is_glob = image_suffixes(), any(sign in str(path) for sign in "*?[")
+    if not path.exists() and not is_glob:
+        raise missing_file(path)
+    if found := find_files(path, suffixes):
+        return found
+    if path.is_dir():
         raise ImageError(
-            f"the directory {folder} and its subdirectories contain no images; images are recognised by their "
+            f"the directory {path} and its subdirectories contain no images; images are recognised by their "
             f"suffix: {' '.join(sorted(suffixes))}"
         )
-    return sorted(found)
+    matches = _files_matching(path)
+    if matches and path.suffix and not any(sign in path.suffix for sign in "*?["):
+        return matches
+    others = f"; {counted(len(matches), 'other file does', 'other files do')}" if matches else ""
+    raise ImageError(f"no image matches {path}{others}; check the pattern, in which ** matches any depth")
+
+
+def image_suffixes() -> frozenset[str]:
+    """Returns the suffixes of images, in lower case, with their dots."""
+    return frozenset(suffix for suffix, key in Image.registered_extensions().items() if key in FORMATS)
+
+
+def _files_under(directory: Path) -> Iterator[Path]:
+    for parent, directories, names in os.walk(directory, onerror=_raise):
+        directories[:] = [name for name in directories if not name.startswith(".")]
+        yield from (Path(parent, name) for name in names if not name.startswith("."))
 
 
 def _raise(error: OSError) -> None:
     raise error
 
 
-def _images_matching(pattern: Path) -> list[Path]:
+def _files_matching(pattern: Path) -> list[Path]:
     # Relative to the deepest existing directory, so that brackets in its name are not wildcards.
-    base = next((folder for folder in pattern.parents if folder.is_dir()), Path())
+    base = next((directory for directory in pattern.parents if directory.is_dir()), Path())
     names = glob.glob(str(pattern.relative_to(base)), root_dir=base, recursive=True)  # noqa: PTH207 (skips hidden)
-    matches = [base / name for name in names if (base / name).is_file()]
-    suffix, suffixes = pattern.suffix, _image_suffixes()
-    any_suffix = suffix and not any(sign in suffix for sign in "*?[")
-    found = [path for path in matches if any_suffix or path.suffix.lower() in suffixes]
-    if not found:
-        others = f"; {len(matches)} other files do" if matches else ""
-        raise ImageError(
-            f"no image matches {pattern}{others}; check the pattern, in which ** matches any depth"
-        )
-    return sorted(found)
+    return sorted(base / name for name in names if (base / name).is_file())

@@ -23,6 +23,9 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     ".tiff": {"format": "TIFF", "compression": "tiff_deflate"},
 }
 
+SAVED_SUFFIXES = frozenset(_SAVE_OPTIONS)
+"""Suffixes of the formats that `save_image` writes."""
+
 
 def save_image(path: str | os.PathLike[str], image: Any) -> None:
     """Writes an image in the format of the path's suffix, and creates missing directories.

@@ -1,7 +1,7 @@
 """Measures inference from image to keypoints on this machine, by stage, and that of `transformers`.
 
-A `Lap` is one timed run; `take_turns` alternates several runs. `vitpose benchmark` and the scripts in `benchmarks/`
-print what is measured here; this module knows no tables or targets.
+A `Timing` is one timed run; `run_alternately` times several in the same rounds. `vitpose benchmark` and the scripts in
+`benchmarks/` print what is measured here; this module knows no tables or targets.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Lap:
+class Timing:
     """One timed run from image to keypoints.
 
     Attributes:
@@ -114,7 +114,7 @@ class Stopwatch:
         self._last = now
 
 
-def run_vitpose(pipe: Pipeline, scene: Scene) -> Lap:
+def run_vitpose(pipe: Pipeline, scene: Scene) -> Timing:
     """Runs a pipeline's estimator on a scene, stage by stage.
 
     Engines that crop and decode on the device run these stages within "network".
@@ -130,7 +130,7 @@ def run_vitpose(pipe: Pipeline, scene: Scene) -> Lap:
     if isinstance(estimator.engine, ImageEngine):
         poses = estimator.estimate([image], [Detections.of_boxes(scene.boxes)])[0]
         watch.stage("network")
-        return Lap(watch.seconds, poses.xy)
+        return Timing(watch.seconds, poses.xy)
     warp = estimator.processor.warp_boxes(scene.boxes)
     crops = crop_all([image], [warp], warp.size)
     watch.stage("crop")
@@ -142,10 +142,10 @@ def run_vitpose(pipe: Pipeline, scene: Scene) -> Lap:
     keypoints, _ = decode(heatmaps, estimator.processor.decoding())
     keypoints = warp.to_image(keypoints, Size(width=heatmaps.shape[3], height=heatmaps.shape[2]))
     watch.stage("decode")
-    return Lap(watch.seconds, keypoints)
+    return Timing(watch.seconds, keypoints)
 
 
-class TransformersWay:
+class TransformersBaseline:
     """Pose estimation as in the documentation of `transformers`, with the weights of a vitpose network.
 
     Args:
@@ -201,7 +201,7 @@ class TransformersWay:
         found = self.processor.post_process_pose_estimation(outputs, boxes=[xywh_from_xyxy(scene.boxes)])[0]
         return np.stack([pose["keypoints"].cpu().numpy() for pose in found])
 
-    def run(self, scene: Scene) -> Lap:
+    def run(self, scene: Scene) -> Timing:
         """Runs all stages on a scene.
 
         Raises:
@@ -217,7 +217,7 @@ class TransformersWay:
         watch.stage("network")
         keypoints = self.postprocess(outputs, scene)
         watch.stage("decode")
-        return Lap(watch.seconds, keypoints)
+        return Timing(watch.seconds, keypoints)
 
 
 @contextmanager
@@ -243,7 +243,7 @@ def wait_for(device: Any) -> None:
         torch.cuda.synchronize(device)
 
 
-def with_their_decoding(pipe: Pipeline) -> Pipeline:
+def with_transformers_decoding(pipe: Pipeline) -> Pipeline:
     """Returns a pipeline that decodes heatmaps as `transformers` does, so that keypoints can be compared."""
     theirs = TRANSFORMERS_DECODING
     processor = replace(
@@ -255,32 +255,34 @@ def with_their_decoding(pipe: Pipeline) -> Pipeline:
     return Pipeline(pipe.detector, replace(pipe.estimator, processor=processor))
 
 
-def take_turns(ways: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 2) -> dict[str, list[Any]]:
+def run_alternately(
+    functions: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 2
+) -> dict[str, list[Any]]:
     """Runs each function once per round, so that other load on the machine affects all of them alike.
 
     Args:
-        ways: Functions by name.
+        functions: Functions by name.
         rounds: Number of rounds that count.
         warm_up: Number of rounds before.
 
     Returns:
         The results of each function, by name, in the order of the rounds.
     """
-    results: dict[str, list[Any]] = {name: [] for name in ways}
+    results: dict[str, list[Any]] = {name: [] for name in functions}
     for number in range(-warm_up, rounds):
-        for name, way in ways.items():
-            result = way()
+        for name, function in functions.items():
+            result = function()
             if number >= 0:
                 results[name].append(result)
     return results
 
 
-def timed(way: Callable[[], Any]) -> Callable[[], float]:
+def timed(function: Callable[[], Any]) -> Callable[[], float]:
     """Returns a function that runs another one and returns its duration in seconds."""
 
     def run() -> float:
         start = time.perf_counter()
-        way()
+        function()
         return time.perf_counter() - start
 
     return run

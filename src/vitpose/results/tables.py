@@ -30,10 +30,10 @@ def table_schema(skeleton: Skeleton, about: Mapping[str, str]) -> pa.Schema:
         MissingDependencyError: pyarrow is not installed.
     """
     arrow = require("pyarrow", "tables", "for tables of poses")
-    person = {"person": "int32", "id": "int64"}
+    instance = {"instance": "int32", "id": "int64"}
     box = dict.fromkeys(("left", "top", "right", "bottom", "box_score", "pose_score"), "float32")
     keypoints = {f"{name}_{part}": "float32" for name in skeleton.keypoints for part in ("x", "y", "score")}
-    columns = {**about, **person, **box, **keypoints}
+    columns = {**about, **instance, **box, **keypoints}
     fields = [(name, arrow.type_for_alias(kind)) for name, kind in columns.items()]
     return arrow.schema(fields, {"skeleton": skeleton.name, "keypoints": ",".join(skeleton.keypoints)})
 

@@ -105,7 +105,7 @@ class _Csv:
     """One row per instance and keypoint."""
 
     columns = (
-        "frame", "time_s", "person", "id", "left", "top", "right", "bottom", "box_score", "pose_score",
+        "frame", "time_s", "instance", "id", "left", "top", "right", "bottom", "box_score", "pose_score",
         "keypoint", "x", "y", "score",
     )  # fmt: skip
 
