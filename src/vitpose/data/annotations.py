@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from ..errors import ImageError, InputError, SkeletonError
 from ..geometry.boxes import Size, are_outside, xyxy_from_xywh
 from ..images import read_image, read_size
-from ..keypoints.mapping import place_name
+from ..keypoints.mapping import canonical_name
 from ..keypoints.skeleton import Skeleton
 from .annotation_file import (
     UNUSABLE_ID,
@@ -125,8 +125,8 @@ class TrainingAnnotations:
         Raises:
             SkeletonError: The skeletons share no keypoint.
         """
-        index_of = {place_name(name): index for index, name in enumerate(self.skeleton.keypoints)}
-        source = np.array([index_of.get(place_name(name), -1) for name in skeleton.keypoints])
+        index_of = {canonical_name(name): index for index, name in enumerate(self.skeleton.keypoints)}
+        source = np.array([index_of.get(canonical_name(name), -1) for name in skeleton.keypoints])
         if (source < 0).all():
             raise SkeletonError(
                 f"the skeletons {self.skeleton.name!r} and {skeleton.name!r} share no keypoint: "

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from ..errors import InputError
 from ..geometry.boxes import iou
-from ..keypoints.mapping import place_name
+from ..keypoints.mapping import canonical_name
 from ..keypoints.skeleton import Skeleton
 
 
@@ -58,8 +58,8 @@ def match_keypoints(annotated: Skeleton, predicted: Skeleton) -> Correspondence:
     Raises:
         InputError: They share none.
     """
-    indices = {place_name(name): index for index, name in enumerate(predicted.keypoints)}
-    shared = [index for index, name in enumerate(annotated.keypoints) if place_name(name) in indices]
+    indices = {canonical_name(name): index for index, name in enumerate(predicted.keypoints)}
+    shared = [index for index, name in enumerate(annotated.keypoints) if canonical_name(name) in indices]
     if not shared:
         raise InputError(
             f"the predicted skeleton {predicted.name!r} and the annotated skeleton {annotated.name!r} share no "
@@ -67,13 +67,13 @@ def match_keypoints(annotated: Skeleton, predicted: Skeleton) -> Correspondence:
             "the skeletons that the predictions and the annotations have"
         )
     names = tuple(annotated.keypoints[index] for index in shared)
-    used = {place_name(name) for name in names}
+    used = {canonical_name(name) for name in names}
     return Correspondence(
         names=names,
         annotated=np.array(shared, np.int64),
-        predicted=np.array([indices[place_name(name)] for name in names], np.int64),
-        unpredicted=tuple(name for name in annotated.keypoints if place_name(name) not in used),
-        unannotated=tuple(name for name in predicted.keypoints if place_name(name) not in used),
+        predicted=np.array([indices[canonical_name(name)] for name in names], np.int64),
+        unpredicted=tuple(name for name in annotated.keypoints if canonical_name(name) not in used),
+        unannotated=tuple(name for name in predicted.keypoints if canonical_name(name) not in used),
     )
 
 

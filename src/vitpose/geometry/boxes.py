@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from ..errors import BoxError
 
@@ -25,7 +25,7 @@ class Size:
     height: int
 
     @classmethod
-    def of(cls, image: np.ndarray) -> Size:
+    def of(cls, image: Shaped[np.ndarray, "h w *channels"]) -> Size:
         """Returns the size of an image (h w 3)."""
         return cls(width=image.shape[1], height=image.shape[0])
 

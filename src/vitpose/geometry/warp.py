@@ -160,7 +160,9 @@ def crop_all(
     return crops
 
 
-def _transform(matrices: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _transform(
+    matrices: Float[np.ndarray, "n 2 3"], points: Float[np.ndarray, "n k 2"]
+) -> Float[np.ndarray, "n k 2"]:
     return np.einsum("nij,nkj->nki", matrices[:, :, :2], points) + matrices[:, None, :, 2]
 
 

@@ -13,7 +13,7 @@ from ..errors import ImageError
 _HALF_A_LEVEL = 0.5 / 255
 
 
-def array_from(source: Any) -> np.ndarray:
+def array_from(source: Any) -> Shaped[np.ndarray, "..."]:
     """Converts an array or tensor of any library to a NumPy array.
 
     Raises:
@@ -27,7 +27,7 @@ def array_from(source: Any) -> np.ndarray:
         ) from error
 
 
-def rgb_from_array(array: np.ndarray, name: str) -> UInt8[np.ndarray, "h w 3"]:
+def rgb_from_array(array: Shaped[np.ndarray, "..."], name: str) -> UInt8[np.ndarray, "h w 3"]:
     """Converts an array of a shape and type that `read_image` accepts to RGB.
 
     Args:
@@ -46,7 +46,7 @@ def rgb_from_array(array: np.ndarray, name: str) -> UInt8[np.ndarray, "h w 3"]:
     return np.array(flatten(Image.fromarray(levels)))
 
 
-def _channels_last(array: np.ndarray, name: str) -> Shaped[np.ndarray, "h w c"]:
+def _channels_last(array: Shaped[np.ndarray, "..."], name: str) -> Shaped[np.ndarray, "h w c"]:
     if array.ndim == 4:
         raise ImageError(f"{name} has four axes, like a batch; pass one image at a time")
     if array.ndim not in (2, 3):

@@ -182,7 +182,11 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def turn_upright(stored: UInt8[np.ndarray, "_ _ 3"], orientation: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Rotates and mirrors stored pixels by an EXIF orientation (EXIF 2.32, tag 0x0112)."""
+    """Rotates and mirrors stored pixels by an EXIF orientation (EXIF 2.32, tag 0x0112).
+
+    Not `PIL.ImageOps.exif_transpose`, which also writes the metadata again and fails if another entry is damaged, and
+    holds two images of 4 bytes a pixel.
+    """
     if orientation >= 5:
         stored = stored.swapaxes(0, 1)
     down = -1 if orientation in (3, 4, 7, 8) else 1

@@ -34,7 +34,7 @@ class _Rules(Schema):
     kinds: dict[str, Row[str]]
 
 
-def place_name(keypoint: str) -> str:
+def canonical_name(keypoint: str) -> str:
     """Returns the canonical name of a keypoint: one for all spellings and synonyms."""
     plain = plain_name(keypoint)
     return _rules().same.get(plain, plain)
@@ -67,8 +67,8 @@ class KeypointMapping:
             raise SkeletonError(
                 f"the skeletons {described} are of different kinds; choose a target of the same kind"
             )
-        indices = {place_name(name): index for index, name in enumerate(source.keypoints)}
-        sources = tuple(_sources(place_name(name), indices) for name in target.keypoints)
+        indices = {canonical_name(name): index for index, name in enumerate(source.keypoints)}
+        sources = tuple(_sources(canonical_name(name), indices) for name in target.keypoints)
         if not any(sources):
             raise SkeletonError(
                 f"the skeletons {source.name!r} and {target.name!r} have no keypoint in common: "

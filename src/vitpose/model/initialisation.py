@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..keypoints.mapping import place_name
+from ..keypoints.mapping import canonical_name
 from ..keypoints.skeleton import Skeleton
 from .backbone import VitPoseBackbone
 from .checkpoint import Checkpoint
@@ -117,8 +117,8 @@ def whiten_patches(network: VitPoseForPoseEstimation, pixels: Float[Tensor, "b 3
 
 def _matching_rows(old: Skeleton, new: Skeleton) -> dict[int, int]:
     """Return the rows of the last layer of `new` with those of the same keypoints of `old`."""
-    rows = {place_name(name): row for row, name in enumerate(old.keypoints)}
-    names = map(place_name, new.keypoints)
+    rows = {canonical_name(name): row for row, name in enumerate(old.keypoints)}
+    names = map(canonical_name, new.keypoints)
     return {row: rows[name] for row, name in enumerate(names) if name in rows}
 
 

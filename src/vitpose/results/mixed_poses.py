@@ -119,7 +119,7 @@ class MixedPoses(Instances):
         """Score of each instance; see `Poses.pose_scores`."""
         return self._joined("pose_scores", ())
 
-    def _joined(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def _joined(self, name: str, shape: tuple[int, ...]) -> Float[np.ndarray, "n *shape"]:
         values = np.zeros((len(self), *shape), np.float32)
         for group, poses in enumerate(self.groups.values()):
             members = self.indices[:, 0] == group
