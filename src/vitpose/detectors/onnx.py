@@ -123,7 +123,7 @@ class _RtmDet:
 
     def read(self, outputs: Sequence[np.ndarray], index: int, min_score: float) -> _Raw:
         """Return the candidates of one image of a batch with at least the minimum score."""
-        dets, classes = outputs[0][index], outputs[1][index]
+        dets, classes = outputs[0][index], outputs[1][index].astype(np.int64)
         kept = dets[:, 4] >= min_score
         return _Raw(dets[kept, :4], dets[kept, 4], classes[kept])
 
@@ -259,11 +259,11 @@ class OnnxDetector:
     def _finish(self, raw: _Raw, size: Size) -> Detections:
         """Select the requested classes, suppress overlaps, and scale the boxes to pixels of the image."""
         solid = (raw.boxes[:, 2:] > raw.boxes[:, :2]).all(axis=1)
-        kept: list[int] = []
-        for number in np.unique(raw.classes[solid]).tolist():
-            if self._name(number) in self._wanted:
-                rows = np.flatnonzero(solid & (raw.classes == number))
-                kept += rows[suppress_overlaps(raw.boxes[rows], raw.scores[rows], self.max_iou)].tolist()
+        wanted = [
+            number for number in np.unique(raw.classes[solid]).tolist() if self._name(number) in self._wanted
+        ]
+        rows = np.flatnonzero(solid & np.isin(raw.classes, wanted))
+        kept = rows[suppress_overlaps(raw.boxes[rows], raw.scores[rows], self.max_iou, raw.classes[rows])]
         inner = fit_inside(size, self._layout.size)
         scale = np.array([inner.width / size.width, inner.height / size.height] * 2, np.float32)
         labels = [self._name(number) for number in raw.classes[kept].tolist()]
