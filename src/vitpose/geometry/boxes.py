@@ -194,11 +194,11 @@ def suppress_overlaps(
         return np.zeros(0, np.int64)
     boxes = boxes.astype(np.float64)  # widths in float32 could overflow
     xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    groups = np.zeros(len(boxes), np.int32) if classes is None else classes.astype(np.int32)
-    ranks = np.zeros(len(boxes), np.float32)  # OpenCV drops scores that are not positive
+    groups = np.zeros(len(boxes), np.int64) if classes is None else classes
+    ranks = np.zeros(len(boxes))  # in place of scores, since OpenCV drops those that are not positive
     ranks[np.argsort(-scores, kind="stable")] = np.arange(len(boxes), 0, -1)
-    kept = cv2.dnn.NMSBoxesBatched(xywh, ranks, groups, 0.0, max_iou)
-    return np.array(kept, dtype=np.int64).ravel()
+    kept = cv2.dnn.NMSBoxesBatched(xywh.tolist(), ranks.tolist(), groups.tolist(), 0.0, max_iou)
+    return np.array(kept, np.int64).ravel()
 
 
 def suppress_similar(

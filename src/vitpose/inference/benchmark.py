@@ -6,18 +6,17 @@ A `Timing` is one timed run; `run_alternately` times several in the same rounds.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import psutil
 from jaxtyping import Float, UInt8
 
 from ..detectors.protocol import Detections
@@ -307,14 +306,8 @@ def crop_distance(
 
 
 def resident_bytes() -> int:
-    """Returns the resident memory of this process; on systems other than Linux its peak so far."""
-    if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return pages * 4096
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """Returns the resident memory of this process."""
+    return psutil.Process().memory_info().rss
 
 
 class MemoryWatch:

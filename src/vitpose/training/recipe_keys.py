@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from dataclasses import MISSING, Field, fields
 from typing import Any
+
+from docstring_parser import DocstringStyle, parse
 
 from ..data.augment import Augmentation
 from .recipe_tables import LoopRecipe, ModelRecipe, OptimizerRecipe, Source, Stage, TargetRecipe, Validation
@@ -45,6 +45,5 @@ def _default(key: Field[Any]) -> str:
 
 def _meanings(kind: type) -> dict[str, str]:
     """Return the descriptions of the attributes in a class's docstring."""
-    listed = inspect.getdoc(kind).partition("\nAttributes:\n")[2].partition("\n\n")[0]  # type: ignore[union-attr]
-    parts = re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w|\Z)", listed, re.DOTALL | re.MULTILINE)
-    return {name: " ".join(meaning.split()) for name, meaning in parts}
+    listed = parse(kind.__doc__ or "", DocstringStyle.GOOGLE).params
+    return {key.arg_name: " ".join((key.description or "").split()) for key in listed}
