@@ -50,8 +50,6 @@ class PersonDetector:
             names.
     """
 
-    settles = False
-
     def __init__(
         self,
         weights: str | Path | None = None,
