@@ -213,6 +213,18 @@ def test_showing(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         poses.show()
 
 
+def test_show_displays_in_a_notebook(image: Path) -> None:
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    code = (
+        "from vitpose.results.poses import Poses; from vitpose.keypoints.skeleton import Skeleton\n"
+        f"Poses.empty(Skeleton.load('coco')).show({str(image)!r})"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    assert any("image/png" in output.get("data", {}) for output in notebook.cells[0].outputs)
+
+
 @pytest.mark.parametrize("make", [poses_of, mixed_poses])
 def test_notebooks_show_the_drawing_of_a_file_or_else_a_table(make: type, image: Path) -> None:
     poses = make(path=str(image))

@@ -6,6 +6,7 @@ import html
 import io
 import json
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,7 +119,13 @@ class Instances(ABC):
             ImageError: The image cannot be read.
             OutputError: This system has no image viewer.
         """
-        if not ImageShow.show(Image.fromarray(self.draw(image, **options)), title="vitpose"):
+        drawing = Image.fromarray(self.draw(image, **options))
+        shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+        if getattr(shell, "kernel", None) is not None:  # Pillow prefers the system's viewer even there
+            from IPython.display import display
+
+            display(drawing)
+        elif not ImageShow.show(drawing, title="vitpose"):
             raise OutputError(
                 "no program that shows images was found; write the drawing to a file with save(path)"
             )
@@ -140,11 +147,14 @@ class Instances(ABC):
             box = " ".join(f"{value:.0f}" for value in pose.boxes[0])
             yield self._name(row), keypoints, f"{pose.pose_scores[0]:.2f}", box
 
+    def _has_file(self) -> bool:
+        return self.path is not None and Path(self.path).is_file()
+
     def _repr_png_(self) -> bytes | None:
         """Returns the drawing for a notebook, or None if the image is not a file that can be read."""
+        if not self._has_file():
+            return None
         try:
-            if self.path is None or not Path(self.path).is_file():
-                return None
             drawing = Image.fromarray(self.draw())
         except VitPoseError:  # the file was changed
             return None
@@ -155,7 +165,7 @@ class Instances(ABC):
 
     def _repr_html_(self) -> str | None:
         """Returns a table for a notebook, or None if there is a drawing, which notebooks would not show beside it."""
-        if self._repr_png_() is not None:
+        if self._has_file():
             return None
         rows = [("", "keypoints scoring 0.3 or more", "pose score", "box"), *self._summary()]
         cells = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
