@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-import av
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 import vitpose
@@ -64,36 +61,10 @@ def run_commands(text: str) -> None:
             assert result.exit_code == 0, f"{line}\n{result.output}"
 
 
-def make_clip(path: Path, frames: Path) -> None:
-    with av.open(str(path), "w") as output:
-        video = output.add_stream("libx264", rate=10)
-        video.width = video.height = 96
-        for file in sorted(frames.iterdir()):
-            with Image.open(file) as image:
-                output.mux(video.encode(av.VideoFrame.from_image(image)))
-        output.mux(video.encode())
-
-
-@pytest.fixture
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with the files that the pages use: person.jpg, clip.mp4, and the directories frames and photos.
-
-    All of them are derived from a photograph in the public domain.
-    """
-    data = pytest.importorskip("skimage").__name__
-    with Image.open(str(resources.files(data) / "data" / "astronaut.png")) as image:
-        image.save(tmp_path / "person.jpg")
-        for index in range(3):
-            for name in ("frames", "photos"):
-                (tmp_path / name).mkdir(exist_ok=True)
-                image.resize((96, 96)).rotate(5 * index).save(tmp_path / name / f"{index}.jpg")
-    make_clip(tmp_path / "clip.mp4", tmp_path / "frames")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_blocks_run(page: Path, directory: Path) -> None:
+def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an empty directory: a page creates the files that it uses."""
+    monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(page):
         if block.comment is not None:
