@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 import pytest
-from typer.testing import CliRunner
 
 import vitpose
-from vitpose.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -52,17 +51,17 @@ def blocks(page: Path) -> list[Block]:
     return [Block(*found.group(*Block._fields)) for found in BLOCK.finditer(page.read_text(encoding="utf-8"))]
 
 
-def run_commands(text: str) -> None:
+def commands(text: str) -> Iterator[list[str]]:
     for line in text.replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
-        if words:
+        if words := shlex.split(line, comments=True):
             assert words[0] == "vitpose", f"a command of another program: {line}"
-            result = CliRunner().invoke(app, words[1:])
-            assert result.exit_code == 0, f"{line}\n{result.output}"
+            yield words[1:]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_vitpose: Callable
+) -> None:
     """In an empty directory: a page creates the files that it uses."""
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "__main__"}
@@ -72,7 +71,9 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         if block.language == "python":
             exec(compile(block.text, str(page), "exec"), names)
         elif block.language == "sh":
-            run_commands(block.text)
+            for words in commands(block.text):
+                running = start_vitpose(words)
+                assert running.wait() == 0, f"{words}\n{running.output}\n{running.errors}"
         elif block.text.startswith("# ") and block.language == "toml":
             Path(block.text.split()[1]).write_text(block.text, encoding="utf-8")
 
