@@ -11,18 +11,18 @@ import argparse
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
+import vitpose
 from vitpose.inference.benchmark import run_alternately
 
-IMAGE = Path(__file__).parents[1] / "docs" / "astronaut.jpg"
+IMAGE = vitpose.samples.person()
 
 OURS = f"""
 import vitpose
 pipe = vitpose.load("vitpose-tiny", detector=None, device="cpu", dtype="float32")
-poses = pipe({str(IMAGE)!r}, boxes=[[60, 0, 400, 510]])
+poses = pipe({str(IMAGE)!r}, boxes=[[72, 42, 256, 396]])
 assert poses.xy.shape == (1, 17, 2)
 """
 
@@ -34,7 +34,7 @@ from transformers import AutoProcessor, VitPoseForPoseEstimation
 directory = str(resources.files("vitpose") / "weights")
 processor = AutoProcessor.from_pretrained(directory)
 model = VitPoseForPoseEstimation.from_pretrained(directory, dtype=torch.float32)
-boxes = [[[60.0, 0.0, 340.0, 510.0]]]
+boxes = [[[72.0, 42.0, 184.0, 354.0]]]
 inputs = processor(Image.open({str(IMAGE)!r}).convert("RGB"), boxes=boxes, return_tensors="pt")
 with torch.no_grad():
     outputs = model(**inputs)

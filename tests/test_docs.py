@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -62,7 +63,8 @@ def commands(text: str) -> Iterator[list[str]]:
 def test_blocks_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_vitpose: Callable
 ) -> None:
-    """In an empty directory: a page creates the files that it uses."""
+    """In a directory with one photograph, that of the reader: a page creates the other files that it uses."""
+    shutil.copy(vitpose.samples.person(), tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(page):
