@@ -23,7 +23,8 @@ HEAD_WORDS = frozenset(("nose", "eye", "ear", "head", "face", "mouth", "jaw", "c
 FACE_PER_EXTENT, PERSON_PER_FACE = 0.75, 16
 """Half the side of a face's square: share of the extent of its keypoints, and at least this part of the box."""
 HALO = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0))
-"""Offsets, px, of dark copies of a name, which make it readable on any background."""
+"""Offsets of dark copies of a name, which make it readable on any background, in `TEXT_PER_HALO`ths of its height."""
+TEXT_PER_HALO = 16
 FARTHEST_BOX_PX = 100_000
 """Boxes are drawn up to this distance, far outside of any image, so that OpenCV's integers do not overflow."""
 
@@ -60,7 +61,7 @@ def draw_boxes(
     colours = [instance_colour(pose, number) for number, pose in enumerate(instances)]
     for number in reversed(drawn if boxes else []):
         width = max(round(min(canvas.shape[:2]) / 400), 1)
-        low, high = np.rint(corners[number].reshape(2, 2) * 16).astype(int).tolist()
+        low, high = map(tuple, np.rint(corners[number].reshape(2, 2) * 16).astype(int).tolist())
         cv2.rectangle(canvas, low, high, rgb(colours[number]), width, cv2.LINE_AA, 4)
     faces = np.zeros(canvas.shape[:2], bool)
     for rectangle in filter(None, map(_face, instances, shown)):
@@ -137,8 +138,9 @@ def write_names(
         corner = _take_free(taken, corners, text)
         if corner is not None:
             left, top = corner[0] + 1, corner[1]
+            width = max(height // TEXT_PER_HALO, 1)
             for dx, dy in HALO:
-                write_text(canvas, name, left + dx, top + dy, DARK)
+                write_text(canvas, name, left + dx * width, top + dy * width, DARK)
             write_text(canvas, name, left, top, LIGHT)
 
 

@@ -16,7 +16,7 @@ HAS_FONTS = hasattr(cv2, "FontFace")
 
 def text_height(canvas: UInt8[np.ndarray, "h w 3"]) -> int:
     """Returns the height of text on an image, px."""
-    return int(np.clip(min(canvas.shape[:2]) / IMAGE_PER_TEXT, 10, 24))
+    return int(np.clip(min(canvas.shape[:2]) / IMAGE_PER_TEXT, 10, 96))
 
 
 def text_width(text: str, height: int) -> int:
