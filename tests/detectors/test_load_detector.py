@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import vitpose
 import vitpose.detectors
 from vitpose.detectors import (
     CocoBoxes,
@@ -72,6 +73,11 @@ def test_the_parts_of_a_string_are_passed_to_the_detector(
         (given, {"device": "auto", "labels": ("dog",)}),
         (given, {"device": "auto", "labels": "all"}),
     ]
+
+
+def test_the_string_is_checked_before_anything_is_loaded():
+    with pytest.raises(UnknownNameError, match="unknown detector 'yolox'; did you mean yolox-nano"):
+        vitpose.load("not resolved", "yolox")
 
 
 def test_a_short_name_is_the_file_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

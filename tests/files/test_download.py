@@ -16,7 +16,7 @@ import pytest
 
 from vitpose.errors import CheckpointError, InputError
 from vitpose.files import download as module
-from vitpose.files.download import check_sha256, download_file, shown, stream_url
+from vitpose.files.download import check_sha256, download_file, stream_url, without_credentials
 
 CONTENT = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -161,8 +161,8 @@ def test_credentials_are_sent_to_their_server_only(server: Server, other: Server
     with pytest.raises(InputError, match="failed: HTTP 404") as caught:
         read(f"{url}/missing")
     assert "secret" not in str(caught.value)
-    assert shown("https://me:secret@host/a@b?c=d") == "https://host/a@b?c=d"
-    assert shown("https://host/a") == "https://host/a"
+    assert without_credentials("https://me:secret@host/a@b?c=d") == "https://host/a@b?c=d"
+    assert without_credentials("https://host/a") == "https://host/a"
 
 
 def test_a_proxy_that_cannot_be_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import vitpose
-from vitpose.errors import CheckpointError, UnknownNameError
+from vitpose.errors import CheckpointError, InputError, OutputError, UnknownNameError
 from vitpose.files.hub import (
     cache_folder,
     download,
@@ -412,6 +412,20 @@ def test_the_cache_is_in_the_users_cache_directory(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "vitpose"
+
+
+def test_a_cache_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VITPOSE_CACHE", "~nobody-of-that-name")
+    with pytest.raises(
+        InputError, match=r"variable VITPOSE_CACHE is wrong: '~nobody-of-that-name' cannot be a path"
+    ):
+        find_local_files(CARD)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VITPOSE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(
+        OutputError, match=r"mine.onnx cannot be written: .* variable VITPOSE_CACHE names another directory"
+    ):
+        download(CARD)
 
 
 def test_a_detector_in_the_package() -> None:

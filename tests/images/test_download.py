@@ -89,6 +89,14 @@ def test_a_url_of_a_web_page_raises(server: str) -> None:
         read_image(f"{server}/page.png")
 
 
+def test_credentials_are_not_in_messages(server: str) -> None:
+    url = server.replace("http://", "http://me:secret@")
+    for name, message in (("page", "is not an image"), ("none", "HTTP 404")):
+        with pytest.raises(ImageError, match=rf"{server}/{name}.png .*{message}") as caught:
+            read_image(f"{url}/{name}.png")
+        assert "secret" not in str(caught.value)
+
+
 def test_an_incomplete_download_raises(server: str) -> None:
     with pytest.raises(
         ImageError, match=r"short.png failed: peer closed connection .*received \d+ bytes, expected \d+"

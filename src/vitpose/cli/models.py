@@ -33,22 +33,19 @@ _RIGHT_ALIGNED = {"params", "input", "experts"}
 
 def models() -> None:
     """List the models and detectors with short names, and where their files are."""
-    models = list_models().values()
+    models, detectors = list_models().values(), list_detectors().values()
+    notes = [f"{_where(card)}: {card.note}" for card in (*models, *detectors)]
     size = "{:.1f} M".format
     _print_table(
-        [*models],
-        [
-            _MODEL,
-            *((c.name, size(c.parameters), c.input, c.skeleton, str(c.experts), c.licence) for c in models),
-        ],
+        _MODEL,
+        [(c.name, size(c.parameters), c.input, c.skeleton, str(c.experts), c.licence) for c in models],
+        notes[: len(models)],
     )
-    detectors = list_detectors().values()
-    print_line("")
     _print_table(
-        [*detectors],
-        [_DETECTOR, *((c.name, size(c.parameters), c.input, c.classes, c.licence) for c in detectors)],
+        _DETECTOR,
+        [(c.name, size(c.parameters), c.input, c.classes, c.licence) for c in detectors],
+        notes[len(models) :],
     )
-    print_line("")
     print_line(f"Default: {DEFAULT_MODEL} and {DEFAULT_DETECTOR}.")
     print_line("Files are downloaded by 'vitpose download NAME', or when a name is first used.")
 
@@ -104,15 +101,15 @@ def _show_progress(name: str) -> Iterator[Report]:
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
-def _print_table(cards: Sequence[Card], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a table, with the location of the files and a note below each row but the headings."""
-    heading, *lines = _align(rows)
+def _print_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], notes: Sequence[str]) -> None:
+    """Print a table, with a note below each row, and an empty line."""
+    heading, *lines = _align([headings, *rows])
     print_line(heading, "bold")
-    for card, line in zip(cards, lines, strict=True):
+    for line, note in zip(lines, notes, strict=True):
         print_line(line, "cyan")
-        # On a second line, since these do not fit into 80 columns with the other cells.
-        note = Padding(Text(f"{_where(card)}: {card.note}"), (0, 0, 0, 2), expand=False)
-        Console(highlight=False).print(note)
+        # On a second line, since it does not fit into 80 columns with the other cells.
+        Console(highlight=False).print(Padding(Text(note), (0, 0, 0, 2), expand=False))
+    print_line("")
 
 
 def _where(card: Card) -> str:

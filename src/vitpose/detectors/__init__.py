@@ -84,7 +84,7 @@ def load_detector(
 
 
 def check_selection(spec: Any, labels: Labels, min_score: float | None) -> None:
-    """Check labels and a minimum score, and that there is a detector to apply them to.
+    """Check the arguments of `load_detector` without loading anything.
 
     Args:
         spec: As in `load_detector`; None: no detector.
@@ -92,8 +92,12 @@ def check_selection(spec: Any, labels: Labels, min_score: float | None) -> None:
         min_score: As in `load_detector`.
 
     Raises:
-        InputError: The labels are not class names, the score is not from 0 to 1, or they are given without a detector.
+        UnknownNameError: The string is not that of a detector.
+        InputError: The string is a bare file name, the labels are not class names, the score is not from 0 to 1, or
+            they are given without a detector.
     """
+    if isinstance(spec, str):
+        _check_form(spec)
     if min_score is not None:
         check_number("min_score", min_score, 0, 1)
     read_labels(labels)
@@ -120,13 +124,19 @@ def _make(spec: str | Path, device: str, labels: Labels, min_score: float | None
         kind, _, source = spec.partition(":")
     else:
         kind, source = card.kind, card.source if card.in_repository else str(find_detector_file(card))
-    match kind if source else None:
+    match kind:
         case "rtdetr":
             return RtDetrDetector(source, device=device, **options)
         case "onnx":
             return OnnxDetector(source, device=nearest_device(source, device), **options)
-        case "boxes":
+        case _:  # "boxes"; `_check_form` knows all
             return CocoBoxes(source, **options)
+
+
+def _check_form(spec: str) -> None:
+    kind, _, source = spec.partition(":")
+    if spec in ("whole-image", *list_detectors()) or (kind in ("rtdetr", "onnx", "boxes") and source):
+        return
     if spec.endswith((".onnx", ".json")):
         kind = "onnx" if spec.endswith(".onnx") else "boxes"
         raise InputError(f"the detector {spec!r} is a file without its kind; write {kind}:{spec}")

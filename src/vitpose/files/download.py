@@ -51,7 +51,7 @@ def stream_url(
         yield from _stream(url, max_bytes, error, report)
     except _TransferError as cause:
         raise error(
-            f"download of {shown(url)} failed: {cause}; check the URL and the network"
+            f"download of {without_credentials(url)} failed: {cause}; check the URL and the network"
         ) from cause.__cause__
 
 
@@ -71,7 +71,7 @@ def _stream(url: str, max_bytes: int, error: type[VitPoseError], report: Report 
                 reason = f"HTTP {reply.status_code} {reply.reason_phrase}"
                 if reply.is_server_error:
                     raise _TransferError(reason)
-                raise error(f"download of {shown(url)} failed: {reason}; check the URL")
+                raise error(f"download of {without_credentials(url)} failed: {reason}; check the URL")
             total = int(reply.headers["Content-Length"]) if "Content-Length" in reply.headers else None
             _check_size(url, total or 0, max_bytes, error)
             received = 0
@@ -94,12 +94,12 @@ def _stream(url: str, max_bytes: int, error: type[VitPoseError], report: Report 
 def _check_size(url: str, size: int, max_bytes: int, error: type[VitPoseError]) -> None:
     if size > max_bytes:
         raise error(
-            f"{shown(url)} is larger than the limit of {max_bytes} bytes for downloads; download it to a file and pass "
-            "its path"
+            f"{without_credentials(url)} is larger than the limit of {max_bytes} bytes for downloads; download it to a "
+            "file and pass its path"
         )
 
 
-def shown(url: str) -> str:
+def without_credentials(url: str) -> str:
     """Returns a URL for messages, without the user name and password that it may contain."""
     scheme, separator, rest = url.partition("://")
     host, slash, path = rest.partition("/")
@@ -130,12 +130,12 @@ def download_file(url: str, path: Path, sha256: str, member: str = "", report: R
             except _TransferError as cause:
                 if attempt == ATTEMPTS:
                     raise CheckpointError(
-                        f"download of {shown(url)} failed {ATTEMPTS} times: {cause}; check the network"
+                        f"download of {without_credentials(url)} failed {ATTEMPTS} times: {cause}; check the network"
                     ) from cause.__cause__
                 time.sleep(WAIT_S)
         if member:
             _extract(partial, member, url)
-        check_sha256(partial, sha256, shown(url))
+        check_sha256(partial, sha256, without_credentials(url))
 
 
 def check_sha256(path: Path, sha256: str, source: str) -> None:
@@ -173,7 +173,7 @@ def _extract(archive: Path, member: str, url: str) -> None:
         extracted.replace(archive)
     except (zipfile.BadZipFile, KeyError, ValueError, NotImplementedError, RuntimeError) as cause:
         raise CheckpointError(
-            f"the archive {shown(url)} is damaged or has no {member}: {cause}; download it again"
+            f"the archive {without_credentials(url)} is damaged or has no {member}: {cause}; download it again"
         ) from cause
     finally:
         extracted.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, UnknownNameError
+from ..errors import CheckpointError, InputError, OutputError, UnknownNameError
 from .download import Report, check_sha256, download_file
 from .paths import existing_path, user_path
 from .registry import DEFAULT_MODEL, Card, DetectorCard, list_detectors, list_models
@@ -32,7 +32,10 @@ def cache_folder() -> Path:
         InputError: The environment variable is not a path.
     """
     default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vitpose"
-    return user_path(os.environ.get("VITPOSE_CACHE") or default)
+    try:
+        return user_path(os.environ.get("VITPOSE_CACHE") or default)
+    except InputError as error:
+        raise InputError(f"the environment variable VITPOSE_CACHE is wrong: {error}") from error
 
 
 def find_local_files(card: Card) -> list[Path]:
@@ -81,6 +84,10 @@ def find_detector_file(card: DetectorCard, report: Report | None = None) -> Path
             what = f"{card.file} of {card.source}" if card.file else card.source
             raise CheckpointError(
                 f"{error}. With a network connection, run: vitpose download {card.name}. Or copy {what} to {path}"
+            ) from error
+        except OutputError as error:
+            raise OutputError(
+                f"{error}; the environment variable VITPOSE_CACHE names another directory"
             ) from error
     return path
 

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
 from ..errors import ImageError
+from ..files.download import without_credentials
 from ..files.paths import user_path
 from ..geometry.boxes import Size
 from .arrays import array_from, rgb_from_array
@@ -82,7 +83,7 @@ def read_size(path: str | os.PathLike[str]) -> Size:
 def _open(source: Any) -> tuple[io.BufferedIOBase, str]:
     """Returns a seekable file at its start, and its name in messages."""
     if is_url(source):
-        return io.BytesIO(download(source)), source
+        return io.BytesIO(download(source)), without_credentials(source)
     if isinstance(source, (str, os.PathLike)):
         path = user_path(source, ImageError)
         return _open_path(path), str(path)

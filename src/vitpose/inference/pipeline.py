@@ -19,6 +19,7 @@ from jaxtyping import Int, UInt8
 from ..detectors.custom import DetectFunction, check_detector, name_of, run_detector
 from ..detectors.protocol import Detections, Detector, detections_from
 from ..errors import BoxError, ImageError, InputError, VitPoseError, check_number
+from ..files.download import without_credentials
 from ..files.registry import DEFAULT_DETECTOR
 from ..geometry.boxes import Size, iou, refuse_outside
 from ..images import MAX_PIXELS, read_image
@@ -356,7 +357,7 @@ def _submit(
 
 
 def _read(source: Any, max_pixels: int) -> Prediction:
-    name = str(source) if isinstance(source, str | PathLike) else ""
+    name = without_credentials(str(source)) if isinstance(source, str | PathLike) else ""
     try:
         return Prediction(source, name, image=read_image(source, max_pixels))
     except _FAILURES as error:
