@@ -72,11 +72,13 @@ def download(
     for name in names:
         if name not in known:
             raise UnknownNameError("model or detector", name, known)
+    if Console(stderr=True).is_terminal:  # the hub's client reads this when it is imported
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "0"
     failures: list[tuple[str, str]] = []
     for card in (known[name] for name in dict.fromkeys(names)):
         before = hub.find_local_files(card)
         try:
-            with _show_progress(card.name) as report:
+            with _show_progress(card) as report:
                 paths = hub.download(card, report)
         except VitPoseError as error:
             failures.append((card.name, str(error)))
@@ -88,17 +90,18 @@ def download(
 
 
 @contextmanager
-def _show_progress(name: str) -> Iterator[Report]:
-    """Show the progress of a download on a terminal; nothing elsewhere."""
+def _show_progress(card: Card) -> Iterator[Report | None]:
+    """Show the progress of a download on a terminal; nothing elsewhere, nor for the hub's client, which does so."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     console = Console(stderr=True)
-    if console.is_terminal:  # the hub's client, which shows its own bars, reads this when it is imported
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "0"
-    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+    if card.in_repository or not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn(card.name), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _print_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], notes: Sequence[str]) -> None:
