@@ -39,7 +39,7 @@ def prediction_of(source: Path, people: int = 2) -> vitpose.Prediction:
 @pytest.mark.parametrize("kinds", COMBINATIONS, ids="+".join)
 def test_exactly_the_requested_kinds_are_written(kinds: tuple[str, ...], tmp_path: Path) -> None:
     sources, out = [Path("in/a.png"), Path("in/b.png")], tmp_path / "new" / "out"
-    with Writer(Target(out), frozenset(kinds), sources, 0.3) as writer:
+    with Writer(Target(out), frozenset(kinds), sources, {}) as writer:
         for index, source in enumerate(sources):
             writer.add(index, prediction_of(source))
     assert (writer.images, writer.instances) == (2, 4)
@@ -68,7 +68,7 @@ def test_exactly_the_requested_kinds_are_written(kinds: tuple[str, ...], tmp_pat
 
 def test_older_results_are_replaced_even_without_predictions(tmp_path: Path) -> None:
     (tmp_path / "poses.json").write_text("old")
-    with Writer(Target(tmp_path), frozenset({"json", "coco"}), [Path("a.png")], 0.3):
+    with Writer(Target(tmp_path), frozenset({"json", "coco"}), [Path("a.png")], {}):
         pass
     assert (tmp_path / "poses.json").read_text() == "[]\n"
     assert {path.name for path in tmp_path.iterdir()} == {"poses.json", "coco.json", "coco_images.json"}
@@ -77,7 +77,7 @@ def test_older_results_are_replaced_even_without_predictions(tmp_path: Path) -> 
 def test_refuses_predictions_without_a_result(tmp_path: Path) -> None:
     source = Path("a.png")
     error = vitpose.ImageError("a.png is cut off")
-    with Writer(Target(tmp_path), frozenset({"json"}), [source], 0.3) as writer:
+    with Writer(Target(tmp_path), frozenset({"json"}), [source], {}) as writer:
         with pytest.raises(vitpose.ImageError, match=r"a\.png is cut off"):
             writer.add(0, vitpose.Prediction(source, "a.png", error=error))
         with pytest.raises(vitpose.InputError, match=r"a\.png has no result; predict it first"):

@@ -107,6 +107,17 @@ def test_the_threshold_is_for_drawing_only() -> None:
     assert Path("all/a.jpg").read_bytes() != Path("none/a.jpg").read_bytes()
 
 
+def test_drawing_options_are_those_of_draw() -> None:
+    make_image("a.png")
+    options = "--colours #ff8800 --thickness 3 --radius 5 --draw names --threshold 0.1"
+    assert predict("a.png", "--out", "drawn.png", *options.split()).exit_code == 0
+    poses = vitpose.load(detector="whole-image", device="cpu")("a.png")
+    expected = vitpose.draw(
+        "a.png", poses, colours="#ff8800", thickness=3, radius=5, names=True, threshold=0.1
+    )
+    assert np.array_equal(vitpose.read_image("drawn.png"), expected)
+
+
 def test_a_bad_image_does_not_stop_the_run() -> None:
     good = make_image("images/good.jpg")
     Path("images/cut[1].jpg").write_bytes(good.read_bytes()[:700])
@@ -126,10 +137,12 @@ def test_a_bad_image_does_not_stop_the_run() -> None:
 
 def test_the_model_is_not_loaded_without_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vitpose, "load", lambda **_: pytest.fail("the model was loaded"))
-    result = predict("missing.jpg", "nothing*.png")
+    Path("empty").mkdir()
+    result = predict("missing.jpg", "nothing*.png", "empty")
     assert result.exit_code == 1
     assert "missing.jpg" in result.stderr
-    assert "no image matches nothing*.png" in result.stderr
+    assert "no image or video matches nothing*.png; check the pattern" in result.stderr
+    assert "has no images or videos, nor do its subdirectories; they are recognised by" in result.stderr
     assert not Path("predictions").exists()
 
 

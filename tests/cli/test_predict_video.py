@@ -166,7 +166,7 @@ def test_refuses_options_without_effect(here: Path) -> None:
         assert f"{name} has no effect with --out NAME.parquet; omit it" in fails(
             "a.png", "--out", "all.parquet", name, *value
         )
-    for option in (["--save", "json"], ["--threshold", "0.5"]):
+    for option in (["--save", "json"], ["--threshold", "0.5"], ["--draw", "none"]):
         message = f"{option[0]} has no effect with --out all.parquet, which is a table only; to draw as well, run again"
         assert message in fails("a.png", "--out", "all.parquet", *option)
     message = "clip.mp4 is a video, but --out all.parquet is a table of images; give --out DIRECTORY with"

@@ -53,18 +53,20 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-class _PlainFlags:
-    """Shows flags without a type in the help, since they take no value."""
+class _PlainTypes:
+    """Shows no types of flags, which take no value, and of arguments in the help."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for param in params:
             if getattr(param, "is_flag", False) and param.metavar is None:
                 param.metavar = ""
+            if param.param_type_name == "argument":
+                param.display_type = lambda ctx: ""
         return params
 
 
-class Command(_PlainFlags, TyperCommand):
+class Command(_PlainTypes, TyperCommand):
     """A command whose help is the text of its docstring up to the sections, wrapped to the width of the terminal."""
 
     def __init__(self, name: str | None, **settings: Any) -> None:
@@ -73,7 +75,7 @@ class Command(_PlainFlags, TyperCommand):
         super().__init__(name, help="\n\n".join(paragraphs), **settings)
 
 
-class CommandGroup(_PlainFlags, TyperGroup):
+class CommandGroup(_PlainTypes, TyperGroup):
     """Prints a `VitPoseError` and an invalid command line as one line; other exceptions keep their traceback."""
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:

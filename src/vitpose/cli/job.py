@@ -31,7 +31,7 @@ class Job:
         sources: Images and videos.
         target: Output directory or file.
         kinds: Kinds of output.
-        threshold: Keypoints with a lower score are not drawn.
+        drawing: Keyword arguments of `vitpose.draw`.
         loading: Arguments of `vitpose.load`.
         running: Arguments of `Pipeline.each`, for images.
         streaming: Arguments of `Pipeline.stream`, for videos.
@@ -42,7 +42,7 @@ class Job:
     sources: Sources
     target: Target
     kinds: Kinds
-    threshold: float
+    drawing: dict[str, Any]
     loading: dict[str, Any]
     running: dict[str, Any]
     streaming: dict[str, Any]
@@ -62,7 +62,7 @@ class Job:
         if not self.sources.images and not self.sources.videos:
             print_failures(self.failures)
             return FAILED
-        writer = Writer(self.target, self.kinds.images, self.sources.images, self.threshold)
+        writer = Writer(self.target, self.kinds.images, self.sources.images, self.drawing)
         with show_status("loading the model"):
             pipe = vitpose.load(**self.loading)
         try:
@@ -97,9 +97,7 @@ class Job:
             else [Path(self.target.file).stem]
         )
         with stop_on_signal("completing the files with the frames so far") as stop:
-            job = VideoJob(
-                pipe, self.target.directory, self.kinds.videos, self.threshold, self.streaming, stop
-            )
+            job = VideoJob(pipe, self.target.directory, self.kinds.videos, self.drawing, self.streaming, stop)
             for source, stem in zip(self.sources.videos, stems, strict=True):
                 if stop.is_set():
                     self._add_failure(source, VideoError("not started, since the run was stopped"))

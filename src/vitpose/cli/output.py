@@ -9,7 +9,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path, PurePosixPath
@@ -90,16 +90,16 @@ class Writer:
         target: Output directory, created with the first file, or one drawn image.
         kinds: Kinds of output, of `target.KINDS`.
         sources: All images of the run, as returned by `find_images`.
-        threshold: Keypoints with a lower score are not drawn; data files contain all keypoints.
+        drawing: Keyword arguments of `vitpose.draw`.
 
     Raises:
         InputError: Drawn images would be written to a directory of sources.
     """
 
     def __init__(
-        self, target: Target, kinds: frozenset[str], sources: Sequence[str | Path], threshold: float
+        self, target: Target, kinds: frozenset[str], sources: Sequence[str | Path], drawing: Mapping[str, Any]
     ) -> None:
-        self.directory, self.kinds, self.threshold = target.directory, kinds, threshold
+        self.directory, self.kinds, self.drawing = target.directory, kinds, drawing
         self._paths = place_images(sources) if target.file is None else [Path(target.file)]
         self._ids = number_images(sources)
         self._rows: list[_Row] = []
@@ -141,7 +141,7 @@ class Writer:
         drawn = None
         try:
             if "images" in self.kinds:
-                canvas = vitpose.draw(image, poses, threshold=self.threshold, boxes=True, scores=True)
+                canvas = vitpose.draw(image, poses, **self.drawing)
                 vitpose.save_image(self.directory / self._paths[index], canvas)
                 drawn = self._paths[index]
         finally:

@@ -48,11 +48,7 @@ def find_sources(arguments: Sequence[str], out: Path, as_sequences: bool = False
             images_here = _search(argument, out, _find_images)
             videos_here = _search(argument, out, _find_videos)
             if not images_here and not videos_here:
-                find_images(argument)  # raises if there are none outside of `out` either
-                raise ImageError(
-                    f"{argument} has no images or videos except those in the output directory {out}; give other "
-                    "sources, or another --out"
-                )
+                raise _nothing_found(argument, out)
         except VitPoseError as error:
             found.failures.append((argument, reason_of(argument, error)))
             continue
@@ -66,6 +62,22 @@ def find_sources(arguments: Sequence[str], out: Path, as_sequences: bool = False
 def reason_of(name: str, error: VitPoseError) -> str:
     """Return the message of an error in one line, without the name that it starts with."""
     return " ".join(str(error).split()).removeprefix(name).lstrip(" :")
+
+
+def _nothing_found(argument: str, out: Path) -> ImageError:
+    if _find_images(argument) or _find_videos(argument):
+        return ImageError(
+            f"{argument} has no images or videos except those in the output directory {out}; give other sources, or "
+            "another --out"
+        )
+    if user_path(argument, ImageError).is_dir():
+        return ImageError(
+            f"{argument} has no images or videos, nor do its subdirectories; they are recognised by their suffixes, "
+            "such as .jpg, .png and .mp4"
+        )
+    return ImageError(
+        f"no image or video matches {argument}; check the pattern, in which ** matches any depth"
+    )
 
 
 def _existing(video: str) -> str:
@@ -92,8 +104,10 @@ def _find_videos(argument: str) -> list[Path]:
 def _find_images(argument: str) -> list[str | Path]:
     try:
         return [image for image in find_images(argument) if not is_video(image)]
-    except ImageError:
-        if not _is_search(argument):
+    except ImageError as error:
+        if (
+            not _is_search(argument) or error.__cause__ is not None
+        ):  # such as a directory that cannot be listed
             raise
         return []  # a directory or glob may have videos only
 

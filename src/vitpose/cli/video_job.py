@@ -60,7 +60,7 @@ class VideoJob:
         pipe: Detector and network.
         directory: Output directory.
         kinds: Kinds of output.
-        threshold: Keypoints with a lower score are not drawn.
+        drawing: Keyword arguments of `vitpose.draw`.
         streaming: Arguments of `Pipeline.stream`.
         stop: Set when the run should end after the current frame.
     """
@@ -68,7 +68,7 @@ class VideoJob:
     pipe: Pipeline
     directory: Path
     kinds: Sequence[str]
-    threshold: float
+    drawing: dict[str, Any]
     streaming: dict[str, Any]
     stop: threading.Event
 
@@ -100,10 +100,7 @@ class VideoJob:
             for frame in ahead:
                 record.add(frame)
                 if video is not None:
-                    canvas = vitpose.draw(
-                        frame.image, frame.poses, threshold=self.threshold, boxes=True, scores=True
-                    )
-                    video.add(canvas, frame.time_s)
+                    video.add(vitpose.draw(frame.image, frame.poses, **self.drawing), frame.time_s)
                 result.add(frame)
                 advance(result.frames, stream.reader.frames)
                 if self.stop.is_set():
