@@ -42,7 +42,7 @@ def source(tmp_path: Path) -> Path:
 def test_check(source: Path) -> None:
     result = run("check", source, "--images")
     assert result.exit_code == 0
-    assert f"{source}: 1 people in 1 images\n  box without area: 1 (annotation 2)" in result.output
+    assert f"{source}: 1 instance in 1 image\n  box without area: 1 (annotation 2)" in result.output
     assert "labels: left_tip 1, right_tip 1" in result.output
 
 
@@ -60,7 +60,7 @@ def test_pack(source: Path, tmp_path: Path) -> None:
     result = run("pack", f"{moved}={tmp_path / 'set/images'}", "--out", out, "--lossless", "--side", 40)
     assert result.exit_code == 0, result.output
     assert "box without area: 1 (annotation 2)" in result.output
-    assert f"1 people, 1 parts, 0.0 MB; written to {out}" in result.output
+    assert f"1 instance, 1 part, 0.0 MB; written to {out}" in result.output
     packed = read_pack(out)
     assert packed.skeleton.keypoints == ("left_tip", "right_tip")
     assert packed.sizes.max() == 40

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from vitpose.data.annotations import read_training_annotations, split_source
 from vitpose.data.pack import read_pack
 from vitpose.errors import InputError, SkeletonError, UnknownNameError
 from vitpose.evaluation.ground_truth import read_ground_truth
-from vitpose.evaluation.results import image_folder
+from vitpose.evaluation.results import image_directory
 from vitpose.geometry.boxes import Size
 from vitpose.keypoints.dataset_spec import DatasetSpec
 from vitpose.keypoints.skeleton import Skeleton
@@ -55,10 +56,10 @@ def test_coco_format(tmp_path: Path) -> None:
     assert (file.skeleton.edges, file.categories) == (((0, 1),), {2, 3})
     assert (str(file.images[1]), file.images[1].size) == ("a.jpg", Size(100, 80))
     (row,) = file.rows
-    assert (row.name, row.id, row.image_id, row.category_id, row.area, row.counted, row.crowd) == (
+    assert (row.name, row.id, row.image_id, row.category_id, row.area, row.num_keypoints, row.crowd) == (
         "annotation 7", 7, 1, 2, 500.5, 2, False,
     )  # fmt: skip
-    assert row.points.tolist() == [[12, 25, 2], [14, 24, 1], [0, 0, 0]]
+    assert row.keypoints.tolist() == [[12, 25, 2], [14, 24, 1], [0, 0, 0]]
     assert (row.xywh.tolist(), row.head_xywh.tolist()) == ([10, 20, 30, 40], [1, 2, 3, 4])
 
 
@@ -76,7 +77,7 @@ def test_malformed_values_are_none(tmp_path: Path) -> None:
     assert [row.name for row in rows] == ["annotation 7", "annotation 8", "annotation 9", "'nonsense'"]
     assert [row.has_keypoints for row in rows] == [True, True, False, False]
     for row in rows[1:]:
-        assert (row.points, row.xywh, row.area, row.counted, row.head_xywh) == (None,) * 5
+        assert (row.keypoints, row.xywh, row.area, row.num_keypoints, row.head_xywh) == (None,) * 5
     assert [row.image_id for row in rows] == [1, None, 1, None]
 
 
@@ -132,8 +133,8 @@ def test_mpii_coordinates_start_at_one(tmp_path: Path) -> None:
     )
     first, *others = file.rows
     assert first.xywh.tolist() == [150, 72.5, 300, 300]
-    assert first.points.tolist() == [[10, 20, 2]] * 15 + [[10, 20, 0]]
-    assert [other.points for other in others] == [None, None]
+    assert first.keypoints.tolist() == [[10, 20, 2]] * 15 + [[10, 20, 0]]
+    assert [other.keypoints for other in others] == [None, None]
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
@@ -200,7 +201,7 @@ def test_integers_beyond_float64_are_none(tmp_path: Path) -> None:
     )
     file = read_annotation_file(write(tmp_path, rows))
     (row,) = file.rows
-    assert (row.id, row.xywh, row.area, row.points, file.images[1].size) == (huge, None, None, None, None)
+    assert (row.id, row.xywh, row.area, row.keypoints, file.images[1].size) == (huge, None, None, None, None)
     joints = {
         "image": "a.jpg",
         "center": [huge, 1],
@@ -209,7 +210,7 @@ def test_integers_beyond_float64_are_none(tmp_path: Path) -> None:
         "joints_vis": [1] * 16,
     }
     (row,) = read_annotation_file(write(tmp_path, [joints])).rows
-    assert (row.xywh, row.points) == (None, None)
+    assert (row.xywh, row.keypoints) == (None, None)
 
 
 def test_errors_in_category_keypoints_name_the_file(tmp_path: Path) -> None:
@@ -237,14 +238,16 @@ def test_numbers() -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
-def test_invalid_paths_are_missing_files(name: str, tmp_path: Path) -> None:
+def test_names_that_no_file_can_have_raise(name: str, tmp_path: Path) -> None:
     annotations = write(tmp_path, coco(GOOD))
     assert split_source(f"{name}=folder") == (name, "folder")
-    with pytest.raises(InputError, match="does not contain a complete pack"):
-        read_pack(name)
-    with pytest.raises(InputError, match="there is no directory"):
-        image_folder(name, read_ground_truth(annotations))
+    truth = read_ground_truth(annotations)
+    for read in (
+        read_pack,
+        lambda path: image_directory(path, truth),
+        partial(read_training_annotations, annotations),
+    ):
+        with pytest.raises(InputError, match="cannot be a path: .*a file can have"):
+            read(name)
     with pytest.raises(UnknownNameError, match="unknown skeleton"):
         DatasetSpec.from_dict({"name": "mine", "skeleton": name}, folder=tmp_path)
-    people = read_training_annotations(annotations, name)
-    assert [*people.report.problems] == ["image missing or unreadable"]

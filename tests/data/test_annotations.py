@@ -84,7 +84,7 @@ def test_unusable_rows_are_reported_and_the_others_kept(tmp_path: Path, changes:
     assert problem in people.report.problems
     assert people.report.problems[problem][0].startswith("annotation 2")
     assert f"{problem}: 1 (annotation 2" in str(people.report)
-    assert "2 people in 1 images" in str(people.report)
+    assert "2 instances in 1 image" in str(people.report)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_check_images(people: TrainingAnnotations) -> None:
     people.images[0].write_bytes(people.images[0].read_bytes()[:500])
     Image.new("RGB", (10, 10)).save(people.images[1])
     report = check_images(people)
-    assert report.people == 8
+    assert report.instances == 8
     assert "0.png" in report.problems["image cannot be read"][0]
     assert len(report.problems["keypoints outside the decoded image"]) == 2
 
@@ -244,7 +244,7 @@ def test_shared_skeleton(people: TrainingAnnotations) -> None:
 )
 def test_published_formats(shared_data: Path, file: str, skeleton: str, counts: tuple[int, int]) -> None:
     people = read_training_annotations(shared_data / "samples" / file)
-    assert (people.report.people, people.report.images) == counts
+    assert (people.report.instances, people.report.images) == counts
     assert people.skeleton.name == skeleton
 
 

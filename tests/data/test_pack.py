@@ -37,7 +37,7 @@ def test_a_pack_gives_the_same_samples(
     packed = read_pack(tmp_path / "pack")
     assert (packed.factors == 1).all()
     assert packed.skeleton == people.skeleton
-    assert packed.report.people == 10
+    assert packed.report.instances == 10
     np.testing.assert_array_equal(packed.ids, people.ids)
     first, second = (PoseDataset(source, augmentation=RECIPE, seed=4) for source in (people, packed))
     difference = np.abs(in_images(first) - in_images(second))
@@ -103,7 +103,7 @@ def test_parts_do_not_exceed_their_limit(people: TrainingAnnotations, tmp_path: 
     assert max(part.stat().st_size for part in packed.images) <= 200_000
     whole = write_pack([people], tmp_path / "whole", quality=None)
     other = read_pack(tmp_path / "whole")
-    assert whole[0].people == len(other) == len(packed)
+    assert whole[0].instances == len(other) == len(packed)
     for row in range(len(packed)):
         np.testing.assert_array_equal(packed.read_image(row), other.read_image(row))
 
@@ -127,7 +127,7 @@ def test_join_packs(people: TrainingAnnotations, tmp_path: Path) -> None:
     packs = [read_pack(tmp_path / name) for name in ("first", "second")]
     joined = join_packs(packs)
     assert [len(part) for part in joined.by_source()] == [10, 3, 2]
-    assert len(joined) == joined.report.people == 15
+    assert len(joined) == joined.report.instances == 15
     for row, person in enumerate([*range(13), 0, 1]):
         source = packs[row > 12]
         np.testing.assert_array_equal(joined.read_image(row), source.read_image(person))
@@ -140,13 +140,15 @@ def test_unreadable_images_are_reported(people: TrainingAnnotations, tmp_path: P
     people.images[2].write_bytes(b"broken")
     (report,) = write_pack([people], tmp_path / "pack")
     assert report.problems["image cannot be read"] == ("annotation 20 (2.png)", "annotation 21 (2.png)")
-    assert report.people == len(read_pack(tmp_path / "pack")) == 8
+    assert report.instances == len(read_pack(tmp_path / "pack")) == 8
     kept = json.loads((tmp_path / "pack" / "pack.json").read_text())["sources"][0]
     assert kept["problems"]["image cannot be read"][0] == "annotation 20 (2.png)"
 
 
 def test_sources_without_instances_raise(people: TrainingAnnotations, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no instance could be packed: .*0 people .*; correct the sources"):
+    with pytest.raises(
+        InputError, match=r"no instance could be packed: .*0 instances .*; correct the sources"
+    ):
         write_pack([replace(people.select([]), report=replace(people.report, people=0))], tmp_path / "pack")
 
 
@@ -179,15 +181,10 @@ def test_incomplete_packs_and_other_versions_raise(people: TrainingAnnotations, 
     table = json.loads(index.read_text())
     index.write_text(json.dumps(table | {"version": 9}))
     with pytest.raises(
-        InputError, match="is a pack of version 9; the supported version is 2; pack the dataset again"
+        InputError, match="is a pack of version 9; the supported version is 3; pack the dataset again"
     ):
         read_pack(tmp_path)
-    index.write_text(json.dumps(table | {"version": 1}))
-    with pytest.raises(
-        InputError, match="of version 1, which does not record its margin; pack the dataset again"
-    ):
-        read_pack(tmp_path)
-    table["parts"][0]["people"] = 11
+    table["parts"][0]["instances"] = 11
     index.write_text(json.dumps(table))
     with pytest.raises(InputError, match="contains 10 instances instead of 11"):
         read_pack(tmp_path)
@@ -200,7 +197,7 @@ def test_incomplete_packs_and_other_versions_raise(people: TrainingAnnotations, 
     ("change", "message"),
     [
         ({"version": "2"}, "version is '2'; input should be a valid integer"),
-        ({"parts": [{"file": "../x", "people": 1}]}, "parts.0.file is '../x'; string should match pattern"),
+        ({"parts": [{"file": "../x", "instances": 1}]}, "parts.0.file is '../x'; string should match pattern"),
         ({"sides": 5}, "unknown key 'sides'; did you mean side"),
         ({"margin": 5}, "margin is 5; it must be a table"),
         ({"margin": {"augmentation": {}, "size": {}, "aspect": "kept"}}, "unknown value of margin.aspect 'kept'"),

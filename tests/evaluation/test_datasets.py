@@ -110,11 +110,11 @@ def test_keypoints_that_do_not_count(samples: Path) -> None:
     path = samples / FILES["coco"]
     _, predictions = displaced(path, 17)
     spec = DatasetSpec.load("coco")
-    rules = replace(spec.evaluation, metrics=("epe",), uncounted=("nose", "left_eye"))
+    rules = replace(spec.evaluation, metrics=("epe",), excluded=("nose", "left_eye"))
     report = evaluate_predictions(predictions, path, dataset=replace(spec, evaluation=rules))
     assert len(report.compared) == 15
-    assert report.uncounted == ("nose", "left_eye")
-    assert report.to_dict()["keypoints"]["uncounted"] == ["nose", "left_eye"]
+    assert report.excluded == ("nose", "left_eye")
+    assert report.to_dict()["keypoints"]["excluded"] == ["nose", "left_eye"]
     assert list(report.numbers) == ["epe"]
     shared = match_keypoints(spec.skeleton, spec.skeleton)
     with pytest.raises(
@@ -147,9 +147,9 @@ def test_a_model_is_evaluated_by_the_rules_in_its_checkpoint(
     report = vitpose.evaluate_model(pipe, path, path.parent, flip_test=True)
     assert report.settings["rules"] == name
     assert {metric.split()[0] for metric in report.numbers} == set(spec.evaluation.metrics)
-    assert report.counts["people"] == report.counts["people with a prediction"] > 1
+    assert report.counts["instances"] == report.counts["instances with a prediction"] > 1
     assert not report.problems.images
-    assert report.uncounted == spec.evaluation.uncounted
+    assert report.excluded == spec.evaluation.excluded
 
 
 def test_mpii_in_its_json_form(samples: Path) -> None:
@@ -171,8 +171,8 @@ def test_mpii_in_its_json_form(samples: Path) -> None:
         )
     assert 0 < np.mean(hits) < 1
     report = evaluate_predictions(predictions, path, dataset="mpii")
-    assert report.numbers["pckh"]["PCKh@0.5"] == pytest.approx(np.mean(hits))
-    assert report.uncounted == ("pelvis", "thorax")
+    assert report.numbers["pckh"]["PCKh@0.5 (head_top:upper_neck)"] == pytest.approx(np.mean(hits))
+    assert report.excluded == ("pelvis", "thorax")
     assert "the distance head_top to upper_neck, as no annotation has a head box" in report.basis["pckh"]
 
 

@@ -77,13 +77,13 @@ def test_a_model_is_evaluated(pipe: Pipeline, images: Path, write: Callable[...,
         thresholds=[0.05, 0.2], advance=lambda *step: steps.append(step),
     )  # fmt: skip
     assert steps == [(1, 2), (2, 2)]
-    assert report.numbers["pck"] == {"PCK@0.05": 0.5, "PCK@0.2": 1.0}
+    assert report.numbers["pck"] == {"PCK@0.05 (80 px)": 0.5, "PCK@0.2 (80 px)": 1.0}
     assert report.numbers["epe"]["EPE px"] == pytest.approx(4, abs=0.1)
-    assert report.numbers["nme"]["NME"] == pytest.approx(0.05, abs=0.002)
+    assert report.numbers["nme"]["NME (80 px)"] == pytest.approx(0.05, abs=0.002)
     assert 0.5 < report.numbers["auc"]["AUC"] < 1
     assert report.numbers["coco"]["AP50"] == pytest.approx(1)
-    assert report.by_keypoint["PCK@0.05"] == dict.fromkeys(SKELETON.keypoints, 0.5)
-    assert report.counts == {"images": 2, "people": 2, "predictions": 2, "people with a prediction": 2}
+    assert report.by_keypoint["PCK@0.05 (80 px)"] == dict.fromkeys(SKELETON.keypoints, 0.5)
+    assert report.counts == {"images": 2, "instances": 2, "predictions": 2, "instances with a prediction": 2}
     assert report.pairs.oks[1] < report.pairs.oks[0]
 
 
@@ -172,7 +172,7 @@ def test_repeated_poses_in_ground_truth_boxes_are_left_out_by_the_rules_of_some_
     content["annotations"].append({**content["annotations"][0], "id": 7, "bbox": [50.5, 10, 60, 80]})
     path, counts = write(content), {}
     for name in ("aic", "ap10k", "apt36k", "ochuman", "coco", "mpii"):
-        rules = replace(DatasetSpec.load(name).evaluation, uncounted=(), metrics=("coco",))
+        rules = replace(DatasetSpec.load(name).evaluation, excluded=(), metrics=("coco",))
         spec = DatasetSpec(name=name, skeleton=SKELETON, evaluation=rules)
         report = evaluate_model(pipe, path, images, dataset=spec, skeleton=SKELETON)
         counts[name] = report.counts["predictions"]
@@ -206,9 +206,9 @@ def test_failures_are_reported_and_count_as_missed(
         "boxes without area": ["a.png, box [10.0, 10.0, 0.0, 5.0]"],
         "images of another size than in the file": ["a.png: 160x100, not 170x100"],
     }
-    assert report.numbers["pck"]["PCK@0.2"] == 0.25
+    assert report.numbers["pck"]["PCK@0.2 (80 px)"] == 0.25
     assert report.basis["epe"] == "3 keypoints of 12; the others are of instances without a prediction"
-    assert report.counts["people with a prediction"] == 1
+    assert report.counts["instances with a prediction"] == 1
 
 
 def test_detections_are_used_unchanged(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
@@ -251,7 +251,7 @@ def test_refuses_detections_without_a_usable_row(
     boxes = write([row, {**row, "bbox": 5}], "boxes.json")
     kinds = "boxes that cannot be read: 1; boxes of a category that is not annotated: 1"
     with pytest.raises(
-        InputError, match=rf"boxes.json: none of its 2 rows can be used .*file.json \({kinds}\)"
+        InputError, match=rf"boxes.json: 2 rows, none of which can be used .*file.json \({kinds}\)"
     ):
         evaluate_model(pipe, write(annotated(0)), images, boxes=boxes)
     none = evaluate_model(pipe, write(annotated(0)), images, boxes=write([], "boxes.json"))
@@ -297,7 +297,8 @@ def test_report_as_table_and_json(
     screen = io.StringIO()
     report.print(Console(file=screen, width=100))
     for expected in (
-        "3 images",
+        "3 images, 3 instances, 2 predictions, 2 instances with a prediction",
+        "flip test: on",
         "metric",
         "value",
         "EPE px",
@@ -311,6 +312,58 @@ def test_report_as_table_and_json(
     assert saved == report.to_dict()
     assert saved["settings"]["flip_test"] is True
     assert saved["keypoints"]["unpredicted"] == ["left_top"]
+
+
+def test_metrics_name_the_length_that_they_divide_by(write: Callable[..., Path]) -> None:
+    content = annotated(0)
+    titles = set()
+    for length, name in {"box": "box", "top:left_end": "top:left_end", "12.5": "12.5 px"}.items():
+        options: dict[str, Any] = {"length": length, "metrics": ["pck", "nme"], "thresholds": [0.2]}
+        numbers = evaluate_predictions([], write(content), **options).numbers
+        assert list(numbers["pck"]) == [f"PCK@0.2 ({name})"]
+        assert list(numbers["nme"]) == [f"NME ({name})"]
+        titles |= set(numbers["pck"])
+    assert len(titles) == 3
+
+
+def shown(report: Any) -> str:
+    screen = io.StringIO()
+    report.print(Console(file=screen, width=150))
+    return screen.getvalue()
+
+
+def test_reports_state_the_flip_test(pipe: Pipeline, images: Path, write: Callable[..., Path]) -> None:
+    path = write(annotated(0))
+    report = evaluate_model(pipe, path, images, metrics=["epe"])
+    assert "1 image, 1 instance, 1 prediction, 1 instance with a prediction\n" in shown(report)
+    assert "flip test: off" in shown(report)
+    saved = evaluate_predictions([result.to_row() for result in report.results], path, metrics=["epe"])
+    assert "flip test: not recorded in the predictions" in shown(saved)
+
+
+def test_a_limit_evaluates_the_first_images_and_is_stated(
+    pipe: Pipeline, images: Path, write: Callable[..., Path]
+) -> None:
+    path = write(annotated(0, 8, 0))
+    boxes = write(
+        [{"image_id": id, "category_id": 1, "bbox": BOX, "score": 0.9} for id in (1, 2, 3)], "boxes.json"
+    )
+    for source in (None, boxes):
+        report = evaluate_model(pipe, path, images, boxes=source, metrics=["epe"], limit=2, skeleton=SKELETON)
+        assert report.counts["images"] == report.counts["predictions"] == 2
+        assert report.numbers["epe"]["EPE px"] == pytest.approx(4, abs=0.1)
+        assert not len(report.problems), "images beyond the limit are not problems"
+        assert report.to_dict()["settings"]["limit"] == 2
+        assert "limit: the first 2 images of 3" in shown(report)
+    rows = [result.to_row() for result in report.results]
+    first = evaluate_predictions(rows, path, metrics=["epe"], limit=1)
+    assert first.counts == {"images": 1, "instances": 1, "predictions": 1, "instances with a prediction": 1}
+    assert not len(first.problems)
+    assert "limit: the first 1 image of 3" in shown(first)
+    whole = evaluate_predictions(rows, path, metrics=["epe"], limit=7)
+    assert "limit:" not in shown(whole)
+    with pytest.raises(InputError, match="the limit is 0 images; give 1 or more, or omit it"):
+        evaluate_predictions(rows, path, limit=0)
 
 
 def test_worst_cases_are_drawn(
@@ -381,4 +434,4 @@ def test_the_shipped_model_on_real_photographs(shared_data: Path) -> None:
     report = evaluate_model(pipe, shared_data / "lsp/val.json", shared_data / "lsp/images", metrics=["pck"])
     assert len(report.compared) == 12
     assert report.unpredicted == ("neck", "head_top")
-    assert report.numbers["pck"]["PCK@0.2"] == pytest.approx(0.672, abs=0.005)
+    assert report.numbers["pck"]["PCK@0.2 (torso)"] == pytest.approx(0.672, abs=0.005)

@@ -73,7 +73,7 @@ def test_pckh_equals_that_of_mpii_s_evaluation(samples: Path, tmp_path: Path) ->
     assert report.numbers["pckh"]["PCKh@0.5"] == pytest.approx(expected, abs=1e-12)
     assert list(report.numbers) == ["pckh", "pck"]
     assert report.problems.names == {}
-    assert report.counts["people with a prediction"] == corners.shape[2]
+    assert report.counts["instances with a prediction"] == corners.shape[2]
     assert expected != reference_pckh(file, predictions, corners)
 
 
@@ -81,7 +81,7 @@ def test_pckh_equals_that_of_mpii_s_evaluation(samples: Path, tmp_path: Path) ->
     "flags",
     [
         {}, {"dataset": "mpii"}, {"dataset": "aic"}, {"metrics": ["pckh", "pck", "epe"]}, {"skeleton": "mpii"},
-        {"dataset": replace(MPII, evaluation=replace(MPII.evaluation, uncounted=()))},
+        {"dataset": replace(MPII, evaluation=replace(MPII.evaluation, excluded=()))},
     ],
     ids=str,
 )  # fmt: skip
@@ -89,9 +89,9 @@ def test_fault_pelvis_and_thorax_never_count(flags: dict[str, Any], samples: Pat
     file = samples / "mpii/test_mpii.json"
     options = {"metrics": ["pckh"], **flags}
     report = evaluate_predictions(predictions_near(file, spread=25), file, **options)
-    assert report.uncounted == ("pelvis", "thorax")
+    assert report.excluded == ("pelvis", "thorax")
     assert len(report.compared) == 14
-    assert "pelvis" not in report.by_keypoint["PCKh@0.5"]
+    assert "pelvis" not in report.by_keypoint["PCKh@0.5 (head_top:upper_neck)"]
 
 
 def test_a_model_on_mpii(samples: Path, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_without_head_boxes_pckh_is_only_on_request_and_uses_keypoints(samples: 
     assert list(evaluate_predictions([], file).numbers) == ["pck"]
     basis = evaluate_predictions([], file, metrics=["pckh"]).basis["pckh"]
     assert basis.endswith(
-        "divided by the distance head_top to upper_neck, as no annotation has a head box (see --head-boxes)"
+        "the distance head_top to upper_neck, as no annotation has a head box (see --head-boxes)"
     )
 
 

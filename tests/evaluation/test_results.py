@@ -74,7 +74,7 @@ def test_problems_appear_in_the_report(write: Callable[..., Path]) -> None:
     [
         (
             [{**GOOD, "image_id": 99}],
-            r"none of its 1 rows can be used .* not annotated: 1\); give two files of the same",
+            r"1 row, none of which can be used .* not annotated: 1\); give two files of the same",
         ),
         (
             [GOOD, {**GOOD, "keypoints": [1, 2, 3]}],
@@ -108,7 +108,7 @@ def test_a_row_without_a_required_category_is_reported(write: Callable[..., Path
     file = write(FILE | {"categories": categories, "annotations": annotations})
     row = {key: value for key, value in GOOD.items() if key != "category_id"}
     with pytest.raises(
-        InputError, match=r"none of its 1 rows can be used .*category that is not annotated: 1"
+        InputError, match=r"1 row, none of which can be used .*category that is not annotated: 1"
     ):
         evaluate_predictions([row], file, metrics=["epe"])
 

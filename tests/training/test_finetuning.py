@@ -51,8 +51,8 @@ def test_the_commands_of_the_page_work(
     for content in blocks("toml"):
         Path(content.split()[1]).write_text(content)
     check, train, evaluate, predict = "".join(blocks("sh")).splitlines()
-    assert "32 people in 32 images" in run(check)
-    assert "; 5 are new (tip, left_end, right_end, middle, tail)" in run(train, "--loop.epochs", str(epochs))
+    assert "32 instances in 32 images" in run(check)
+    assert "; new: tip, left_end, right_end, middle, tail" in run(train, "--loop.epochs", str(epochs))
     assert "PCK@0.1" in run(evaluate)
     run(predict)
     ours, mean = (

@@ -84,7 +84,7 @@ def test_limited_sources(recipe: Recipe) -> None:
 def test_a_source_without_usable_instances_raises_with_its_report(recipe: Recipe) -> None:
     lost = replace(recipe.sources[0], images="/nowhere")
     message = (
-        r"(?s)no usable instances: .*arrows.json: 0 people .*/nowhere/0.png.*or give images, the directory"
+        r"(?s)no usable instances: .*arrows.json: 0 instances .*/nowhere/0.png.*or give images, the directory"
     )
     with pytest.raises(InputError, match=message):
         Samples(replace(recipe, sources=(recipe.sources[0], lost)))

@@ -127,7 +127,7 @@ def test_keypoints_that_the_checkpoint_has_keep_their_heatmaps(caplog: pytest.Lo
             replace(RECIPE, start="vitpose-tiny", skeleton="lsp", height=256, width=192)
         ).eval()
     assert "the last layer keeps the weights of 12 of 14 keypoints (right_ankle, " in caplog.text
-    assert "model.safetensors; 2 are new (neck, head_top)" in caplog.text
+    assert "model.safetensors; new: neck, head_top" in caplog.text
     names = Skeleton.load("lsp").keypoints
     kept = [row for row, name in enumerate(names) if name in donor.config.skeleton.keypoints]
     rows = [donor.config.skeleton.keypoints.index(names[row]) for row in kept]
@@ -166,7 +166,7 @@ def test_without_common_keypoints_the_last_layer_is_new(
     with caplog.at_level(logging.WARNING):
         network = make_network(replace(RECIPE, start="vitpose-tiny", skeleton=str(tmp_path / "arrow.toml")))
     assert "of 0 of 2 keypoints (none) from " in caplog.text
-    assert "; 2 are new (tip, tail)" in caplog.text
+    assert "; new: tip, tail" in caplog.text
     assert network.config.num_labels == 2
     torch.testing.assert_close(
         network.backbone.blocks[0].mlp.fc1.weight, donor.backbone.blocks[0].mlp.fc1.weight

@@ -47,15 +47,19 @@ def test_metrics_are_those_of_evaluate_model(validated: Recipe, arrows: Path, tm
         thresholds=[0.2],
     )
     found = read_numbers(last)
-    share = report.numbers["pck"]["PCK@0.2"]
-    expected = {"precise/AP": report.numbers["coco"]["AP"], "precise/PCK@0.2": share, "plain/PCK@0.2": share}
+    share = report.numbers["pck"]["PCK@0.2 (box)"]
+    expected = {
+        "precise/AP": report.numbers["coco"]["AP"],
+        "precise/PCK@0.2 (box)": share,
+        "plain/PCK@0.2 (box)": share,
+    }
     assert found["numbers"] == expected
     assert found["step"] == 4
     assert found["score"] == pytest.approx((expected["precise/AP"] + share) / 2)
     board = EventAccumulator(str(tmp_path / "out/tensorboard"))
     board.Reload()
     assert [event.step for event in board.Scalars("loss")] == [0, 1, 2, 3]
-    assert [event.step for event in board.Scalars("plain/PCK@0.2")] == [2, 4]
+    assert [event.step for event in board.Scalars("plain/PCK@0.2 (box)")] == [2, 4]
 
 
 def test_the_best_checkpoint_is_kept_and_missing_metrics_are_computed(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, counted
+from ..files.paths import user_path
 from .command import Command
 
 if TYPE_CHECKING:
@@ -49,14 +50,14 @@ def check(
 
     any_empty = False
     for source in sources:
-        people = _read(source, skeleton)
-        report = check_images(people) if images else people.report
+        instances = _read(source, skeleton)
+        report = check_images(instances) if images else instances.report
         typer.echo(str(report))
-        names = people.skeleton.keypoints
-        counts = people.labelled.sum(axis=0)
+        names = instances.skeleton.keypoints
+        counts = instances.labelled.sum(axis=0)
         labels = ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
         typer.echo(f"  labels: {labels}")
-        any_empty |= not report.people
+        any_empty |= not report.instances
     if any_empty:
         raise InputError("a source has no annotation that can be used for training; see the reasons above")
 
@@ -97,12 +98,12 @@ def pack(
     from .target import refuse_unwritable
     from .terminal import show_progress
 
-    out = out.expanduser()
+    out = user_path(out)
     refuse_unwritable(out)
-    people = [_read(source, skeleton) for source in sources]
-    with show_progress("people") as advance:
+    instances = [_read(source, skeleton) for source in sources]
+    with show_progress("instances") as advance:
         reports = write_pack(
-            people,
+            instances,
             out,
             aspect="keep" if dataset is None else DatasetSpec.load(dataset).aspect,
             side=SIDE_PX if side is None else side,
@@ -113,12 +114,13 @@ def pack(
         typer.echo(str(report))
     packed = read_pack(out)
     megabytes = sum(part.stat().st_size for part in packed.images) / 1e6
-    typer.echo(f"{len(packed)} people, {len(packed.images)} parts, {megabytes:.1f} MB; written to {out}")
+    count = f"{counted(len(packed), 'instance')}, {counted(len(packed.images), 'part')}"
+    typer.echo(f"{count}, {megabytes:.1f} MB; written to {out}")
 
 
 def _read(source: str, skeleton: str | None) -> TrainingAnnotations:
     from ..data.annotations import read_training_annotations, split_source
     from ..keypoints.skeleton import Skeleton
 
-    people = read_training_annotations(*split_source(source))
-    return people if skeleton is None else people.map_to(Skeleton.load(skeleton))
+    instances = read_training_annotations(*split_source(source))
+    return instances if skeleton is None else instances.map_to(Skeleton.load(skeleton))

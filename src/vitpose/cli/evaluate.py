@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..files.paths import user_path
 from ..files.registry import DEFAULT_MODEL
 from .options import (
     MODEL_PANEL,
@@ -86,6 +87,16 @@ def evaluate(
             rich_help_panel=_INPUT,
         ),
     ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            show_default="all",
+            help="Evaluate on the first N images of the annotations.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
     model: Model = DEFAULT_MODEL,
     flip_test: FlipTest = False,
     dataset: Annotated[
@@ -128,8 +139,8 @@ def evaluate(
         str | None,
         typer.Option(
             show_default="torso, or box for skeletons without a torso",
-            help="Length that distances of pck and nme are divided by: torso, box, head, two keypoints "
-            "(left_eye:right_eye), or a number of pixels.",
+            help="Length that distances of pck and nme are divided by, named in PCK@0.2 (torso): torso, box, head, two "
+            "keypoints (left_eye:right_eye), or a number of pixels.",
             rich_help_panel=_METRICS,
         ),
     ] = None,
@@ -161,12 +172,13 @@ def evaluate(
     Input that could not be used is counted and named at the end. The exit code is
     1 if an image failed.
     """
-    out = None if out is None else out.expanduser()
+    out = None if out is None else user_path(out)
     _check_options(images, boxes, predictions, out, worst)
     options: dict[str, Any] = {
         "metrics": None if metrics is None else [name.strip() for name in metrics.split(",")],
         "skeleton": skeleton,
         "head_boxes": head_boxes,
+        "limit": limit,
         "length": length,
         "thresholds": _read_thresholds(thresholds),
     }

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import InputError, SkeletonError
+from ..files.paths import user_path
 from ..files.schemas import parse_json
 from ..geometry.boxes import Size
 from ..keypoints.skeleton import Skeleton, plain_name
@@ -62,7 +63,7 @@ class ImageRow:
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class AnnotationRow:
     """One annotated instance; None stands for values that are missing or malformed.
 
     Attributes:
@@ -71,11 +72,11 @@ class Row:
         image_id: ID of its image, which may not be in the file.
         category_id: ID of its category. Default: 1.
         has_keypoints: Whether there are keypoints, valid or not.
-        points: x, y (px) and visibility of each keypoint; may be NaN or infinite.
+        keypoints: x, y (px) and visibility of each keypoint; may be NaN or infinite.
         xywh: Box: left, top, width, height in px; finite.
         area: Area in px².
         crowd: Whether the row is a region with many people.
-        counted: Number of labelled keypoints according to the file (`num_keypoints`).
+        num_keypoints: Number of labelled keypoints according to the file.
         head_xywh: Box of the head, in the format of `xywh`.
     """
 
@@ -84,11 +85,11 @@ class Row:
     image_id: Any = None
     category_id: Any = 1
     has_keypoints: bool = False
-    points: Float[np.ndarray, "k 3"] | None = None
+    keypoints: Float[np.ndarray, "k 3"] | None = None
     xywh: Float[np.ndarray, " 4"] | None = None
     area: float | None = None
     crowd: bool = False
-    counted: int | None = None
+    num_keypoints: int | None = None
     head_xywh: Float[np.ndarray, " 4"] | None = None
 
 
@@ -107,7 +108,7 @@ class AnnotationFile:
 
     path: Path
     images: Mapping[Any, ImageRow]
-    rows: tuple[Row, ...]
+    rows: tuple[AnnotationRow, ...]
     skeleton: Skeleton
     categories: frozenset[Any]
     broken_images: tuple[str, ...] = ()
@@ -125,7 +126,7 @@ def read_annotation_file(path: str | Path, skeleton: str | Path | Skeleton | Non
         InputError: The file cannot be read or has neither format.
         SkeletonError: The keypoints have no names, or the given skeleton has them in another order.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     content = read_json(path, "an annotation file in COCO or MPII format")
     if isinstance(content, list):
         return _mpii(path, content)
@@ -184,11 +185,6 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for invalid paths
 
 
-def is_folder(path: Path) -> bool:
-    """Return whether the path is a directory; False for invalid paths such as one that is too long."""
-    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises for invalid paths
-
-
 class ImageFinder:
     """Find the files of the images that an annotation file lists.
 
@@ -197,18 +193,18 @@ class ImageFinder:
 
     Args:
         images: All images of the file.
-        folders: Directories to search; the first one that contains an image is used.
+        directories: Directories to search; the first one that contains an image is used.
     """
 
-    def __init__(self, images: Iterable[ImageRow], *folders: Path) -> None:
+    def __init__(self, images: Iterable[ImageRow], *directories: Path) -> None:
         names = {image.file_name for image in images}
         self._sharing = Counter(Path(name).name for name in names)
-        self._folders = folders
+        self._directories = directories
 
     def find(self, image: ImageRow) -> Path:
         """Return the path of an image; if it does not exist, the first path that was tried."""
         names = [image.file_name, *([] if self.shares_name(image) else [Path(image.file_name).name])]
-        paths = [folder / name for name in names for folder in self._folders]
+        paths = [directory / name for name in names for directory in self._directories]
         return next((path for path in paths if is_file(path)), paths[0])
 
     def shares_name(self, image: ImageRow) -> bool:
@@ -316,26 +312,26 @@ def _checked(path: Path, skeleton: Skeleton, kinds: Iterable[Sequence[str]]) -> 
     return skeleton
 
 
-def _coco_row(row: Any, k: int) -> Row:
+def _coco_row(row: Any, k: int) -> AnnotationRow:
     if not isinstance(row, dict):
-        return Row(repr(row)[:50])
+        return AnnotationRow(repr(row)[:50])
     keypoints = row.get("keypoints")
     split = k == 133 and isinstance(keypoints, list) and len(keypoints) != 3 * k
     parts = [row[key] for key in WHOLEBODY_FIELDS if isinstance(row.get(key), list)]
     values = [value for part in parts for value in part] if split else keypoints
-    area, counted = numbers([row.get("area")], 1), row.get("num_keypoints")
-    return Row(
+    area, count = numbers([row.get("area")], 1), row.get("num_keypoints")
+    return AnnotationRow(
         name=f"annotation {row.get('id')}",
         id=row.get("id"),
         image_id=read_id(row.get("image_id")),
         category_id=read_id(row.get("category_id", 1)),
         has_keypoints=isinstance(keypoints, list) and bool(keypoints),
-        points=_triples(values, k),
+        keypoints=_triples(values, k),
         xywh=numbers(row.get("bbox"), 4),
         area=None if area is None else float(area[0]),
         crowd=bool(row.get("iscrowd")),
         # In COCO-WholeBody files `num_keypoints` counts only the keypoints of the body.
-        counted=counted if isinstance(counted, int) and not split else None,
+        num_keypoints=count if isinstance(count, int) and not split else None,
         head_xywh=numbers(row.get("head_bbox"), 4),
     )
 
@@ -361,21 +357,21 @@ def _mpii(path: Path, rows: Sequence[Any]) -> AnnotationFile:
     )
 
 
-def _mpii_row(number: int, row: Mapping[str, Any], k: int) -> Row:
+def _mpii_row(number: int, row: Mapping[str, Any], k: int) -> AnnotationRow:
     box = _mpii_box(row)
-    return Row(
+    return AnnotationRow(
         name=f"row {number}",
         id=number,
         image_id=row["image"],
         has_keypoints="joints" in row,
-        points=_mpii_points(row, k),
+        keypoints=_mpii_keypoints(row, k),
         xywh=box,
         area=None if box is None else float(box[2:].prod()),  # the file contains no areas
         head_xywh=numbers(row.get("head_bbox"), 4),
     )
 
 
-def _mpii_points(row: Mapping[str, Any], k: int) -> Float[np.ndarray, "k 3"] | None:
+def _mpii_keypoints(row: Mapping[str, Any], k: int) -> Float[np.ndarray, "k 3"] | None:
     seen = numbers(row.get("joints_vis"), k)
     try:
         joints = np.array(row.get("joints"), np.float64)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from ..errors import ImageError, InputError, SkeletonError
+from ..errors import ImageError, InputError, SkeletonError, counted
+from ..files.paths import user_path
 from ..geometry.boxes import Size, are_outside, xyxy_from_xywh
 from ..images import read_image, read_size
 from ..keypoints.mapping import canonical_name
@@ -23,9 +24,9 @@ from ..keypoints.skeleton import Skeleton
 from .annotation_file import (
     UNUSABLE_ID,
     AnnotationFile,
+    AnnotationRow,
     ImageFinder,
     ImageRow,
-    Row,
     is_file,
     read_annotation_file,
 )
@@ -43,32 +44,33 @@ class AnnotationReport:
 
     Attributes:
         source: The file.
-        people: Number of usable instances.
+        instances: Number of usable instances.
         images: Number of images with usable instances.
         problems: Names of the affected rows by problem. A row may have several problems.
     """
 
     source: str
-    people: int
+    instances: int
     images: int
     problems: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"{self.source}: {self.people} people in {self.images} images"]
+        used = f"{counted(self.instances, 'instance')} in {counted(self.images, 'image')}"
+        lines = [f"{self.source}: {used}"]
         for problem, names in self.problems.items():
             first = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
             lines.append(f"  {problem}: {len(names)} ({first})")
         return "\n".join(lines)
 
-    def with_problems(self, problem: str, names: Sequence[str], people: int) -> AnnotationReport:
+    def with_problems(self, problem: str, names: Sequence[str], instances: int) -> AnnotationReport:
         """Return the report with one more problem.
 
         Args:
             problem: The problem.
             names: Names of the affected rows.
-            people: Number of instances that remain usable.
+            instances: Number of instances that remain usable.
         """
-        return replace(self, people=people, problems={**self.problems, problem: tuple(names)})
+        return replace(self, instances=instances, problems={**self.problems, problem: tuple(names)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,8 +182,8 @@ def read_training_annotations(
     """
     file = read_annotation_file(path, skeleton)
     parent = file.path.parent
-    folders = (parent / "images", parent) if images is None else (Path(images).expanduser(),)
-    reader = _Reader(file, ImageFinder(file.images.values(), *folders))
+    directories = (parent / "images", parent) if images is None else (user_path(images),)
+    reader = _Reader(file, ImageFinder(file.images.values(), *directories))
     for name in file.broken_images:
         reader.note(UNUSABLE_ID, name)
     for row in file.rows:
@@ -190,30 +192,30 @@ def read_training_annotations(
 
 
 def split_source(source: str) -> tuple[str, str | None]:
-    """Split the command-line argument FILE=FOLDER into annotation file and image directory, or None."""
+    """Split the command-line argument FILE=DIR into annotation file and image directory, or None."""
     exists = os.path.exists(source)  # noqa: PTH110 - Path.exists raises for invalid paths
-    file, _, folder = (source, "", "") if exists else source.partition("=")
-    return file, folder or None
+    file, _, directory = (source, "", "") if exists else source.partition("=")
+    return file, directory or None
 
 
-def check_images(people: TrainingAnnotations) -> AnnotationReport:
+def check_images(instances: TrainingAnnotations) -> AnnotationReport:
     """Decode every image with instances, and report damaged images and keypoints outside the decoded image.
 
     Keypoints are outside where an image's size differs from the size in the annotation file.
     """
     damaged, outside, kept = [], [], 0
-    for index in np.unique(people.image_index):
-        rows = np.flatnonzero(people.image_index == index)
+    for index in np.unique(instances.image_index):
+        rows = np.flatnonzero(instances.image_index == index)
         try:
-            size = Size.of(people.read_image(int(rows[0])))
+            size = Size.of(instances.read_image(int(rows[0])))
         except ImageError as error:
-            damaged += [f"annotation {people.ids[row]} ({error})" for row in rows]
+            damaged += [f"annotation {instances.ids[row]} ({error})" for row in rows]
             continue
         kept += len(rows)
         for row in rows:
-            if _outside(people.xy[row][people.labelled[row]], size).any():
-                outside.append(f"annotation {people.ids[row]} ({people.images[index].name} is {size})")
-    report = people.report
+            if _outside(instances.xy[row][instances.labelled[row]], size).any():
+                outside.append(f"annotation {instances.ids[row]} ({instances.images[index].name} is {size})")
+    report = instances.report
     if damaged:
         report = report.with_problems("image cannot be read", damaged, kept)
     if outside:
@@ -258,7 +260,7 @@ class _Reader:
             self.found[image.id] = path, _size_of(path, image)
         return self.found[image.id]
 
-    def add(self, row: Row) -> None:
+    def add(self, row: AnnotationRow) -> None:
         """Add a row, or note its problem."""
         image = self.file.images.get(row.image_id)
         if row.crowd:
@@ -274,16 +276,16 @@ class _Reader:
             return self.note("box without area", row.name)
         if are_outside(box, size).any():
             return self.note("box outside the image", row.name)
-        if row.points is None:
+        if row.keypoints is None:
             return self.note(f"not {len(self.file.skeleton)} numeric keypoints (x, y, visibility)", row.name)
-        marked = row.points[:, 2] > 0
-        outside = marked & _outside(row.points[:, :2], size)
+        marked = row.keypoints[:, 2] > 0
+        outside = marked & _outside(row.keypoints[:, :2], size)
         if outside.any():
             self.note("keypoints outside the image (labels removed)", row.name)
         labelled = marked & ~outside
         if not labelled.any():
             return self.note("no labelled keypoints", row.name)
-        points = np.where(labelled[:, None], row.points, 0)
+        points = np.where(labelled[:, None], row.keypoints, 0)
         area = row.area if row.area is not None and 0 < row.area < _MOST_AREA_PX else _area(row.xywh)
         number = row.id if isinstance(row.id, int) and abs(row.id) < 2**63 else -1
         self.rows.append((path, box[0], points, area, number))

@@ -172,7 +172,7 @@ class Augmentation:
 
     def draw(
         self,
-        people: TrainingAnnotations,
+        instances: TrainingAnnotations,
         size: Size,
         convention: str,
         rng: np.random.Generator,
@@ -181,21 +181,21 @@ class Augmentation:
         """Draw one view of each instance.
 
         Args:
-            people: The instances.
+            instances: The instances.
             size: Size of the crops.
             convention: "udp" or "plain"; see `Warp`.
-            rng: Source of all random numbers; how many are drawn depends only on len(people).
+            rng: Source of all random numbers; how many are drawn depends only on len(instances).
             aspect: "keep" or "stretch"; see `Warp.from_boxes`.
         """
-        n = len(people)
+        n = len(instances)
         chance, normal = rng.random((n, 6)), rng.standard_normal((n, 2))
         around, colour, hidden = rng.uniform(-1, 1, (n, 2)), rng.uniform(-1, 1, (n, 3)), rng.random((n, 7))
-        full = View.plain(people.boxes, size, convention, aspect).warp
+        full = View.plain(instances.boxes, size, convention, aspect).warp
         moved = (chance[:, :1] < self.shift_probability) * self.shift * around
-        centres = full.centres + moved * (people.boxes[:, 2:] - people.boxes[:, :2])
+        centres = full.centres + moved * (instances.boxes[:, 2:] - instances.boxes[:, :2])
         extents = full.extents
-        upper, lower = self._halves(people, size, aspect)
-        halved = (chance[:, 1] < self.half_body) & (people.labelled.sum(axis=1) > self.half_body_joints)
+        upper, lower = self._halves(instances, size, aspect)
+        halved = (chance[:, 1] < self.half_body) & (instances.labelled.sum(axis=1) > self.half_body_joints)
         is_upper = chance[:, 2] < self.half_body_upper
         centres, extents = _replace_by_half(centres, extents, upper, lower, halved, is_upper)
         scales = 1 + np.clip(normal[:, :1] * self.scale_sigma, -self.scale_limit, self.scale_limit)
@@ -210,23 +210,23 @@ class Augmentation:
         )
 
     def reach(
-        self, people: TrainingAnnotations, size: Size, aspect: str = "keep"
+        self, instances: TrainingAnnotations, size: Size, aspect: str = "keep"
     ) -> Float[np.ndarray, "n 4"]:
         """Return boxes (xyxy, px of the image) that contain every possible view of each instance.
 
         Args:
-            people: The instances.
+            instances: The instances.
             size: Size of the crops, which determines their aspect.
             aspect: "keep" or "stretch"; see `Warp.from_boxes`.
         """
-        full = View.plain(people.boxes, size, aspect=aspect).warp
-        shift = (self.shift_probability > 0) * self.shift * (people.boxes[:, 2:] - people.boxes[:, :2])
+        full = View.plain(instances.boxes, size, aspect=aspect).warp
+        shift = (self.shift_probability > 0) * self.shift * (instances.boxes[:, 2:] - instances.boxes[:, :2])
         parts = [(full.centres, full.extents, shift)]
         if self.half_body:
-            halves = self._halves(people, size, aspect)
+            halves = self._halves(instances, size, aspect)
             parts += [(centres, extents, np.zeros_like(shift)) for centres, extents in halves]
         grown = 1 + (self.scale_sigma > 0) * self.scale_limit
-        low, high = np.full((len(people), 2), np.inf), np.full((len(people), 2), -np.inf)
+        low, high = np.full((len(instances), 2), np.inf), np.full((len(instances), 2), -np.inf)
         for centres, extents, moved in parts:
             # A crop at any angle lies within the circle through its corners.
             radius = grown * np.linalg.norm(extents, axis=1, keepdims=True) / 2 + moved
@@ -234,13 +234,13 @@ class Augmentation:
         return np.concatenate([low, high], axis=1)
 
     def _halves(
-        self, people: TrainingAnnotations, size: Size, aspect: str
+        self, instances: TrainingAnnotations, size: Size, aspect: str
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return centres and extents of the upper and of the lower bodies, NaN where they cannot be cropped."""
         halves = []
-        for part in (people.skeleton.upper_body, people.skeleton.lower_body):
-            labelled = people.labelled[:, list(part)]
-            xy, count = people.xy[:, list(part)].astype(np.float64), labelled.sum(axis=1)[:, None]
+        for part in (instances.skeleton.upper_body, instances.skeleton.lower_body):
+            labelled = instances.labelled[:, list(part)]
+            xy, count = instances.xy[:, list(part)].astype(np.float64), labelled.sum(axis=1)[:, None]
             used = labelled[:, :, None]
             centres = (xy * used).sum(axis=1) / np.maximum(count, 1)
             low = np.where(used, xy, np.inf).min(axis=1, initial=np.inf)

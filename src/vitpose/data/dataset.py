@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch.utils.data import Dataset, Sampler
 
-from ..errors import ImageError, InputError
+from ..errors import ImageError, InputError, counted
 from ..geometry.boxes import Size
 from ..processing.image_processor import VitPoseImageProcessor
 from .annotations import TrainingAnnotations, shared_skeleton
@@ -116,7 +116,7 @@ def heatmap_size(crop: Size) -> Size:
 
 
 def draw_views(
-    people: TrainingAnnotations,
+    instances: TrainingAnnotations,
     processor: VitPoseImageProcessor,
     augmentation: Augmentation | None,
     rng: np.random.Generator,
@@ -124,31 +124,31 @@ def draw_views(
     """Return a random view of each instance, or without augmentation the view as in testing.
 
     Args:
-        people: The instances.
+        instances: The instances.
         processor: Size, aspect and warp of the crops.
         augmentation: The augmentation; None for none.
         rng: Source of all random numbers.
     """
     if augmentation is None:
-        return View.plain(people.boxes, processor.size, processor.warp, processor.aspect)
-    return augmentation.draw(people, processor.size, processor.warp, rng, processor.aspect)
+        return View.plain(instances.boxes, processor.size, processor.warp, processor.aspect)
+    return augmentation.draw(instances, processor.size, processor.warp, rng, processor.aspect)
 
 
 def in_cells(
-    people: TrainingAnnotations, view: View, joint_weights: bool = False
+    instances: TrainingAnnotations, view: View, joint_weights: bool = False
 ) -> tuple[Float[np.ndarray, "n k 2"], Float[np.ndarray, "n k"]]:
     """Return the keypoints of instances in cells of their views' heatmaps, and the keypoints' weights.
 
     Args:
-        people: The n instances.
+        instances: The n instances.
         view: Their n views.
         joint_weights: Multiply the weights by those of the skeleton; the original does not.
 
     Returns:
         Keypoints, 0 where unlabelled, and weights, 0 where unlabelled and otherwise 1 or the skeleton's; float32.
     """
-    skeleton, grid = people.skeleton, heatmap_size(view.warp.size)
-    keypoints, labelled = view.to_grid(people.xy, people.labelled, skeleton.mirror, grid)
+    skeleton, grid = instances.skeleton, heatmap_size(view.warp.size)
+    keypoints, labelled = view.to_grid(instances.xy, instances.labelled, skeleton.mirror, grid)
     weights = labelled * np.array(skeleton.weights if joint_weights else 1.0)
     return np.where(labelled[:, :, None], keypoints, 0).astype(np.float32), weights.astype(np.float32)
 
@@ -190,7 +190,7 @@ class JointDataset(Dataset[dict[str, Any]]):
 def _locate(index: int, starts: Int[np.ndarray, " s"]) -> tuple[int, int]:
     """Return the part that contains an index, and the index within it; `starts` are the first indices of the parts."""
     if not 0 <= index < starts[-1]:
-        raise IndexError(f"index {index} is out of range for a dataset of {starts[-1]} instances")
+        raise IndexError(f"index {index} is out of range for a dataset of {counted(starts[-1], 'instance')}")
     part = int(np.searchsorted(starts, index, side="right")) - 1
     return part, int(index - starts[part])
 
@@ -230,14 +230,19 @@ class MixSampler(Sampler[tuple[int, int]]):
             raise InputError(f"the sources have {list(lengths)} instances; each requires at least one")
         if len(given) != len(lengths) or not np.isfinite(given).all() or min(given) < 0 or not sum(given):
             raise InputError(
-                f"the weights are {given} for {len(lengths)} sources; give one per source, none below 0 and not all 0"
+                f"the weights are {given} for {counted(len(lengths), 'source')}; give one per source, none below 0 and "
+                "not all 0"
             )
         if not 0 <= rank < ranks:
-            raise InputError(f"rank {rank} is out of range for {ranks} processes; ranks start at 0")
+            raise InputError(
+                f"rank {rank} is out of range for {counted(ranks, 'process', 'processes')}; ranks start at 0"
+            )
         self.lengths, self.shares = [int(count) for count in lengths], np.array(given) / sum(given)
         self.length = sum(self.lengths) if length is None else length
         if self.length < ranks:
-            raise InputError(f"an epoch of {self.length} samples is too short for {ranks} processes")
+            raise InputError(
+                f"an epoch of {counted(self.length, 'sample')} is too short for {ranks} processes"
+            )
         self.seed, self.rank, self.ranks = seed, rank, ranks
         self.epoch, self.position = 0, 0
 

@@ -30,21 +30,21 @@ class CropFrames:
     """The crops of a pack as bytes on a device, each in the top left corner of a black square.
 
     Args:
-        people: The pack.
+        instances: The pack.
         device: The device; see `choose_device`.
     """
 
-    def __init__(self, people: Packed, device: Any = "auto") -> None:
+    def __init__(self, instances: Packed, device: Any = "auto") -> None:
         self.device = choose_device(device)
-        self.side = int(people.sizes.max(initial=1))
-        shape = (len(people), self.side, self.side, 3)
+        self.side = int(instances.sizes.max(initial=1))
+        shape = (len(instances), self.side, self.side, 3)
         self.pixels: UInt8[Tensor, "n side side 3"] = torch.zeros(
             shape, dtype=torch.uint8, device=self.device
         )
         with ThreadPoolExecutor(_DECODERS) as pool:  # decoding releases the GIL
-            for start in range(0, len(people), 1024):
-                rows = range(start, min(start + 1024, len(people)))
-                for row, crop in zip(rows, pool.map(people.read_image, rows), strict=True):
+            for start in range(0, len(instances), 1024):
+                rows = range(start, min(start + 1024, len(instances)))
+                for row, crop in zip(rows, pool.map(instances.read_image, rows), strict=True):
                     self.pixels[row, : crop.shape[0], : crop.shape[1]] = torch.from_numpy(crop).to(
                         self.device
                     )
@@ -94,9 +94,9 @@ class DeviceLoader:
     `PoseDataset` but have the same distribution.
 
     Args:
-        people: The pack.
+        instances: The pack.
         sampler: Keys (pass, index) as of a `MixSampler`; may be endless. Its lengths are that of the pack, or those of
-            `people.by_source()` if the instances of each source are contiguous.
+            `instances.by_source()` if the instances of each source are contiguous.
         batch_size: Instances per batch; an incomplete last batch is dropped.
         processor: Size, aspect and warp of the crops. Default: `VitPoseImageProcessor()`.
         augmentation: Random views. Default: no augmentation.
@@ -111,7 +111,7 @@ class DeviceLoader:
 
     def __init__(
         self,
-        people: Packed,
+        instances: Packed,
         sampler: Iterable[tuple[int, int]],
         batch_size: int,
         processor: VitPoseImageProcessor | None = None,
@@ -122,11 +122,11 @@ class DeviceLoader:
         frames: CropFrames | None = None,
         device: Any = "auto",
     ) -> None:
-        self.people, self.sampler, self.batch_size = people, sampler, batch_size
+        self.instances, self.sampler, self.batch_size = instances, sampler, batch_size
         self.processor, self.augmentation = processor or VitPoseImageProcessor(), augmentation
         self.seed, self.joint_weights = seed, joint_weights
-        people.refuse_short_margin(augmentation, self.processor)
-        self.frames = frames or CropFrames(people, device)
+        instances.refuse_short_margin(augmentation, self.processor)
+        self.frames = frames or CropFrames(instances, device)
 
     def __len__(self) -> int:
         return len(cast("MixSampler", self.sampler)) // self.batch_size
@@ -140,12 +140,12 @@ class DeviceLoader:
 
     def make(self, rows: Int[np.ndarray, " b"], rng: np.random.Generator) -> dict[str, Any]:
         """Return a batch of these instances, in views drawn with the generator."""
-        view = draw_views(self.people.select(rows), self.processor, self.augmentation, rng)
+        view = draw_views(self.instances.select(rows), self.processor, self.augmentation, rng)
         return self.make_views(rows, view)
 
     def make_views(self, rows: Int[np.ndarray, " b"], view: View) -> dict[str, Any]:
         """Return a batch of these instances, in the given views."""
-        keypoints, weights = in_cells(self.people.select(rows), view, self.joint_weights)
+        keypoints, weights = in_cells(self.instances.select(rows), view, self.joint_weights)
         device = self.frames.device
         return {
             "pixels": self.frames.crop(rows, view),

@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from ..errors import ImageError, InputError
+from ..errors import ImageError, InputError, counted
+from ..files.paths import user_path
 from ..files.writing import replace_file
 from ..geometry.boxes import Size
 from ..keypoints.skeleton import Skeleton
@@ -91,14 +92,14 @@ class Packed(TrainingAnnotations):
         """
         wanted = Margin.of(augmentation, processor)
         for source, margin in enumerate(self.margins):
-            people = self.select(self.sources == source)
-            short = margin.count_short(people, people.sizes, wanted)
+            instances = self.select(self.sources == source)
+            short = margin.count_short(instances, instances.sizes, wanted)
             if short:
                 raise InputError(
-                    f"the margin of the pack {self.report.source} is too small for {short} of {len(people)} instances "
-                    f"in this training run ({margin.differences(wanted)}); pack the dataset again, with 'vitpose data "
-                    "pack --dataset' for another dataset or vitpose.data.pack.write_pack for another augmentation or "
-                    "size, or reduce the augmentation"
+                    f"the margin of the pack {self.report.source} is too small for {short} of "
+                    f"{counted(len(instances), 'instance')} in this training run ({margin.differences(wanted)}); "
+                    "pack the dataset again, with 'vitpose data pack --dataset' for another dataset or "
+                    "vitpose.data.pack.write_pack for another augmentation or size, or reduce the augmentation"
                 )
 
     def read_image(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -121,7 +122,7 @@ class Packed(TrainingAnnotations):
 
 def write_pack(
     sources: Sequence[TrainingAnnotations],
-    folder: str | Path,
+    directory: str | Path,
     *,
     augmentation: Augmentation | None = None,
     size: Size = INPUT_SIZE,
@@ -135,7 +136,7 @@ def write_pack(
 
     Args:
         sources: The annotations.
-        folder: Directory of the pack; created if it is missing, and must not contain a pack.
+        directory: Directory of the pack; created if it is missing, and must not contain a pack.
         augmentation: The strongest augmentation of training runs on the pack. Default: the published recipe.
         size: Size of the crops of these training runs; only their aspect matters.
         aspect: How boxes fill these crops, "keep" or "stretch"; see `vitpose.geometry.warp.Warp.from_boxes`.
@@ -152,28 +153,30 @@ def write_pack(
             be packed.
         OutputError: A file cannot be written.
     """
-    folder = Path(folder).expanduser()
+    directory = user_path(directory)
     skeleton = shared_skeleton(sources)
-    if (folder / INDEX_FILE).exists():
-        raise InputError(f"{folder} already contains a pack; choose another directory, or delete the pack")
-    folder.mkdir(parents=True, exist_ok=True)
+    if (directory / INDEX_FILE).exists():
+        raise InputError(f"{directory} already contains a pack; choose another directory, or delete the pack")
+    directory.mkdir(parents=True, exist_ok=True)
     margin = Margin(augmentation=augmentation or Augmentation(), size=size, aspect=aspect)
-    writer = PartWriter(folder, max_part_bytes)
+    writer = PartWriter(directory, max_part_bytes)
     reports, done, total = [], 0, sum(map(len, sources))
-    for number, people in enumerate(sources):
-        cuts, failed = margin.reach(people), []
-        for row in np.argsort(people.image_index, kind="stable").tolist():  # an image is decoded once
+    for number, instances in enumerate(sources):
+        cuts, failed = margin.reach(instances), []
+        for row in np.argsort(instances.image_index, kind="stable").tolist():  # an image is decoded once
             try:
-                crop, origin, factor = cut_out(people.read_image(row), cuts[row], side)
+                crop, origin, factor = cut_out(instances.read_image(row), cuts[row], side)
             except ImageError:
-                failed.append(f"annotation {people.ids[row]} ({people.images[people.image_index[row]].name})")
+                failed.append(
+                    f"annotation {instances.ids[row]} ({instances.images[instances.image_index[row]].name})"
+                )
             else:
-                writer.add(_encode(crop, quality), _columns(people, row, number, crop, origin, factor))
+                writer.add(_encode(crop, quality), _columns(instances, row, number, crop, origin, factor))
             done += 1
             advance(done, total)
-        kept = len(people) - len(failed)
+        kept = len(instances) - len(failed)
         problem = "image cannot be read"
-        reports.append(people.report.with_problems(problem, failed, kept) if failed else people.report)
+        reports.append(instances.report.with_problems(problem, failed, kept) if failed else instances.report)
     parts = writer.finish()
     if not parts:
         raise InputError(
@@ -184,34 +187,36 @@ def write_pack(
     table = {
         "version": VERSION,
         "skeleton": skeleton.to_dict(),
-        "sources": [{"file": r.source, "people": r.people, "problems": dict(r.problems)} for r in reports],
+        "sources": [
+            {"file": r.source, "instances": r.instances, "problems": dict(r.problems)} for r in reports
+        ],
         "margin": margin.to_dict(),
         "side": side,
         "quality": quality,
         "parts": parts,
     }
-    with replace_file(folder / INDEX_FILE) as path:
+    with replace_file(directory / INDEX_FILE) as path:
         path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     return reports
 
 
-def read_pack(folder: str | Path) -> Packed:
+def read_pack(directory: str | Path) -> Packed:
     """Read the annotations of a pack; crops are decoded on access.
 
     Args:
-        folder: Directory of the pack.
+        directory: Directory of the pack.
 
     Raises:
         InputError: The directory contains no pack, or one that is incomplete or damaged.
         SkeletonError: The skeleton in its index is invalid.
     """
-    folder = Path(folder).expanduser()
-    index = read_index(folder)
-    paths = tuple(folder / part.file for part in index.parts)
-    source = f"{folder / INDEX_FILE}"
+    directory = user_path(directory)
+    index = read_index(directory)
+    paths = tuple(directory / part.file for part in index.parts)
+    source = f"{directory / INDEX_FILE}"
     skeleton = Skeleton.from_dict(index.skeleton, f"{source}, skeleton")
     columns = [
-        read_part(path, part.people, len(skeleton), len(index.sources))
+        read_part(path, part.instances, len(skeleton), len(index.sources))
         for path, part in zip(paths, index.parts, strict=True)
     ]
     counts = [len(part["boxes"]) for part in columns]
@@ -222,7 +227,7 @@ def read_pack(folder: str | Path) -> Packed:
         rows=np.concatenate([np.arange(count) for count in counts]),
         ends=tuple(part["ends"] for part in columns),
         skeleton=skeleton,
-        report=AnnotationReport(str(folder), sum(counts), sum(counts)),
+        report=AnnotationReport(str(directory), sum(counts), sum(counts)),
         source_names=tuple(packed.file for packed in index.sources),
         margins=(Margin.from_table(index.margin, source),) * len(index.sources),
         **joined,
@@ -289,17 +294,17 @@ def _encode(crop: np.ndarray, quality: int | None) -> np.ndarray:
 
 
 def _columns(
-    people: TrainingAnnotations, row: int, source: int, crop: np.ndarray, origin: np.ndarray, factor: float
+    instances: TrainingAnnotations, row: int, source: int, crop: np.ndarray, origin: np.ndarray, factor: float
 ) -> dict[str, Any]:
     # The centre of a reduced pixel is the centre of the image pixels that it covers.
     shift = origin - 0.5 + factor / 2 if factor > 1 else origin
-    labelled = people.labelled[row][:, None]
+    labelled = instances.labelled[row][:, None]
     return {
-        "boxes": ((people.boxes[row] - np.tile(shift, 2)) / factor).astype(np.float32),
-        "xy": np.where(labelled, (people.xy[row] - shift) / factor, 0).astype(np.float32),
-        "visibility": people.visibility[row],
-        "areas": np.float32(people.areas[row] / factor**2),
-        "ids": np.int64(people.ids[row]),
+        "boxes": ((instances.boxes[row] - np.tile(shift, 2)) / factor).astype(np.float32),
+        "xy": np.where(labelled, (instances.xy[row] - shift) / factor, 0).astype(np.float32),
+        "visibility": instances.visibility[row],
+        "areas": np.float32(instances.areas[row] / factor**2),
+        "ids": np.int64(instances.ids[row]),
         "sources": np.int64(source),
         "sizes": np.array([crop.shape[1], crop.shape[0]], np.int64),
         "origins": origin.astype(np.int64),

@@ -18,7 +18,7 @@ from .annotations import TrainingAnnotations
 from .augment import Augmentation
 
 INDEX_FILE = "pack.json"
-VERSION = 2
+VERSION = 3
 
 STILL = Augmentation(
     flip=0.0, half_body=0.0, scale_sigma=0.0, rotation_probability=0.0, shift_probability=0.0
@@ -50,13 +50,13 @@ class MarginSchema(Schema):
 
 class _SourceSchema(Schema):
     file: str
-    people: Annotated[int, Field(ge=1)]
+    instances: Annotated[int, Field(ge=1)]
     problems: dict[str, Row[str]]
 
 
 class _PartSchema(Schema):
     file: Annotated[str, Field(pattern=r"^part-\d{4,}\.safetensors$")]
-    people: Annotated[int, Field(ge=1)]
+    instances: Annotated[int, Field(ge=1)]
 
 
 class PackIndex(Schema):
@@ -85,20 +85,22 @@ class Margin:
     size: Size = INPUT_SIZE
     aspect: str = "keep"
 
-    def reach(self, people: TrainingAnnotations) -> Float[np.ndarray, "n 4"]:
+    def reach(self, instances: TrainingAnnotations) -> Float[np.ndarray, "n 4"]:
         """Return boxes (xyxy, px of the image) that contain every view of each instance."""
-        return self.augmentation.reach(people, self.size, self.aspect)
+        return self.augmentation.reach(instances, self.size, self.aspect)
 
-    def count_short(self, people: TrainingAnnotations, sizes: Int[np.ndarray, "n 2"], wanted: Margin) -> int:
+    def count_short(
+        self, instances: TrainingAnnotations, sizes: Int[np.ndarray, "n 2"], wanted: Margin
+    ) -> int:
         """Return for how many instances crops with this margin lack pixels of the image that another margin requires.
 
         Args:
-            people: The instances, in px of their crops.
+            instances: The instances, in px of their crops.
             sizes: Width and height of the crops, px.
             wanted: The required margin.
         """
-        low, high = np.split(self.reach(people), 2, axis=1)
-        wanted_low, wanted_high = np.split(wanted.reach(people), 2, axis=1)
+        low, high = np.split(self.reach(instances), 2, axis=1)
+        wanted_low, wanted_high = np.split(wanted.reach(instances), 2, axis=1)
         # A crop that ends before its reach was cut off at the border of its image, beyond which views are black.
         # Half a pixel of tolerance for rounding.
         short_low = (wanted_low < low - 0.5) & (low > -0.5)
@@ -140,30 +142,26 @@ class Margin:
         return {**values, "size": str(self.size), "aspect": self.aspect}
 
 
-def read_index(folder: Path) -> PackIndex:
+def read_index(directory: Path) -> PackIndex:
     """Read the index of a pack.
 
     Args:
-        folder: Directory of the pack.
+        directory: Directory of the pack.
 
     Raises:
         InputError: The index is missing or damaged, or has another version.
     """
-    path = folder / INDEX_FILE
+    path = directory / INDEX_FILE
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise InputError(
-            f"{folder} does not contain a complete pack ({error}); create one with: vitpose data pack"
+            f"{directory} does not contain a complete pack ({error}); create one with: vitpose data pack"
         ) from error
     table = parse_json(content, path)
     version = table.get("version") if isinstance(table, dict) else None
-    if version in range(1, VERSION):
-        raise InputError(
-            f"{folder} is a pack of version {version}, which does not record its margin; pack the dataset again"
-        )
     if isinstance(version, int) and version != VERSION:
         raise InputError(
-            f"{folder} is a pack of version {version}; the supported version is {VERSION}; pack the dataset again"
+            f"{directory} is a pack of version {version}; the supported version is {VERSION}; pack the dataset again"
         )
     return check(PackIndex, table, path)

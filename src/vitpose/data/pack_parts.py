@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..errors import ImageError, InputError
+from ..errors import ImageError, InputError, counted
 from ..files.writing import replace_file
 from .pack_index import INDEX_FILE
 
@@ -42,7 +42,7 @@ class PartWriter:
     """Write instances to consecutive parts of limited size.
 
     Attributes:
-        folder: Directory of the pack.
+        directory: Directory of the pack.
         limit: Largest part, bytes.
         codes: Encoded crops of the part in progress.
         columns: Their annotations.
@@ -50,7 +50,7 @@ class PartWriter:
         parts: Names and numbers of instances of the written parts.
     """
 
-    folder: Path
+    directory: Path
     limit: int
     codes: list[np.ndarray] = field(default_factory=list)
     columns: list[dict[str, Any]] = field(default_factory=list)
@@ -91,18 +91,18 @@ class PartWriter:
         tensors["crops"] = np.concatenate(self.codes)
         tensors["ends"] = np.cumsum([code.size for code in self.codes]).astype(np.int64)
         name = f"part-{len(self.parts):04d}.safetensors"
-        with replace_file(self.folder / name) as path:
+        with replace_file(self.directory / name) as path:
             path.write_bytes(save(tensors))  # raises OSError on failure, unlike save_file
-        self.parts.append({"file": name, "people": len(self.codes)})
+        self.parts.append({"file": name, "instances": len(self.codes)})
         self.codes, self.columns, self.bytes = [], [], 0
 
 
-def read_part(path: Path, people: int, keypoints: int, sources: int) -> dict[str, np.ndarray]:
+def read_part(path: Path, instances: int, keypoints: int, sources: int) -> dict[str, np.ndarray]:
     """Read the columns of a part and `ends`, where in its crops each crop ends.
 
     Args:
         path: The part.
-        people: Number of instances according to the index of the pack.
+        instances: Number of instances according to the index of the pack.
         keypoints: Number of keypoints of its skeleton.
         sources: Number of sources in the index.
 
@@ -122,18 +122,20 @@ def read_part(path: Path, people: int, keypoints: int, sources: int) -> dict[str
         AttributeError,
     ) as error:  # the last three: odd dtypes
         raise InputError(f"{path} cannot be read: {error}; pack the dataset again") from error
-    if columns["boxes"].shape[:1] != (people,):
+    if columns["boxes"].shape[:1] != (instances,):
         count = len(np.atleast_1d(columns["boxes"]))
-        raise InputError(f"{path} contains {count} instances instead of {people}; pack the dataset again")
+        raise InputError(
+            f"{path} contains {counted(count, 'instance')} instead of {instances}; pack the dataset again"
+        )
     for name, (kind, rest) in COLUMNS.items():
-        expected = np.dtype(kind), (people, *(keypoints if side < 0 else side for side in rest))
+        expected = np.dtype(kind), (instances, *(keypoints if side < 0 else side for side in rest))
         found = columns[name].dtype, columns[name].shape
         if found != expected:
             raise InputError(
                 f"{path}: the dtype and shape of {name} are {found} instead of {expected}; pack the dataset again"
             )
     ends = columns["ends"]
-    total = ends[-1] if ends.shape == (people,) else -1
+    total = ends[-1] if ends.shape == (instances,) else -1
     if layout != ("U8", [total]) or (np.diff(ends, prepend=0) <= 0).any():
         raise InputError(f"{path}: the ends of its crops are inconsistent; pack the dataset again")
     if not ((columns["sources"] >= 0) & (columns["sources"] < sources)).all():

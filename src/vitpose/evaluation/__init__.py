@@ -7,6 +7,7 @@
     ground_truth  annotations to measure against            results   predictions, made or read
           └── correspondence, pairing: keypoints by name, instances by box ──┘
                 coco · crowdpose · wholebody · distances: the metrics
+                metrics: the table of all
                 evaluation: which metrics over which keypoints ─► report, worst
 
 There is no function `evaluate`: the functions are `evaluate_model` and `evaluate_predictions`. Nothing here imports
@@ -15,7 +16,8 @@ torch.
 
 from __future__ import annotations
 
-from .evaluation import METRICS, evaluate_model, evaluate_predictions
+from .evaluation import evaluate_model, evaluate_predictions
+from .metrics import METRICS
 from .report import EvaluationReport
 from .worst import draw_worst
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..data.annotation_file import UNUSABLE_ID, AnnotationFile, ImageRow, Row, read_annotation_file
-from ..errors import InputError, require
+from ..data.annotation_file import UNUSABLE_ID, AnnotationFile, AnnotationRow, ImageRow, read_annotation_file
+from ..errors import InputError, counted, require
+from ..files.paths import user_path
 from ..keypoints.skeleton import Skeleton
 from .problems import Problems
 
@@ -71,6 +72,7 @@ class GroundTruth:
         skeleton: Skeleton of the keypoints.
         categories: IDs of the categories.
         problems: Rows that could not be used.
+        beyond_limit: IDs of the images that the limit leaves out.
     """
 
     path: Path
@@ -79,6 +81,7 @@ class GroundTruth:
     skeleton: Skeleton
     categories: frozenset[Any]
     problems: Problems
+    beyond_limit: frozenset[Any] = frozenset()
 
     def name_of(self, instance: Instance) -> str:
         """Return the name of an instance in messages."""
@@ -89,6 +92,7 @@ def read_ground_truth(
     path: str | Path,
     skeleton: str | Path | Skeleton | None = None,
     head_boxes: str | Path | None = None,
+    limit: int | None = None,
 ) -> GroundTruth:
     """Read an annotation file.
 
@@ -97,33 +101,43 @@ def read_ground_truth(
             top, width, height) in its rows.
         skeleton: Skeleton with the names and sigmas of the keypoints; default: that of the file's categories.
         head_boxes: MPII's file of head boxes, for rows without `head_bbox`; see `read_head_boxes`.
+        limit: Read only the first images, this many, and their instances; default: all.
 
     Raises:
-        InputError: The file cannot be read, is not in that form, or has no keypoints; or the number of head boxes
-            differs from the number of its rows.
+        InputError: The file cannot be read, is not in that form, or has no keypoints; the number of head boxes differs
+            from the number of its rows; or the limit is below 1.
         MissingDependencyError: scipy, which reads head boxes, is not installed.
         SkeletonError: The keypoints have no names, or the skeleton does not fit them.
     """
     file, problems = read_annotation_file(path, skeleton), Problems()
     if head_boxes is not None:
-        file = replace(file, rows=_with_heads(file, Path(head_boxes).expanduser()))
+        file = replace(file, rows=_with_heads(file, user_path(head_boxes)))
+    beyond: frozenset[Any] = frozenset()
+    if limit is not None:
+        if limit < 1:
+            raise InputError(f"the limit is {limit} images; give 1 or more, or omit it")
+        beyond = frozenset([*file.images][limit:])
+        images = {id: image for id, image in file.images.items() if id not in beyond}
+        file = replace(
+            file, images=images, rows=tuple(row for row in file.rows if row.image_id not in beyond)
+        )
     for name in file.broken_images:
         problems.add(UNUSABLE_ID, name)
     rows = [row for row in file.rows if _is_usable(row, file.images, problems)]
     if not rows:
         raise InputError(
-            f"{path} has {len(file.rows)} annotations, none with keypoints of an image it lists; give a file of "
-            "keypoint annotations"
+            f"{path} has {counted(len(file.rows), 'annotation')}, none with keypoints of an image it lists; give a "
+            "file of keypoint annotations"
         )
     read = (_read_instance(row, str(file.images[row.image_id]), len(file.skeleton), problems) for row in rows)
     instances = tuple(instance for instance in read if instance is not None)
     if not any(instance.usable for instance in instances):
         raise InputError(
             f"{path}: no instance has a labelled keypoint of the skeleton {file.skeleton.name!r} with "
-            f"{len(file.skeleton)} keypoints; check the visibilities and the number of keypoints in the file"
+            f"{counted(len(file.skeleton), 'keypoint')}; check the visibilities and the number of keypoints in the file"
         )
     categories = file.categories | {instance.category_id for instance in instances}
-    return GroundTruth(file.path, file.images, instances, file.skeleton, categories, problems)
+    return GroundTruth(file.path, file.images, instances, file.skeleton, categories, problems, beyond)
 
 
 def read_head_boxes(path: Path) -> Float[np.ndarray, "n 4"]:
@@ -157,17 +171,17 @@ def with_box_areas(instances: Iterable[Instance]) -> list[Instance]:
     ]
 
 
-def _with_heads(file: AnnotationFile, path: Path) -> tuple[Row, ...]:
+def _with_heads(file: AnnotationFile, path: Path) -> tuple[AnnotationRow, ...]:
     heads = read_head_boxes(path)
     if len(heads) != len(file.rows):
         raise InputError(
-            f"{path} has {len(heads)} head boxes and {file.path} has {len(file.rows)} annotations; give two files of "
-            "the same instances"
+            f"{path} has {counted(len(heads), 'head box', 'head boxes')} and {file.path} has "
+            f"{counted(len(file.rows), 'annotation')}; give two files of the same instances"
         )
     return tuple(replace(row, head_xywh=head) for row, head in zip(file.rows, heads, strict=True))
 
 
-def _is_usable(row: Row, images: Mapping[Any, ImageRow], problems: Problems) -> bool:
+def _is_usable(row: AnnotationRow, images: Mapping[Any, ImageRow], problems: Problems) -> bool:
     if row.image_id not in images:
         problems.add("annotations of an image that the file does not list", row.name)
         return False
@@ -177,9 +191,9 @@ def _is_usable(row: Row, images: Mapping[Any, ImageRow], problems: Problems) -> 
     return True
 
 
-def _read_instance(row: Row, image: str, k: int, problems: Problems) -> Instance | None:
+def _read_instance(row: AnnotationRow, image: str, k: int, problems: Problems) -> Instance | None:
     name = f"{image}, {row.name}"
-    if row.points is None or not np.isfinite(row.points).all():
+    if row.keypoints is None or not np.isfinite(row.keypoints).all():
         problems.add(f"annotations with keypoints that are not {k} times x, y, visibility", name)
         return None
     if row.xywh is None or min(row.xywh[2:]) < 0:
@@ -191,11 +205,13 @@ def _read_instance(row: Row, image: str, k: int, problems: Problems) -> Instance
         id=row.id,
         image_id=row.image_id,
         category_id=row.category_id,
-        keypoints=row.points,
+        keypoints=row.keypoints,
         xywh=_quadruple(row.xywh),
         area=float(row.xywh[2:].prod()) * AREA_PER_BOX if row.area is None else row.area,
         crowd=row.crowd,
-        num_keypoints=int((row.points[:, 2] > 0).sum()) if row.counted is None else row.counted,
+        num_keypoints=int((row.keypoints[:, 2] > 0).sum())
+        if row.num_keypoints is None
+        else row.num_keypoints,
         head_xywh=None if row.head_xywh is None else _quadruple(row.head_xywh),
     )
 

@@ -13,6 +13,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import counted
 from ..files.writing import replace_file
 from ..keypoints.skeleton import Skeleton
 from .box_source import BoxSource
@@ -23,6 +24,13 @@ from .problems import Problems
 from .results import ResultRow
 
 _NAMES_SHOWN = 3
+_FORMS = {
+    "images": ("image",),
+    "instances": ("instance",),
+    "predictions": ("prediction",),
+    "instances with a prediction": ("instance with a prediction", "instances with a prediction"),
+}
+"""Singular and plural of the names of counts."""
 _COLUMNS = 5  # with the longest names of keypoints, these fit into 80 columns
 
 
@@ -32,13 +40,13 @@ class EvaluationReport:
 
     Attributes:
         settings: The settings of the evaluation.
-        counts: Numbers of images, instances ("people"), predictions, and instances with a prediction.
+        counts: Numbers of images, instances, predictions, and instances with a prediction.
         compared: Names of the keypoints that all metrics are computed from.
         unpredicted: Annotated keypoints that are not predicted, left out.
         unannotated: Predicted keypoints that are not annotated, left out.
-        uncounted: Keypoints that the dataset's rules leave out.
+        excluded: Keypoints that the dataset's rules leave out.
         numbers: Values by metric and name, such as `numbers["coco"]["AP"]`; None if nothing can be measured.
-        by_keypoint: Values by name and keypoint, such as `by_keypoint["PCK@0.2"]["left_wrist"]`.
+        by_keypoint: Values by name and keypoint, such as `by_keypoint["PCK@0.2 (torso)"]["left_wrist"]`.
         basis: For each metric, a description of what it is computed from.
         boxes: The boxes that the predictions were made in.
         problems: Input that could not be used.
@@ -53,7 +61,7 @@ class EvaluationReport:
     compared: tuple[str, ...]
     unpredicted: tuple[str, ...]
     unannotated: tuple[str, ...]
-    uncounted: tuple[str, ...]
+    excluded: tuple[str, ...]
     numbers: Mapping[str, Numbers]
     by_keypoint: Mapping[str, Numbers]
     basis: Mapping[str, str]
@@ -74,7 +82,7 @@ class EvaluationReport:
                 "compared": list(self.compared),
                 "unpredicted": list(self.unpredicted),
                 "unannotated": list(self.unannotated),
-                "uncounted": list(self.uncounted),
+                "excluded": list(self.excluded),
             },
             "numbers": {metric: dict(values) for metric, values in self.numbers.items()},
             "by_keypoint": {name: dict(values) for name, values in self.by_keypoint.items()},
@@ -110,8 +118,13 @@ class EvaluationReport:
             console.print(part)
 
     def _parts(self) -> Iterator[RenderableType]:
-        yield Text(", ".join(f"{count} {name}" for name, count in self.counts.items()))
+        yield Text(", ".join(counted(count, *_FORMS[name]) for name, count in self.counts.items()))
+        if beyond := len(self.annotations.beyond_limit):
+            kept = len(self.annotations.images)
+            yield Text(f"limit: the first {counted(kept, 'image')} of {kept + beyond}", style="yellow")
         yield Text(str(self.boxes), style="yellow" if self.boxes.comparable is False else "dim")
+        states = {True: "on", False: "off", None: "not recorded in the predictions"}
+        yield Text(f"flip test: {states[self.settings.get('flip_test')]}", style="dim")
         yield _table(self.numbers, self.basis)
         if self.by_keypoint:
             columns = list(self.by_keypoint.items())
@@ -120,7 +133,7 @@ class EvaluationReport:
         left_out = {
             "not predicted": self.unpredicted,
             "not annotated": self.unannotated,
-            "not counted by the dataset's rules": self.uncounted,
+            "excluded by the dataset's rules": self.excluded,
         }
         for reason, names in left_out.items():
             if names:

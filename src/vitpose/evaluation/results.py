@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..data.annotation_file import ImageFinder, ImageRow, is_folder, is_number, read_id, read_json
+from ..data.annotation_file import ImageFinder, ImageRow, is_number, read_id, read_json
 from ..detectors.given import BoxRow, read_boxes
 from ..detectors.protocol import Detections
-from ..errors import InputError
+from ..errors import InputError, counted
+from ..files.paths import user_path
 from ..geometry.boxes import Size, are_outside, xyxy_from_xywh
 from ..inference.pipeline import Pipeline
 from ..inference.pipeline import Prediction as ImagePrediction
@@ -98,23 +99,22 @@ def read_results(
             none can be used.
     """
     name = f"{source}" if isinstance(source, str | Path) else "the predictions"
-    rows = _read_rows(Path(source)) if isinstance(source, str | Path) else list(source)
-    results = [
-        result for index, row in enumerate(rows) if (result := _result(index, row, annotations, problems))
-    ]
+    rows = _read_rows(user_path(source)) if isinstance(source, str | Path) else list(source)
+    within = [(index, row) for index, row in enumerate(rows) if not _is_beyond_limit(row, annotations)]
+    results = [result for index, row in within if (result := _result(index, row, annotations, problems))]
     counts = sorted({len(result.keypoints) for result in results})
     if len(counts) > 1:
         raise InputError(f"{name}: poses have {counts} keypoints; give poses of the same number of keypoints")
-    if rows and not results:
-        raise _no_usable_rows(name, len(rows), annotations, problems)
+    if within and not results:
+        raise _no_usable_rows(name, len(within), annotations, problems)
     return results
 
 
 def _no_usable_rows(name: str, count: int, annotations: GroundTruth, problems: Problems) -> InputError:
     kinds = "; ".join(f"{kind}: {len(names)}" for kind, names in problems.names.items())
     return InputError(
-        f"{name}: none of its {count} rows can be used with {annotations.path} ({kinds}); give two files of the same "
-        "images and categories"
+        f"{name}: {counted(count, 'row')}, none of which can be used with {annotations.path} ({kinds}); give two files "
+        "of the same images and categories"
     )
 
 
@@ -126,6 +126,11 @@ def _read_rows(path: Path) -> list[Any]:
             "{image_id, category_id, keypoints, score}"
         )
     return content
+
+
+def _is_beyond_limit(row: Any, annotations: GroundTruth) -> bool:
+    image_id = read_id(row.get("image_id")) if isinstance(row, Mapping) else None
+    return image_id is not None and image_id in annotations.beyond_limit
 
 
 def _result(index: int, row: Any, annotations: GroundTruth, problems: Problems) -> ResultRow | None:
@@ -194,13 +199,13 @@ def predict(
         InputError: There is no such directory; the boxes cannot be read or fit no annotated image and category; or
             poses are compared by OKS and the model's skeleton has no sigmas.
     """
-    folder = image_folder(images, annotations)
+    directory = image_directory(images, annotations)
     if boxes is None:
         candidates = _annotated_boxes(annotations)
     else:
         candidates = _detected_boxes(boxes, annotations, min_score, problems)
     usable = _drop_unusable(candidates, annotations.images, problems)
-    finder = ImageFinder(annotations.images.values(), folder)
+    finder = ImageFinder(annotations.images.values(), directory)
     paths = [finder.find(annotations.images[id]) for id in usable]
     results: list[ResultRow] = []
     predictions = pipeline.each(paths, [_detections(one) for one in usable.values()], flip_test=flip_test)
@@ -211,18 +216,18 @@ def predict(
     return results
 
 
-def image_folder(images: str | Path, annotations: GroundTruth) -> Path:
+def image_directory(images: str | Path, annotations: GroundTruth) -> Path:
     """Return the directory of the images.
 
     Raises:
         InputError: It does not exist.
     """
-    folder = Path(images).expanduser()
-    if not is_folder(folder):
+    directory = user_path(images)
+    if not directory.is_dir():
         raise InputError(
-            f"there is no directory {folder}; give the directory of the images that {annotations.path} lists"
+            f"there is no directory {directory}; give the directory of the images that {annotations.path} lists"
         )
-    return folder
+    return directory
 
 
 def _annotated_boxes(annotations: GroundTruth) -> dict[Any, list[_Box]]:
@@ -237,6 +242,7 @@ def _detected_boxes(
     path: str | Path, annotations: GroundTruth, min_score: float, problems: Problems
 ) -> dict[Any, list[_Box]]:
     rows, faults = read_boxes(path)
+    rows = [row for row in rows if row.image_id not in annotations.beyond_limit]
     for fault in faults:
         problems.add("boxes that cannot be read", str(fault))
     fitting = [row for row in rows if _fits(row, annotations, problems)]

@@ -21,7 +21,7 @@ from ..results.drawing import draw
 from ..results.poses import Poses
 from .ground_truth import Instance
 from .report import EvaluationReport
-from .results import ResultRow, image_folder
+from .results import ResultRow, image_directory
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def draw_worst(report: EvaluationReport, images: str | Path, count: int = 24) ->
     ]
     if not cases:
         raise InputError("no instance has a prediction to draw; check the problems in the report")
-    finder = ImageFinder(report.annotations.images.values(), image_folder(images, report.annotations))
+    finder = ImageFinder(report.annotations.images.values(), image_directory(images, report.annotations))
     return _sheet([case.draw(finder) for case in cases[:count]])
 
 

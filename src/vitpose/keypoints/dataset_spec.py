@@ -18,7 +18,7 @@ the published datasets are TOML files in `datasets/`; custom ones have the same 
     boxes = "given"                 # or "detections": boxes of the published results
     metrics = ["coco"]
     area = "annotated"              # or "box": OKS uses 0.53 x the area of the box
-    uncounted = []                  # keypoints excluded from all metrics
+    excluded = []                  # keypoints excluded from all metrics
     max_oks = 1.0                   # suppress the worse of two poses with a higher OKS, in given boxes too
 
 Only `name` and `skeleton` are required. The other keys default to the values above, except `half_body` (0), `classes`
@@ -53,7 +53,7 @@ class EvaluationRules:
         boxes: "given": annotated boxes; "detections": boxes of a detector.
         metrics: Names from `vitpose.evaluation.METRICS`; empty: those that suit the annotations.
         area: Area of OKS: "annotated", or "box": 0.53 x the area of the box, even if the file has areas.
-        uncounted: Names of keypoints excluded from all metrics.
+        excluded: Names of keypoints excluded from all metrics.
         max_oks: The worse of two poses with a higher OKS is suppressed; 1 keeps all. In a detector's boxes 1 stands
             for the default of `vitpose.evaluation`.
     """
@@ -61,7 +61,7 @@ class EvaluationRules:
     boxes: str = "given"
     metrics: tuple[str, ...] = ()
     area: str = "annotated"
-    uncounted: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
     max_oks: float = 1.0
 
 
@@ -71,7 +71,7 @@ class _EvaluationForm(Schema):
     boxes: Literal["given", "detections"] = "given"
     metrics: Row[str] = ()
     area: Literal["annotated", "box"] = "annotated"
-    uncounted: Row[str] = ()
+    excluded: Row[str] = ()
     max_oks: Annotated[float, Field(ge=0, le=1)] = 1.0
 
 
@@ -113,7 +113,7 @@ class DatasetSpec:
 
     Raises:
         InputError: A value has another type, or is not one of the choices.
-        UnknownNameError: A name in `evaluation.uncounted` is not a keypoint of the skeleton.
+        UnknownNameError: A name in `evaluation.excluded` is not a keypoint of the skeleton.
     """
 
     name: str
@@ -132,7 +132,7 @@ class DatasetSpec:
     def __post_init__(self) -> None:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         check(_Form, values | {"evaluation": asdict(self.evaluation)}, f"the dataset {self.name!r}")
-        for name in self.evaluation.uncounted:
+        for name in self.evaluation.excluded:
             self.skeleton.index(name)
 
     @staticmethod

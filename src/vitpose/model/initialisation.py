@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, counted
 from ..keypoints.mapping import canonical_name
 from ..keypoints.skeleton import Skeleton
 from .backbone import VitPoseBackbone
@@ -129,8 +129,8 @@ def _report_rows(kept: dict[int, int], skeleton: Skeleton, source: str) -> None:
     if new:
         old = [name for row, name in enumerate(names) if row in kept]
         listed = ", ".join(old) or "none"
-        message = "the last layer keeps the weights of %d of %d keypoints (%s) from %s; %d are new (%s)"
-        logger.warning(message, len(old), len(names), listed, source, len(new), ", ".join(new))
+        message = "the last layer keeps the weights of %d of %s (%s) from %s; new: %s"
+        logger.warning(message, len(old), counted(len(names), "keypoint"), listed, source, ", ".join(new))
 
 
 def _head_state(dense: State, kept: dict[int, int], prefix: str, fresh: State) -> State:

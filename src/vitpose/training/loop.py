@@ -18,7 +18,8 @@ from typing import Any, cast
 
 import torch
 
-from ..errors import require
+from ..errors import counted, require
+from ..files.paths import user_path
 from ..files.writing import recover_folders
 from ..model.initialisation import whiten_patches
 from .checkpoints import CheckpointWriter
@@ -62,7 +63,7 @@ def train(recipe: Recipe | str | Path, out: str | Path, stop: Callable[[], bool]
         MissingDependencyError: A required package is not installed.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-    out = Path(out).expanduser()
+    out = user_path(out)
     deadline = time.monotonic() + (recipe.loop.minutes * 60 or math.inf)
 
     def is_over() -> bool:
@@ -109,7 +110,8 @@ def train_stage(recipe: Recipe, directory: Path, samples: Samples, is_over: Call
         recover_folders(directory)
     last = find_last(directory)
     done = step_of(last)
-    logger.info("%s: %d instances, %d steps, %d done", directory, len(samples), steps, done)
+    count = f"{counted(len(samples), 'instance')}, {counted(steps, 'step')}"
+    logger.info("%s: %s, %d done", directory, count, done)
     loggers = make_loggers(directory, done)
     validator = Validator(recipe, steps, loggers)
     validator.evaluate_if_due(last)
@@ -134,11 +136,11 @@ def count_devices(recipe: Recipe) -> int:
     return recipe.loop.devices or max(1, torch.cuda.device_count())
 
 
-def count_steps(recipe: Recipe, people: int) -> int:
+def count_steps(recipe: Recipe, instances: int) -> int:
     """Return the number of optimiser steps for a number of instances."""
     loop = recipe.loop
     batch = loop.batch_size * loop.accumulate * count_devices(recipe) * loop.nodes
-    return max(1, math.ceil(loop.epochs * people / batch))
+    return max(1, math.ceil(loop.epochs * instances / batch))
 
 
 def make_loggers(directory: Path, done: int) -> list[Logger]:

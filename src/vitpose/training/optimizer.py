@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, counted
 from .muon import Muon
 from .recipe_tables import ModelRecipe, OptimizerRecipe
 
@@ -31,7 +31,7 @@ def freeze_parts(model: nn.Module, recipe: ModelRecipe) -> int:
     blocks = {block for name, _ in model.named_parameters() if (block := _block_of(name)) is not None}
     if recipe.freeze_blocks > len(blocks):
         raise InputError(
-            f"model.freeze_blocks is {recipe.freeze_blocks}, and the network has {len(blocks)} blocks; "
+            f"model.freeze_blocks is {recipe.freeze_blocks}, and the network has {counted(len(blocks), 'block')}; "
             "give that number or less"
         )
     count = 0

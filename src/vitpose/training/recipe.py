@@ -14,6 +14,7 @@ from typing import Any
 
 from ..data.augment import Augmentation
 from ..errors import InputError, UnknownNameError
+from ..files.paths import user_path
 from ..files.schemas import Schema, check, parse_toml
 from ..keypoints.dataset_spec import DatasetSpec
 from ..keypoints.skeleton import Skeleton
@@ -227,12 +228,11 @@ def read_recipe(path: str | Path, changes: Mapping[str, str] | None = None) -> R
     Raises:
         InputError: The file is missing or not TOML, a key is unknown, or a value is invalid.
     """
-    path = Path(path)
+    path = user_path(path)
     try:
         content = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"the recipe {path} cannot be read ({reason}); give a TOML file") from error
+    except OSError as error:
+        raise InputError(f"the recipe {path} cannot be read ({error.strerror}); give a TOML file") from error
     table = parse_toml(content, f"the recipe {path}")
     for name, value in (changes or {}).items():
         _change(table, name, _parse_value(value))

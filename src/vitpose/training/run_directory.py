@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from filelock import FileLock, Timeout
 from pydantic import Field
 
-from ..errors import InputError, OutputError
+from ..errors import InputError, OutputError, counted
 from ..files.schemas import Schema, check, parse_json
 from ..files.writing import write_json
 from .recipe import Recipe
@@ -83,8 +83,9 @@ def claim_directory(out: Path, recipe: Recipe, processes: int) -> None:
     stored = _read(out / RECIPE_FILE) if started else {}
     if stored and stored.get("processes") != processes:
         raise InputError(
-            f"the training run in {out} uses {stored.get('processes')} devices, not {processes}, which would change "
-            "its batches; resume it with the same number (loop.devices, loop.nodes), or choose another directory"
+            f"the training run in {out} uses {counted(stored.get('processes', 0), 'device')}, not {processes}, which "
+            "would change its batches; resume it with the same number (loop.devices, loop.nodes), or choose another "
+            "directory"
         )
     before, now = _flatten(stored), _flatten(table)
     changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]

@@ -53,14 +53,14 @@ class Samples:
         skeletons = [dataset.skeleton for dataset in self.datasets] or [recipe.skeleton_of()]
         self.sources = []
         for source, index in zip(ordered, self.dataset_indices, strict=True):
-            people = read_source(source).map_to(skeletons[index])
-            if not len(people):
+            instances = read_source(source).map_to(skeletons[index])
+            if not len(instances):
                 raise InputError(
-                    f"a source has no usable instances: {people.report}\ncorrect the annotations, or give images, the "
-                    "directory of its images"
+                    f"a source has no usable instances: {instances.report}\ncorrect the annotations, or give images, "
+                    "the directory of its images"
                 )
-            logger.info("%s", people.report)
-            self.sources.append(people.select(slice(source.limit)))
+            logger.info("%s", instances.report)
+            self.sources.append(instances.select(slice(source.limit)))
         weights = [source.weight for source in ordered if source.weight is not None]
         self.shares = weights or None
         self._device_pack: tuple[Packed, CropFrames] | None = None
@@ -83,13 +83,15 @@ class Samples:
             device: Device of the pack, with `on_device`.
         """
         loop = recipe.loop
-        lengths = [len(people) for people in self.sources]
+        lengths = [len(instances) for instances in self.sources]
         mix = MixSampler(lengths, self.shares, seed=loop.seed, rank=rank, ranks=world)
         stream = SampleStream(mix, done * loop.accumulate * loop.batch_size)
         if loop.on_device:
-            people, frames = self._on_device(device)
+            instances, frames = self._on_device(device)
             dataset = next(iter(self.datasets), None)
-            return DeviceLoader(people, stream, loop.batch_size, **_options(recipe, dataset), frames=frames)
+            return DeviceLoader(
+                instances, stream, loop.batch_size, **_options(recipe, dataset), frames=frames
+            )
         return DataLoader(
             self.dataset(recipe),
             loop.batch_size,
@@ -119,8 +121,8 @@ class Samples:
     def _on_device(self, device: torch.device) -> tuple[Packed, CropFrames]:
         """Return the packs and their pixels on the device; copied once for all stages."""
         if self._device_pack is None:
-            people = join_packs([cast("Packed", source) for source in self.sources])
-            self._device_pack = people, CropFrames(people, device)
+            instances = join_packs([cast("Packed", source) for source in self.sources])
+            self._device_pack = instances, CropFrames(instances, device)
         return self._device_pack
 
 

@@ -16,6 +16,7 @@ from ..errors import InputError, require
 from ..evaluation.correspondence import match_keypoints
 from ..evaluation.evaluation import evaluate_model
 from ..evaluation.ground_truth import read_ground_truth
+from ..files.paths import user_path
 from ..files.writing import replace_folder, write_json
 from ..inference.loading import load
 from ..keypoints.skeleton import Skeleton
@@ -108,7 +109,7 @@ def _metrics(validation: Validation, skeleton: Skeleton) -> list[str]:
     """Return the metrics for a validation set; raise errors in its files before the training run starts."""
     truth = read_ground_truth(validation.annotations, validation.skeleton)
     match_keypoints(truth.skeleton, skeleton)
-    if not Path(validation.images).expanduser().is_dir():
+    if not user_path(validation.images).is_dir():
         raise InputError(
             f"images of the validation set {validation.title} is {validation.images!r}, which is not a directory; give "
             "the directory of its images"
