@@ -183,7 +183,7 @@ def test_malformed_json(tmp_path: Path) -> None:
         ):
             read_annotation_file(file)
     for name in ("x" * 5000, "a\0b"):
-        with pytest.raises(InputError, match=r"cannot be read \(.*; give an annotation file"):
+        with pytest.raises(InputError, match=r"cannot be a path: .*a file can have"):
             read_annotation_file(name)
 
 
@@ -247,7 +247,7 @@ def test_names_that_no_file_can_have_raise(name: str, tmp_path: Path) -> None:
         lambda path: image_directory(path, truth),
         partial(read_training_annotations, annotations),
     ):
-        with pytest.raises(InputError, match="cannot be a path: .*a file can have"):
+        with pytest.raises(InputError, match=r"cannot be a path: .*a file can have"):
             read(name)
     with pytest.raises(UnknownNameError, match="unknown skeleton"):
         DatasetSpec.from_dict({"name": "mine", "skeleton": name}, folder=tmp_path)

@@ -173,7 +173,7 @@ def test_processes_yield_alternate_samples() -> None:
         ({"lengths": [3, 0]}, r"the sources have \[3, 0\] instances"),
         (
             {"lengths": [3], "weights": [1.0, 2.0]},
-            r"the weights are \[1.0, 2.0\] for 1 sources; give one per source",
+            r"the weights are \[1.0, 2.0\] for 1 source; give one per source",
         ),
         ({"lengths": [3], "weights": [0.0]}, r"the weights are \[0.0\] .* not all 0"),
         ({"lengths": [3], "rank": 2, "ranks": 2}, "rank 2 is out of range for 2 processes; ranks start at 0"),

@@ -149,7 +149,9 @@ def test_sources_without_instances_raise(people: TrainingAnnotations, tmp_path: 
     with pytest.raises(
         InputError, match=r"no instance could be packed: .*0 instances .*; correct the sources"
     ):
-        write_pack([replace(people.select([]), report=replace(people.report, people=0))], tmp_path / "pack")
+        write_pack(
+            [replace(people.select([]), report=replace(people.report, instances=0))], tmp_path / "pack"
+        )
 
 
 def test_a_pack_is_not_overwritten(people: TrainingAnnotations, tmp_path: Path) -> None:
@@ -312,7 +314,7 @@ def change_part(folder: Path, **changes: Any) -> None:
             lambda rows: rows.astype(np.float64),
             r"the dtype and shape of boxes are \(dtype\('float64'\), \(10, 4\)\) instead of",
         ),
-        ("boxes", lambda rows: rows[0, :1].reshape(()), "contains 1 instances instead of 10"),
+        ("boxes", lambda rows: rows[0, :1].reshape(()), "contains 1 instance instead of 10"),
         ("xy", lambda rows: rows[:, :-1].copy(), r"the dtype and shape of xy are .* instead of"),
         ("sizes", lambda rows: rows[:, :1].copy(), r"the dtype and shape of sizes are .* instead of"),
         ("sources", lambda rows: rows + 7, r"it has a source that pack\.json does not list"),

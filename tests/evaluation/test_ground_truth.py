@@ -110,7 +110,7 @@ def test_a_skeleton_file_replaces_the_names_in_the_annotations(
         ),
         (
             content({**GOOD, "keypoints": None}),
-            "has 1 annotations, none with keypoints of an image it lists",
+            "has 1 annotation, none with keypoints of an image it lists",
         ),
         (content({**GOOD, "keypoints": [0] * 9}), "no instance has a labelled keypoint .* with 3 keypoints"),
     ],

@@ -82,7 +82,7 @@ def test_problems_appear_in_the_report(write: Callable[..., Path]) -> None:
         ),
         (
             [{**GOOD, "keypoints": [1, 2, 3]}],
-            "have 1 keypoints and the skeleton 'custom' has 3; give the skeleton .* with --predicted-skeleton",
+            "have 1 keypoint and the skeleton 'custom' has 3; give the skeleton .* with --predicted-skeleton",
         ),
     ],
 )

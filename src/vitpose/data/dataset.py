@@ -190,7 +190,9 @@ class JointDataset(Dataset[dict[str, Any]]):
 def _locate(index: int, starts: Int[np.ndarray, " s"]) -> tuple[int, int]:
     """Return the part that contains an index, and the index within it; `starts` are the first indices of the parts."""
     if not 0 <= index < starts[-1]:
-        raise IndexError(f"index {index} is out of range for a dataset of {counted(starts[-1], 'instance')}")
+        raise IndexError(
+            f"index {index} is out of range for a dataset of {counted(int(starts[-1]), 'instance')}"
+        )
     part = int(np.searchsorted(starts, index, side="right")) - 1
     return part, int(index - starts[part])
 

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ import torch
 
 from ..errors import counted, require
 from ..files.paths import user_path
+from ..files.schemas import check
 from ..files.writing import recover_folders
 from ..model.initialisation import whiten_patches
 from .checkpoints import CheckpointWriter
@@ -62,7 +63,8 @@ def train(recipe: Recipe | str | Path, out: str | Path, stop: Callable[[], bool]
         OutputError: The directory cannot be written to.
         MissingDependencyError: A required package is not installed.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    given = asdict(recipe) if isinstance(recipe, Recipe) else None
+    recipe = check(Recipe, given, "the recipe") if given else read_recipe(cast("Path", recipe))
     out = user_path(out)
     deadline = time.monotonic() + (recipe.loop.minutes * 60 or math.inf)
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from ..errors import InputError
 
@@ -20,6 +20,15 @@ def _string_from_number(value: Any) -> Any:
 
 String = Annotated[str, BeforeValidator(_string_from_number)]
 """A string that may be written as a number, as in `precision = 32`."""
+
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Side = Annotated[int, Field(gt=0, multiple_of=16)]
+"""A side of the input, px: a multiple of the patch size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,13 +150,13 @@ class ModelRecipe:
     decoder: String = "classic"
     skeleton: String = "coco"
     experts: bool = True
-    height: int = 256
-    width: int = 192
+    height: Side = 256
+    width: Side = 192
     layers: int | None = None
     whiten: bool = False
-    drop_path: float | None = None
-    freeze: tuple[str, ...] = ()
-    freeze_blocks: int = 0
+    drop_path: Rate | None = None
+    freeze: tuple[Literal["attention", "mlp", "embeddings"], ...] = ()
+    freeze_blocks: Whole = 0
     gradient_checkpointing: bool = False
 
 
@@ -170,18 +179,18 @@ class OptimizerRecipe:
         cooldown: Fraction of the training run, at its end, in which "trapezoid" decreases the learning rate.
     """
 
-    kind: String = "adamw"
-    lr: float = 5e-4
-    matrix_lr: float = 0.02
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.1
-    layer_decay: float = 0.75
-    clip: float = 1.0
-    warmup_steps: int = 500
-    warmup_start: float = 0.001
-    schedule: String = "step"
-    milestones: tuple[float, ...] = (170 / 210, 200 / 210)
-    cooldown: float = 0.3
+    kind: Literal["adamw", "muon"] = "adamw"
+    lr: Positive = 5e-4
+    matrix_lr: Positive = 0.02
+    betas: tuple[Rate, Rate] = (0.9, 0.999)
+    weight_decay: NotNegative = 0.1
+    layer_decay: Fraction = 0.75
+    clip: NotNegative = 1.0
+    warmup_steps: Whole = 500
+    warmup_start: Fraction = 0.001
+    schedule: Literal["step", "cosine", "trapezoid"] = "step"
+    milestones: tuple[Fraction, ...] = (170 / 210, 200 / 210)
+    cooldown: Fraction = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,21 +215,21 @@ class LoopRecipe:
         strategy: "auto", "ddp" or "fsdp".
     """
 
-    epochs: float = 210
-    batch_size: int = 64
-    accumulate: int = 1
-    precision: String = "32"
-    ema: float = 0.0
-    seed: int = 0
-    workers: int = 2
-    log_every: int = 10
-    checkpoint_every: int = 1000
-    evaluate_every: int = 1000
-    minutes: float = 0.0
+    epochs: Positive = 210
+    batch_size: Count = 64
+    accumulate: Count = 1
+    precision: Annotated[Literal["32", "bf16"], BeforeValidator(_string_from_number)] = "32"
+    ema: Rate = 0.0
+    seed: Whole = 0
+    workers: Whole = 2
+    log_every: Count = 10
+    checkpoint_every: Count = 1000
+    evaluate_every: Count = 1000
+    minutes: NotNegative = 0.0
     on_device: bool = False
-    devices: int = 1
-    nodes: int = 1
-    strategy: String = "auto"
+    devices: Whole = 1
+    nodes: Count = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +247,7 @@ class TargetRecipe:
             the number of the head's samples in the batch, so that all datasets have the same weight.
     """
 
-    convention: String = "udp"
-    sigma: float = 2.0
+    convention: Literal["udp", "msra"] = "udp"
+    sigma: Positive = 2.0
     joint_weights: bool = False
-    loss_average: String = "batch"
+    loss_average: Literal["batch", "dataset"] = "batch"
