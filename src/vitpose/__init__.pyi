@@ -14,7 +14,7 @@ from .errors import (
     WorkerError,
 )
 from .evaluation import evaluate_model, evaluate_predictions
-from .files.registry import list_models
+from .files.registry import list_detectors, list_models
 from .geometry.boxes import Size, xywh_from_xyxy, xyxy_from_cxcywh, xyxy_from_xywh
 from .images import find_images, read_image, save_image
 from .inference.loading import export, load
@@ -41,6 +41,6 @@ __all__ = [
     "Skeleton", "SkeletonError", "TorchAoConfig", "UnknownNameError", "VideoError", "VitPoseBackbone",
     "VitPoseBackboneConfig", "VitPoseConfig", "VitPoseError", "VitPoseEstimatorOutput",
     "VitPoseForPoseEstimation", "VitPoseImageProcessor", "WorkerError", "draw", "draw_heatmaps",
-    "evaluate_model", "evaluate_predictions", "export", "find_images", "list_models", "load", "read_image",
-    "samples", "save_image", "train", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh",
+    "evaluate_model", "evaluate_predictions", "export", "find_images", "list_detectors", "list_models", "load",
+    "read_image", "samples", "save_image", "train", "xywh_from_xyxy", "xyxy_from_cxcywh", "xyxy_from_xywh",
 ]  # fmt: skip

@@ -64,7 +64,7 @@ def download(card: Card, report: Report | None = None) -> list[Path]:
             client has its own progress bars.
 
     Raises:
-        CheckpointError: The download failed, or a file is not the expected one.
+        CheckpointError: The download failed, or a file is not the expected one; the message says what to do.
         OutputError: The cache cannot be written.
     """
     if card.in_repository:
@@ -73,7 +73,16 @@ def download(card: Card, report: Report | None = None) -> list[Path]:
 
 
 def find_detector_file(card: DetectorCard, report: Report | None = None) -> Path:
-    """Returns the path of a detector's only file, which is downloaded if necessary; see `download`."""
+    """Returns the path of a detector's only file, which is downloaded if necessary.
+
+    Args:
+        card: The detector.
+        report: As in `download`.
+
+    Raises:
+        CheckpointError: As in `download`.
+        OutputError: As in `download`.
+    """
     path = _detector_path(card)
     if not card.in_package and path.is_file():
         check_sha256(path, card.sha256, str(path))
