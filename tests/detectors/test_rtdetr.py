@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,15 @@ def test_a_model_that_does_not_exist(tmp_path: Path, name: str):
     message = rf"(?s)no RT-DETR could be loaded from '{name}': .*onnx:FILE .*--boxes FILE .*whole-image"
     with pytest.raises(CheckpointError, match=message):
         RtDetrDetector(name, cache_dir=tmp_path, local_files_only=True)
+
+
+def test_a_repository_in_the_cache_is_loaded_without_a_network(folder: Path, tmp_path: Path):
+    repository = tmp_path / "models--me--mine"
+    shutil.copytree(folder, repository / "snapshots" / "0123456789")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123456789")
+    detector = RtDetrDetector("me/mine", cache_dir=tmp_path, local_files_only=True, device="cpu")
+    assert detector.name == "me/mine"
 
 
 class TestDamagedDirectories:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ..errors import CheckpointError, check_number, require
-from ..files.hub import download_from_hub
+from ..files.hub import download_repository
 from ..files.paths import existing_path
 from ..geometry.boxes import Size
 from ..hardware.devices import choose_device
@@ -29,7 +29,7 @@ class RtDetrDetector:
     """RT-DETR (arXiv 2304.08069), from a hub repository or a directory.
 
     Args:
-        name: A hub repository or a directory in the format of `transformers`.
+        name: A hub repository or a directory in the format of `transformers`, with `model.safetensors`.
         labels: Class names of the model's configuration; default: "person"; "all": every class.
         min_score: Boxes whose score is not higher are dropped.
         device: A device name of torch; "auto": the accelerator if there is one, else the CPU.
@@ -97,17 +97,15 @@ def _load(name: str, origin: dict[str, Any]) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig, RTDetrForObjectDetection, RTDetrImageProcessorPil
 
-    folder = existing_path(name)
-    name = name if folder is None else str(folder)
     try:
-        if folder is None:  # fails at once without a network, unlike transformers
-            download_from_hub(name, "config.json", **origin)
-        config = AutoConfig.from_pretrained(name, **origin)
+        # As a directory, so that transformers asks the hub for no other file.
+        folder = existing_path(name) or download_repository(name, **origin)
+        config = AutoConfig.from_pretrained(folder)
         if config.model_type != "rt_detr":
             raise ValueError(f"its model type is {config.model_type!r}")
-        processor = RTDetrImageProcessorPil.from_pretrained(name, **origin)
+        processor = RTDetrImageProcessorPil.from_pretrained(folder)
         model, report = RTDetrForObjectDetection.from_pretrained(
-            name, config=config, dtype=torch.float32, output_loading_info=True, **origin
+            folder, config=config, dtype=torch.float32, output_loading_info=True
         )
         if report["missing_keys"]:  # transformers initialises them randomly
             missing = sorted(report["missing_keys"])

@@ -68,7 +68,8 @@ def download(card: Card, report: Report | None = None) -> list[Path]:
         OutputError: The cache cannot be written.
     """
     if card.in_repository:
-        return [download_from_hub(card.source, name) for name in REPOSITORY_FILES]
+        folder = download_repository(card.source)
+        return [folder / name for name in REPOSITORY_FILES]
     return [find_detector_file(card, report)] if isinstance(card, DetectorCard) else find_local_files(card)
 
 
@@ -183,6 +184,19 @@ def _file_in(directory: Path, filename: str) -> Path:
 def _brief(name: object) -> str:
     text = str(name)
     return repr(text if len(text) <= _MAX_NAME else text[:80] + "..." + text[-20:])
+
+
+def download_repository(repository: str, **options: Any) -> Path:
+    """Returns the directory of the `REPOSITORY_FILES` of a hub repository, downloading those that are not in the cache.
+
+    Args:
+        repository: The repository ("owner/name").
+        **options: Those of `download_from_hub`.
+
+    Raises:
+        CheckpointError: The download failed.
+    """
+    return [download_from_hub(repository, name, **options) for name in REPOSITORY_FILES][-1].parent
 
 
 def download_from_hub(
