@@ -31,7 +31,7 @@ from cold_start import OURS, THEIRS, cold
 
 import vitpose
 from vitpose.engines.accelerator import DeviceEngine
-from vitpose.engines.side_by_side import SideBySide
+from vitpose.engines.cpu_threads import ThreadedNetwork
 from vitpose.engines.torch import TorchEngine, choose_dtype, has_bf16_units
 from vitpose.inference.benchmark import (
     Scene,
@@ -105,8 +105,9 @@ class Comparison:
 
     def __init__(self, options: argparse.Namespace, device: str) -> None:
         self.options, self.device = options, torch.device(device)
-        self.network, self.processor = options.network, options.processor
-        self.theirs = TransformersBaseline(self.network, self.processor, self.device)
+        self.network, self.processor = options.network, vitpose.VitPoseImageProcessor()
+        self.spec = vitpose.ModelSpec(dataset=self.network.config.heads[0])
+        self.theirs = TransformersBaseline(self.network, self.spec, self.device)
         self.scene = Scene.make(HD, options.people)
         self._warm_up(torch.bfloat16 if self.has_bf16 else torch.float32)
 
@@ -117,8 +118,8 @@ class Comparison:
     def pipe(self, dtype: str = "float32", compiled: bool = False, network: Any = None) -> Pipeline:
         model = copy.deepcopy(network or self.network).to(self.device, getattr(torch, dtype))
         kind = TorchEngine if self.device.type == "cpu" else DeviceEngine
-        engine = kind(model, *self.processor.scale_and_offset, compiled)
-        return Pipeline(None, Estimator(engine, self.processor, model.config.skeleton, 256))
+        engine = kind(model, self.spec, compiled)
+        return Pipeline(None, Estimator(engine, self.spec, 256))
 
     def compare(
         self,
@@ -135,7 +136,7 @@ class Comparison:
         """Compare the time from image to keypoints, with the decoding of `transformers` on both sides."""
         pipe = with_transformers_decoding(pipe)
         distance = crop_distance(
-            run_vitpose(pipe, scene).points, self.theirs.run(scene).points, scene, self.processor
+            run_vitpose(pipe, scene).points, self.theirs.run(scene).points, scene, self.spec
         )
         self.compare(
             what,
@@ -172,7 +173,6 @@ class Comparison:
         """Compare the other engines, with the same weights in float32."""
         with tempfile.TemporaryDirectory() as directory:
             self.network.save_pretrained(directory)
-            self.processor.save_pretrained(directory)
             for engine in ("openvino", "onnxruntime"):
                 if importlib.util.find_spec(engine) is None:
                     print_missing(f"image to keypoints, {engine}", "not installed")
@@ -215,7 +215,7 @@ class Comparison:
         if not self.has_bf16:
             print_missing("forward pass only, both in bfloat16 and compiled", "no bfloat16 units")
         else:
-            baseline = TransformersBaseline(self.network, self.processor, self.device, dtype, compiled=True)
+            baseline = TransformersBaseline(self.network, self.spec, self.device, dtype, compiled=True)
             fast = self.pipe("bfloat16", compiled=True).estimator.engine
             halves = baseline.preprocess(self.scene)
             self.compare(
@@ -248,7 +248,7 @@ class Comparison:
         pixels = torch.randn(batch, 3, height, width, device=self.device, dtype=dtype)
         side = torch.randn(2048, 2048, device=self.device, dtype=dtype)
         parts = side.view(2 ** int(math.log2(torch.get_num_threads())), -1, 2048)
-        by_thread = SideBySide(lambda rows: rows @ side)
+        by_thread = ThreadedNetwork(lambda rows: rows @ side)
 
         def multiply(rows: torch.Tensor, product: Callable[[torch.Tensor], torch.Tensor]) -> None:
             with torch.inference_mode():
@@ -356,7 +356,6 @@ def main() -> None:
     parser.add_argument("--int8", type=Path, help="an exported int8 file of the same model")
     parser.add_argument("--skip", nargs="*", default=[], choices=["cold"])
     options = parser.parse_args()
-    options.processor = vitpose.VitPoseImageProcessor()
     options.network = (
         widened_base()
         if options.model is None

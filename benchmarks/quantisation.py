@@ -46,7 +46,7 @@ def in_torch(config: Any = None) -> Callable[[argparse.Namespace, Path], tuple[v
             options.model, None, device=options.device, dtype="float32", quantization_config=config
         )
         network = pipe.estimator.engine.network
-        network = getattr(network, "network", network)  # on a CPU it is wrapped by `SideBySide`
+        network = getattr(network, "network", network)  # on a CPU it is wrapped by `ThreadedNetwork`
         return pipe, sum(weight_bytes(weight) for weight in network.parameters())
 
     return make
@@ -118,9 +118,7 @@ def table(options: argparse.Namespace) -> str:
             except vitpose.InputError as error:
                 unsupported[name] = str(error)
         first = next(iter(loaded))
-        crops = read_crops(options.directory / "val.json", loaded[first][0].estimator.processor)[
-            : options.batch
-        ]
+        crops = read_crops(options.directory / "val.json", loaded[first][0].estimator.spec)[: options.batch]
         engines = {name: pipe.estimator.engine for name, (pipe, _) in loaded.items()}
         say(f"timing: {WARM_UP + ROUNDS} rounds")
         spent, precision = seconds_in_turns(engines, crops), {}

@@ -16,6 +16,7 @@ import vitpose
 from vitpose.cli import app
 from vitpose.engines.torch import TorchEngine
 from vitpose.errors import CheckpointError, InputError, UnknownNameError
+from vitpose.files.hub import resolve
 from vitpose.inference.estimator import Estimator, MixedEstimator
 from vitpose.keypoints.dataset_spec import PLUS_DATASETS, DatasetSpec
 from vitpose.model.checkpoint import read_checkpoint
@@ -68,13 +69,9 @@ def test_a_dataset_by_name(name: str, original: Path) -> None:
     spec, network = DatasetSpec.load(name), network_of(list(PLUS_DATASETS))
     pipe = vitpose.load(original, detector=None, dataset=name, device="cpu", dtype="float32")
     estimator = pipe.estimator
-    assert (estimator.skeleton, estimator.dataset_spec) == (spec.skeleton, spec)
-    processor = estimator.processor
-    assert (processor.warp, processor.decode, processor.shift_heatmap) == (
-        spec.warp, spec.decode, spec.shift_heatmap,
-    )  # fmt: skip
-    crops = processor.warp_boxes(np.array(BOXES, np.float32)).crop(image())
-    expected = TorchEngine(network.fold_expert(name), *processor.scale_and_offset).heatmaps(crops)
+    assert (estimator.skeleton, estimator.spec.dataset) == (spec.skeleton, spec)
+    crops = estimator.spec.warp_boxes(np.array(BOXES, np.float32)).crop(image())
+    expected = TorchEngine(network.fold_expert(name), estimator.spec).heatmaps(crops)
     np.testing.assert_allclose(estimator.heatmaps(crops), expected, atol=1e-5)
     poses = pipe(image(), boxes=BOXES, flip_test=True)
     assert poses.xy.shape == (2, len(spec.skeleton), 2)
@@ -172,7 +169,7 @@ def test_people_and_animals_in_one_call(original: Path) -> None:
     for name, row in (("ap10k", 0), ("coco", 1)):
         alone = vitpose.load(original, detector=None, dataset=name, device="cpu", dtype="float32")
         np.testing.assert_allclose(mixed[name].xy, alone(image(), boxes=[BOXES[row]]).xy, atol=1e-4)
-    whole, shared = read_checkpoint(original), "backbone.blocks.0.attn.qkv.weight"
+    whole, shared = read_checkpoint(resolve(original)), "backbone.blocks.0.attn.qkv.weight"
     parts = [VitPoseForPoseEstimation.from_checkpoint(whole.for_dataset(name)) for name in mixed.groups]
     assert len({part.state_dict()[shared].data_ptr() for part in parts}) == 1
     with pytest.raises(InputError, match="the skeleton 'coco' was passed for several datasets"):
@@ -233,7 +230,7 @@ def test_the_dataset_of_a_file_with_one_head_is_an_argument(tmp_path: Path) -> N
         tmp_path / "animals.pth", None, dataset="apt36k", device="cpu", dtype="float32"
     ).estimator
     assert isinstance(estimator, Estimator)
-    assert (estimator.skeleton.name, estimator.processor.warp) == ("apt36k", "plain")
+    assert (estimator.skeleton.name, estimator.spec.dataset.warp) == ("apt36k", "plain")
     with pytest.raises(
         InputError, match=r"the network's 17 keypoints .* are not the 14 of the dataset 'aic'"
     ):
@@ -259,18 +256,17 @@ def test_heads_in_another_order_than_the_released_files_are_refused(tmp_path: Pa
     assert named.config.skeleton.name == "mpii"
 
 
-def test_contradicting_files_of_a_directory_are_refused(tmp_path: Path) -> None:
+def test_the_conventions_are_those_of_the_declared_dataset(tmp_path: Path) -> None:
+    """In a directory without a spec, `preprocessor_config.json` gives the rest of the settings only."""
     network_of(["ap10k"], experts=1).save_pretrained(tmp_path)
     processor = vitpose.VitPoseImageProcessor(size=vitpose.Size(width=96, height=128))
     processor.with_dataset(DatasetSpec.load("ap10k")).save_pretrained(tmp_path)
-    assert vitpose.load(tmp_path, None, device="cpu", dtype="float32").estimator.processor.decode == "quarter"
     table = json.loads((tmp_path / "preprocessor_config.json").read_text())
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(table | {"warp": "udp"}))
-    with pytest.raises(
-        CheckpointError,
-        match=r"has warp 'udp', not 'plain' as the dataset 'ap10k' .*correct one of the two files",
-    ):
-        vitpose.load(tmp_path, None, device="cpu", dtype="float32")
+    changes = {"warp": "udp", "image_std": [0.2, 0.3, 0.4]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(table | changes))
+    spec = vitpose.load(tmp_path, None, device="cpu", dtype="float32").estimator.spec
+    assert spec.dataset == DatasetSpec.load("ap10k")
+    assert (spec.input_size, spec.std) == (vitpose.Size(width=96, height=128), (0.2, 0.3, 0.4))
 
 
 def test_invalid_configurations_are_refused() -> None:
@@ -364,7 +360,7 @@ def test_convert_writes_all_heads_or_one(original: Path, tmp_path: Path) -> None
     assert "14 keypoints" in convert(tmp_path / "all", tmp_path / "aic", "--dataset", "aic")
     assert not (tmp_path / "aic" / "heads.safetensors").exists()
     split = vitpose.load(tmp_path / "aic", None, device="cpu", dtype="float32")
-    assert split.estimator.dataset_spec == DatasetSpec.load("aic")
+    assert split.estimator.spec.dataset == DatasetSpec.load("aic")
     expected = vitpose.load(original, None, dataset="aic", device="cpu", dtype="float32")(
         image(), boxes=BOXES
     )

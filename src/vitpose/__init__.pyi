@@ -14,12 +14,14 @@ from .errors import (
     WorkerError,
 )
 from .evaluation import evaluate_model, evaluate_predictions
+from .exporters.export import export
 from .files.registry import list_detectors, list_models
 from .geometry.boxes import Size, xywh_from_xyxy, xyxy_from_cxcywh, xyxy_from_xywh
 from .images import find_images, read_image, save_image
-from .inference.loading import export, load
+from .inference.loading import load
 from .inference.pipeline import Pipeline, Prediction
 from .keypoints.dataset_spec import DatasetSpec
+from .keypoints.model_spec import ModelSpec
 from .keypoints.skeleton import Skeleton
 from .model.backbone import VitPoseBackbone
 from .model.config import VitPoseBackboneConfig, VitPoseConfig
@@ -37,8 +39,8 @@ __version__: str
 
 __all__ = [
     "BoxError", "CheckpointError", "DatasetSpec", "Detections", "ImageError", "InputError",
-    "MissingDependencyError", "MixedPoses", "OutputError", "Pipeline", "Poses", "Prediction", "Size",
-    "Skeleton", "SkeletonError", "TorchAoConfig", "UnknownNameError", "VideoError", "VitPoseBackbone",
+    "MissingDependencyError", "MixedPoses", "ModelSpec", "OutputError", "Pipeline", "Poses", "Prediction",
+    "Size", "Skeleton", "SkeletonError", "TorchAoConfig", "UnknownNameError", "VideoError", "VitPoseBackbone",
     "VitPoseBackboneConfig", "VitPoseConfig", "VitPoseError", "VitPoseEstimatorOutput",
     "VitPoseForPoseEstimation", "VitPoseImageProcessor", "WorkerError", "draw", "draw_heatmaps",
     "evaluate_model", "evaluate_predictions", "export", "find_images", "list_detectors", "list_models", "load",

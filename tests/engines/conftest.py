@@ -41,7 +41,6 @@ def precision(request: pytest.FixtureRequest) -> Precision:
 @pytest.fixture
 def metadata() -> Metadata:
     skeleton = vitpose.Skeleton("two", ("left_end", "right_end"), ((0, 1),), ((0, 1),), sigmas=(0.1, 0.2))
-    processor = vitpose.VitPoseImageProcessor(
-        size=vitpose.Size(width=48, height=64), warp="plain", max_step=None
-    )
-    return Metadata("m", "float32", processor, skeleton)
+    dataset = vitpose.DatasetSpec.of_skeleton(skeleton, warp="plain")
+    size = vitpose.Size(width=48, height=64)
+    return Metadata("m", "float32", vitpose.ModelSpec(dataset=dataset, input_size=size, max_step=None))

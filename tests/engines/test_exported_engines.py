@@ -117,7 +117,7 @@ class TestEveryEngine:
             trust=to == "torch-export",
         )
         reference = vitpose.load(checkpoint, None, device="cpu", dtype="float32")
-        assert pipe.estimator.processor == reference.estimator.processor
+        assert pipe.estimator.spec == reference.estimator.spec
         assert pipe.estimator.skeleton == reference.estimator.skeleton
         image = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8)
         boxes = [[5, 5, 60, 80], [30.5, 10, 100, 85]]
@@ -214,7 +214,7 @@ class TestUnsupportedCombinations:
     def test_skeletons(self, exported: Export) -> None:
         assert vitpose.load(exported("onnx"), None, skeleton="ap10k").estimator.skeleton.name == "ap10k"
         with pytest.raises(
-            CheckpointError, match=r"the skeleton 'mpii' has 16 keypoints, the model .* has 17"
+            CheckpointError, match=r"the skeleton 'mpii' has 16 keypoints, the model's, 'coco', has 17"
         ):
             vitpose.load(exported("onnx"), None, skeleton="mpii")
 
@@ -250,7 +250,7 @@ class TestInvalidFiles:
         table = json.loads(
             open_engine(exported(to), device="cpu", trust=to == "torch-export").metadata.to_json()
         )
-        table["processor"]["size"] = {"height": 128, "width": 96}
+        table["spec"]["input_size"] = {"height": 128, "width": 96}
         path = with_metadata(copied(exported(to), tmp_path), json.dumps(table))
         with pytest.raises(
             CheckpointError,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 import vitpose
 from vitpose.engines.metadata import Metadata
 from vitpose.errors import CheckpointError
+
+
+def without_none(table: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in table.items() if value is not None}
 
 
 def test_round_trip(metadata: Metadata) -> None:
@@ -20,34 +25,41 @@ def test_round_trip(metadata: Metadata) -> None:
 
 
 def test_the_dataset_is_part_of_the_metadata(metadata: Metadata) -> None:
-    dataset = vitpose.DatasetSpec.load("aic")
-    assert Metadata.from_json(replace(metadata, dataset=dataset).to_json(), "x").dataset_spec == dataset
-    assert metadata.dataset_spec.skeleton == metadata.skeleton
+    spec = replace(metadata.spec, dataset=vitpose.DatasetSpec.load("aic"))
+    assert Metadata.from_json(replace(metadata, spec=spec).to_json(), "x").spec == spec
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (
-            {"format": 2},
-            "'vitpose' of x is invalid: it has format 2, this vitpose reads format 1; update",
+            {"format": 3},
+            "'vitpose' of x is invalid: it has format 3, this vitpose reads format 2; update",
         ),
         ({"format": True}, "is invalid: it: .*format.*True"),
-        ({"skeleton": None}, "is invalid: it: skeleton is missing; export the model again with"),
-        ({"sceleton": {}}, "is invalid: it: unknown key 'sceleton'; did you mean skeleton"),
+        ({"spec": None}, "is invalid: it: spec is missing; export the model again with"),
+        ({"spek": {}}, "is invalid: it: unknown key 'spek'; did you mean spec"),
+        ({"spec": 3}, "spec.* 3"),
+        ({"spec": {"dataset": None}}, r"its spec: dataset is missing"),
+        ({"spec": {"dataset": 5}}, r"dataset\b.* 5"),
+        ({"spec": {"dataset": {"name": "a"}}}, r"dataset\.skeleton is missing"),
         (
-            {"skeleton": {"name": "a", "keypoints": ["b"], "edgez": []}},
+            {"spec": {"dataset": {"name": "a", "skeleton": "/etc/passwd"}}},
+            r"dataset\.skeleton is '/etc/passwd'",
+        ),
+        (
+            {"spec": {"dataset": {"name": "a", "skeleton": {"name": "a", "keypoints": ["b"], "edgez": []}}}},
             "unknown key 'edgez'; did you mean edges",
         ),
-        ({"skeleton": {"name": "a", "keypoints": []}}, "keypoints"),
-        ({"dataset": {"name": "a"}}, r"dataset\.skeleton is missing"),
-        ({"dataset": {"name": "a", "skeleton": "/etc/passwd"}}, r"dataset\.skeleton is '/etc/passwd'"),
-        ({"dataset": 5}, r"dataset\b.* 5"),
-        ({"processor": {"warp": "upd"}}, "is invalid: .*unknown warp 'upd'"),
-        ({"processor": 3}, "processor.* 3"),
-        ({"processor": {"size": {"height": 32000, "width": 32000}}}, "32000"),
-        ({"processor": {"image_std": [0, 1, 1]}}, "image_std"),
-        ({"processor": {"max_step": "x"}}, "max_step"),
+        ({"spec": {"dataset": {"name": "a", "skeleton": {"name": "a", "keypoints": []}}}}, "keypoints"),
+        (
+            {"spec": {"dataset": {"name": "a", "warp": "upd", "skeleton": {}}}},
+            "its spec, dataset: unknown value of warp 'upd'",
+        ),
+        ({"spec": {"input_size": {"height": 32000, "width": 32000}}}, "32000"),
+        ({"spec": {"std": [0, 1, 1]}}, "std"),
+        ({"spec": {"max_step": "x"}}, "max_step"),
+        ({"spec": {"border": "zeros"}}, "unknown border 'zeros'; did you mean zero"),
         (
             {"precision": "int4"},
             "precision.*'int4'.*float32",
@@ -57,9 +69,11 @@ def test_the_dataset_is_part_of_the_metadata(metadata: Metadata) -> None:
         ({"model": "m" * 1001}, "string should have at most 1000 characters"),
     ],
 )
-def test_invalid_keys(metadata: Metadata, change: dict[str, object], message: str) -> None:
-    table = {**json.loads(metadata.to_json()), **change}
-    table = {name: value for name, value in table.items() if value is not None}
+def test_invalid_keys(metadata: Metadata, change: dict[str, Any], message: str) -> None:
+    stored = json.loads(metadata.to_json())
+    if isinstance(change.get("spec"), dict):
+        change = {"spec": without_none({**stored["spec"], **change["spec"]})}
+    table = without_none({**stored, **change})
     with pytest.raises(CheckpointError, match=message):
         Metadata.from_json(json.dumps(table), "x")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,9 +25,9 @@ from vitpose.geometry.boxes import Size
 from vitpose.geometry.warp import Warp, normalise
 from vitpose.images import read_image
 from vitpose.inference.estimator import Estimator
+from vitpose.keypoints.model_spec import ModelSpec
 from vitpose.model.fold import InferenceNetwork
 from vitpose.model.pose import VitPoseForPoseEstimation
-from vitpose.processing.image_processor import VitPoseImageProcessor
 
 from .conftest import Precision
 
@@ -37,8 +38,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def processor() -> VitPoseImageProcessor:
-    return VitPoseImageProcessor.from_pretrained("vitpose-tiny")
+def spec(model: VitPoseForPoseEstimation) -> ModelSpec:
+    return ModelSpec(dataset=model.config.heads[0])
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +71,15 @@ BOXES = np.array(
 
 def test_heatmaps_equal_those_of_the_network_on_normalised_crops(
     model: VitPoseForPoseEstimation,
-    processor: VitPoseImageProcessor,
+    spec: ModelSpec,
     image: np.ndarray,
     precision: Precision,
 ) -> None:
-    crops = processor.warp_boxes(BOXES).crop(image)
-    engine = TorchEngine(model, *processor.scale_and_offset)
+    crops = spec.warp_boxes(BOXES).crop(image)
+    engine = TorchEngine(model, spec)
     assert isinstance(engine, Engine)
     assert not isinstance(engine, ImageEngine)
-    pixels = torch.from_numpy(normalise(crops, *processor.scale_and_offset))
+    pixels = torch.from_numpy(normalise(crops, *spec.scale_and_offset))
     exact = VitPoseForPoseEstimation.from_pretrained("vitpose-tiny", dtype="float32")
     with torch.inference_mode():
         plain = model(pixels.to(model.dtype)).heatmaps.numpy()
@@ -93,35 +94,34 @@ def test_heatmaps_equal_those_of_the_network_on_normalised_crops(
     assert engine.description == f"torch, cpu, {precision.dtype}"
 
 
-CHOICES = [
-    {},
-    {"warp": "plain", "decode": "quarter", "shift_heatmap": True},
-    {"decode": "argmax"},
-    {"blur_sigma": 0.8, "border": "reflect", "max_step": None},
-    {"border": "mirror"},
+CHOICES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {}),
+    ({"warp": "plain", "decode": "quarter", "shift_heatmap": True}, {}),
+    ({"decode": "argmax"}, {}),
+    ({}, {"blur_sigma": 0.8, "border": "reflect", "max_step": None}),
+    ({}, {"border": "mirror"}),
 ]
 
 
-@pytest.mark.parametrize("choices", CHOICES, ids=str)
+@pytest.mark.parametrize(("conventions", "choices"), CHOICES, ids=str)
 @pytest.mark.parametrize("flip_test", [False, True])
 def test_poses_decoded_on_the_device_equal_those_decoded_in_numpy(
     model: VitPoseForPoseEstimation,
-    processor: VitPoseImageProcessor,
+    spec: ModelSpec,
     image: np.ndarray,
-    choices: dict,
+    conventions: dict[str, Any],
+    choices: dict[str, Any],
     flip_test: bool,
     precision: Precision,
 ) -> None:
     """Two images of different size, with batches that span both."""
-    processor = replace(processor, **choices)
+    spec = replace(spec, dataset=replace(spec.dataset, **conventions), **choices)
     images = [image, np.ascontiguousarray(image[:300, :411])]
     boxes = [Detections.of_boxes(BOXES), Detections.of_boxes(BOXES[:3])]
-    skeleton = model.config.skeleton
-    engines = [kind(model, *processor.scale_and_offset) for kind in (TorchEngine, DeviceEngine)]
+    engines = [kind(model, spec) for kind in (TorchEngine, DeviceEngine)]
     assert isinstance(engines[1], ImageEngine)
     in_numpy, on_device = (
-        Estimator(engine, processor, skeleton, batch_size=3).estimate(images, boxes, flip_test)
-        for engine in engines
+        Estimator(engine, spec, batch_size=3).estimate(images, boxes, flip_test) for engine in engines
     )
     for a, b in zip(in_numpy, on_device, strict=True):
         assert len(a) == len(b) > 0
@@ -136,7 +136,7 @@ def test_poses_decoded_on_the_device_equal_those_decoded_in_numpy(
 
 
 def test_an_image_is_uploaded_once(
-    model: VitPoseForPoseEstimation, processor: VitPoseImageProcessor, image: np.ndarray
+    model: VitPoseForPoseEstimation, spec: ModelSpec, image: np.ndarray
 ) -> None:
     class Counting(DeviceEngine):
         uploads = 0
@@ -145,8 +145,8 @@ def test_an_image_is_uploaded_once(
             self.uploads += 1
             return super().upload(image)
 
-    engine = Counting(model, *processor.scale_and_offset)
-    estimator = Estimator(engine, processor, model.config.skeleton, batch_size=2)
+    engine = Counting(model, spec)
+    estimator = Estimator(engine, spec, batch_size=2)
     detections = Detections.of_boxes(np.repeat(BOXES, 2, axis=0)[:7])
     found = estimator.estimate([image, image], [detections, detections])
     assert engine.uploads == 2
@@ -154,20 +154,18 @@ def test_an_image_is_uploaded_once(
 
 
 def test_nan_on_the_device_is_an_error(
-    model: VitPoseForPoseEstimation, processor: VitPoseImageProcessor, image: np.ndarray
+    model: VitPoseForPoseEstimation, spec: ModelSpec, image: np.ndarray
 ) -> None:
-    engine = DeviceEngine(model, *processor.scale_and_offset)
+    engine = DeviceEngine(model, spec)
     engine.network = lambda pixels: torch.full((len(pixels), 17, 64, 48), torch.nan)
     with pytest.raises(InputError, match="contain NaN or infinity, which the weights or the precision"):
-        Estimator(engine, processor, model.config.skeleton).estimate([image], [Detections.of_boxes(BOXES)])
+        Estimator(engine, spec).estimate([image], [Detections.of_boxes(BOXES)])
 
 
 def test_a_skeleton_with_another_number_of_keypoints(
-    model: VitPoseForPoseEstimation, processor: VitPoseImageProcessor, image: np.ndarray
+    model: VitPoseForPoseEstimation, spec: ModelSpec, image: np.ndarray
 ) -> None:
-    estimator = Estimator(
-        DeviceEngine(model, *processor.scale_and_offset), processor, vitpose.Skeleton.load("aic")
-    )
+    estimator = Estimator(DeviceEngine(model, spec), ModelSpec(dataset=vitpose.DatasetSpec.load("aic")))
     with pytest.raises(InputError, match="the network outputs 17 heatmaps, but the skeleton 'aic' has 14"):
         estimator.estimate([image], [Detections.of_boxes(BOXES)])
 
@@ -183,10 +181,10 @@ def test_crops_on_the_device_differ_by_at_most_one_level(image: np.ndarray, conv
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
 def test_batches_of_compiled_networks_are_padded(
-    model: VitPoseForPoseEstimation, processor: VitPoseImageProcessor, count: int, precision: Precision
+    model: VitPoseForPoseEstimation, spec: ModelSpec, count: int, precision: Precision
 ) -> None:
     """The heatmaps of the padding are removed."""
-    engine = TorchEngine(model, *processor.scale_and_offset)
+    engine = TorchEngine(model, spec)
     crops = np.random.default_rng(0).integers(0, 256, (count, 128, 96, 3), dtype=np.uint8)
     plain, engine.fixed_sizes, sizes, network = engine.heatmaps(crops), True, [], engine.network
 
@@ -305,7 +303,7 @@ def test_heatmaps_are_not_rounded_to_half_precision(simple: bool, dtype: torch.d
 
 
 @needs_cuda
-def test_a_graphed_network_returns_the_same_heatmaps(processor: VitPoseImageProcessor) -> None:
+def test_a_graphed_network_returns_the_same_heatmaps(spec: ModelSpec) -> None:
     model = VitPoseForPoseEstimation.from_pretrained("vitpose-tiny", dtype="float32", device="cuda")
     plain, graphed = model.eval(), GraphedNetwork(lambda pixels: model(pixels).heatmaps)
     with torch.inference_mode():

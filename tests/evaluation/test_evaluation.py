@@ -20,8 +20,8 @@ from vitpose.geometry.boxes import Size
 from vitpose.inference.estimator import Estimator
 from vitpose.inference.pipeline import Pipeline
 from vitpose.keypoints.dataset_spec import DatasetSpec
+from vitpose.keypoints.model_spec import ModelSpec
 from vitpose.keypoints.skeleton import Skeleton
-from vitpose.processing.image_processor import VitPoseImageProcessor
 
 pytest.importorskip("pycocotools")
 from pycocotools.coco import COCO
@@ -38,7 +38,7 @@ TRUTH = CELLS * np.array([75, 100]) / [47, 63] + [80 - 37.5, 50 - 50]
 @pytest.fixture
 def pipe() -> Pipeline:
     engine = FakeEngine(CELLS, Size(width=48, height=64))
-    return Pipeline(None, Estimator(engine, VitPoseImageProcessor(), SKELETON))
+    return Pipeline(None, Estimator(engine, ModelSpec(dataset=DatasetSpec.of_skeleton(SKELETON))))
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_keeping_all_poses_requires_no_sigmas(
     pipe: Pipeline, images: Path, write: Callable[..., Path]
 ) -> None:
     plain = Skeleton("plain", SKELETON.keypoints)
-    bare = Pipeline(None, Estimator(pipe.estimator.engine, pipe.estimator.processor, plain))
+    bare = Pipeline(None, Estimator(pipe.estimator.engine, ModelSpec(dataset=DatasetSpec.of_skeleton(plain))))
     report = evaluate_model(bare, write(annotated(0)), images, max_oks=1.0, metrics=["epe"])
     assert report.counts["predictions"] == 1
 
@@ -403,7 +403,7 @@ def test_refuses_invalid_arguments(pipe: Pipeline, images: Path, write: Callable
     ):
         evaluate_model(pipe, path, images / "elsewhere")
     plain = Skeleton("plain", SKELETON.keypoints)
-    bare = Pipeline(None, Estimator(pipe.estimator.engine, pipe.estimator.processor, plain))
+    bare = Pipeline(None, Estimator(pipe.estimator.engine, ModelSpec(dataset=DatasetSpec.of_skeleton(plain))))
     with pytest.raises(
         InputError,
         match=r"the skeleton 'plain' has no sigmas, which OKS requires; .* --oks-nms 1 \(max_oks=1\)",

@@ -18,7 +18,7 @@ from vitpose.engines.metadata import Metadata
 from vitpose.errors import CheckpointError, InputError, MissingDependencyError, OutputError, UnknownNameError
 from vitpose.exporters.calibration import FEWEST, read_crops
 from vitpose.exporters.conversion import write_onnx
-from vitpose.exporters.export import Plan
+from vitpose.exporters.formats import Plan
 from vitpose.exporters.int8 import DECODER
 from vitpose.files.writing import write_json
 
@@ -206,7 +206,9 @@ def test_errors_before_any_work(checkpoint: Path, exported: Export, tmp_path: Pa
         vitpose.export("no-such-model", "torch-export", calibrate="images")
     with pytest.raises(InputError, match=r"small.onnx is already exported; pass the checkpoint"):
         vitpose.export(exported("onnx"), "openvino")
-    with pytest.raises(CheckpointError, match=r"the skeleton 'mpii' has 16 keypoints, the model .* has 17"):
+    with pytest.raises(
+        CheckpointError, match=r"the skeleton 'mpii' has 16 keypoints, the model's, 'coco', has 17"
+    ):
         vitpose.export(checkpoint, "onnx", tmp_path / "b.onnx", skeleton="mpii")
 
 
@@ -242,7 +244,7 @@ def test_int8(to: str, checkpoint: Path, images: Path, exported: Export, tmp_pat
     assert "int8" in engine.description
     unquantised = open_engine(exported(to), device="cpu")
     assert engine.metadata == replace(unquantised.metadata, precision="int8")
-    calibrated = read_crops(images, engine.metadata.processor)
+    calibrated = read_crops(images, engine.metadata.spec)
     for count in (1, 5):
         found, expected = engine.heatmaps(calibrated[:count]), unquantised.heatmaps(calibrated[:count])
         assert 1e-4 < np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.25
@@ -274,8 +276,8 @@ def test_a_network_of_more_than_2_gb(checkpoint: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         for tensor in network.state_dict().values():
             tensor.zero_()
-    processor = vitpose.VitPoseImageProcessor.from_pretrained(checkpoint)
-    metadata = Metadata("wide", "float32", processor, vitpose.Skeleton.load("coco"))
+    spec = vitpose.ModelSpec(dataset=network.config.heads[0], input_size=vitpose.Size(width=48, height=64))
+    metadata = Metadata("wide", "float32", spec)
     folder.mkdir()
     write_onnx(network, metadata, folder / "a.onnx")
     assert (folder / "a.onnx.data").stat().st_size > 2**31
@@ -295,7 +297,9 @@ def test_the_decoder_is_not_quantised(checkpoint: Path, images: Path, tmp_path: 
 
 
 class TestCalibration:
-    PROCESSOR = vitpose.VitPoseImageProcessor(size=vitpose.Size(width=48, height=64))
+    SPEC = vitpose.ModelSpec(
+        dataset=vitpose.DatasetSpec.load("coco"), input_size=vitpose.Size(width=48, height=64)
+    )
 
     def write_annotations(self, path: Path, count: int) -> Path:
         rows = [
@@ -319,13 +323,13 @@ class TestCalibration:
         return path
 
     def test_images_of_one_person_each(self, images: Path) -> None:
-        assert read_crops(images, self.PROCESSOR).shape == (FEWEST, 64, 48, 3)
+        assert read_crops(images, self.SPEC).shape == (FEWEST, 64, 48, 3)
 
     def test_annotations(self, images: Path, tmp_path: Path) -> None:
         source = self.write_annotations(tmp_path / "a.json", FEWEST)
-        found = read_crops(f"{source}={images}", self.PROCESSOR)
+        found = read_crops(f"{source}={images}", self.SPEC)
         box = np.array([[4, 4, 24, 44]], np.float32)
-        expected = self.PROCESSOR.warp_boxes(box).crop(vitpose.read_image(images / "3.jpg"))
+        expected = self.SPEC.warp_boxes(box).crop(vitpose.read_image(images / "3.jpg"))
         np.testing.assert_array_equal(found[3:4], expected)
 
     def test_too_few(self, images: Path, tmp_path: Path) -> None:
@@ -334,10 +338,10 @@ class TestCalibration:
             InputError,
             match=rf"requires at least {FEWEST} instances, and {FEWEST - 1} in .* can be read; add",
         ):
-            read_crops(f"{source}={images}", self.PROCESSOR)
+            read_crops(f"{source}={images}", self.SPEC)
 
     def test_an_unreadable_image_is_skipped(self, images: Path, tmp_path: Path) -> None:
         for image in images.iterdir():
             (tmp_path / image.name).write_bytes(image.read_bytes())
         (tmp_path / "bad.jpg").write_text("no image")
-        assert len(read_crops(tmp_path, self.PROCESSOR)) == FEWEST
+        assert len(read_crops(tmp_path, self.SPEC)) == FEWEST

@@ -61,8 +61,8 @@ def test_failures_of_tensorrt_are_errors(
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
     monkeypatch.setattr("vitpose.exporters.tensorrt.write_onnx", lambda *_: None)
     network = vitpose.VitPoseForPoseEstimation.from_pretrained(checkpoint)
-    processor = vitpose.VitPoseImageProcessor.from_pretrained(checkpoint)
-    metadata = Metadata("small", "float32", processor, vitpose.Skeleton.load("coco"))
+    spec = vitpose.ModelSpec(dataset=network.config.heads[0], input_size=vitpose.Size(width=48, height=64))
+    metadata = Metadata("small", "float32", spec)
     if message is None:
         write_tensorrt(network, metadata, tmp_path / "a.engine")
         assert unpack(tmp_path / "a.engine") == (metadata, b"plan")

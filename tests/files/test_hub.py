@@ -22,9 +22,8 @@ from vitpose.files.hub import (
     cache_folder,
     download,
     find_detector_file,
-    find_file,
     find_local_files,
-    read_json,
+    resolve,
     upload_folder,
 )
 from vitpose.files.registry import DEFAULT_MODEL, DetectorCard, list_detectors, list_models
@@ -54,16 +53,16 @@ def test_short_names_of_the_released_and_the_packaged_models() -> None:
 
 def test_the_model_in_the_package_is_found_without_a_hub() -> None:
     inside = Path(str(resources.files("vitpose"))) / "weights"
-    assert find_file(DEFAULT_MODEL, "config.json") == inside / "config.json"
+    assert resolve(DEFAULT_MODEL).find("config.json") == inside / "config.json"
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(
         UnknownNameError, match=r"unknown model 'vitpose-plus-bsae'; did you mean vitpose-plus-b"
     ):
-        find_file("vitpose-plus-bsae", "config.json")
+        resolve("vitpose-plus-bsae").find("config.json")
     with pytest.raises(UnknownNameError, match=r"hub repository \('owner/name'\) works too"):
-        find_file("/no/such/folder", "config.json")
+        resolve("/no/such/folder").find("config.json")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +70,7 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 )
 def test_a_name_that_no_file_can_have_is_unknown(name: str) -> None:
     with pytest.raises(UnknownNameError, match="unknown model") as caught:
-        find_file(name, "config.json")
+        resolve(name).find("config.json")
     assert len(str(caught.value)) < 1500
 
 
@@ -80,12 +79,12 @@ def test_a_name_that_no_file_can_have_is_unknown(name: str) -> None:
 
 def test_files_of_a_directory(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"a": 1}')
-    assert find_file(tmp_path, "config.json") == tmp_path / "config.json"
-    assert read_json(str(tmp_path), "config.json") == {"a": 1}
+    assert resolve(tmp_path).find("config.json") == tmp_path / "config.json"
+    assert resolve(str(tmp_path)).read_json("config.json") == {"a": 1}
     with pytest.raises(
         CheckpointError, match=r"the directory .* has no model.safetensors; give the directory of a"
     ):
-        find_file(tmp_path, "model.safetensors")
+        resolve(tmp_path).find("model.safetensors")
 
 
 @pytest.mark.parametrize("filename", ["../secret.json", "sub/secret.json", "..", ".", "", "sub\\secret.json"])
@@ -95,14 +94,14 @@ def test_a_file_name_cannot_leave_the_directory(tmp_path: Path, filename: str) -
     for directory in (tmp_path, folder / "sub"):
         (directory / "secret.json").write_text("{}")
     with pytest.raises(CheckpointError, match="is not a plain file name"):
-        find_file(folder, filename)
+        resolve(folder).find(filename)
 
 
 def test_an_absolute_file_name_raises(tmp_path: Path) -> None:
     secret = tmp_path / "secret.json"
     secret.write_text("{}")
     with pytest.raises(CheckpointError, match="is not a plain file name"):
-        find_file(tmp_path, str(secret))
+        resolve(tmp_path).find(str(secret))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +122,7 @@ def test_an_absolute_file_name_raises(tmp_path: Path) -> None:
 def test_damaged_json_raises(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
-        read_json(tmp_path, "config.json")
+        resolve(tmp_path).read_json("config.json")
 
 
 def test_unreadable_json_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +135,7 @@ def test_unreadable_json_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(
         CheckpointError, match=r"config.json cannot be read: .*Permission denied; correct its per"
     ):
-        read_json(tmp_path, "config.json")
+        resolve(tmp_path).read_json("config.json")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "last.ckpt", "config.json"])
@@ -144,7 +143,7 @@ def test_a_file_instead_of_its_directory_raises(tmp_path: Path, name: str) -> No
     (tmp_path / name).write_text("{}")
     message = rf"{name} is a file; give its directory, '{tmp_path}', with all files of the model"
     with pytest.raises(CheckpointError, match=message):
-        find_file(tmp_path / name, "config.json")
+        resolve(tmp_path / name).find("config.json")
     with pytest.raises(CheckpointError, match=message):
         vitpose.load(tmp_path / name, detector=None)
 
@@ -153,11 +152,11 @@ def test_subfolder_is_inside_the_directory(tmp_path: Path) -> None:
     (tmp_path / "a" / "b-1").mkdir(parents=True)
     (tmp_path / "a" / "b-1" / "config.json").write_text("{}")
     expected = tmp_path / "a" / "b-1" / "config.json"
-    assert find_file(tmp_path, "config.json", subfolder="a/b-1") == expected
-    assert find_file(tmp_path / "a", "config.json", subfolder="b-1/") == expected
+    assert resolve(tmp_path, subfolder="a/b-1").find("config.json") == expected
+    assert resolve(tmp_path / "a", subfolder="b-1/").find("config.json") == expected
     for wrong in ("..", "a/..", "/etc", "a/../..", "x" * 5000, "~", ".git"):
         with pytest.raises(CheckpointError, match="must be a directory inside the model's directory"):
-            find_file(tmp_path, "config.json", subfolder=wrong)
+            resolve(tmp_path, subfolder=wrong).find("config.json")
 
 
 # ------------------------------------------------------------------ a hub on this machine
@@ -217,12 +216,12 @@ def fake_hub() -> Iterator[FakeHub]:
 
 
 def find_through(url: str, home: Path, name: str, filename: str, **options: Any) -> str:
-    """Runs `find_file`; returns the path, or the type and message of the error."""
+    """Runs `resolve`; returns the path, or the type and message of the error."""
     code = (
         "import sys, json\n"
-        "from vitpose.files.hub import find_file\n"
+        "from vitpose.files.hub import resolve\n"
         "name, filename, options = json.loads(sys.argv[1])\n"
-        "try:\n    print(find_file(name, filename, **options))\n"
+        "try:\n    print(resolve(name, **options).find(filename))\n"
         "except Exception as error:\n    print(type(error).__name__, error)\n"
     )
     return run_with_hub(url, home, code, json.dumps([name, filename, options]))
@@ -313,12 +312,12 @@ def test_offline_with_an_empty_cache_raises(tmp_path: Path) -> None:
         r"With a network connection, run: vitpose download vitpose-base\. Or put config.json, "
     )
     with pytest.raises(CheckpointError, match=message):
-        find_file("vitpose-base", "config.json", cache_dir=tmp_path, local_files_only=True)
+        resolve("vitpose-base", cache_dir=tmp_path, local_files_only=True).find("config.json")
 
 
 def test_an_invalid_repository_name_raises(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"of 'bad name/with spaces' failed: "):
-        find_file("bad name/with spaces", "config.json", cache_dir=tmp_path, local_files_only=True)
+        resolve("bad name/with spaces", cache_dir=tmp_path, local_files_only=True).find("config.json")
 
 
 def test_a_failed_upload_raises(tmp_path: Path) -> None:

@@ -86,6 +86,6 @@ def test_files_are_uploaded(settings: Settings, tmp_path: Path, monkeypatch: pyt
     settings.save_pretrained(tmp_path / "pose", push_to_hub=True, commit_message="new")
     assert [upload["repo"] for upload in uploads] == ["me/pose", "pose"]
     assert uploads[0]["files"] == [settings.FILE]
-    assert (uploads[0]["private"], uploads[1]["message"]) == (True, "new")
+    assert (uploads[0]["private"], uploads[1]["commit_message"]) == (True, "new")
     with pytest.raises(InputError, match="repo_id without push_to_hub=True would have no effect; set it or"):
         settings.save_pretrained(tmp_path, repo_id="me/pose")

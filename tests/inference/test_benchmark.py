@@ -64,18 +64,18 @@ def test_the_stages_equal_the_pipeline(pipe: Pipeline, scene: Scene) -> None:
 def test_transformers_gives_the_same_keypoints_with_its_decoding(pipe: Pipeline, scene: Scene) -> None:
     pytest.importorskip("transformers")
     network = vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny", dtype="float32")
-    theirs = TransformersBaseline(network, pipe.estimator.processor).run(scene)
+    theirs = TransformersBaseline(network, pipe.estimator.spec).run(scene)
     assert list(theirs.seconds) == ["read", "crop", "network", "decode"]
     ours = run_vitpose(with_transformers_decoding(pipe), scene)
     assert np.median(np.linalg.norm(theirs.points - ours.points, axis=2)) < 0.2
-    assert pipe.estimator.processor.border == "zero"  # the original pipeline is unchanged
+    assert pipe.estimator.spec.border == "zero"  # the original pipeline is unchanged
 
 
 def test_distances_are_in_pixels_of_the_crops(pipe: Pipeline) -> None:
     """A box of 40x80 px makes a crop of 75x100 px, here sampled at 192x256: 2.56 cells a pixel."""
     scene = Scene(np.zeros((100, 100, 3), np.uint8), np.array([[10, 10, 50, 90]], np.float32))
     keypoints = np.zeros((1, 17, 2), np.float32)
-    distance = crop_distance(keypoints, keypoints + np.float32([3, 4]), scene, pipe.estimator.processor)
+    distance = crop_distance(keypoints, keypoints + np.float32([3, 4]), scene, pipe.estimator.spec)
     assert distance == pytest.approx(5 * 2.56)
 
 

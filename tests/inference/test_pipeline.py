@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from vitpose.geometry.heatmaps import decode
 from vitpose.hardware.devices import choose_device
 from vitpose.inference.estimator import Estimator
 from vitpose.inference.pipeline import IMAGES_AT_ONCE, Pipeline
+from vitpose.keypoints.dataset_spec import DatasetSpec
+from vitpose.keypoints.model_spec import ModelSpec
 from vitpose.keypoints.skeleton import Skeleton
-from vitpose.processing.image_processor import VitPoseImageProcessor
 from vitpose.results.poses import Poses
 
 SKELETON = Skeleton("three", ("top", "left_end", "right_end"), ((0, 1), (0, 2)), ((1, 2),))
@@ -36,8 +38,15 @@ CELLS = np.array([[24.0, 10.0], [12.5, 40.25], [36.0, 40.0]])
 GRID = Size(width=48, height=64)
 
 
+def spec_of(skeleton: Skeleton, **conventions: Any) -> ModelSpec:
+    return ModelSpec(dataset=DatasetSpec.of_skeleton(skeleton, **conventions))
+
+
+SPEC = spec_of(SKELETON)
+
+
 def estimator(batch_size: int = 32, engine: Engine | None = None) -> Estimator:
-    return Estimator(engine or FakeEngine(CELLS, GRID), VitPoseImageProcessor(), SKELETON, batch_size)
+    return Estimator(engine or FakeEngine(CELLS, GRID), SPEC, batch_size)
 
 
 def blank(width: int = 200, height: int = 100) -> np.ndarray:
@@ -151,30 +160,29 @@ def test_flip_test_mirrors_the_crops_and_swaps_left_and_right() -> None:
 
 def test_flip_test_requires_flip_pairs() -> None:
     sideless = Skeleton("sideless", ("a", "b", "c"))
-    pipe = Pipeline(None, Estimator(Marks(), VitPoseImageProcessor(), sideless))
+    pipe = Pipeline(None, Estimator(Marks(), spec_of(sideless)))
     with pytest.raises(
         InputError, match="'sideless' has no flip_pairs, so a flip test would average left with right"
     ):
         pipe(blank(), boxes=BOXES[:1], flip_test=True)
 
 
-def test_the_estimator_uses_the_settings_of_its_processor() -> None:
-    """Warp, decoding and the shift of a mirrored heatmap are settings of the processor."""
+def test_the_estimator_uses_its_spec() -> None:
+    """Warp, decoding and the shift of a mirrored heatmap."""
     grid, cells = GRID, np.array([[24.0, 10.0], [12.5, 40.25], [36.0, 40.0]])
-    for processor in (
-        VitPoseImageProcessor(warp="plain"),
-        VitPoseImageProcessor(decode="argmax"),
-        VitPoseImageProcessor(blur_sigma=0.8),
+    for spec in (
+        spec_of(SKELETON, warp="plain"),
+        spec_of(SKELETON, decode="argmax"),
+        replace(SPEC, blur_sigma=0.8),
     ):
         fake = FakeEngine(cells, grid)
-        found = Pipeline(None, Estimator(fake, processor, SKELETON))(blank(), boxes=BOXES[:1])
+        found = Pipeline(None, Estimator(fake, spec))(blank(), boxes=BOXES[:1])
         heatmaps = fake.heatmaps(np.zeros((1, 256, 192, 3), np.uint8))
-        keypoints, _ = decode(heatmaps, processor.decoding())
-        expected = processor.warp_boxes(np.array(BOXES[:1], np.float32)).to_image(keypoints, grid)
+        keypoints, _ = decode(heatmaps, spec.decoding)
+        expected = spec.warp_boxes(np.array(BOXES[:1], np.float32)).to_image(keypoints, grid)
         np.testing.assert_allclose(found.xy, expected, atol=1e-4)
     estimators = [
-        Estimator(FakeEngine(cells, grid), VitPoseImageProcessor(shift_heatmap=shift), SKELETON)
-        for shift in (False, True)
+        Estimator(FakeEngine(cells, grid), spec_of(SKELETON, shift_heatmap=shift)) for shift in (False, True)
     ]
     crops = np.zeros((1, 256, 192, 3), np.uint8)
     plain, shifted = (estimator.heatmaps(crops, flip_test=True) for estimator in estimators)
@@ -306,7 +314,7 @@ def test_a_detector_must_return_boxes() -> None:
 def test_invalid_estimators_are_refused() -> None:
     with pytest.raises(InputError, match="batch_size 0 must be a whole number from 1"):
         estimator(batch_size=0)
-    wrong = Estimator(FakeEngine(CELLS[:2], GRID), VitPoseImageProcessor(), SKELETON)
+    wrong = Estimator(FakeEngine(CELLS[:2], GRID), SPEC)
     with pytest.raises(InputError, match="outputs 2 heatmaps, but the skeleton 'three' has 3"):
         Pipeline(None, wrong)(blank(), boxes=BOXES)
 
@@ -331,7 +339,7 @@ def test_whole_image_converges_to_the_person() -> None:
     for keypoint in range(17):
         x, y = 200 + 30 * (keypoint % 3), 150 + 9 * keypoint
         image[y - 4 : y + 5, x - 10 : x + 11] = 100 + 8 * keypoint
-    pipe = Pipeline(WholeImage(), Estimator(Person(), VitPoseImageProcessor(), Skeleton.load("coco")))
+    pipe = Pipeline(WholeImage(), Estimator(Person(), spec_of(Skeleton.load("coco"))))
     poses = pipe(image)
     assert len(poses) == 1
     left, top, right, bottom = poses.boxes[0]
@@ -356,7 +364,7 @@ class Scored(FixedDetector):
 def test_a_refined_box_keeps_the_detectors_score() -> None:
     """The five keypoints are fixed in the crop, so that the box shrinks in every round."""
     cells = np.array([[20.0, 20.0], [30.0, 20.0], [20.0, 40.0], [30.0, 40.0], [25.0, 30.0]])
-    five = Estimator(FakeEngine(cells, GRID), VitPoseImageProcessor(), Skeleton("five", tuple("abcde")))
+    five = Estimator(FakeEngine(cells, GRID), spec_of(Skeleton("five", tuple("abcde"))))
     first = Scored(BOXES[:1], [0.25], refine=True)
     poses = Pipeline(first, five)(blank())
     np.testing.assert_array_equal(poses.box_scores, [0.25])
@@ -392,7 +400,7 @@ def test_given_boxes_are_all_kept_by_default(tmp_path: Path) -> None:
 def test_duplicate_suppression_equals_the_original_evaluation() -> None:
     """OKS by the formula of COCO with the area of the crop; poses ordered by their rescored scores."""
     skeleton = Skeleton("three", SKELETON.keypoints, sigmas=(0.03, 0.06, 0.1))
-    three = Estimator(FakeEngine(CELLS, GRID), VitPoseImageProcessor(), skeleton)
+    three = Estimator(FakeEngine(CELLS, GRID), spec_of(skeleton))
     boxes = np.float32([[10, 10, 60, 90], [13, 10, 63, 90]])
     crop = np.array([1.25 * 80 * 0.75, 1.25 * 80])  # 60x80 has the aspect of the crop
     oks = np.exp(-9 / (2 * crop.prod() * (2 * np.array([0.03, 0.06, 0.1])) ** 2)).mean()
@@ -523,9 +531,7 @@ def test_invalid_arguments_of_load_are_refused(tmp_path: Path) -> None:
         InputError, match=r"17 keypoints \(nose, .*\) are not the 17 of the dataset 'ap10k' \(L_Eye"
     ):
         vitpose.load(detector=None, dataset="ap10k")
-    with pytest.raises(
-        CheckpointError, match="skeleton 'lsp' has 14 keypoints, the model 'vitpose-tiny' has 17"
-    ):
+    with pytest.raises(CheckpointError, match=r"skeleton 'lsp' has 14 keypoints, the model's, '.*', has 17"):
         vitpose.load(detector=None, skeleton="lsp")
     with pytest.raises(UnknownNameError, match="skeleton 'cocoo'; did you mean coco"):
         vitpose.load(detector=None, skeleton="cocoo")
@@ -538,7 +544,7 @@ def test_an_expert_and_an_original_file_are_loaded(tmp_path: Path) -> None:
     vitpose.VitPoseImageProcessor().save_pretrained(tmp_path)
     pipe = vitpose.load(tmp_path, detector=None, dataset=2, device="cpu", dtype="float32")
     crops = np.random.default_rng(0).integers(0, 256, (2, 256, 192, 3), dtype=np.uint8)
-    chosen = TorchEngine(network.fold_expert(2), *pipe.estimator.processor.scale_and_offset)
+    chosen = TorchEngine(network.fold_expert(2), pipe.estimator.spec)
     np.testing.assert_allclose(pipe.estimator.heatmaps(crops), chosen.heatmaps(crops), atol=1e-6)
     state = {
         name.replace("head.", "keypoint_head.", 1): value
@@ -546,14 +552,14 @@ def test_an_expert_and_an_original_file_are_loaded(tmp_path: Path) -> None:
     }
     torch.save({"state_dict": state}, tmp_path / "original.pth")
     original = vitpose.load(tmp_path / "original.pth", detector=None, device="cpu", dtype="float32")
-    assert original.estimator.processor.size == Size(width=192, height=256)
+    assert original.estimator.spec.input_size == Size(width=192, height=256)
     np.testing.assert_allclose(original.estimator.heatmaps(crops), chosen.heatmaps(crops), atol=1e-6)
 
 
 def test_a_directory_without_a_processor_is_loaded(tmp_path: Path) -> None:
     vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny").save_pretrained(tmp_path)
     pipe = vitpose.load(tmp_path, detector=None, device="cpu", batch_size=5)
-    assert pipe.estimator.processor.size == Size(width=192, height=256)
+    assert pipe.estimator.spec.input_size == Size(width=192, height=256)
     assert pipe.estimator.batch_size == 5
 
 
@@ -631,8 +637,7 @@ def test_the_detector_gets_the_device_of_the_network(
         calls.append((spec, device))
         return FixedDetector(BOXES)
 
-    known = vitpose.DatasetSpec.load("coco")
-    part = (FakeEngine(np.zeros((17, 2)), GRID), VitPoseImageProcessor(), known)
+    part = (FakeEngine(np.zeros((17, 2)), GRID), ModelSpec(dataset=vitpose.DatasetSpec.load("coco")))
     monkeypatch.setattr("vitpose.inference.loading.check_engine", lambda *_: runtime)
     monkeypatch.setattr("vitpose.inference.loading._load_checkpoint", lambda *_, **__: [part])
     monkeypatch.setattr("vitpose.inference.loading.load_detector", detector)

@@ -9,9 +9,10 @@ from torch import nn
 
 from vitpose.engines.metadata import Metadata
 from vitpose.exporters.conversion import make_program
+from vitpose.geometry.boxes import Size
+from vitpose.keypoints.model_spec import ModelSpec
 from vitpose.model.decoder import ClassicDecoder
 from vitpose.model.fold import CROPS_PER_PASS, InferenceNetwork, fold_decoder
-from vitpose.processing.image_processor import VitPoseImageProcessor
 
 Build = Callable[..., Any]
 
@@ -118,9 +119,6 @@ def test_exported_program_returns_only_heatmaps(build: Build, pixels: torch.Tens
     model = build()
     wanted = heatmaps_of(model, pixels).heatmaps
     model.config.update({"output_hidden_states": True, "output_attentions": True, "return_dict": False})
-    processor = VitPoseImageProcessor(size={"height": 64, "width": 48})
-    skeleton = model.config.skeleton
-    program = make_program(
-        model, Metadata("tiny", "float32", processor, skeleton, model.config.heads[0])
-    ).module()
+    spec = ModelSpec(dataset=model.config.heads[0], input_size=Size(width=48, height=64))
+    program = make_program(model, Metadata("tiny", "float32", spec)).module()
     torch.testing.assert_close(heatmaps_of(program, pixels), wanted, atol=1e-5, rtol=1e-4)

@@ -76,7 +76,7 @@ def test_uploaded_repository_works_here_and_in_transformers(build: Build, hub: H
     PROCESSOR.save_pretrained(tmp_path / "saved")
     VitPoseForPoseEstimation.from_pretrained(tmp_path / "saved").push_to_hub("mine")
     pipeline = vitpose.load(hub.directory, detector=None)
-    assert (pipeline.estimator.processor.size.height, pipeline.estimator.processor.size.width) == (64, 48)
+    assert pipeline.estimator.spec.input_size == vitpose.Size(width=48, height=64)
     theirs = transformers.AutoImageProcessor.from_pretrained(hub.directory)
     assert dict(theirs.size) == {"height": 64, "width": 48}
     crops = torch.randn(1, 3, 64, 48)

@@ -28,6 +28,7 @@ from vitpose.keypoints.dataset_spec import DatasetSpec
 SIZE, HEATMAP_SIZE = Size(width=192, height=256), Size(width=48, height=64)
 MPII = DatasetSpec.load("mpii")
 PROCESSOR = vitpose.VitPoseImageProcessor(size=SIZE).with_dataset(MPII)
+SPEC = vitpose.ModelSpec(dataset=MPII, input_size=SIZE)
 
 
 def original_square(row: dict[str, Any]) -> tuple[np.ndarray, float]:
@@ -79,7 +80,7 @@ def test_fault_the_square_fills_the_crop(rows: list[dict[str, Any]], file: Path)
 def test_estimates_are_mapped_back_from_the_same_square(rows: list[dict[str, Any]], file: Path) -> None:
     people = read_training_annotations(file)
     cells = np.random.default_rng(3).uniform(5, 40, (16, 2))
-    estimator = Estimator(FakeEngine(cells, HEATMAP_SIZE), PROCESSOR, MPII.skeleton, dataset_spec=MPII)
+    estimator = Estimator(FakeEngine(cells, HEATMAP_SIZE), SPEC)
     image = people.read_image(0)
     (poses,) = estimator.estimate([image], [Detections(people.boxes, np.ones(3, np.float32), ("",) * 3)])
     for row, found in zip(rows, poses.xy, strict=True):
@@ -129,10 +130,9 @@ def test_rotated_and_scaled_views_are_those_of_the_original(rows: list[dict[str,
 
 
 def test_exported_file_contains_the_declaration() -> None:
-    read = Metadata.from_json(Metadata("m", "float32", PROCESSOR, MPII.skeleton, MPII).to_json(), "a file")
-    assert read.processor.aspect == "stretch"
-    assert read.processor == PROCESSOR
-    assert read.dataset == MPII
+    read = Metadata.from_json(Metadata("m", "float32", SPEC).to_json(), "a file")
+    assert read.spec.dataset.aspect == "stretch"
+    assert read.spec == SPEC
 
 
 def test_processor_file_contains_the_aspect(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from vitpose.geometry.boxes import Size
 from vitpose.inference.estimator import Estimator, MixedEstimator
 from vitpose.inference.pipeline import Pipeline
 from vitpose.keypoints.dataset_spec import DatasetSpec
-from vitpose.processing.image_processor import VitPoseImageProcessor
+from vitpose.keypoints.model_spec import ModelSpec
+from vitpose.keypoints.skeleton import Skeleton
 from vitpose.results.mixed_poses import MixedPoses
 from vitpose.results.poses import Poses
 
@@ -27,10 +28,9 @@ FOUND = Detections(BOXES, np.array([0.9, 0.8, 0.7], np.float32), ("dog", "person
 
 
 def estimator(name: str, level: float) -> Estimator:
-    spec = DatasetSpec.load(name)
-    cells = np.full((len(spec.skeleton), 2), level)
-    processor = VitPoseImageProcessor().with_dataset(spec)
-    return Estimator(FakeEngine(cells, GRID), processor, spec.skeleton, dataset_spec=spec)
+    dataset = DatasetSpec.load(name)
+    cells = np.full((len(dataset.skeleton), 2), level)
+    return Estimator(FakeEngine(cells, GRID), ModelSpec(dataset=dataset))
 
 
 def both() -> MixedEstimator:
@@ -115,7 +115,8 @@ def test_invalid_mixtures_raise() -> None:
     with pytest.raises(
         InputError, match="the dataset 'x' does not declare which of a detector's classes it is for"
     ):
-        MixedEstimator({"x": replace(estimator("coco", 1.0), dataset_spec=None)})
+        spec = ModelSpec(dataset=DatasetSpec.of_skeleton(Skeleton.load("coco")))
+        MixedEstimator({"x": replace(estimator("coco", 1.0), spec=spec)})
     with pytest.raises(InputError, match="the list of datasets is empty"):
         MixedEstimator({})
     with pytest.raises(

@@ -49,7 +49,7 @@ def test_training_on_two_datasets(two_datasets: dict, tmp_path: Path, arrows: Pa
     assert theirs.config.id2label[0] == "tip"
     for name, warp in (("five", "udp"), ("three", "plain")):
         pipe = vitpose.load(folder, None, dataset=name, device="cpu")
-        assert pipe.estimator.processor.warp == warp
+        assert pipe.estimator.spec.dataset.warp == warp
         poses = pipe(arrows / "0.png", boxes=[[5, 5, 60, 90]], flip_test=True)
         assert poses.xy.shape == (1, len(pipe.estimator.skeleton), 2)
 

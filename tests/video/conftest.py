@@ -16,8 +16,8 @@ from vitpose.engines.fake import FakeEngine
 from vitpose.geometry.boxes import Size
 from vitpose.inference.estimator import Estimator
 from vitpose.inference.pipeline import Pipeline
-from vitpose.keypoints.skeleton import Skeleton
-from vitpose.processing.image_processor import VitPoseImageProcessor
+from vitpose.keypoints.dataset_spec import DatasetSpec
+from vitpose.keypoints.model_spec import ModelSpec
 
 # The extent of these keypoints is nearly the box of their crop, as for people.
 CELLS = np.array([23.5, 31.5]) + np.random.default_rng(0).uniform(-1, 1, (17, 2)) * [14.7, 21]
@@ -106,7 +106,7 @@ class SquareDetector:
 @pytest.fixture
 def pipe() -> Pipeline:
     engine = FakeEngine(CELLS, Size(48, 64))
-    return Pipeline(SquareDetector(), Estimator(engine, VitPoseImageProcessor(), Skeleton.load("coco")))
+    return Pipeline(SquareDetector(), Estimator(engine, ModelSpec(dataset=DatasetSpec.load("coco"))))
 
 
 @pytest.fixture

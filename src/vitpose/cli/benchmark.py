@@ -222,15 +222,19 @@ def _load(scene: Scene, loading: dict[str, Any]) -> _Loaded:
 
 def _load_baseline(scene: Scene, model: str, device: str, dataset: str | int | None) -> _Loaded:
     from ..engines import is_exported
+    from ..files.hub import resolve
     from ..hardware.devices import choose_device
     from ..inference.benchmark import TransformersBaseline
-    from ..inference.loading import load_network, load_processor
+    from ..model.checkpoint import read_parts, read_spec
+    from ..model.pose import VitPoseForPoseEstimation
 
     if is_exported(model):
         raise InputError(f"transformers does not run {model}; give the checkpoint that it was exported from")
     chosen = choose_device(device)
-    network = load_network(model, "float32", "cpu", dataset)
-    baseline = TransformersBaseline(network, load_processor(model, network), chosen)
+    files = resolve(model)
+    (part,) = read_parts(files, dataset)
+    network = VitPoseForPoseEstimation.from_checkpoint(part)
+    baseline = TransformersBaseline(network, read_spec(files, network.config), chosen)
     return f"{model}\ntransformers, {chosen}, float32", lambda: baseline.run(scene)
 
 

@@ -62,13 +62,15 @@ def convert(
         )
 
     require("torch", None, "to convert checkpoints")
-    from ..inference.loading import load_processor
+    from ..files.hub import resolve
+    from ..model.checkpoint import read_checkpoint, read_spec
     from ..model.pose import VitPoseForPoseEstimation
 
-    network = VitPoseForPoseEstimation.from_pretrained(source, dataset=read_dataset(dataset), dtype=dtype)
-    processor = load_processor(source, network)
+    files = resolve(source)
+    checkpoint = read_checkpoint(files, dataset=read_dataset(dataset))
+    network = VitPoseForPoseEstimation.from_checkpoint(checkpoint, dtype=dtype)
+    network.config = network.config.with_spec(read_spec(files, network.config))
     network.save_pretrained(folder)
-    processor.save_pretrained(folder)
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     dtype_name = str(network.dtype).removeprefix("torch.")
     keypoints = " + ".join(str(len(head.skeleton)) for head in network.config.heads)

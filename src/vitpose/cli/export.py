@@ -64,7 +64,7 @@ def export(
 
     if out is not None:
         refuse_unwritable(out.expanduser().parent)
-    from ..inference.loading import export as write
+    from ..exporters.export import export as write
 
     with show_status(f"exporting {model}"):
         written = write(

@@ -23,8 +23,9 @@ from ..errors import ImageError, InputError, counted
 from ..files.paths import user_path
 from ..files.writing import replace_file
 from ..geometry.boxes import Size
+from ..keypoints.model_spec import INPUT_SIZE
 from ..keypoints.skeleton import Skeleton
-from ..processing.image_processor import INPUT_SIZE, VitPoseImageProcessor
+from ..processing.image_processor import VitPoseImageProcessor
 from .annotations import AnnotationReport, TrainingAnnotations, shared_skeleton
 from .augment import Augmentation
 from .pack_index import INDEX_FILE, VERSION, Margin, read_index

@@ -13,7 +13,8 @@ from pydantic import Field
 from ..errors import InputError
 from ..files.schemas import Row, Schema, check, parse_json
 from ..geometry.boxes import Size
-from ..processing.image_processor import INPUT_SIZE, VitPoseImageProcessor
+from ..keypoints.model_spec import INPUT_SIZE
+from ..processing.image_processor import VitPoseImageProcessor
 from .annotations import TrainingAnnotations
 from .augment import Augmentation
 

@@ -20,8 +20,9 @@ from torch import Tensor
 from ..geometry.boxes import Size
 from ..geometry.heatmaps import Decoding, blur_taps, continued, refuse_unreadable
 from ..geometry.warp import Warp
+from ..keypoints.model_spec import ModelSpec
 from ..model.pose import VitPoseForPoseEstimation
-from .protocol import Reading
+from .protocol import DecodingOptions
 from .torch import TorchEngine
 
 
@@ -33,19 +34,12 @@ class DeviceEngine(TorchEngine):
 
     Args:
         model: As in `TorchEngine`.
-        scale: As in `TorchEngine`.
-        offset: As in `TorchEngine`.
+        spec: As in `TorchEngine`.
         compiled: As in `TorchEngine`.
     """
 
-    def __init__(
-        self,
-        model: VitPoseForPoseEstimation,
-        scale: Float[np.ndarray, " 3"],
-        offset: Float[np.ndarray, " 3"],
-        compiled: bool = False,
-    ) -> None:
-        super().__init__(model, scale, offset, compiled)
+    def __init__(self, model: VitPoseForPoseEstimation, spec: ModelSpec, compiled: bool = False) -> None:
+        super().__init__(model, spec, compiled)
         if self.device.type == "cuda" and not compiled:  # torch.compile records graphs itself
             self.network, self.fixed_sizes = GraphedNetwork(self.network), True
 
@@ -54,17 +48,17 @@ class DeviceEngine(TorchEngine):
         return torch.tensor(image, device=self.device)
 
     @torch.inference_mode()
-    def find_points(
-        self, images: Sequence[UInt8[Tensor, "_ _ 3"]], warps: Sequence[Warp], reading: Reading
+    def find_keypoints(
+        self, images: Sequence[UInt8[Tensor, "_ _ 3"]], warps: Sequence[Warp], options: DecodingOptions
     ) -> tuple[Float[np.ndarray, "n k 2"], Float[np.ndarray, "n k"], Size]:
         """Estimate the keypoints in crops of images; see `ImageEngine`."""
         crops = [sample(image, warp) for image, warp in zip(images, warps, strict=True)]
         pixels = self.normalise(torch.cat(crops))
         heatmaps = self.run(pixels).float()
-        if reading.mirror is not None:
+        if options.mirror is not None:
             mirrored = self.run(pixels.flip(-1)).float()
-            heatmaps = merge_flipped(heatmaps, mirrored, reading)
-        keypoints, scores = decode(heatmaps, reading.decoding)
+            heatmaps = merge_flipped(heatmaps, mirrored, options)
+        keypoints, scores = decode(heatmaps, options.decoding)
         found = torch.cat([keypoints, scores[..., None]], dim=2).cpu().numpy()  # one transfer for both
         refuse_unreadable(found[..., 2])
         return found[..., :2], found[..., 2], Size(width=heatmaps.shape[3], height=heatmaps.shape[2])
@@ -145,11 +139,11 @@ def sample(image: UInt8[Tensor, "h w 3"], warp: Warp) -> Float[Tensor, "n 3 hc w
 
 
 def merge_flipped(
-    heatmaps: Float[Tensor, "n k hm wm"], mirrored: Float[Tensor, "n k hm wm"], reading: Reading
+    heatmaps: Float[Tensor, "n k hm wm"], mirrored: Float[Tensor, "n k hm wm"], options: DecodingOptions
 ) -> Float[Tensor, "n k hm wm"]:
     """Average heatmaps with those of the mirrored crops, as `geometry.heatmaps.merge_flipped` does."""
-    back = mirrored[:, torch.from_numpy(reading.mirror).to(heatmaps.device)].flip(-1)
-    if reading.shift:
+    back = mirrored[:, torch.from_numpy(options.mirror).to(heatmaps.device)].flip(-1)
+    if options.shift:
         back = torch.cat([back[..., :1], back[..., :-1]], dim=-1)
     return (heatmaps + back) / 2
 

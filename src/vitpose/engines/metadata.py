@@ -12,41 +12,30 @@ from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..errors import CheckpointError, InputError, VitPoseError
 from ..files.schemas import Schema, check, parse_json
-from ..keypoints.dataset_spec import DatasetSpec
-from ..keypoints.skeleton import Skeleton
-from ..processing.image_processor import VitPoseImageProcessor
+from ..keypoints.model_spec import ModelSpec
 from .protocol import Engine
 
 KEY = "vitpose"
 """Name of the entry in a file that holds the metadata."""
 INPUT, OUTPUT = "pixel_values", "heatmaps"
 """Names of the input (b 3 hc wc, normalised) and the output (b k hm wm) of every exported network."""
-FORMAT = 1
+FORMAT = 2
 _MAX_BYTES = 2**20
 """Limit on the size of the metadata; with 133 keypoints it has about 20 kB."""
 _HINT = "export the model again with 'vitpose export'"
 
 
-class _Declaration(BaseModel):
-    """A dataset's declaration; its other keys are checked by `DatasetSpec`."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-    skeleton: dict[str, Any]  # a dictionary, so that it cannot be the path of a file on this machine
-
-
 class _MetadataSchema(Schema):
-    """The keys of the metadata; processor, skeleton and dataset are checked by their classes."""
+    """The keys of the metadata; the spec is validated by `ModelSpec`."""
 
     format: int
     model: Annotated[str, Field(max_length=1000)]
     precision: Literal["float32", "float16", "bfloat16", "int8"]
-    processor: dict[str, Any]
-    skeleton: dict[str, Any]
-    dataset: _Declaration | None = None
+    spec: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,34 +45,16 @@ class Metadata:
     Attributes:
         model: Name of the exported model, for display.
         precision: The dtype in which the file computes: "float32", "int8".
-        processor: The preprocessing of crops and the decoding of heatmaps.
-        skeleton: The keypoints of the heatmaps.
-        dataset: The dataset that the network was trained on; None if unknown.
+        spec: How the network is used.
     """
 
     model: str
     precision: str
-    processor: VitPoseImageProcessor
-    skeleton: Skeleton
-    dataset: DatasetSpec | None = None
-
-    @property
-    def dataset_spec(self) -> DatasetSpec:
-        """The declaration of the dataset; one with the skeleton only if the dataset is unknown."""
-        return self.dataset or DatasetSpec(name=self.skeleton.name, skeleton=self.skeleton)
+    spec: ModelSpec
 
     def to_json(self) -> str:
         """Return the metadata as JSON."""
-        table = {
-            "format": FORMAT,
-            "model": self.model,
-            "precision": self.precision,
-            "processor": self.processor.to_dict(),
-            "skeleton": self.skeleton.to_dict(),
-        }
-        if self.dataset is not None:
-            table["dataset"] = self.dataset.to_dict()
-        return json.dumps(table)
+        return json.dumps({"format": FORMAT, **vars(self), "spec": self.spec.to_dict()})
 
     @classmethod
     def from_json(cls, text: str | None, source: object) -> Metadata:
@@ -108,20 +79,10 @@ class Metadata:
                 raise InputError(
                     f"it has format {number}, this vitpose reads format {FORMAT}; update vitpose"
                 )
-            return cls._from_schema(check(_MetadataSchema, table, "it"))
+            form = check(_MetadataSchema, table, "it")
+            return cls(form.model, form.precision, ModelSpec.from_dict(form.spec, "its spec"))
         except VitPoseError as error:
             raise CheckpointError(f"the metadata {KEY!r} of {source} is invalid: {error}; {_HINT}") from error
-
-    @classmethod
-    def _from_schema(cls, table: _MetadataSchema) -> Metadata:
-        declared = table.dataset
-        return cls(
-            table.model,
-            table.precision,
-            VitPoseImageProcessor.from_dict(table.processor),
-            Skeleton.from_dict(table.skeleton),
-            None if declared is None else DatasetSpec.from_dict(declared.model_dump(), "its dataset"),
-        )
 
     def check_shapes(
         self, inputs: Sequence[tuple[str, Any]], outputs: Sequence[tuple[str, Any]], source: object
@@ -139,7 +100,7 @@ class Metadata:
         Raises:
             CheckpointError: They differ, the batch is not dynamic, or the size of the heatmaps is not fixed.
         """
-        size, count = self.processor.size, len(self.skeleton)
+        size, count = self.spec.input_size, len(self.spec.dataset.skeleton)
         found_inputs = [(name, list(shape)[1:]) for name, shape in inputs]
         found_outputs = [(name, list(shape)[1:-2]) for name, shape in outputs]
         if found_inputs != [(INPUT, [3, size.height, size.width])] or found_outputs != [(OUTPUT, [count])]:

@@ -43,7 +43,7 @@ class OnnxEngine:
         """Return the heatmaps (float32) of RGB crops."""
         if not len(crops):
             return empty_heatmaps(self._shape)
-        pixels = normalise(crops, *self.metadata.processor.scale_and_offset)
+        pixels = normalise(crops, *self.metadata.spec.scale_and_offset)
         return self._session.run(None, {INPUT: pixels})[0]
 
 

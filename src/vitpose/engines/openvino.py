@@ -51,7 +51,7 @@ class OpenVinoEngine:
             [(_name_of(port), _shape_of(port)) for port in network.outputs],
             path,
         )
-        scale, offset = self.metadata.processor.scale_and_offset
+        scale, offset = self.metadata.spec.scale_and_offset
         self._compiled = core.compile_model(
             _with_uint8_input(network, scale, offset), openvino_device, options
         )

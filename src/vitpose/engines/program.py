@@ -17,8 +17,8 @@ from torch.export.passes import move_to_device_pass
 
 from ..errors import CheckpointError, InputError
 from ..hardware.devices import choose_device
+from .cpu_threads import one_thread_if_forked
 from .metadata import KEY, OUTPUT, Metadata, empty_heatmaps
-from .side_by_side import one_thread_if_forked
 
 ENTRY = f"{KEY}.json"
 """Name of the extra file in the archive that holds the metadata."""
@@ -56,7 +56,7 @@ class ProgramEngine:
                 f"{path} runs in {self.metadata.precision}, not in {dtype}; leave dtype at 'auto', or load the "
                 "checkpoint that it was exported from"
             )
-        scale, offset = self.metadata.processor.scale_and_offset
+        scale, offset = self.metadata.spec.scale_and_offset
         self._scale = torch.from_numpy(scale).to(torch_device)
         self._offset = torch.from_numpy(offset).to(torch_device)
         self._shape = self.metadata.check_shapes(*_shapes(program), path)

@@ -30,7 +30,7 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class DecodingOptions:
     """How keypoints are decoded from the heatmaps of crops.
 
     Attributes:
@@ -52,18 +52,18 @@ class ImageEngine(Engine, Protocol):
     """
 
     def upload(self, image: UInt8[np.ndarray, "h w 3"]) -> Any:
-        """Upload an RGB image to the device, for `find_points`."""
+        """Upload an RGB image to the device, for `find_keypoints`."""
         ...
 
-    def find_points(
-        self, images: Sequence[Any], warps: Sequence[Warp], reading: Reading
+    def find_keypoints(
+        self, images: Sequence[Any], warps: Sequence[Warp], options: DecodingOptions
     ) -> tuple[Float[np.ndarray, "n k 2"], Float[np.ndarray, "n k"], Size]:
         """Estimate the keypoints in crops of images.
 
         Args:
             images: Uploaded images, as returned by `upload`.
             warps: The crops of each image; the crops of all images are one batch.
-            reading: How the heatmaps are decoded.
+            options: How the heatmaps are decoded.
 
         Returns:
             Keypoints (x, y) in cells of the heatmaps, their scores, and the size of the heatmaps in cells.

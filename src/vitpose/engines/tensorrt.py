@@ -77,7 +77,7 @@ class TensorRtEngine:
             self._plan, self._context = open_plan(plan, tensorrt, path)
         self._lock = threading.Lock()  # a context runs one batch at a time
         self._shape = self.metadata.check_shapes(*_shapes(self._plan, tensorrt), path)
-        scale, offset = self.metadata.processor.scale_and_offset
+        scale, offset = self.metadata.spec.scale_and_offset
         self._scale = torch.from_numpy(scale).to(self._device)
         self._offset = torch.from_numpy(offset).to(self._device)
         self.description = f"TensorRT, {self._device}, {self.metadata.precision}"

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from ..keypoints.model_spec import ModelSpec
 from ..model.fold import InferenceNetwork
 from ..model.pose import VitPoseForPoseEstimation
 from ..model.quantisation import is_quantised
-from .side_by_side import SideBySide, one_thread_if_forked
+from .cpu_threads import ThreadedNetwork, one_thread_if_forked
 
 _BF16_UNITS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Names of the bfloat16 units of CPUs: AVX-512 of AMD and Intel, AMX of Intel, ARM."""
@@ -67,28 +68,21 @@ class TorchEngine:
 
     Args:
         model: The network, with the device and the dtype to run with.
-        scale: Factor of each channel of a crop (0 to 255).
-        offset: Added to each channel after the scaling.
+        spec: Normalisation of the crops.
         compiled: Whether to compile the network with `torch.compile`: the first batch of each size takes a minute, all
             later ones are faster. Batches are padded to powers of two, so that there are few sizes.
     """
 
-    def __init__(
-        self,
-        model: VitPoseForPoseEstimation,
-        scale: Float[np.ndarray, " 3"],
-        offset: Float[np.ndarray, " 3"],
-        compiled: bool = False,
-    ) -> None:
+    def __init__(self, model: VitPoseForPoseEstimation, spec: ModelSpec, compiled: bool = False) -> None:
         self.device, self.dtype = model.device, model.dtype
-        self.scale = torch.from_numpy(scale).to(self.device)[:, None, None]
-        self.offset = torch.from_numpy(offset).to(self.device)[:, None, None]
+        scale, offset = (torch.from_numpy(part).to(self.device) for part in spec.scale_and_offset)
+        self.scale, self.offset = scale[:, None, None], offset[:, None, None]
         self.fixed_sizes = compiled
         self.network: Any = InferenceNetwork(model, in_place=False if compiled else None)
         if compiled:
             self.network = compile_network(self.network, self.device)
         elif self.device.type == "cpu":
-            self.network = SideBySide(self.network)
+            self.network = ThreadedNetwork(self.network)
         words = ["torch", str(self.device), str(self.dtype).removeprefix("torch.")]
         words += ["quantised weights"] * is_quantised(model) + ["compiled"] * compiled
         self.description = ", ".join(words)

@@ -77,7 +77,7 @@ def evaluate_model(
     """
     predicted = pipeline.estimator.skeleton
     truth = read_ground_truth(annotations, skeleton, head_boxes, limit)
-    rules = _choose_rules(dataset, pipeline.estimator.dataset_spec, truth.skeleton)
+    rules = _choose_rules(dataset, pipeline.estimator.spec.dataset, truth.skeleton)
     plan = _Plan.make(truth, predicted, metrics, length, thresholds, rules)
     if max_oks is None:
         max_oks = min(1.0 if boxes is None else MAX_OKS, plan.rules.max_oks)

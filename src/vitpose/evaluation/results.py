@@ -326,7 +326,7 @@ def _unrepeated(pipeline: Pipeline, poses: Poses, categories: Sequence[Any], max
             "or keep all poses with --oks-nms 1 (max_oks=1)"
         )
     # The area of the crop is used for the instance's, as in the original's evaluation.
-    areas = pipeline.estimator.processor.warp_boxes(poses.boxes).extents.prod(axis=1)
+    areas = pipeline.estimator.spec.warp_boxes(poses.boxes).extents.prod(axis=1)
     sigmas, xy = np.array(poses.skeleton.sigmas), poses.xy.astype(np.float64)
     for category in set(categories):
         rows = np.array([row for row, other in enumerate(categories) if other == category])

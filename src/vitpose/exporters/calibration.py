@@ -13,7 +13,7 @@ from ..data.annotations import read_training_annotations, split_source
 from ..errors import ImageError, InputError
 from ..geometry.boxes import Size
 from ..images import find_images, read_image
-from ..processing.image_processor import VitPoseImageProcessor
+from ..keypoints.model_spec import ModelSpec
 
 PEOPLE = 256
 """Number of instances that are used, evenly spaced over the source."""
@@ -21,13 +21,13 @@ FEWEST = 16
 """Minimum number of instances; fewer do not represent the range of values."""
 
 
-def read_crops(source: str | Path, processor: VitPoseImageProcessor) -> UInt8[np.ndarray, "n hc wc 3"]:
+def read_crops(source: str | Path, spec: ModelSpec) -> UInt8[np.ndarray, "n hc wc 3"]:
     """Return crops of instances for the calibration.
 
     Args:
         source: Annotations in COCO's or MPII's format (FILE, or FILE=DIRECTORY with the directory of the images), or
             images with one person each (a directory, a glob, a file).
-        processor: Defines the crops of the network.
+        spec: Defines the crops of the network.
 
     Returns:
         RGB crops (uint8); images that cannot be read are skipped.
@@ -43,7 +43,7 @@ def read_crops(source: str | Path, processor: VitPoseImageProcessor) -> UInt8[np
             continue  # `vitpose data check --images` reports them; a calibration can do without some images
         size = Size.of(image)
         boxes = np.array([[0, 0, size.width, size.height]], np.float32) if box is None else box[None]
-        crops.append(processor.warp_boxes(boxes).crop(image))
+        crops.append(spec.warp_boxes(boxes).crop(image))
     if len(crops) < FEWEST:
         raise InputError(
             f"the calibration of int8 requires at least {FEWEST} instances, and {len(crops)} in {source} can be read; "

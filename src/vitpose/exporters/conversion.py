@@ -44,7 +44,7 @@ class _HeatmapsOnly(nn.Module):
 
 def make_program(network: VitPoseForPoseEstimation, metadata: Metadata) -> torch.export.ExportedProgram:
     """Return the torch.export program of a dense network, for a dynamic number of crops of the metadata's size."""
-    size = metadata.processor.size
+    size = metadata.spec.input_size
     pixels = torch.zeros(2, 3, size.height, size.width, device=network.device, dtype=network.dtype)
     batch = {0: torch.export.Dim("batch", min=1)}
     with torch.no_grad(), quiet():

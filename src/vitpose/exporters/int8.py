@@ -105,7 +105,7 @@ def _batches(
     crops: UInt8[np.ndarray, "n hc wc 3"], metadata: Metadata, size: int
 ) -> Iterator[dict[str, Float[np.ndarray, "b 3 hc wc"]]]:
     for start in range(0, len(crops), size):
-        yield {INPUT: normalise(crops[start : start + size], *metadata.processor.scale_and_offset)}
+        yield {INPUT: normalise(crops[start : start + size], *metadata.spec.scale_and_offset)}
 
 
 def _reader(base: type, batches: Iterator[dict[str, np.ndarray]]) -> object:

@@ -36,7 +36,7 @@ def write_tensorrt(network: VitPoseForPoseEstimation, metadata: Metadata, path: 
                 f"TensorRT {tensorrt.__version__} cannot parse the network: {reasons}; use another version of "
                 "TensorRT, or export to ONNX"
             )
-        config, size = builder.create_builder_config(), metadata.processor.size
+        config, size = builder.create_builder_config(), metadata.spec.input_size
         config.clear_flag(
             tensorrt.BuilderFlag.TF32
         )  # its rounding exceeds the limit of the comparison with torch

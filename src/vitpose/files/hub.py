@@ -5,9 +5,12 @@ The only module that uses the hub. It does not depend on networks or weights.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,9 @@ from .paths import existing_path, user_path
 from .registry import DEFAULT_MODEL, Card, DetectorCard, list_detectors, list_models
 from .schemas import MAX_TEXT_BYTES, parse_json
 
-REPOSITORY_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+CONFIG_FILE = "config.json"
+ORIGINAL_SUFFIXES = (".pth", ".pt")
+REPOSITORY_FILES = (CONFIG_FILE, "preprocessor_config.json", "model.safetensors")
 """The files of a model or detector in the format of `transformers`."""
 _MAX_NAME = 300
 
@@ -112,38 +117,115 @@ def _weights_folder() -> Path:
     return Path(str(resources.files("vitpose") / "weights"))
 
 
-def find_file(
+@dataclass(frozen=True)
+class ModelFiles:
+    """The files of a model, of which the name has been resolved.
+
+    Attributes:
+        name: The name as given, for messages.
+        directory: The directory of the files, or the original file; None: they are in a repository of the hub.
+        repository: The hub repository, "owner/name".
+        subfolder: Subdirectory that contains the files ("weights/coco").
+        revision: Branch, tag or commit of the repository.
+        token: Access token of the hub; True: the stored one.
+        cache_dir: Directory of downloaded files; default: the hub's cache.
+        local_files_only: Do not use the network.
+    """
+
+    name: str
+    directory: Path | None
+    repository: str = ""
+    subfolder: str = ""
+    revision: str | None = None
+    token: str | bool | None = field(default=None, repr=False)
+    cache_dir: str | Path | None = None
+    local_files_only: bool = False
+
+    @property
+    def is_original(self) -> bool:
+        """Whether the model is a single file of the original repository, by its suffix."""
+        return self.name.endswith(ORIGINAL_SUFFIXES)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The content of `config.json`, which is read once.
+
+        Raises:
+            CheckpointError: As in `read_json`.
+        """
+        return self.read_json(CONFIG_FILE)
+
+    def find(self, filename: str) -> Path:
+        """Returns the path of a file, downloading it if necessary.
+
+        Args:
+            filename: Name of the file, without a directory.
+
+        Raises:
+            CheckpointError: The directory or repository has no such file, the download failed, or `filename` (which
+                may come from a file) leads out of the directory.
+        """
+        if not re.fullmatch(r"\w[\w.-]{0,200}", filename):
+            raise CheckpointError(
+                f"{_brief(filename)} is not a plain file name; all files of a model must be in one directory"
+            )
+        path = "/".join((*Path(self.subfolder).parts, filename))
+        if self.directory is not None:
+            return _file_in(self.directory, path)
+        return download_from_hub(
+            self.repository,
+            path,
+            revision=self.revision,
+            token=self.token,
+            cache_dir=self.cache_dir,
+            local_files_only=self.local_files_only,
+        )
+
+    def read_json(self, filename: str) -> dict[str, Any]:
+        """Reads a JSON file.
+
+        Raises:
+            CheckpointError: As in `find`; or the file cannot be read or is not a JSON object.
+        """
+        path = self.find(filename)
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_TEXT_BYTES + 1)
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error}; correct its permissions") from error
+        table = parse_json(content, path, CheckpointError)
+        if not isinstance(table, dict):
+            raise CheckpointError(
+                f"{path} contains a {type(table).__name__}, not a JSON object; give the directory of a checkpoint"
+            )
+        return table
+
+
+def resolve(
     name: str | Path,
-    filename: str,
     *,
     subfolder: str = "",
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
-) -> Path:
-    """Returns the path of one file of a model, downloading it if necessary.
+) -> ModelFiles:
+    """Resolves the name of a model to its files.
 
     Args:
-        name: A short name, a directory (`~` is expanded), or a hub repository ("owner/name").
-        filename: Name of the file in the model's directory, without a directory.
-        subfolder: Subdirectory that contains the model's files ("weights/coco").
+        name: A short name, a directory (`~` is expanded), a hub repository ("owner/name"), or an original `.pth` or
+            `.pt` file.
+        subfolder: As in `ModelFiles`, as are the others.
         revision: Branch, tag or commit of the repository.
         token: Access token of the hub; True: the stored one.
         cache_dir: Directory of downloaded files; default: the hub's cache.
         local_files_only: Do not use the network.
 
     Raises:
-        UnknownNameError: The name is not a short name, a directory, or a repository in the form "owner/name".
-        CheckpointError: The directory or repository has no such file, the download failed, or `filename` (which may
-            come from a file) or `subfolder` leads out of the directory.
+        UnknownNameError: The name is not a short name, a path, or a repository in the form "owner/name".
+        CheckpointError: `subfolder` leads out of the directory.
     """
-    if not re.fullmatch(r"\w[\w.-]{0,200}", filename):
-        raise CheckpointError(
-            f"{_brief(filename)} is not a plain file name; all files of a model must be in one directory"
-        )
-    parts = Path(subfolder).parts
-    if any(not re.fullmatch(r"[\w-][\w. -]{0,200}", part) for part in parts):
+    if any(not re.fullmatch(r"[\w-][\w. -]{0,200}", part) for part in Path(subfolder).parts):
         raise CheckpointError(
             f"subfolder {_brief(subfolder)} must be a directory inside the model's directory"
         )
@@ -152,27 +234,27 @@ def find_file(
         found: Path | None = _weights_folder()
     else:
         found = existing_path(name)
+    files = ModelFiles(str(name), found, "", subfolder, revision, token, cache_dir, local_files_only)
+    if files.is_original:
+        return replace(files, directory=Path(name))
     if found is not None and (found.is_dir() or card is None):
-        return _file_in(found, "/".join((*parts, filename)))
+        return files
     repository = card.source if card is not None else str(name)
     if repository.count("/") != 1 or repository.startswith((".", "/", "~")) or len(repository) > _MAX_NAME:
         hint = "A directory, an original .pth file or a hub repository ('owner/name') works too."
         raise UnknownNameError("model", _brief(name).strip("'"), list_models(), hint)
-    return download_from_hub(
-        repository,
-        "/".join((*parts, filename)),
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-    )
+    return replace(files, directory=None, repository=repository)
+
+
+HUB_OPTIONS = tuple(inspect.signature(resolve).parameters)[1:]
+"""Names of the keyword arguments of `resolve`."""
 
 
 def _file_in(directory: Path, filename: str) -> Path:
     if not directory.is_dir():
         raise CheckpointError(
-            f"{directory} is a file; give its directory, {str(directory.parent)!r}, with all files of the model, or an "
-            "original file ending in .pth or .pt"
+            f"{directory} {'is a file' if directory.exists() else 'does not exist'}; give its directory, "
+            f"{str(directory.parent)!r}, with all files of the model, or an original file ending in .pth or .pt"
         )
     if not (directory / filename).is_file():
         raise CheckpointError(
@@ -213,10 +295,10 @@ def download_from_hub(
     Args:
         repository: The repository ("owner/name").
         filename: Path of the file in the repository.
-        revision: As in `find_file`.
-        token: As in `find_file`.
-        cache_dir: As in `find_file`.
-        local_files_only: As in `find_file`.
+        revision: As in `resolve`.
+        token: As in `resolve`.
+        cache_dir: As in `resolve`.
+        local_files_only: As in `resolve`.
 
     Raises:
         CheckpointError: The download failed.
@@ -259,32 +341,6 @@ def _advice(repository: str) -> str:
     )
 
 
-def read_json(name: str | Path, filename: str, **hub: Any) -> dict[str, Any]:
-    """Reads a JSON file of a model.
-
-    Args:
-        name: As in `find_file`.
-        filename: As in `find_file`.
-        **hub: Further arguments of `find_file`.
-
-    Raises:
-        UnknownNameError: As in `find_file`.
-        CheckpointError: As in `find_file`; or the file cannot be read or is not a JSON object.
-    """
-    path = find_file(name, filename, **hub)
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_TEXT_BYTES + 1)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error}; correct its permissions") from error
-    table = parse_json(content, path, CheckpointError)
-    if not isinstance(table, dict):
-        raise CheckpointError(
-            f"{path} contains a {type(table).__name__}, not a JSON object; give the directory of a checkpoint"
-        )
-    return table
-
-
 def upload_folder(
     folder: str | Path,
     repo_id: str,
@@ -292,7 +348,7 @@ def upload_folder(
     private: bool | None = None,
     token: str | bool | None = None,
     revision: str | None = None,
-    message: str = "Upload ViTPose",
+    commit_message: str = "Upload ViTPose",
 ) -> str:
     """Uploads the files of a directory to a hub repository, which is created if necessary.
 
@@ -302,7 +358,7 @@ def upload_folder(
         private: Whether a new repository is private.
         token: Access token of the hub; default: the stored one.
         revision: Branch to upload to.
-        message: Commit message.
+        commit_message: Message of the commit.
 
     Returns:
         The URL of the commit.
@@ -316,7 +372,7 @@ def upload_folder(
         api = HfApi(token=token)
         repository = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         commit = api.upload_folder(
-            repo_id=repository, folder_path=str(folder), revision=revision, commit_message=message
+            repo_id=repository, folder_path=str(folder), revision=revision, commit_message=commit_message
         )
     except Exception as error:  # as in _download
         reason = " ".join(str(error).split())[:300]

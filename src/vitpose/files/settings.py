@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, create_model
 
 from ..errors import CheckpointError, InputError, UnknownNameError
-from .hub import find_file, read_json, upload_folder
+from .hub import HUB_OPTIONS, resolve, upload_folder
 from .paths import user_path
 from .schemas import MAX_TEXT_BYTES, Schema, check, parse_json
 from .writing import replace_file
@@ -152,7 +152,7 @@ class Settings:
 
         Args:
             name: A short name, a directory, a hub repository ("owner/name"), or the path of a `.json` file.
-            **options: Arguments of `vitpose.files.hub.find_file` (revision, token, …), and attributes that override
+            **options: Arguments of `vitpose.files.hub.resolve` (revision, token, …), and attributes that override
                 those of the file.
 
         Raises:
@@ -160,15 +160,13 @@ class Settings:
             CheckpointError: The file is missing or invalid.
             InputError: The value of an attribute in `options` is invalid.
         """
-        of_hub = [
-            p.name for p in inspect.signature(find_file).parameters.values() if p.kind == p.KEYWORD_ONLY
-        ]
-        hub = {key: options.pop(key) for key in of_hub if key in options}
-        cls._refuse_unknown(options, of_hub)
+        hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options}
+        cls._refuse_unknown(options, HUB_OPTIONS)
         if str(name).endswith(".json"):
             return cls.from_json_file(name, **options)
-        table = read_json(name, cls.FILE, **hub)
-        return cls.from_dict(table, f"{cls.FILE} of {str(name)!r}", **options)
+        return cls.from_dict(
+            resolve(name, **hub).read_json(cls.FILE), f"{cls.FILE} of {str(name)!r}", **options
+        )
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
         """Returns a copy with other values; derived attributes that conflict with them are derived again.
@@ -227,23 +225,12 @@ class Settings:
             self.push_to_hub(**{"repo_id": path.absolute().parent.name, **hub})
         return [str(path)]
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        revision: str | None = None,
-        commit_message: str = "Upload ViTPose",
-    ) -> str:
+    def push_to_hub(self, repo_id: str, **upload: Any) -> str:
         """Uploads the file to a hub repository, which is created if necessary.
 
         Args:
             repo_id: The repository ("owner/name"); a name without an owner belongs to the owner of the token.
-            private: Whether a new repository is private.
-            token: Access token of the hub; default: the stored one.
-            revision: Branch to upload to.
-            commit_message: Message of the commit.
+            **upload: private, token, revision and commit_message, as in `vitpose.files.hub.upload_folder`.
 
         Returns:
             The URL of the commit.
@@ -253,9 +240,7 @@ class Settings:
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return upload_folder(
-                folder, repo_id, private=private, token=token, revision=revision, message=commit_message
-            )
+            return upload_folder(folder, repo_id, **upload)
 
     @classmethod
     def _refuse_unknown(cls, values: Iterable[str], also_known: Iterable[str] = ()) -> None:
@@ -294,7 +279,9 @@ def _hints(cls: type) -> Mapping[str, Any]:
 @cache
 def _read_class(cls: type) -> tuple[dict[str, Any], type[BaseModel]]:
     """Returns the annotations of a dataclass's fields, and a schema with these fields."""
-    annotations = inspect.get_annotations(cls, eval_str=True)
+    annotations: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        annotations |= inspect.get_annotations(base, eval_str=True)
     hints = {field.name: annotations[field.name] for field in fields(cls)}
     attributes: dict[str, Any] = {name: (hint, ...) for name, hint in hints.items()}
     return hints, create_model(cls.__name__, __base__=Schema, **attributes)

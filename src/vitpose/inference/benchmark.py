@@ -26,7 +26,7 @@ from ..geometry.boxes import Size, xywh_from_xyxy
 from ..geometry.heatmaps import TRANSFORMERS_DECODING, decode
 from ..geometry.warp import crop_all
 from ..images import read_image
-from ..processing.image_processor import VitPoseImageProcessor
+from ..keypoints.model_spec import ModelSpec
 from .pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def run_vitpose(pipe: Pipeline, scene: Scene) -> Timing:
         poses = estimator.estimate([image], [Detections.of_boxes(scene.boxes)])[0]
         watch.stage("network")
         return Timing(watch.seconds, poses.xy)
-    warp = estimator.processor.warp_boxes(scene.boxes)
+    warp = estimator.spec.warp_boxes(scene.boxes)
     crops = crop_all([image], [warp], warp.size)
     watch.stage("crop")
     batches = range(0, len(crops), estimator.batch_size)
@@ -138,7 +138,7 @@ def run_vitpose(pipe: Pipeline, scene: Scene) -> Timing:
         [estimator.heatmaps(crops[start : start + estimator.batch_size]) for start in batches]
     )
     watch.stage("network")
-    keypoints, _ = decode(heatmaps, estimator.processor.decoding())
+    keypoints, _ = decode(heatmaps, estimator.spec.decoding)
     keypoints = warp.to_image(keypoints, Size(width=heatmaps.shape[3], height=heatmaps.shape[2]))
     watch.stage("decode")
     return Timing(watch.seconds, keypoints)
@@ -149,7 +149,7 @@ class TransformersBaseline:
 
     Args:
         network: A dense network.
-        processor: The processor of the network.
+        spec: How the network is used.
         device: Device to run on.
         dtype: Type to run in; default: float32.
         compiled: Use `torch.compile`, which the documentation does not.
@@ -161,7 +161,7 @@ class TransformersBaseline:
     def __init__(
         self,
         network: VitPoseForPoseEstimation,
-        processor: VitPoseImageProcessor,
+        spec: ModelSpec,
         device: Any = "cpu",
         dtype: Any = None,
         compiled: bool = False,
@@ -169,9 +169,10 @@ class TransformersBaseline:
         transformers = require("transformers", "detect", "to be measured against")
         import torch
 
+        from ..model.checkpoint import write_checkpoint
+
         with tempfile.TemporaryDirectory() as folder, _quiet(transformers):
-            network.save_pretrained(folder)
-            processor.save_pretrained(folder)
+            write_checkpoint(network.config.with_spec(spec), network.state_dict(), folder)
             self.processor = transformers.VitPoseImageProcessor.from_pretrained(folder)
             model = transformers.VitPoseForPoseEstimation.from_pretrained(
                 folder, dtype=dtype or torch.float32
@@ -245,13 +246,10 @@ def wait_for(device: Any) -> None:
 def with_transformers_decoding(pipe: Pipeline) -> Pipeline:
     """Returns a pipeline that decodes heatmaps as `transformers` does, so that keypoints can be compared."""
     theirs = TRANSFORMERS_DECODING
-    processor = replace(
-        pipe.estimator.processor,
-        blur_sigma=theirs.blur_sigma,
-        border=theirs.border,
-        max_step=theirs.max_step,
+    spec = replace(
+        pipe.estimator.spec, blur_sigma=theirs.blur_sigma, border=theirs.border, max_step=theirs.max_step
     )
-    return Pipeline(pipe.detector, replace(pipe.estimator, processor=processor))
+    return Pipeline(pipe.detector, replace(pipe.estimator, spec=spec))
 
 
 def run_alternately(
@@ -291,7 +289,7 @@ def crop_distance(
     a: Float[np.ndarray, "n k 2"],
     b: Float[np.ndarray, "n k 2"],
     scene: Scene,
-    processor: VitPoseImageProcessor,
+    spec: ModelSpec,
 ) -> float:
     """Returns the mean distance between two sets of keypoints of a scene, in pixels of the crops.
 
@@ -299,9 +297,9 @@ def crop_distance(
         a: Keypoints in pixels of the image.
         b: Keypoints in pixels of the image.
         scene: The scene with their boxes.
-        processor: Determines the scale of the crops.
+        spec: Determines the scale of the crops.
     """
-    scales = processor.size.width / processor.warp_boxes(scene.boxes).extents[:, 0]
+    scales = spec.input_size.width / spec.warp_boxes(scene.boxes).extents[:, 0]
     return float((np.linalg.norm(a - b, axis=2) * scales[:, None]).mean())
 
 

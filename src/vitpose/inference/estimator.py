@@ -14,15 +14,14 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from ..detectors.protocol import Detections
-from ..engines.protocol import Engine, ImageEngine, Reading
+from ..engines.protocol import DecodingOptions, Engine, ImageEngine
 from ..errors import BoxError, InputError, check_count
 from ..geometry.boxes import Size
 from ..geometry.heatmaps import decode, merge_flipped
 from ..geometry.warp import Warp, crop_all
-from ..keypoints.dataset_spec import DatasetSpec
+from ..keypoints.model_spec import ModelSpec
 from ..keypoints.similarity import sigmas_of, suppress_repeated
 from ..keypoints.skeleton import Skeleton
-from ..processing.image_processor import VitPoseImageProcessor
 from ..results.mixed_poses import MixedPoses
 from ..results.poses import Poses
 
@@ -33,23 +32,24 @@ class Estimator:
 
     Attributes:
         engine: Runs the network.
-        processor: Size, warp, normalisation and decoding of the network.
-        skeleton: The keypoint of each heatmap.
+        spec: How the network is used: keypoints, crops, decoding.
         batch_size: Maximum number of crops in a batch.
-        dataset_spec: The dataset that the network was trained on; None if unknown.
 
     Raises:
         InputError: `batch_size` is not a whole number from 1.
     """
 
     engine: Engine
-    processor: VitPoseImageProcessor
-    skeleton: Skeleton
+    spec: ModelSpec
     batch_size: int = 32
-    dataset_spec: DatasetSpec | None = None
 
     def __post_init__(self) -> None:
         check_count("batch_size", self.batch_size)
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """The keypoint of each heatmap."""
+        return self.spec.dataset.skeleton
 
     @property
     def runs_on(self) -> str:
@@ -59,7 +59,7 @@ class Estimator:
     @property
     def description(self) -> str:
         """Skeleton, input size and engine, to display."""
-        return f"skeleton={self.skeleton.name!r}, input={self.processor.size}, engine={self.runs_on!r}"
+        return f"skeleton={self.skeleton.name!r}, input={self.spec.input_size}, engine={self.runs_on!r}"
 
     def estimate(
         self,
@@ -89,7 +89,7 @@ class Estimator:
                 index: uploaded[index] if index in uploaded else self._upload(images[index])
                 for index, _ in parts
             }
-            warps = [self.processor.warp_boxes(detections[index].boxes[rows]) for index, rows in parts]
+            warps = [self.spec.warp_boxes(detections[index].boxes[rows]) for index, rows in parts]
             keypoints, scores, grid = self._find_keypoints(list(uploaded.values()), warps, flip_test)
             start = 0
             for (index, _), warp in zip(parts, warps, strict=True):
@@ -117,7 +117,7 @@ class Estimator:
         """Returns the rows of the poses that `drop_repeated` keeps, in ascending order."""
         if len(poses) < 2:
             return np.arange(len(poses))
-        areas = self.processor.warp_boxes(poses.boxes).extents.prod(axis=1)
+        areas = self.spec.warp_boxes(poses.boxes).extents.prod(axis=1)
         xy, sigmas = poses.xy.astype(np.float64), sigmas_of(poses.skeleton)
         return np.sort(suppress_repeated(xy, poses.pose_scores, areas, sigmas, max_oks))
 
@@ -129,11 +129,12 @@ class Estimator:
     ) -> tuple[Float[np.ndarray, "n k 2"], Float[np.ndarray, "n k"], Size]:
         """Returns keypoints in heatmap cells, their scores, and the size of the heatmaps."""
         if isinstance(self.engine, ImageEngine):
-            keypoints, scores, grid = self.engine.find_points(images, warps, self._reading(flip_test))
+            options = self._decoding_options(flip_test)
+            keypoints, scores, grid = self.engine.find_keypoints(images, warps, options)
             self._check_keypoint_count(keypoints.shape[1])
             return keypoints, scores, grid
-        heatmaps = self.heatmaps(crop_all(images, warps, self.processor.size), flip_test)
-        keypoints, scores = decode(heatmaps, self.processor.decoding())
+        heatmaps = self.heatmaps(crop_all(images, warps, self.spec.input_size), flip_test)
+        keypoints, scores = decode(heatmaps, self.spec.decoding)
         return keypoints, scores, Size(width=heatmaps.shape[3], height=heatmaps.shape[2])
 
     def heatmaps(
@@ -142,31 +143,26 @@ class Estimator:
         """Returns the heatmaps of RGB crops.
 
         Args:
-            crops: RGB crops of the processor's size.
+            crops: RGB crops of the input's size.
             flip_test: Average the heatmaps with those of the mirrored crops.
 
         Raises:
             InputError: The network has another number of keypoints than the skeleton, or a flip test is requested
                 and the skeleton has no flip pairs.
         """
-        reading = self._reading(flip_test)
+        options = self._decoding_options(flip_test)
         heatmaps = self.engine.heatmaps(crops)
         self._check_keypoint_count(heatmaps.shape[1])
-        if reading.mirror is None:
+        if options.mirror is None:
             return heatmaps
         mirrored = self.engine.heatmaps(crops[:, :, ::-1])
-        return merge_flipped(heatmaps, mirrored, reading.mirror, reading.shift)
+        return merge_flipped(heatmaps, mirrored, options.mirror, options.shift)
 
-    def _reading(self, flip_test: bool) -> Reading:
-        decoding, shift = self.processor.decoding(), self.processor.shift_heatmap
+    def _decoding_options(self, flip_test: bool) -> DecodingOptions:
+        spec = self.spec
         if not flip_test:
-            return Reading(decoding)
-        if not self.skeleton.flip_pairs:
-            raise InputError(
-                f"the skeleton {self.skeleton.name!r} has no flip_pairs, so a flip test would average left with "
-                "right keypoints; omit flip_test, or load the model with a skeleton that has flip_pairs"
-            )
-        return Reading(decoding, self.skeleton.mirror, shift)
+            return DecodingOptions(spec.decoding)
+        return DecodingOptions(spec.decoding, spec.mirror, spec.dataset.shift_heatmap)
 
     def _check_keypoint_count(self, count: int) -> None:
         if count != len(self.skeleton):
@@ -224,7 +220,7 @@ class MixedEstimator:
 
     def __post_init__(self) -> None:
         for name, estimator in self.estimators.items():
-            if estimator.dataset_spec is None or not estimator.dataset_spec.classes:
+            if not estimator.spec.dataset.classes:
                 raise InputError(
                     f"the dataset {name!r} does not declare which of a detector's classes it is for; add 'classes' to "
                     "its declaration, or load it alone"
@@ -259,7 +255,7 @@ class MixedEstimator:
         """Index of the estimator for each of the detector's classes."""
         indices: dict[str, int] = {}
         for index, estimator in enumerate(self.estimators.values()):
-            for label in estimator.dataset_spec.classes if estimator.dataset_spec is not None else ():
+            for label in estimator.spec.dataset.classes:
                 indices.setdefault(label, index)
         return indices
 

@@ -1,10 +1,10 @@
-"""Loads pipelines and exports models by name: the only module that knows every engine and every detector."""
+"""Loads pipelines by name: the only module that knows every engine and every detector."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,30 +12,21 @@ from ..detectors import DetectFunction, Detector, check_selection, load_detector
 from ..detectors.labels import Labels
 from ..engines import check_conversion, check_engine, check_trust, is_exported, open_engine
 from ..engines.metadata import Metadata
-from ..errors import CheckpointError, InputError, require
+from ..errors import InputError, require
+from ..files.hub import ModelFiles, resolve
 from ..files.registry import DEFAULT_DETECTOR, DEFAULT_MODEL
-from ..geometry.boxes import Size
 from ..hardware.devices import choose_device
-from ..keypoints.dataset_spec import DatasetSpec
+from ..keypoints.model_spec import ModelSpec
 from ..keypoints.skeleton import Skeleton
-from ..processing.image_processor import PROCESSOR_FILE, VitPoseImageProcessor
 from .estimator import Estimator, MixedEstimator
 from .pipeline import Pipeline
 
 if TYPE_CHECKING:
     from ..engines.protocol import Engine
-    from ..exporters.export import Exported
     from ..model.checkpoint import Checkpoint
-    from ..model.pose import VitPoseForPoseEstimation
 
 _DEFAULT_CLASSES = ("person",)
 """Classes to detect for a dataset that declares none."""
-
-_DATASET_KEYS = ("warp", "aspect", "decode", "shift_heatmap")
-"""Settings that a processor takes from the declaration of its dataset."""
-
-Found = tuple["Engine", VitPoseImageProcessor, DatasetSpec]
-"""The engine of a network, its processor, and the dataset it was trained on."""
 
 
 def load(
@@ -115,16 +106,17 @@ def load(
         }
         _refuse_checkpoint_arguments(model, [*(name for name, is_given in given.items() if is_given), *hub])
         exported = open_engine(model, runtime, device=device, dtype=dtype, trust=trust)
-        parts: list[Found] = [(exported, exported.metadata.processor, exported.metadata.dataset_spec)]
+        parts: list[tuple[Engine, ModelSpec]] = [(exported, exported.metadata.spec)]
     else:
         check_trust(model, trust)
-        parts = _load_checkpoint(model, runtime, device, dtype, dataset, quantization_config, compile, **hub)
+        require("torch", None, f"to load the checkpoint {model}; .onnx and .xml files run without it")
+        parts = _load_checkpoint(model, runtime, device, dtype, dataset, quantization_config, compile, hub)
     if chosen is not None and len(parts) > 1:
         raise InputError(f"the skeleton {chosen.name!r} was passed for several datasets; omit it")
     estimators = {}
-    for runner, processor, spec in parts:
-        spec = _with_skeleton(spec, chosen, model)
-        estimators[spec.name] = Estimator(runner, processor, spec.skeleton, batch_size, spec)
+    for runner, spec in parts:
+        spec = spec if chosen is None else spec.with_skeleton(chosen)
+        estimators[spec.dataset.name] = Estimator(runner, spec, batch_size)
     several = dataset is not None and not isinstance(dataset, str | int)
     estimator = MixedEstimator(estimators) if several else next(iter(estimators.values()))
     # The detector last: it may be a download, and all other arguments have been checked by now.
@@ -144,8 +136,8 @@ def _load_detector(
     """Returns the detector for the classes of the estimators' datasets, on the device of the network."""
     if detector is None:
         return None
-    specs = [estimator.dataset_spec for estimator in estimators if estimator.dataset_spec is not None]
-    classes = tuple(dict.fromkeys(label for spec in specs for label in spec.classes)) or _DEFAULT_CLASSES
+    labels_of = (estimator.spec.dataset.classes for estimator in estimators)
+    classes = tuple(dict.fromkeys(chain.from_iterable(labels_of))) or _DEFAULT_CLASSES
     # Only OpenVINO has the devices "gpu" and "npu".
     device = "auto" if runtime == "openvino" and device != "cpu" else device
     return load_detector(detector, device=device, labels=labels, min_score=min_score, dataset_labels=classes)
@@ -158,7 +150,7 @@ def _hub_arguments(
     cache_dir: str | Path | None,
     local_only: bool,
 ) -> dict[str, Any]:
-    """Returns those arguments of `find_file` that are given."""
+    """Returns those arguments of `resolve` that are given."""
     given = {"subfolder": subfolder, "revision": revision, "token": token, "cache_dir": cache_dir}
     return {name: value for name, value in given.items() if value} | (
         {"local_files_only": True} if local_only else {}
@@ -182,39 +174,34 @@ def _load_checkpoint(
     dataset: str | int | Sequence[str | int] | None,
     quantization_config: Any,
     compiled: bool,
-    **hub: Any,
-) -> list[Found]:
-    """Returns engine, processor and dataset for each of the datasets."""
-    _require_torch(model)
+    hub: dict[str, Any],
+) -> list[tuple[Engine, ModelSpec]]:
+    """Returns engine and spec for each of the datasets."""
     from ..engines.accelerator import DeviceEngine
-    from ..engines.side_by_side import one_thread_if_forked
+    from ..engines.cpu_threads import one_thread_if_forked
     from ..engines.torch import TorchEngine, choose_dtype
+    from ..model.checkpoint import read_parts, read_spec
     from ..model.pose import VitPoseForPoseEstimation
     from ..model.quantisation import quantise
 
     if runtime != "torch":
         _refuse_torch_arguments(runtime, quantization_config, compiled)
         check_conversion(model, runtime, device, dtype)
-        return [
-            _convert(part, model, runtime, device, dtype, hub) for part in _read_parts(model, dataset, hub)
-        ]
+        files = resolve(model, **hub)
+        return [_convert(part, files, runtime, device, dtype) for part in read_parts(files, dataset)]
     torch_device = choose_device(device)
     torch_dtype = choose_dtype(dtype, torch_device)
+    files = resolve(model, **hub)
     kind = TorchEngine if torch_device.type == "cpu" else DeviceEngine
-    found: list[Found] = []
+    found: list[tuple[Engine, ModelSpec]] = []
     with one_thread_if_forked():  # converting weights uses torch's threads too
-        for part in _read_parts(model, dataset, hub):
+        for part in read_parts(files, dataset):
             network = VitPoseForPoseEstimation.from_checkpoint(part, dtype=torch_dtype, device=torch_device)
-            processor = load_processor(model, network, **hub)
+            spec = read_spec(files, network.config)
             if quantization_config is not None:
                 quantise(network, quantization_config)
-            engine = kind(network, *processor.scale_and_offset, compiled)
-            found.append((engine, processor, network.config.heads[0]))
+            found.append((kind(network, spec, compiled), spec))
     return found
-
-
-def _require_torch(model: str | Path) -> None:
-    require("torch", None, f"to load the checkpoint {model}; .onnx and .xml files run without it")
 
 
 def _refuse_torch_arguments(runtime: str, quantization_config: Any, compiled: bool) -> None:
@@ -230,168 +217,16 @@ def _refuse_torch_arguments(runtime: str, quantization_config: Any, compiled: bo
 
 
 def _convert(
-    part: Checkpoint, model: str | Path, runtime: str, device: str, dtype: str, hub: dict[str, Any]
-) -> Found:
-    """Returns the engine of another runtime for a checkpoint, with its processor and dataset."""
+    part: Checkpoint, files: ModelFiles, runtime: str, device: str, dtype: str
+) -> tuple[Engine, ModelSpec]:
+    """Returns the engine of another runtime for a checkpoint, and its spec."""
     from ..exporters.conversion import write_onnx
+    from ..model.checkpoint import read_spec
     from ..model.pose import VitPoseForPoseEstimation
 
     network = VitPoseForPoseEstimation.from_checkpoint(part)
-    processor, spec = load_processor(model, network, **hub), network.config.heads[0]
+    spec = read_spec(files, network.config)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
-        write_onnx(network, Metadata(str(model), "float32", processor, spec.skeleton, spec), path)
-        return open_engine(path, runtime, device=device, dtype=dtype), processor, spec
-
-
-def _read_parts(
-    model: str | Path, dataset: str | int | Sequence[str | int] | None, hub: dict[str, Any]
-) -> list[Checkpoint]:
-    """Returns one dense checkpoint for each dataset; they share their equal tensors."""
-    from ..model.checkpoint import read_checkpoint
-
-    if isinstance(dataset, str | int):
-        return [read_checkpoint(model, dataset=dataset, **hub)]
-    whole = read_checkpoint(model, **hub)
-    if dataset is not None:
-        return [whole.for_dataset(name) for name in dataset]
-    several = whole.config.num_experts > 1 or len(whole.config.datasets) > 1
-    return [whole.for_dataset(0) if several else whole]
-
-
-def _with_skeleton(spec: DatasetSpec, skeleton: Skeleton | None, model: str | Path) -> DatasetSpec:
-    if skeleton is None:
-        return spec
-    if len(skeleton) != len(spec.skeleton):
-        raise CheckpointError(
-            f"the skeleton {skeleton.name!r} has {len(skeleton)} keypoints, the model {str(model)!r} has "
-            f"{len(spec.skeleton)}; pass the skeleton the model was trained on"
-        )
-    return replace(spec, skeleton=skeleton)
-
-
-def load_network(
-    model: str | Path, dtype: str, device: Any, dataset: str | int | None, **hub: Any
-) -> VitPoseForPoseEstimation:
-    """Returns the dense network of a dataset.
-
-    Args:
-        model: As in `load`, but not an exported file.
-        dtype: Type of the parameters, by name.
-        device: Device of the parameters, by name or as a torch.device.
-        dataset: Dataset by name or index; default: the first one.
-        **hub: As in `load`.
-
-    Raises:
-        UnknownNameError: The model or dataset is unknown.
-        InputError: The model has no such dataset.
-        CheckpointError: Files are missing, damaged or inconsistent, or lack the dataset's head.
-        MissingDependencyError: torch is not installed.
-    """
-    _require_torch(model)
-    from ..model.pose import VitPoseForPoseEstimation
-
-    (part,) = _read_parts(model, dataset, hub)
-    return VitPoseForPoseEstimation.from_checkpoint(part, dtype=dtype, device=device)
-
-
-def export(
-    model: str | Path = DEFAULT_MODEL,
-    to: str = "onnx",
-    out: str | Path | None = None,
-    *,
-    dataset: str | int | None = None,
-    skeleton: str | Path | Skeleton | None = None,
-    calibrate: str | Path | None = None,
-    force: bool = False,
-    subfolder: str = "",
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-) -> Exported:
-    """Writes a model as a self-contained file for another runtime, which `load` opens.
-
-    The file takes batches of any size. Before it is written, it is run and its heatmaps are compared with torch's.
-
-    Args:
-        model: As in `load`, but not an exported file.
-        to: "onnx", "openvino", "torch-export" or "tensorrt".
-        out: Path of the file; default: the name of the model, with the dataset if one is given, in the working
-            directory.
-        dataset: Dataset of a ViTPose++ model, by name or index; the file holds its dense network. Default: the first.
-        skeleton: As in `load`.
-        calibrate: Quantise to int8, with ranges measured on these people: annotations (FILE, or FILE=DIRECTORY with
-            the directory of the images), or images of one person each (a directory, a glob). Default: no
-            quantisation.
-        force: Replace an existing file.
-        subfolder: As in `load`.
-        revision: As in `load`.
-        token: As in `load`.
-        cache_dir: As in `load`.
-        local_files_only: As in `load`.
-
-    Returns:
-        The file that was written, with its deviation from torch.
-
-    Raises:
-        UnknownNameError: The model, dataset, skeleton or format is unknown.
-        InputError: The file exists or has the wrong suffix, the format has no int8, or `model` is an exported file.
-        CheckpointError: The model's files are inconsistent, or the heatmaps of the exported file differ from torch's.
-        MissingDependencyError: The package that writes the format is not installed.
-        OutputError: The file cannot be written.
-    """
-    hub = _hub_arguments(subfolder, revision, token, cache_dir, local_files_only)
-    if is_exported(model):
-        raise InputError(f"{model} is already exported; pass the checkpoint it was exported from")
-    _require_torch(model)
-    from ..exporters.calibration import read_crops
-    from ..exporters.export import Plan
-
-    plan = Plan.make(to, out, str(model), calibrate is not None, force, dataset)
-    network = load_network(model, "float32", "cpu" if to != "tensorrt" else "cuda", dataset, **hub)
-    processor = load_processor(model, network, **hub)
-    chosen = None if skeleton is None else Skeleton.load(skeleton)
-    spec = _with_skeleton(network.config.heads[0], chosen, model)
-    crops = None if calibrate is None else read_crops(calibrate, processor)
-    # The file records the name of a local model, but no path of this machine.
-    name = Path(model).resolve().name if Path(model).exists() else str(model)
-    return plan.write(network, Metadata(name, "float32", processor, spec.skeleton, spec), crops)
-
-
-def load_processor(model: str | Path, network: VitPoseForPoseEstimation, **hub: Any) -> VitPoseImageProcessor:
-    """Returns the processor of a model, or the default one of its dataset and input size if it has none.
-
-    Original files have no processor, nor does a directory that only the network was saved to. If the checkpoint
-    declares its datasets, warp, decoding and flip shift are those of the network's dataset.
-
-    Args:
-        model: As in `load`, but not an exported file.
-        network: The network that was loaded from it.
-        **hub: As in `load`.
-
-    Raises:
-        CheckpointError: The file is missing or damaged, or contradicts the declared dataset.
-    """
-    from ..model.config import VitPoseConfig
-    from ..model.original import is_original
-
-    declared = network.config.datasets
-    folder = Path(model).expanduser()
-    if is_original(model) or (folder.is_dir() and not (folder / PROCESSOR_FILE).is_file()):
-        height, width = network.config.backbone_config.image_size
-        processor = VitPoseImageProcessor(size=Size(width=width, height=height))
-    else:
-        processor = VitPoseImageProcessor.from_pretrained(model, **hub)
-        first = VitPoseConfig.from_pretrained(model, **hub).datasets[:1]
-        if first and processor != processor.with_dataset(first[0]):
-            expected = processor.with_dataset(first[0])
-            keys = [key for key in _DATASET_KEYS if getattr(processor, key) != getattr(expected, key)]
-            differing = ", ".join(
-                f"{key} {getattr(processor, key)!r}, not {getattr(expected, key)!r}" for key in keys
-            )
-            raise CheckpointError(
-                f"{PROCESSOR_FILE} of {str(model)!r} has {differing} as the dataset {first[0].name!r} that "
-                "config.json declares; correct one of the two files"
-            )
-    return processor.with_dataset(declared[0]) if declared else processor
+        write_onnx(network, Metadata(files.name, "float32", spec), path)
+        return open_engine(path, runtime, device=device, dtype=dtype), spec

@@ -135,6 +135,11 @@ class DatasetSpec:
         for name in self.evaluation.excluded:
             self.skeleton.index(name)
 
+    @classmethod
+    def of_skeleton(cls, skeleton: Skeleton, **others: Any) -> DatasetSpec:
+        """Returns the declaration of an unknown dataset with the keypoints of a skeleton; `others` are attributes."""
+        return cls(name=skeleton.name, skeleton=skeleton, **others)
+
     @staticmethod
     def available() -> list[str]:
         """Returns the names of the shipped datasets."""

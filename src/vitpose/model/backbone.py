@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError, UnknownNameError
+from ..files.hub import ModelFiles
 from .checkpoint import BackboneCheckpoint, read_backbone, write_backbone
 from .config import PATCH_PADDING, VitPoseBackboneConfig
 from .experts import ExpertMlp, Mlp, Routing, route
@@ -366,8 +367,8 @@ class VitPoseBackbone(PretrainedModule):
         return self.gradient_checkpointing
 
     @classmethod
-    def _read(cls, name: str | Path, config: Any, **options: Any) -> BackboneCheckpoint:
-        return read_backbone(name, config, **options)
+    def _read(cls, files: ModelFiles, config: Any, **options: Any) -> BackboneCheckpoint:
+        return read_backbone(files, config, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json` and `model.safetensors` of the backbone alone, as `transformers` reads them.

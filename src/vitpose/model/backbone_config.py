@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from ..errors import InputError, UnknownNameError
+from ..files.hub import CONFIG_FILE
 from ..files.limits import (
     MAX_CHANNELS,
     MAX_EXPERTS,
@@ -23,8 +24,6 @@ from ..files.limits import (
     MAX_WIDTH,
 )
 from ..files.settings import MutableSettings, at_most
-
-CONFIG_FILE = "config.json"
 
 PATCH_PADDING = 2
 """Padding of the patch convolution per side, px; the same in every published checkpoint."""

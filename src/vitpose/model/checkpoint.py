@@ -7,7 +7,7 @@ parameters are read and written by `weights`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, InputError, UnknownNameError
-from ..files.hub import find_file, read_json
+from ..files.hub import CONFIG_FILE, ModelFiles
 from ..files.writing import remove_file
-from .config import CONFIG_FILE, VitPoseBackboneConfig, VitPoseConfig
+from ..geometry.boxes import Size
+from ..keypoints.model_spec import ModelSpec
+from .config import VitPoseBackboneConfig, VitPoseConfig
 from .experts import fold_state
 from .names import (
     BACKBONE,
@@ -27,7 +29,8 @@ from .names import (
     state_from_original,
     state_from_transformers,
 )
-from .original import config_from_original, is_original
+from .original import config_from_original
+from .preprocessor_config import PROCESSOR_FILE, PreprocessorConfig
 from .weights import read_pickle, read_safetensors, write_safetensors
 
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -38,8 +41,6 @@ HEADS_FILE = "heads.safetensors"
 
 INDEX_FILE = "model.safetensors.index.json"
 PICKLE_FILE = "pytorch_model.bin"
-
-HUB_OPTIONS = ("subfolder", "revision", "token", "cache_dir", "local_files_only")
 
 
 class Checkpoint(NamedTuple):
@@ -70,10 +71,8 @@ class Checkpoint(NamedTuple):
         """
         config, state = self.config, self.state
         if isinstance(dataset, str) and not config.datasets and config.num_experts == 1:
-            config, dataset = (
-                config.declare(dataset),
-                0,
-            )  # the file does not declare what its head was trained on
+            # The file does not declare what its head was trained on.
+            config, dataset = config.with_dataset(dataset), 0
         index = config.index_of(dataset)
         if config.num_experts > 1:
             state = fold_state(state, index)
@@ -108,109 +107,135 @@ def _with_one_head(state: Mapping[str, Tensor], index: int) -> State:
 
 
 def read_checkpoint(
-    name: str | Path,
+    files: ModelFiles,
     config: VitPoseConfig | None = None,
     *,
     dataset: str | int | None = None,
     use_safetensors: bool | None = None,
-    subfolder: str = "",
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
     **overrides: Any,
 ) -> Checkpoint:
     """Reads a checkpoint of any form.
 
     Args:
-        name: A short name (see `vitpose models`), a directory, a hub repository, or an original `.pth` or `.pt`
-            file.
+        files: The files, or the original file.
         config: Replaces the configuration in the checkpoint.
         dataset: Return the dense network of one dataset, by name or index.
         use_safetensors: False reads `pytorch_model.bin` instead of `model.safetensors`, without executing code from
             it; True rejects an original file.
-        subfolder: As in `vitpose.files.hub.find_file`.
-        revision: As in `find_file`.
-        token: As in `find_file`.
-        cache_dir: As in `find_file`.
-        local_files_only: As in `find_file`.
         **overrides: Attributes that replace those of the checkpoint's configuration.
 
     Raises:
-        UnknownNameError: The model, the dataset or an attribute is unknown.
+        UnknownNameError: The dataset or an attribute is unknown.
         InputError: The dataset's index is out of range, or arguments contradict each other.
         CheckpointError: The files are missing, damaged, unsafe, or not a ViTPose checkpoint.
     """
-    hub: dict[str, Any] = {
-        "subfolder": subfolder,
-        "revision": revision,
-        "token": token,
-        "cache_dir": cache_dir,
-        "local_files_only": local_files_only,
-    }
-    original = is_original(name)
     if config is not None and overrides:
         raise InputError(f"both config and {', '.join(overrides)} are given; set them in the config")
-    if original and (use_safetensors or subfolder):
+    if files.is_original and (use_safetensors or files.subfolder):
         raise InputError(
-            f"{str(name)!r:.200} is an original file; use_safetensors and subfolder apply to directories only, "
+            f"{files.name!r:.200} is an original file; use_safetensors and subfolder apply to directories only, "
             "leave them out"
         )
-    if config is None and not original:
+    if config is None and not files.is_original:
         # Before the weights: the file is small and shows early whether the model exists.
-        config = VitPoseConfig.from_pretrained(name, **hub, **overrides)
+        config = VitPoseConfig.from_dict(files.config, f"{CONFIG_FILE} of {files.name!r}", **overrides)
         if dataset is not None and (config.num_experts > 1 or config.datasets):
             config.index_of(dataset)
-    source, state = read_parameters(name, use_safetensors, hub)
-    state = state_from_original(state) if original else state_from_transformers(state)
-    if not original and config is not None and len(config.datasets) > 1:
-        state |= _read_heads(find_file(name, HEADS_FILE, **hub))
+    source, state = read_parameters(files, use_safetensors)
+    state = state_from_original(state) if files.is_original else state_from_transformers(state)
+    if not files.is_original and config is not None and len(config.datasets) > 1:
+        state |= _read_heads(files.find(HEADS_FILE))
     config = config or config_from_original(state, source, dataset).changed(overrides)
     _check_counts(config, state, source)
     whole = Checkpoint(config, state, source)
     return whole if dataset is None else whole.for_dataset(dataset)
 
 
+def read_parts(files: ModelFiles, dataset: str | int | Sequence[str | int] | None) -> list[Checkpoint]:
+    """Reads the dense one-head checkpoint of each of several datasets; they share their equal tensors.
+
+    Args:
+        files: As in `read_checkpoint`.
+        dataset: The dataset or datasets, by name or index; default: the first.
+
+    Raises:
+        UnknownNameError: A dataset is unknown.
+        InputError: As in `read_checkpoint`.
+        CheckpointError: As in `read_checkpoint`; or the head of a dataset is missing.
+    """
+    if isinstance(dataset, str | int):
+        return [read_checkpoint(files, dataset=dataset)]
+    whole = read_checkpoint(files)
+    if dataset is not None:
+        return [whole.for_dataset(name) for name in dataset]
+    several = whole.config.num_experts > 1 or len(whole.config.datasets) > 1
+    return [whole.for_dataset(0) if several else whole]
+
+
+def read_spec(files: ModelFiles, config: VitPoseConfig) -> ModelSpec:
+    """Returns the spec of a network's first head.
+
+    If `config.json` has none, as in checkpoints of `transformers`, the spec is that of `preprocessor_config.json`, with
+    the conventions of the dataset that the configuration declares. Original files, and directories without that file,
+    have the default spec for the dataset and the size of the input.
+
+    Args:
+        files: The files of the network.
+        config: The configuration of the network.
+
+    Raises:
+        CheckpointError: The file is missing or invalid.
+    """
+    if config.spec is not None:
+        return config.spec
+    dataset, directory = config.heads[0], files.directory
+    if directory is not None and not (directory / files.subfolder / PROCESSOR_FILE).is_file():
+        height, width = config.backbone_config.image_size
+        return ModelSpec(dataset=dataset, input_size=Size(width=width, height=height))
+    table = files.read_json(PROCESSOR_FILE)
+    stored = PreprocessorConfig.from_dict(table, f"{PROCESSOR_FILE} of {files.name!r}")
+    return (stored.with_dataset(dataset) if config.datasets else stored).to_spec(dataset)
+
+
 def read_backbone(
-    name: str | Path,
+    files: ModelFiles,
     config: VitPoseBackboneConfig | None = None,
     *,
     dataset: str | int | None = None,
     use_safetensors: bool | None = None,
-    **options: Any,
+    **overrides: Any,
 ) -> BackboneCheckpoint:
     """Reads a backbone: a separately saved one, or that of a whole network's checkpoint.
 
     Args:
-        name: As in `read_checkpoint`.
+        files: As in `read_checkpoint`.
         config: Replaces the configuration in the checkpoint.
         dataset: Return the dense backbone of one dataset of a whole network.
         use_safetensors: As in `read_checkpoint`.
-        **options: Arguments of `find_file`, and attributes that replace those of the checkpoint's configuration.
+        **overrides: Attributes that replace those of the checkpoint's configuration.
 
     Raises:
-        UnknownNameError: The model or an attribute is unknown.
+        UnknownNameError: An attribute is unknown.
         InputError: Arguments contradict each other or the checkpoint.
         CheckpointError: The files are missing, damaged, unsafe, or not a ViTPose backbone.
     """
-    hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options}
-    if config is not None and options:
-        raise InputError(f"both config and {', '.join(options)} are given; set them in the config")
-    table = {} if is_original(name) else read_json(name, CONFIG_FILE, **hub)
+    if config is not None and overrides:
+        raise InputError(f"both config and {', '.join(overrides)} are given; set them in the config")
+    table = {} if files.is_original else files.config
     if table.get("model_type") == VitPoseBackboneConfig.model_type:
         if dataset is not None:
             raise InputError(
-                f"{str(name)!r} is the checkpoint of a backbone, which has no datasets; leave out dataset={dataset!r}"
+                f"{files.name!r} is the checkpoint of a backbone, which has no datasets; leave out dataset={dataset!r}"
             )
-        found = VitPoseBackboneConfig.from_dict(table, f"{CONFIG_FILE} of {str(name)!r}")
-        source, state = read_parameters(name, use_safetensors, hub)
+        found = VitPoseBackboneConfig.from_dict(table, f"{CONFIG_FILE} of {files.name!r}")
+        source, state = read_parameters(files, use_safetensors)
         state = state_from_transformers({BACKBONE + key: tensor for key, tensor in state.items()})
     else:
-        whole, state, source = read_checkpoint(name, dataset=dataset, use_safetensors=use_safetensors, **hub)
+        whole, state, source = read_checkpoint(files, dataset=dataset, use_safetensors=use_safetensors)
         found = whole.backbone_config
         if not isinstance(found, VitPoseBackboneConfig):
             raise CheckpointError(f"{source} has a backbone of another library; load the whole network")
-    wanted = config or found.changed(options)
+    wanted = config or found.changed(overrides)
     _check_backbone_counts(wanted, state, source)
     state = {key.removeprefix(BACKBONE): state[key] for key in state if key.startswith(BACKBONE)}
     return BackboneCheckpoint(wanted, state, source)
@@ -253,44 +278,41 @@ def _check_count(name: str, wanted: int, found: int, source: str) -> None:
         )
 
 
-def read_parameters(name: str | Path, use_safetensors: bool | None, hub: dict[str, Any]) -> tuple[str, State]:
+def read_parameters(files: ModelFiles, use_safetensors: bool | None) -> tuple[str, State]:
     """Returns the source's name for error messages, and its parameters under the names in the file.
 
     Args:
-        name: As in `read_checkpoint`.
+        files: As in `read_checkpoint`.
         use_safetensors: As in `read_checkpoint`.
-        hub: Arguments of `find_file`.
 
     Raises:
-        UnknownNameError: The model is unknown.
         CheckpointError: The files are missing, damaged or unsafe.
     """
-    if is_original(name):
-        path = Path(name)
-        return str(name), read_pickle(path)
+    if files.is_original:
+        return files.name, read_pickle(Path(files.name))
     if use_safetensors is False:
-        path = find_file(name, PICKLE_FILE, **hub)
+        path = files.find(PICKLE_FILE)
         return str(path), read_pickle(path, ())
     try:
-        path = find_file(name, WEIGHTS_FILE, **hub)
+        path = files.find(WEIGHTS_FILE)
     except CheckpointError as missing:
-        return str(name), _read_shards(name, hub, missing)
+        return files.name, _read_shards(files, missing)
     return str(path), read_safetensors(path)
 
 
-def _read_shards(name: str | Path, hub: dict[str, Any], missing: CheckpointError) -> State:
+def _read_shards(files: ModelFiles, missing: CheckpointError) -> State:
     try:
-        index = read_json(name, INDEX_FILE, **hub)
+        index = files.read_json(INDEX_FILE)
     except CheckpointError:
         raise missing from None
     shards = index.get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
         raise CheckpointError(
-            f"{INDEX_FILE} of {str(name)!r} has no 'weight_map' from parameters to files; download it again"
+            f"{INDEX_FILE} of {files.name!r} has no 'weight_map' from parameters to files; download it again"
         )
     state: State = {}
     for shard in sorted(set(shards.values())):
-        state |= read_safetensors(find_file(name, shard, **hub))
+        state |= read_safetensors(files.find(shard))
     return state
 
 
@@ -318,7 +340,8 @@ def resolve_dtype(dtype: torch.dtype | str | None, state: State) -> torch.dtype:
 def write_checkpoint(config: VitPoseConfig, state: Mapping[str, Tensor], folder: str | Path) -> None:
     """Writes `config.json`, `model.safetensors`, and `heads.safetensors` if there is more than one head.
 
-    Each file is written atomically.
+    If the configuration has a spec, `preprocessor_config.json` is written too, for `transformers`. Each file is written
+    atomically.
 
     Args:
         config: The network's configuration.
@@ -338,6 +361,8 @@ def write_checkpoint(config: VitPoseConfig, state: Mapping[str, Tensor], folder:
     else:
         remove_file(Path(folder) / HEADS_FILE)  # left over from another network
     config.save_pretrained(folder)
+    if config.spec is not None:
+        PreprocessorConfig.from_spec(config.spec).save_pretrained(folder)
 
 
 def write_backbone(config: VitPoseBackboneConfig, state: Mapping[str, Tensor], folder: str | Path) -> None:

@@ -14,15 +14,17 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from ..errors import CheckpointError, InputError, UnknownNameError
+from ..files.hub import CONFIG_FILE
 from ..files.limits import MAX_EXPERTS, MAX_KEYPOINTS, MAX_SCALE_FACTOR
 from ..files.settings import MutableSettings, at_most
 from ..keypoints.dataset_spec import PLUS_DATASETS, DatasetSpec
+from ..keypoints.model_spec import ModelSpec
 from ..keypoints.skeleton import Skeleton, plain_name
-from .backbone_config import CONFIG_FILE, PATCH_PADDING, RETURNED, VitPoseBackboneConfig
+from .backbone_config import PATCH_PADDING, RETURNED, VitPoseBackboneConfig
 from .foreign_config import checked_backbone, checked_kwargs
 from .presets import backbone_of_size
 
-__all__ = ["CONFIG_FILE", "PATCH_PADDING", "VitPoseBackboneConfig", "VitPoseConfig"]
+__all__ = ["PATCH_PADDING", "VitPoseBackboneConfig", "VitPoseConfig"]
 
 # `transformers` does not write the labels of its default configuration, which has two.
 _UNWRITTEN_LABELS = 2
@@ -74,6 +76,8 @@ class VitPoseConfig(MutableSettings):
         datasets: The `DatasetSpec` of each head, in the order of the experts; names and dictionaries are accepted too.
             The keypoints of the first are those of `id2label`. Empty: one head without a declared dataset, as
             in `transformers`.
+        vitpose_spec: The JSON form of the `ModelSpec` of all heads, without their datasets; use `spec` and `with_spec`.
+            Default: unknown, as in checkpoints of `transformers`.
         output_attentions: Return each block's attention weights by default.
         output_hidden_states: Return the tokens before and after each block by default.
         return_dict: Return a `VitPoseEstimatorOutput` by default; False returns a tuple.
@@ -102,6 +106,7 @@ class VitPoseConfig(MutableSettings):
     datasets: Annotated[list[Any], BeforeValidator(_lists), at_most(MAX_EXPERTS)] = field(
         default_factory=list
     )
+    vitpose_spec: dict[str, Any] | None = None
     output_attentions: bool = False
     output_hidden_states: bool = False
     return_dict: bool = True
@@ -125,6 +130,7 @@ class VitPoseConfig(MutableSettings):
         self._check_edges()
         if self.datasets:
             self._check_datasets()
+        _ = self.spec  # raises if it is invalid
 
     def _reset_by(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         if "datasets" in changes:
@@ -217,7 +223,18 @@ class VitPoseConfig(MutableSettings):
     @property
     def heads(self) -> list[DatasetSpec]:
         """The `DatasetSpec` of each head; one without a declared dataset gets the defaults, those of COCO (UDP)."""
-        return self.datasets or [DatasetSpec(name=self.skeleton.name, skeleton=self.skeleton)]
+        return self.datasets or [DatasetSpec.of_skeleton(self.skeleton)]
+
+    @property
+    def spec(self) -> ModelSpec | None:
+        """The `ModelSpec` of the first head; None if the configuration has none."""
+        table = self.vitpose_spec
+        return None if table is None else ModelSpec.from_dict(table, "vitpose_spec", self.heads[0])
+
+    def with_spec(self, spec: ModelSpec) -> VitPoseConfig:
+        """Returns a copy that has a `ModelSpec`; its dataset is declared if it differs from that of the first head."""
+        chosen = self if spec.dataset == self.heads[0] else self._with_head(spec.dataset)
+        return replace(chosen, vitpose_spec=spec.to_dict(with_dataset=False))
 
     @property
     def skeleton(self) -> Skeleton:
@@ -257,7 +274,7 @@ class VitPoseConfig(MutableSettings):
             )
         return dataset
 
-    def declare(self, dataset: str | Path | DatasetSpec) -> VitPoseConfig:
+    def with_dataset(self, dataset: str | Path | DatasetSpec) -> VitPoseConfig:
         """Returns the configuration of this one-head network with its dataset declared.
 
         Args:
@@ -331,7 +348,9 @@ class VitPoseConfig(MutableSettings):
         table = {f.name: getattr(self, f.name) for f in fields(self)}
         left_out = {key for key, usual in RETURNED.items() if table[key] == usual}
         # num_labels follows from id2label, and `transformers` would overwrite one with the other.
-        left_out |= {"num_labels", "backbone_config"} | (set() if self.datasets else {"datasets"})
+        left_out |= {"num_labels", "backbone_config"} | {
+            key for key in ("datasets", "vitpose_spec") if not table[key]
+        }
         if self.backbone is None:
             left_out |= {"backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs"}
         table["datasets"] = [spec.to_dict() for spec in self.datasets]

@@ -1,4 +1,4 @@
-"""Files of the original repository: recognising them, and deriving the configuration from the parameters."""
+"""Files of the original repository: deriving the configuration from the parameters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import re
 import reprlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -18,13 +17,6 @@ from .config import VitPoseBackboneConfig, VitPoseConfig
 from .names import OTHER_HEADS
 
 logger = logging.getLogger(__name__)
-
-ORIGINAL_SUFFIXES = (".pth", ".pt")
-
-
-def is_original(name: str | Path) -> bool:
-    """Returns whether a name has a suffix of the original repository's files."""
-    return str(name).endswith(ORIGINAL_SUFFIXES)
 
 
 def config_from_original(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +15,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, InputError, UnknownNameError
-from ..files.hub import find_file, upload_folder
+from ..files.hub import ModelFiles, upload_folder
 from .backbone import VitPoseBackbone
 from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from .config import VitPoseBackboneConfig, VitPoseConfig
 from .decoder import ClassicDecoder, SimpleDecoder
 from .experts import Routing, route
 from .outputs import VitPoseEstimatorOutput
+from .preprocessor_config import PROCESSOR_FILE
 from .pretrained import PretrainedModule, refuse_quantised
 from .quantisation import is_quantised
 
 if TYPE_CHECKING:
     from .foreign import ForeignBackbone
-
-_PROCESSOR_FILE = "preprocessor_config.json"
-
 
 LOSS_AVERAGES = ("batch", "dataset")
 """Divisors of each head's loss; see `VitPoseForPoseEstimation.forward`."""
@@ -314,8 +313,8 @@ class VitPoseForPoseEstimation(PretrainedModule):
         return self.backbone.get_input_embeddings()
 
     @classmethod
-    def _read(cls, name: str | Path, config: Any, **options: Any) -> Checkpoint:
-        return read_checkpoint(name, config, **options)
+    def _read(cls, files: ModelFiles, config: Any, **options: Any) -> Checkpoint:
+        return read_checkpoint(files, config, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes `config.json` and `model.safetensors` as `transformers` reads them.
@@ -337,20 +336,16 @@ class VitPoseForPoseEstimation(PretrainedModule):
         repo_id: str,
         *,
         processor: Any = None,
-        private: bool | None = None,
         token: str | bool | None = None,
-        revision: str | None = None,
-        commit_message: str = "Upload ViTPose",
+        **upload: Any,
     ) -> str:
         """Uploads the files of `save_pretrained` and the image processor to a hub repository, created if missing.
 
         Args:
             repo_id: The repository, "owner/name"; "name" alone is a repository of the token's owner.
             processor: The image processor; default: that of the checkpoint the network was loaded from.
-            private: Whether a new repository is private.
             token: Access token for the hub; default: the stored one.
-            revision: Branch to upload to.
-            commit_message: Message of the commit.
+            **upload: private, revision and commit_message, as in `vitpose.files.hub.upload_folder`.
 
         Returns:
             The URL of the commit.
@@ -364,11 +359,9 @@ class VitPoseForPoseEstimation(PretrainedModule):
             self.save_pretrained(folder)
             if processor is not None:
                 processor.save_pretrained(folder)
-            else:
-                (Path(folder) / _PROCESSOR_FILE).write_bytes(self._processor_file(token).read_bytes())
-            return upload_folder(
-                folder, repo_id, private=private, token=token, revision=revision, message=commit_message
-            )
+            elif self.config.spec is None:
+                (Path(folder) / PROCESSOR_FILE).write_bytes(self._processor_file(token).read_bytes())
+            return upload_folder(folder, repo_id, token=token, **upload)
 
     def _processor_file(self, token: str | bool | None) -> Path:
         missing = (
@@ -377,8 +370,7 @@ class VitPoseForPoseEstimation(PretrainedModule):
         )
         if self.source is None:
             raise InputError(missing)
-        name, hub = self.source
         try:
-            return find_file(name, _PROCESSOR_FILE, token=token, **hub)
-        except (CheckpointError, UnknownNameError) as error:
+            return replace(self.source, token=token).find(PROCESSOR_FILE)
+        except CheckpointError as error:
             raise InputError(missing) from error

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError, UnknownNameError
+from ..files.hub import ModelFiles, resolve
 from ..hardware.devices import choose_device
 from .checkpoint import BackboneCheckpoint, Checkpoint, resolve_dtype
 from .config import VitPoseConfig
@@ -32,8 +33,8 @@ class PretrainedModule(nn.Module):
     config_class: ClassVar[type]
     computes_tables = False
     """Whether construction computes buffers that no checkpoint contains."""
-    source: tuple[str | Path, dict[str, Any]] | None = None
-    """Name and hub options the weights were loaded with; None if they are not those of a whole checkpoint."""
+    source: ModelFiles | None = None
+    """The files that the weights were loaded from; None if they are not those of a whole checkpoint."""
 
     @property
     def device(self) -> torch.device:
@@ -60,7 +61,7 @@ class PretrainedModule(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def _read(cls, name: str | Path, config: Any, **options: Any) -> Checkpoint | BackboneCheckpoint:
+    def _read(cls, files: ModelFiles, config: Any, **options: Any) -> Checkpoint | BackboneCheckpoint:
         """Reads a checkpoint whose configuration is a `config_class`."""
         raise NotImplementedError
 
@@ -138,17 +139,22 @@ class PretrainedModule(nn.Module):
         """
         cls._refuse_unknown(overrides)
         target, wanted = _one_device(device, device_map), _one_dtype(dtype, torch_dtype)
-        hub: dict[str, Any] = {"subfolder": subfolder, "revision": revision, "cache_dir": cache_dir}
-        hub["local_files_only"] = local_files_only
-        checkpoint = cls._read(
-            name, config, dataset=dataset, use_safetensors=use_safetensors, token=token, **hub, **overrides
+        files = resolve(
+            name,
+            subfolder=subfolder,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
         )
+        checkpoint = cls._read(files, config, dataset=dataset, use_safetensors=use_safetensors, **overrides)
         model, renewed = cls._assemble(checkpoint, wanted, target, ignore_mismatched_sizes)
         if attn_implementation is not None:
             model.set_attn_implementation(attn_implementation)
         if quantization_config is not None:
             quantise(model, quantization_config)
-        model.source = (name, hub) if dataset is None else None  # the processor of one dataset may differ
+        # The processor of one dataset may differ; the token is not kept.
+        model.source = replace(files, token=None) if dataset is None else None
         info = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": renewed, "error_msgs": []}
         return (model, info) if output_loading_info else model
 

@@ -1,26 +1,26 @@
 """VitPoseImageProcessor: preprocessing and postprocessing with the interface of `transformers`.
 
-Holds the settings of a model's crops and of the decoding of its heatmaps, and applies them to images and to outputs of
-the network. Reads and writes `preprocessor_config.json`.
+A façade over `ModelSpec`: it applies the settings of a `preprocessor_config.json` to images and to outputs of the
+network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, fields, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import BeforeValidator, Field
 
-from ..errors import BoxError, InputError, UnknownNameError
-from ..files.limits import MAX_INPUT_SIDE_PX
-from ..files.settings import Settings
+from ..errors import BoxError, UnknownNameError
 from ..geometry.boxes import Size
 from ..geometry.heatmaps import Decoding, decode
 from ..geometry.warp import Warp, crop_all, normalise
 from ..keypoints.dataset_spec import DatasetSpec
+from ..keypoints.model_spec import ModelSpec
+from ..model.preprocessor_config import PreprocessorConfig
 from .pixel_values import (
     BatchFeature,
     pack,
@@ -34,141 +34,22 @@ from .pixel_values import (
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PROCESSOR_FILE", "BatchFeature", "CropSize", "VitPoseImageProcessor"]
+__all__ = ["BatchFeature", "VitPoseImageProcessor"]
 
-PROCESSOR_FILE = "preprocessor_config.json"
 _DECODING_FIELDS = ("decode", "blur_sigma", "border", "max_step", "shift_heatmap")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-NORMALIZE_FACTOR = 200.0
-"""Factor by which `transformers` divides and multiplies boxes; with any other value, crops and keypoints disagree."""
-
-_SMALLEST, _LARGEST = 1e-6, 1e6
-
-
-class CropSize(Size):
-    """A size that can also be read and compared as a dictionary, as in `transformers`."""
-
-    __slots__ = ()
-
-    def __getitem__(self, key: str) -> int:
-        if key not in self.keys():
-            raise KeyError(key)
-        return int(getattr(self, key))
-
-    def keys(self) -> tuple[str, str]:
-        """Returns ("height", "width"), so that `dict(size)` works."""
-        return ("height", "width")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, Size):
-            return (self.width, self.height) == (other.width, other.height)
-        return dict(self) == other
-
-    __hash__ = Size.__hash__
-
-
-INPUT_SIZE = CropSize(width=192, height=256)
-
-
-def _crop_size(value: Any) -> CropSize:
-    if isinstance(value, int) and not isinstance(value, bool):
-        width = height = value
-    elif isinstance(value, Size):
-        width, height = value.width, value.height
-    elif isinstance(value, Mapping) and value.keys() == {"height", "width"}:
-        width, height = value["width"], value["height"]
-    else:
-        raise ValueError(
-            f"{str(value)[:80]!r} is not a size; give {{'height': …, 'width': …}}, Size(width=…, height=…), "
-            "or one number"
-        )
-    for side in (width, height):
-        if type(side) is not int or not 2 <= side <= MAX_INPUT_SIDE_PX:
-            raise ValueError(
-                f"a side is {str(side)[:20]!r}; sides are integers from 2 to {MAX_INPUT_SIDE_PX} px"
-            )
-    return CropSize(width=width, height=height)
-
-
-def _per_channel(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        if len(value) != 3:
-            raise ValueError(
-                f"{len(value)} values; give three, one per colour channel, or one for all channels"
-            )
-        return tuple(value)
-    return (value,) * 3
-
-
-def _only_200(value: Any) -> Any:
-    if value != NORMALIZE_FACTOR:
-        raise ValueError(
-            f"{str(value)[:20]!r} is unsupported, because crops and keypoints would disagree; leave it out"
-        )
-    return NORMALIZE_FACTOR
-
-
-Choice = Annotated[str, Field(max_length=64)]
-Mean = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
-Deviation = Annotated[float, Field(ge=_SMALLEST, le=_LARGEST)]
 
 
 @dataclass(frozen=True)
-class VitPoseImageProcessor(Settings):
+class VitPoseImageProcessor(PreprocessorConfig):
     """Turns images and boxes into a model's input, and its heatmaps into keypoints.
 
-    None selects the default of every attribute except `max_step` and `blur_sigma`.
-
-    Attributes:
-        do_affine_transform: Crop each box from its image; False treats the images as crops.
-        size: Size of the crops: a `Size`, a mapping {"height": …, "width": …}, or one number for a square.
-        do_rescale: Multiply the pixels by `rescale_factor`.
-        rescale_factor: Factor of the pixel values; default: 1/255.
-        do_normalize: Subtract `image_mean` and divide by `image_std`, per channel.
-        image_mean: Means of the rescaled pixels, three or one for all channels.
-        image_std: Standard deviations of the rescaled pixels, three or one for all channels.
-        normalize_factor: 200; accepted for compatibility with `transformers`.
-        do_convert_rgb: Accepted for compatibility with `transformers`; every image is converted to RGB.
-        warp: "udp" or "plain"; see `vitpose.geometry.warp.Warp`.
-        aspect: "keep" or "stretch"; see `vitpose.geometry.warp.Warp.from_boxes`.
-        decode: "dark", "quarter" or "argmax"; see `vitpose.geometry.heatmaps.Decoding`.
-        blur_sigma: Standard deviation of DARK's blur, cells; default: the original's (2.0 for a kernel of 11).
-        border: Padding of the heatmap for DARK's blur: "zero", "mirror" or "reflect".
-        max_step: Largest step of DARK, cells; None does not limit it.
-        shift_heatmap: Shift the mirrored heatmaps of a flip test by one cell (for the plain warp).
-
-    Raises:
-        InputError: A value is invalid; the message names it.
-        UnknownNameError: An attribute, or the warp, aspect, decoding or border is unknown.
+    Its attributes are those of `PreprocessorConfig`.
     """
 
-    do_affine_transform: bool = True
-    size: Annotated[Size, BeforeValidator(_crop_size)] = INPUT_SIZE
-    do_rescale: bool = True
-    rescale_factor: Annotated[float, Field(ge=_SMALLEST, le=_LARGEST)] = 1 / 255
-    do_normalize: bool = True
-    image_mean: Annotated[tuple[Mean, Mean, Mean], BeforeValidator(_per_channel)] = IMAGENET_MEAN
-    image_std: Annotated[tuple[Deviation, Deviation, Deviation], BeforeValidator(_per_channel)] = IMAGENET_STD
-    _: KW_ONLY
-    normalize_factor: Annotated[float, BeforeValidator(_only_200)] = NORMALIZE_FACTOR
-    do_convert_rgb: bool = True
-    warp: Choice = "udp"
-    aspect: Choice = "keep"
-    decode: Choice = "dark"
-    blur_sigma: Annotated[float, Field(gt=0, le=_LARGEST)] | None = None
-    border: Choice = "zero"
-    max_step: Annotated[float, Field(ge=0, le=_LARGEST)] | None = 1.0
-    shift_heatmap: bool = False
-
-    FILE = PROCESSOR_FILE
-
-    def _complete(self) -> None:
-        self.decoding()  # so that an invalid value raises here and not at the first image
-        self.warp_boxes(np.zeros((0, 4)))
+    @cached_property
+    def _spec(self) -> ModelSpec:
+        # Crops and decoding do not depend on the skeleton, which a processor does not have.
+        return self.to_spec(DatasetSpec.load("coco"))
 
     def decoding(self, kernel_size: int = 11) -> Decoding:
         """Returns the settings of the decoding of heatmaps.
@@ -179,29 +60,16 @@ class VitPoseImageProcessor(Settings):
         Raises:
             InputError: The kernel size is not odd and positive.
         """
-        return Decoding(self.decode, kernel_size, self.blur_sigma, self.border, self.max_step)
+        return replace(self._spec.decoding, kernel_size=kernel_size)
 
     @property
     def scale_and_offset(self) -> tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]:
-        """Scale and offset of each channel: a network's input is crop x scale + offset, float32."""
-        rescale = self.rescale_factor if self.do_rescale else 1.0
-        mean = np.array(self.image_mean if self.do_normalize else (0, 0, 0))
-        std = np.array(self.image_std if self.do_normalize else (1, 1, 1))
-        return (rescale / std).astype(np.float32), (-mean / std).astype(np.float32)
-
-    def with_dataset(self, dataset_spec: DatasetSpec) -> VitPoseImageProcessor:
-        """Returns a copy with the warp, aspect, decoding and flip shift of a dataset."""
-        return replace(
-            self,
-            warp=dataset_spec.warp,
-            aspect=dataset_spec.aspect,
-            decode=dataset_spec.decode,
-            shift_heatmap=dataset_spec.shift_heatmap,
-        )
+        """See `ModelSpec.scale_and_offset`."""
+        return self._spec.scale_and_offset
 
     def warp_boxes(self, boxes: Float[np.ndarray, "n 4"]) -> Warp:
         """Returns the warp from xyxy boxes, px of the image, to crops."""
-        return Warp.from_boxes(boxes, self.size, self.warp, aspect=self.aspect)
+        return self._spec.warp_boxes(boxes)
 
     def __call__(self, images: Any, boxes: Any = None, *options: Any, **named: Any) -> BatchFeature:
         """Calls `preprocess`."""
@@ -333,30 +201,3 @@ class VitPoseImageProcessor(Settings):
         ]
         ends = np.cumsum(counts)
         return [rows[end - count : end] for end, count in zip(ends, counts, strict=True)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the dictionary of a `preprocessor_config.json` that `transformers` reads.
-
-        Attributes that only vitpose has are written if they differ from the default.
-        """
-        shared = (
-            "do_affine_transform",
-            "do_rescale",
-            "rescale_factor",
-            "do_normalize",
-            "normalize_factor",
-        )
-        table: dict[str, Any] = {name: getattr(self, name) for name in shared}
-        table |= {"image_mean": list(self.image_mean), "image_std": list(self.image_std)}
-        table["size"] = {"height": self.size.height, "width": self.size.width}
-        for f in fields(self):
-            if f.name not in table and getattr(self, f.name) != f.default:
-                table[f.name] = getattr(self, f.name)
-        return {"image_processor_type": type(self).__name__, **table}
-
-    @classmethod
-    def _values_of(cls, table: Mapping[str, Any]) -> dict[str, Any]:
-        kind = table.get("image_processor_type", table.get("feature_extractor_type", cls.__name__))
-        if not str(kind).startswith(cls.__name__):  # suffixes: Fast, Pil
-            raise InputError(f"it is for a {kind!r}, not a {cls.__name__}; give a ViTPose checkpoint")
-        return super()._values_of(table)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..files.hub import resolve
 from ..keypoints.dataset_spec import DatasetSpec
 from ..keypoints.skeleton import Skeleton
 from ..model.checkpoint import read_checkpoint
@@ -28,13 +29,14 @@ def make_network(recipe: ModelRecipe, datasets: Sequence[DatasetSpec] = ()) -> V
         SkeletonError: The recipe's skeleton is invalid.
         UnknownNameError: The recipe's size, decoder or skeleton is unknown.
     """
-    if not recipe.start:
+    files = resolve(recipe.start) if recipe.start else None
+    if files is None:
         network = VitPoseForPoseEstimation(_new_config(recipe, datasets))
-    elif (plain := read_plain_vit(recipe.start)) is not None:
+    elif (plain := read_plain_vit(files)) is not None:
         plain = match_depth(plain, recipe.layers) if recipe.layers else plain
         network = network_from_plain_vit(_new_config(recipe, datasets), plain, recipe.start)
     else:
-        checkpoint = read_checkpoint(recipe.start)
+        checkpoint = read_checkpoint(files)
         network = network_from_checkpoint(_changed_config(checkpoint.config, recipe, datasets), checkpoint)
     if recipe.gradient_checkpointing:
         network.gradient_checkpointing_enable()

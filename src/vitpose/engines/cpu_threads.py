@@ -43,7 +43,7 @@ def one_thread_if_forked() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class SideBySide:
+class ThreadedNetwork:
     """A network on a CPU whose batches are split over as many threads as torch uses.
 
     If a batch cannot be split evenly, the rest is run by torch with all threads. In a forked process, call it within

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vitpose.engines.side_by_side import CROPS_PER_THREAD, SideBySide
+from vitpose.engines.cpu_threads import CROPS_PER_THREAD, ThreadedNetwork
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_heatmaps_are_in_the_order_of_the_crops(count: int) -> None:
         return 2 * pixels
 
     pixels = torch.arange(count * 12.0).view(count, 3, 2, 2)
-    torch.testing.assert_close(SideBySide(network)(pixels), 2 * pixels)
+    torch.testing.assert_close(ThreadedNetwork(network)(pixels), 2 * pixels)
     here = [part for part in seen if part[0] == threading.get_ident()]
     elsewhere = [part for part in seen if part not in here]
     assert [(length, threads) for _, length, threads in here] == (
@@ -54,7 +54,7 @@ def test_heatmaps_are_in_the_order_of_the_crops(count: int) -> None:
 
 
 def test_the_settings_of_other_threads_are_unchanged() -> None:
-    SideBySide(lambda pixels: pixels)(torch.zeros(3, 3, 2, 2))
+    ThreadedNetwork(lambda pixels: pixels)(torch.zeros(3, 3, 2, 2))
     assert torch.get_num_threads() == 3
     assert threads_of_a_later_thread() == 3
 
@@ -71,7 +71,7 @@ def test_simultaneous_first_calls_start_one_pool() -> None:
     def call() -> None:
         torch.get_num_threads()
         first.wait()
-        SideBySide(network)(torch.zeros(5, 3, 2, 2))
+        ThreadedNetwork(network)(torch.zeros(5, 3, 2, 2))
 
     callers = [threading.Thread(target=call) for _ in range(6)]
     for caller in callers:
@@ -91,7 +91,7 @@ def test_a_pool_that_cannot_start_is_cleaned_up(monkeypatch: pytest.MonkeyPatch)
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    network, pixels = SideBySide(lambda pixels: pixels), torch.zeros(6, 3, 2, 2)
+    network, pixels = ThreadedNetwork(lambda pixels: pixels), torch.zeros(6, 3, 2, 2)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start_three)
         with pytest.raises(RuntimeError, match="can't start new thread"):
@@ -154,4 +154,4 @@ def test_an_error_in_a_thread_is_raised_by_the_call() -> None:
         raise ValueError("odd pixels")
 
     with pytest.raises(ValueError, match="odd pixels"):
-        SideBySide(network)(torch.zeros(3, 3, 2, 2))
+        ThreadedNetwork(network)(torch.zeros(3, 3, 2, 2))
