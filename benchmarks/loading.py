@@ -57,7 +57,7 @@ def loading(
     people: TrainingAnnotations, workers: int, options: argparse.Namespace, device: torch.device
 ) -> float:
     sampler = MixSampler([len(people)])
-    dataset = PoseDataset(people, options.processor, Augmentation())
+    dataset = PoseDataset(people, options.spec, Augmentation())
     loader = DataLoader(
         dataset,
         options.batch_size,
@@ -71,9 +71,7 @@ def loading(
 
 def on_device(packed: Packed, options: argparse.Namespace, device: torch.device) -> float:
     sampler = MixSampler([len(packed)])
-    loader = DeviceLoader(
-        packed, sampler, options.batch_size, options.processor, Augmentation(), device=device
-    )
+    loader = DeviceLoader(packed, sampler, options.batch_size, options.spec, Augmentation(), device=device)
     return samples_per_s(endless(sampler, loader), options.batch_size, options.seconds, device)
 
 
@@ -82,7 +80,7 @@ def steps(options: argparse.Namespace, device: torch.device) -> Iterable:
         vitpose.VitPoseForPoseEstimation.from_pretrained("vitpose-tiny", dtype="float32").to(device).train()
     )
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-    size, count = options.processor.size, network.config.num_labels
+    size, count = options.spec.input_size, network.config.num_labels
     pixels = torch.randn(options.batch_size, 3, size.height, size.width, device=device)
     targets = torch.rand(options.batch_size, count, size.height // 4, size.width // 4, device=device)
     while True:
@@ -121,7 +119,9 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
-    options.processor = vitpose.VitPoseImageProcessor(size=vitpose.Size(width, height))
+    options.spec = vitpose.ModelSpec(
+        dataset=vitpose.DatasetSpec.load("coco"), input_size=vitpose.Size(width, height)
+    )
     device = choose_device(options.device)
     people = read_training_annotations(options.annotations)
     people = people.select(np.random.default_rng(0).permutation(len(people))[: options.people])

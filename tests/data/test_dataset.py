@@ -15,10 +15,11 @@ from vitpose.data.pack import read_pack, write_pack
 from vitpose.errors import InputError
 from vitpose.geometry.boxes import Size
 from vitpose.geometry.warp import Warp
+from vitpose.keypoints.dataset_spec import DatasetSpec
+from vitpose.keypoints.model_spec import ModelSpec
 from vitpose.keypoints.skeleton import Skeleton
-from vitpose.processing.image_processor import VitPoseImageProcessor
 
-SMALL = VitPoseImageProcessor(size=Size(48, 64))
+SMALL = ModelSpec(dataset=DatasetSpec.load("coco"), input_size=Size(48, 64))
 
 
 def test_a_sample(people: TrainingAnnotations) -> None:

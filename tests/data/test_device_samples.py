@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from vitpose.data.dataset import MixSampler, in_cells
 from vitpose.data.device_samples import CropFrames, DeviceLoader
 from vitpose.data.pack import Packed, read_pack, write_pack
 from vitpose.geometry.boxes import Size
-from vitpose.processing.image_processor import VitPoseImageProcessor
+from vitpose.keypoints.dataset_spec import DatasetSpec
+from vitpose.keypoints.model_spec import ModelSpec
 
+COCO = DatasetSpec.load("coco")
 DEVICES = [
     "cpu",
     pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
@@ -34,13 +37,12 @@ def packed(people: TrainingAnnotations, tmp_path: Path) -> Packed:
 def test_the_same_view_gives_the_same_sample(
     packed: Packed, convention: str, weighted: bool, device: str, opencv_rounding: float
 ) -> None:
-    processor = VitPoseImageProcessor(size=Size(96, 128), warp=convention)
-    loader = DeviceLoader(
-        packed, MixSampler([10]), 4, processor, RECIPE, joint_weights=weighted, device=device
-    )
+    dataset = replace(COCO, warp=convention)
+    spec = ModelSpec(dataset=dataset, input_size=Size(96, 128))
+    loader = DeviceLoader(packed, MixSampler([10]), 4, spec, RECIPE, joint_weights=weighted, device=device)
     rows = np.array([3, 9, 3, 0, 7])
     people = packed.select(rows)
-    view = RECIPE.draw(people, processor.size, convention, np.random.default_rng(2))
+    view = RECIPE.draw(people, spec.input_size, convention, np.random.default_rng(2))
     assert view.mirrored.any()
     assert (view.hidden_cells[:, 2:] > view.hidden_cells[:, :2]).all(axis=1).any()
     batch = loader.make_views(rows, view)
@@ -54,7 +56,7 @@ def test_the_same_view_gives_the_same_sample(
 
 
 def test_resuming_continues_the_batches(packed: Packed) -> None:
-    frames, size = CropFrames(packed, "cpu"), VitPoseImageProcessor(size=Size(24, 32))
+    frames, size = CropFrames(packed, "cpu"), ModelSpec(dataset=COCO, input_size=Size(24, 32))
     sampler = MixSampler([10], seed=5)
     loader = DeviceLoader(packed, sampler, 3, size, RECIPE, seed=5, frames=frames)
     batches = list(loader)
@@ -68,7 +70,7 @@ def test_resuming_continues_the_batches(packed: Packed) -> None:
 
 def test_a_batch_depends_only_on_its_keys(packed: Packed) -> None:
     """So that it does not depend on the step at which a training run resumes."""
-    frames, size = CropFrames(packed, "cpu"), VitPoseImageProcessor(size=Size(24, 32))
+    frames, size = CropFrames(packed, "cpu"), ModelSpec(dataset=COCO, input_size=Size(24, 32))
     keys = [(0, 3), (0, 4), (1, 3), (1, 4)]
     whole = DeviceLoader(packed, keys, 2, size, RECIPE, frames=frames)
     late = DeviceLoader(packed, keys[2:], 2, size, RECIPE, frames=frames)
@@ -78,11 +80,11 @@ def test_a_batch_depends_only_on_its_keys(packed: Packed) -> None:
 
 
 def test_without_augmentation(packed: Packed) -> None:
-    processor = VitPoseImageProcessor(size=Size(48, 64))
-    loader = DeviceLoader(packed, MixSampler([10]), 10, processor, device="cpu")
+    spec = ModelSpec(dataset=COCO, input_size=Size(48, 64))
+    loader = DeviceLoader(packed, MixSampler([10]), 10, spec, device="cpu")
     (batch,) = loader
     rows = batch["meta"]["index"]
-    view = View.plain(packed.boxes[rows], processor.size)
+    view = View.plain(packed.boxes[rows], spec.input_size)
     for index, row in enumerate(rows):
         crop = view.crop(packed.read_image(int(row)), index)
         assert np.abs(batch["pixels"][index].permute(1, 2, 0).numpy() - crop).max() <= 1

@@ -19,8 +19,9 @@ from vitpose.data.device_samples import DeviceLoader
 from vitpose.data.pack import cut_out, join_packs, read_pack, write_pack
 from vitpose.errors import ImageError, InputError, OutputError
 from vitpose.geometry.boxes import Size
+from vitpose.keypoints.dataset_spec import DatasetSpec
+from vitpose.keypoints.model_spec import ModelSpec
 from vitpose.keypoints.skeleton import Skeleton
-from vitpose.processing.image_processor import VitPoseImageProcessor
 
 RECIPE = Augmentation(brightness=0.2, occlusion=0.5)
 
@@ -228,6 +229,7 @@ def test_an_index_that_is_not_json_raises(tmp_path: Path) -> None:
             read_pack(tmp_path)
 
 
+COCO = DatasetSpec.load("coco")
 SMALL = Augmentation(scale_limit=0.1, rotation_probability=0.0, shift=0.0, half_body=0.0)
 
 
@@ -236,7 +238,7 @@ def test_a_margin_that_is_too_small_raises(
     people: TrainingAnnotations, tmp_path: Path, samples: Callable[..., Any]
 ) -> None:
     """A pack for a weaker augmentation or another aspect is rejected, as pixels would be missing."""
-    small, stretched = VitPoseImageProcessor(), VitPoseImageProcessor(aspect="stretch")
+    small, stretched = ModelSpec(dataset=COCO), ModelSpec(dataset=replace(COCO, aspect="stretch"))
     write_pack([people], tmp_path / "pack", augmentation=SMALL)
     packed = read_pack(tmp_path / "pack")
     samples(packed, small, SMALL)
@@ -251,7 +253,7 @@ def test_a_margin_that_is_too_small_raises(
     with pytest.raises(InputError, match="aspect keep in the pack, stretch here"):
         samples(packed, stretched, SMALL)
     with pytest.raises(InputError, match="size 192x256 in the pack, 256x192 here"):
-        samples(packed, VitPoseImageProcessor(size=Size(256, 192)), SMALL)
+        samples(packed, ModelSpec(dataset=COCO, input_size=Size(256, 192)), SMALL)
     write_pack([people], tmp_path / "stretched", augmentation=SMALL, aspect="stretch")
     samples(read_pack(tmp_path / "stretched"), stretched, SMALL)
     with pytest.raises(InputError, match="is too small for"):
@@ -263,7 +265,7 @@ def test_packs_of_whole_images_fit_any_augmentation(people: TrainingAnnotations,
     write_pack([whole], tmp_path / "pack", augmentation=SMALL)
     packed = read_pack(tmp_path / "pack")
     assert (packed.sizes == [240, 200]).all()
-    PoseDataset(packed, VitPoseImageProcessor(aspect="stretch"), Augmentation())
+    PoseDataset(packed, ModelSpec(dataset=replace(COCO, aspect="stretch")), Augmentation())
 
 
 def test_reduced_packs_have_the_same_margin(people: TrainingAnnotations, tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ from vitpose.geometry.boxes import Size
 from vitpose.geometry.warp import Warp
 from vitpose.inference.estimator import Estimator
 from vitpose.keypoints.dataset_spec import DatasetSpec
+from vitpose.model.preprocessor_config import PreprocessorConfig
 
 SIZE, HEATMAP_SIZE = Size(width=192, height=256), Size(width=48, height=64)
 MPII = DatasetSpec.load("mpii")
-PROCESSOR = vitpose.VitPoseImageProcessor(size=SIZE).with_dataset(MPII)
 SPEC = vitpose.ModelSpec(dataset=MPII, input_size=SIZE)
 
 
@@ -66,7 +66,7 @@ def file(rows: list[dict[str, Any]], tmp_path: Path) -> Path:
 
 def test_fault_the_square_fills_the_crop(rows: list[dict[str, Any]], file: Path) -> None:
     people = read_training_annotations(file)
-    warp = PROCESSOR.warp_boxes(people.boxes)
+    warp = SPEC.warp_boxes(people.boxes)
     expected = [to_crop(np.array(row["joints"]) - 1, *original_square(row), SIZE) for row in rows]
     np.testing.assert_allclose(warp.to_grid(people.xy.astype(float), SIZE), expected, atol=1e-3)
     kept = Warp.from_boxes(people.boxes, SIZE)
@@ -97,11 +97,11 @@ def test_training_samples_are_of_the_square(
 ) -> None:
     people = read_training_annotations(file)
     if kind == "host":
-        found = torch.stack([PoseDataset(people, PROCESSOR)[index]["keypoints"] for index in range(3)])
+        found = torch.stack([PoseDataset(people, SPEC)[index]["keypoints"] for index in range(3)])
     else:
         write_pack([people], tmp_path / "pack", aspect=MPII.aspect)
         packed = read_pack(tmp_path / "pack")
-        (batch,) = DeviceLoader(packed, MixSampler([3]), 3, PROCESSOR, device="cpu")
+        (batch,) = DeviceLoader(packed, MixSampler([3]), 3, SPEC, device="cpu")
         found = batch["keypoints"][torch.from_numpy(batch["meta"]["index"]).argsort()]
     for row, keypoints in zip(rows, found, strict=True):
         wanted = to_crop(np.array(row["joints"]) - 1, *original_square(row), HEATMAP_SIZE)
@@ -136,6 +136,6 @@ def test_exported_file_contains_the_declaration() -> None:
 
 
 def test_processor_file_contains_the_aspect(tmp_path: Path) -> None:
-    PROCESSOR.save_pretrained(tmp_path)
+    PreprocessorConfig.from_spec(SPEC).save_pretrained(tmp_path)
     assert json.loads((tmp_path / "preprocessor_config.json").read_text())["aspect"] == "stretch"
-    assert vitpose.VitPoseImageProcessor.from_pretrained(tmp_path) == PROCESSOR
+    assert vitpose.VitPoseImageProcessor.from_pretrained(tmp_path).to_spec(MPII) == SPEC

@@ -20,12 +20,11 @@ from vitpose.evaluation import evaluate_model, evaluate_predictions
 from vitpose.files.schemas import check
 from vitpose.keypoints.dataset_spec import DatasetSpec
 from vitpose.model.experts import fold_state, unfold_state
-from vitpose.processing.image_processor import VitPoseImageProcessor
 from vitpose.training.loop import train
 from vitpose.training.module import PoseModule
 from vitpose.training.recipe import Recipe, read_recipe
 from vitpose.training.recipe_tables import ModelRecipe
-from vitpose.training.samples import Samples, make_processor
+from vitpose.training.samples import Samples, make_spec
 from vitpose.training.start import make_network
 from vitpose.training.targets import encode
 
@@ -77,16 +76,16 @@ def test_samples_have_the_conventions_of_their_dataset(two_datasets: dict) -> No
         seen |= set(batch["dataset"].tolist())
     assert seen == {0, 1}
     five, three = samples.dataset(recipe).parts
-    assert (five.processor.warp, three.processor.warp) == ("udp", "plain")
+    assert (five.spec.dataset.warp, three.spec.dataset.warp) == ("udp", "plain")
     assert three.augmentation.half_body == 0.0
 
 
 def test_indices_of_a_joint_dataset_run_through_its_parts(arrows: Path) -> None:
     people = read_training_annotations(arrows / "arrows.json", arrows)
-    processor = VitPoseImageProcessor(size=vitpose.Size(48, 64))
+    spec = vitpose.ModelSpec(dataset=DatasetSpec.load("coco"), input_size=vitpose.Size(48, 64))
     parts = [
-        PoseDataset(people.select(slice(0, 3)), processor),
-        PoseDataset(people.select(slice(3, 5)), processor),
+        PoseDataset(people.select(slice(0, 3)), spec),
+        PoseDataset(people.select(slice(3, 5)), spec),
     ]
     joint = JointDataset(parts)
     assert len(joint) == 5
@@ -227,7 +226,7 @@ def test_the_loss_has_the_average_of_the_recipe(two_datasets: dict, average: str
     two_datasets["target"]["loss_average"] = average
     recipe = recipe_of(two_datasets)
     network = make_network(recipe.model, recipe.datasets).eval()
-    module = PoseModule(network, recipe, 1, make_processor(recipe))
+    module = PoseModule(network, recipe, 1, make_spec(recipe))
     module.log_dict = lambda *numbers, **options: None  # type: ignore[method-assign]
     batch = {
         "pixels": torch.randn(4, 3, 64, 48),

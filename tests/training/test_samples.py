@@ -31,7 +31,7 @@ def test_the_stream_resumes_at_any_sample() -> None:
 def test_samples_have_the_values_of_the_recipe(recipe: Recipe, weighted: bool) -> None:
     target = replace(recipe.target, joint_weights=weighted, convention="msra")
     dataset = Samples(recipe).dataset(replace(recipe, target=target))
-    assert (dataset.joint_weights, dataset.processor.warp) == (weighted, "plain")
+    assert (dataset.joint_weights, dataset.spec.dataset.warp) == (weighted, "plain")
     assert (dataset.size.width, dataset.size.height, len(dataset)) == (48, 64, 40)
 
 
@@ -50,9 +50,9 @@ def test_a_pack_on_a_device_has_the_conventions_of_its_dataset(
     part = Samples(plain).dataset(plain).parts[0]
     loader = Samples(on_device).batches(on_device, 0, 0, 1, torch.device("cpu"))
     assert loader.augmentation == part.augmentation
-    assert loader.processor == part.processor
+    assert loader.spec == part.spec
     squared = dataset == "mpii"
-    assert part.processor.aspect == ("stretch" if squared else "keep")
+    assert part.spec.dataset.aspect == ("stretch" if squared else "keep")
     assert (part.augmentation.shift_probability, part.augmentation.half_body) == (
         (0.0, 0.0) if squared else (0.3, 0.3)
     )

@@ -16,10 +16,10 @@ from vitpose.data.dataset import JointDataset, PoseDataset
 from vitpose.geometry import heatmaps
 from vitpose.geometry.boxes import Size
 from vitpose.geometry.heatmaps import decode
-from vitpose.processing.image_processor import VitPoseImageProcessor
+from vitpose.keypoints.model_spec import ModelSpec
 from vitpose.training.module import PoseModule
 from vitpose.training.recipe import Recipe
-from vitpose.training.samples import make_processor
+from vitpose.training.samples import make_spec
 from vitpose.training.start import make_network
 from vitpose.training.targets import encode
 
@@ -91,12 +91,16 @@ def test_joint_samples_of_different_skeletons_have_the_targets_of_their_dataset(
     source = recipe.sources[0]
     people = read_training_annotations(source.annotations, source.images)
     five, three = recipe.datasets
-    size = VitPoseImageProcessor(size=Size(48, 64))
+    size = Size(48, 64)
     parts = [
         PoseDataset(
-            people.map_to(spec.skeleton), size.with_dataset(spec), Augmentation(), seed=4, joint_weights=True
+            people.map_to(dataset.skeleton),
+            ModelSpec(dataset=dataset, input_size=size),
+            Augmentation(),
+            seed=4,
+            joint_weights=True,
         )
-        for spec in (five, three)
+        for dataset in (five, three)
     ]
     joint = JointDataset(parts)
     rows = [(0, 0), (0, 45), (1, 3), (1, 79)]
@@ -105,9 +109,9 @@ def test_joint_samples_of_different_skeletons_have_the_targets_of_their_dataset(
     assert batch["dataset"].tolist() == [0, 1, 0, 1]
     assert batch["keypoints"].shape == (4, 5, 2)
     network = make_network(recipe.model, recipe.datasets).eval()
-    module = PoseModule(network, recipe, 1, make_processor(recipe))
+    module = PoseModule(network, recipe, 1, make_spec(recipe))
     module.log_dict = lambda *numbers, **options: None  # type: ignore[method-assign]
-    scale, offset = size.scale_and_offset
+    scale, offset = module.spec.scale_and_offset
     pixels = torch.from_numpy((batch["pixels"].numpy() * scale + offset).transpose(0, 3, 1, 2))
     predicted = network(pixels, batch["dataset"]).heatmaps
     wanted = torch.tensor(0.0)
@@ -128,6 +132,6 @@ def test_targets_follow_the_recipe_without_datasets(recipe: Recipe) -> None:
     network = make_network(recipe.model)
     for convention, unbiased in (("udp", True), ("msra", False)):
         changed = replace(recipe, target=replace(recipe.target, convention=convention))
-        module = PoseModule(network, changed, 1, make_processor(changed))
+        module = PoseModule(network, changed, 1, make_spec(changed))
         assert module.unbiased.tolist() == [unbiased]
         assert not {"scale", "offset", "unbiased"} & module.state_dict().keys()

@@ -18,7 +18,8 @@ from torch.utils.data import Dataset, Sampler
 
 from ..errors import ImageError, InputError, counted
 from ..geometry.boxes import Size
-from ..processing.image_processor import VitPoseImageProcessor
+from ..keypoints.dataset_spec import DatasetSpec
+from ..keypoints.model_spec import ModelSpec
 from .annotations import TrainingAnnotations, shared_skeleton
 from .augment import Augmentation, View
 from .pack import Packed
@@ -43,7 +44,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
 
     Args:
         sources: Annotations, packed or not, with the same skeleton (see `TrainingAnnotations.map_to`).
-        processor: Size, aspect and warp of the crops. Default: `VitPoseImageProcessor()`.
+        spec: Size, aspect and warp of the crops. Default: the default of `ModelSpec`.
         augmentation: Random views. Default: no augmentation.
         seed: Seed of all random numbers.
         joint_weights: Multiply the weights by those of the skeleton; the original does not.
@@ -55,7 +56,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
     def __init__(
         self,
         sources: TrainingAnnotations | Sequence[TrainingAnnotations],
-        processor: VitPoseImageProcessor | None = None,
+        spec: ModelSpec | None = None,
         augmentation: Augmentation | None = None,
         *,
         seed: int = 0,
@@ -63,12 +64,12 @@ class PoseDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self.sources = (sources,) if isinstance(sources, TrainingAnnotations) else tuple(sources)
         self.skeleton = shared_skeleton(self.sources)
-        self.processor = processor or VitPoseImageProcessor()
+        self.spec = spec or ModelSpec(dataset=DatasetSpec.of_skeleton(self.skeleton))
         self.augmentation, self.seed, self.joint_weights = augmentation, seed, joint_weights
         self._starts = np.cumsum([0, *map(len, self.sources)])
         for source in self.sources:
             if isinstance(source, Packed):
-                source.refuse_short_margin(augmentation, self.processor)
+                source.refuse_short_margin(augmentation, self.spec)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -96,7 +97,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
     @property
     def size(self) -> Size:
         """Size of the crops."""
-        return self.processor.size
+        return self.spec.input_size
 
     def draw_view(self, person: TrainingAnnotations, turn: int, index: int) -> View:
         """Return the view of an instance in a pass.
@@ -107,7 +108,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
             index: Index of the instance in this dataset.
         """
         rng = np.random.default_rng([self.seed, turn, index])
-        return draw_views(person, self.processor, self.augmentation, rng)
+        return draw_views(person, self.spec, self.augmentation, rng)
 
 
 def heatmap_size(crop: Size) -> Size:
@@ -117,7 +118,7 @@ def heatmap_size(crop: Size) -> Size:
 
 def draw_views(
     instances: TrainingAnnotations,
-    processor: VitPoseImageProcessor,
+    spec: ModelSpec,
     augmentation: Augmentation | None,
     rng: np.random.Generator,
 ) -> View:
@@ -125,13 +126,13 @@ def draw_views(
 
     Args:
         instances: The instances.
-        processor: Size, aspect and warp of the crops.
+        spec: Size, aspect and warp of the crops.
         augmentation: The augmentation; None for none.
         rng: Source of all random numbers.
     """
     if augmentation is None:
-        return View.plain(instances.boxes, processor.size, processor.warp, processor.aspect)
-    return augmentation.draw(instances, processor.size, processor.warp, rng, processor.aspect)
+        return View.plain(instances.boxes, spec.input_size, spec.dataset.warp, spec.dataset.aspect)
+    return augmentation.draw(instances, spec.input_size, spec.dataset.warp, rng, spec.dataset.aspect)
 
 
 def in_cells(

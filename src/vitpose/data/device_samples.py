@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from ..hardware.devices import choose_device
-from ..processing.image_processor import VitPoseImageProcessor
+from ..keypoints.dataset_spec import DatasetSpec
+from ..keypoints.model_spec import ModelSpec
 from .augment import Augmentation, View
 from .dataset import MixSampler, draw_views, in_cells
 from .pack import Packed
@@ -98,7 +99,7 @@ class DeviceLoader:
         sampler: Keys (pass, index) as of a `MixSampler`; may be endless. Its lengths are that of the pack, or those of
             `instances.by_source()` if the instances of each source are contiguous.
         batch_size: Instances per batch; an incomplete last batch is dropped.
-        processor: Size, aspect and warp of the crops. Default: `VitPoseImageProcessor()`.
+        spec: Size, aspect and warp of the crops. Default: the default of `ModelSpec`.
         augmentation: Random views. Default: no augmentation.
         seed: Seed of all random numbers.
         joint_weights: Multiply the weights by those of the skeleton.
@@ -114,7 +115,7 @@ class DeviceLoader:
         instances: Packed,
         sampler: Iterable[tuple[int, int]],
         batch_size: int,
-        processor: VitPoseImageProcessor | None = None,
+        spec: ModelSpec | None = None,
         augmentation: Augmentation | None = None,
         *,
         seed: int = 0,
@@ -123,9 +124,10 @@ class DeviceLoader:
         device: Any = "auto",
     ) -> None:
         self.instances, self.sampler, self.batch_size = instances, sampler, batch_size
-        self.processor, self.augmentation = processor or VitPoseImageProcessor(), augmentation
+        self.spec = spec or ModelSpec(dataset=DatasetSpec.of_skeleton(instances.skeleton))
+        self.augmentation = augmentation
         self.seed, self.joint_weights = seed, joint_weights
-        instances.refuse_short_margin(augmentation, self.processor)
+        instances.refuse_short_margin(augmentation, self.spec)
         self.frames = frames or CropFrames(instances, device)
 
     def __len__(self) -> int:
@@ -140,7 +142,7 @@ class DeviceLoader:
 
     def make(self, rows: Int[np.ndarray, " b"], rng: np.random.Generator) -> dict[str, Any]:
         """Return a batch of these instances, in views drawn with the generator."""
-        view = draw_views(self.instances.select(rows), self.processor, self.augmentation, rng)
+        view = draw_views(self.instances.select(rows), self.spec, self.augmentation, rng)
         return self.make_views(rows, view)
 
     def make_views(self, rows: Int[np.ndarray, " b"], view: View) -> dict[str, Any]:

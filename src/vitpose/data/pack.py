@@ -23,9 +23,8 @@ from ..errors import ImageError, InputError, counted
 from ..files.paths import user_path
 from ..files.writing import replace_file
 from ..geometry.boxes import Size
-from ..keypoints.model_spec import INPUT_SIZE
+from ..keypoints.model_spec import INPUT_SIZE, ModelSpec
 from ..keypoints.skeleton import Skeleton
-from ..processing.image_processor import VitPoseImageProcessor
 from .annotations import AnnotationReport, TrainingAnnotations, shared_skeleton
 from .augment import Augmentation
 from .pack_index import INDEX_FILE, VERSION, Margin, read_index
@@ -79,19 +78,17 @@ class Packed(TrainingAnnotations):
         """Return the instances of each source, to mix them with weights."""
         return [self.select(self.sources == source) for source in range(len(self.source_names))]
 
-    def refuse_short_margin(
-        self, augmentation: Augmentation | None, processor: VitPoseImageProcessor
-    ) -> None:
+    def refuse_short_margin(self, augmentation: Augmentation | None, spec: ModelSpec) -> None:
         """Check that no view exceeds the crops where their images continue.
 
         Args:
             augmentation: The augmentation of the training run; None for none.
-            processor: Size and aspect of its crops.
+            spec: Size and aspect of its crops.
 
         Raises:
             InputError: Pixels could be missing in views of some instances.
         """
-        wanted = Margin.of(augmentation, processor)
+        wanted = Margin.of(augmentation, spec)
         for source, margin in enumerate(self.margins):
             instances = self.select(self.sources == source)
             short = margin.count_short(instances, instances.sizes, wanted)

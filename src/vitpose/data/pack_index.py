@@ -13,8 +13,7 @@ from pydantic import Field
 from ..errors import InputError
 from ..files.schemas import Row, Schema, check, parse_json
 from ..geometry.boxes import Size
-from ..keypoints.model_spec import INPUT_SIZE
-from ..processing.image_processor import VitPoseImageProcessor
+from ..keypoints.model_spec import INPUT_SIZE, ModelSpec
 from .annotations import TrainingAnnotations
 from .augment import Augmentation
 
@@ -114,9 +113,9 @@ class Margin:
         return {"augmentation": asdict(self.augmentation), "size": size, "aspect": self.aspect}
 
     @classmethod
-    def of(cls, augmentation: Augmentation | None, processor: VitPoseImageProcessor) -> Margin:
+    def of(cls, augmentation: Augmentation | None, spec: ModelSpec) -> Margin:
         """Return the margin that a training run requires; None for no augmentation."""
-        return cls(augmentation=augmentation or STILL, size=processor.size, aspect=processor.aspect)
+        return cls(augmentation=augmentation or STILL, size=spec.input_size, aspect=spec.dataset.aspect)
 
     @classmethod
     def from_table(cls, table: MarginSchema, source: str) -> Margin:

@@ -29,7 +29,7 @@ from .optimizer import freeze_parts
 from .progress import ProgressLine, ProgressLog
 from .recipe import Recipe, read_recipe
 from .run_directory import STATE_FILE, claim_directory, find_last, lock_directory, step_of
-from .samples import Samples, make_processor
+from .samples import Samples, make_spec
 from .signals import KeepTermination
 from .start import make_network
 from .validation import Validator
@@ -127,7 +127,7 @@ def train_stage(recipe: Recipe, directory: Path, samples: Samples, is_over: Call
         trainer = make_trainer(recipe, steps, devices, writer, loggers)
         world, device = devices * recipe.loop.nodes, trainer.strategy.root_device
         batches = samples.batches(recipe, done, trainer.global_rank, world, device)
-        module = PoseModule(network, recipe, steps, make_processor(recipe))
+        module = PoseModule(network, recipe, steps, make_spec(recipe))
         state = None if last is None else last / STATE_FILE
         trainer.fit(module, batches, ckpt_path=state, weights_only=True)
     return cast("Path", find_last(directory))

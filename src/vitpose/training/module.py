@@ -14,9 +14,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..data.dataset import heatmap_size
 from ..errors import require
+from ..keypoints.model_spec import ModelSpec
 from ..model.checkpoint import write_checkpoint
 from ..model.pose import VitPoseForPoseEstimation
-from ..processing.image_processor import VitPoseImageProcessor
 from .optimizer import make_optimizer, rate_factor
 from .recipe import Recipe
 from .targets import encode
@@ -32,7 +32,7 @@ class PoseModule(L.LightningModule):
         network: The network; parameters of frozen parts do not require gradients.
         recipe: The recipe of the stage.
         steps: Total number of optimiser steps.
-        processor: Size of the crops and normalisation of the pixels, saved with checkpoints.
+        spec: The spec of the first head, saved with checkpoints.
     """
 
     scale: Float[Tensor, "c 1 1"]
@@ -40,12 +40,12 @@ class PoseModule(L.LightningModule):
     unbiased: Bool[Tensor, " datasets"]
 
     def __init__(
-        self, network: VitPoseForPoseEstimation, recipe: Recipe, steps: int, processor: VitPoseImageProcessor
+        self, network: VitPoseForPoseEstimation, recipe: Recipe, steps: int, spec: ModelSpec
     ) -> None:
         super().__init__()
-        self.network, self.recipe, self.steps, self.processor = network, recipe, steps, processor
-        scale, offset = (torch.from_numpy(part)[:, None, None] for part in processor.scale_and_offset)
-        conventions = [dataset.target for dataset in recipe.datasets] or [recipe.target.convention]
+        self.network, self.recipe, self.steps, self.spec = network, recipe, steps, spec
+        scale, offset = (torch.from_numpy(part)[:, None, None] for part in spec.scale_and_offset)
+        conventions = [dataset.target for dataset in recipe.datasets] or [spec.dataset.target]
         unbiased = torch.tensor([convention == "udp" for convention in conventions])
         for name, values in (("scale", scale), ("offset", offset), ("unbiased", unbiased)):
             self.register_buffer(name, values, persistent=False)
@@ -75,8 +75,8 @@ class PoseModule(L.LightningModule):
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         state = get_model_state_dict(self.result, options=options)
         if self.global_rank == 0:
-            write_checkpoint(self.result.config, cast("dict[str, Tensor]", state), directory)
-            self.processor.save_pretrained(directory)
+            config = self.result.config.with_spec(self.spec)
+            write_checkpoint(config, cast("dict[str, Tensor]", state), directory)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed drop path and dropout by step and batch, so that no random state has to be restored on resuming."""
@@ -93,7 +93,7 @@ class PoseModule(L.LightningModule):
             pixels = pixels.permute(0, 3, 1, 2)
         unbiased = self.unbiased if dataset is None else self.unbiased[dataset]
         heatmaps, weights = encode(
-            batch["keypoints"], batch["weights"], heatmap_size(self.processor.size), target.sigma, unbiased
+            batch["keypoints"], batch["weights"], heatmap_size(self.spec.input_size), target.sigma, unbiased
         )
         output = self.network(
             pixels * self.scale + self.offset,

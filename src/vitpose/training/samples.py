@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..geometry.boxes import Size
 from ..geometry.warp import normalise
 from ..keypoints.dataset_spec import DatasetSpec
-from ..processing.image_processor import VitPoseImageProcessor
+from ..keypoints.model_spec import ModelSpec
 from .recipe import Recipe
 from .recipe_tables import Source
 
@@ -113,10 +113,10 @@ class Samples:
 
     def pixels(self, recipe: Recipe, count: int = 256) -> Float[Tensor, "b 3 hc wc"]:
         """Return normalised crops of about `count` instances at regular intervals."""
-        dataset, processor = self.dataset(recipe), make_processor(recipe)
+        dataset, spec = self.dataset(recipe), make_spec(recipe)
         rows = range(0, len(self), max(1, len(self) // count))
         pixels = np.stack([dataset[row]["pixels"].numpy() for row in rows])
-        return torch.from_numpy(normalise(pixels, *processor.scale_and_offset))
+        return torch.from_numpy(normalise(pixels, *spec.scale_and_offset))
 
     def _on_device(self, device: torch.device) -> tuple[Packed, CropFrames]:
         """Return the packs and their pixels on the device; copied once for all stages."""
@@ -159,9 +159,8 @@ def read_source(source: Source) -> TrainingAnnotations:
 
 def _options(recipe: Recipe, dataset: DatasetSpec | None = None) -> dict[str, Any]:
     """Return the arguments of `PoseDataset` and `DeviceLoader` for a recipe, with the conventions of a dataset."""
-    processor = make_processor(recipe)
     options = {
-        "processor": processor,
+        "spec": make_spec(recipe, dataset),
         "augmentation": recipe.augmentation,
         "seed": recipe.loop.seed,
         "joint_weights": recipe.target.joint_weights,
@@ -173,14 +172,19 @@ def _options(recipe: Recipe, dataset: DatasetSpec | None = None) -> dict[str, An
         augmentation = replace(augmentation, half_body=0.0)
     if not dataset.shift_centre:
         augmentation = replace(augmentation, shift_probability=0.0)
-    return options | {"processor": processor.with_dataset(dataset), "augmentation": augmentation}
+    return options | {"augmentation": augmentation}
 
 
-def make_processor(recipe: Recipe) -> VitPoseImageProcessor:
-    """Return the processor of the trained network: its crops and the decoding of its heatmaps."""
-    size = Size(width=recipe.model.width, height=recipe.model.height)
-    if recipe.datasets:
-        return VitPoseImageProcessor(size=size).with_dataset(recipe.datasets[0])
-    if recipe.target.convention == "udp":
-        return VitPoseImageProcessor(size=size)
-    return VitPoseImageProcessor(size=size, warp="plain", decode="quarter", shift_heatmap=True)
+def make_spec(recipe: Recipe, dataset: DatasetSpec | None = None) -> ModelSpec:
+    """Return the spec of a head of the trained network.
+
+    Args:
+        recipe: The recipe.
+        dataset: The dataset of the head. Default: the first, or one with the skeleton and targets of the recipe.
+    """
+    if dataset is None:
+        plain = {"warp": "plain", "target": "msra", "decode": "quarter", "shift_heatmap": True}
+        conventions = {} if recipe.target.convention == "udp" else plain
+        undeclared = DatasetSpec.of_skeleton(recipe.skeleton_of(), **conventions)
+        dataset = next(iter(recipe.datasets), undeclared)
+    return ModelSpec(dataset=dataset, input_size=Size(width=recipe.model.width, height=recipe.model.height))
