@@ -15,7 +15,7 @@ from PIL import Image, TiffImagePlugin
 from vitpose.errors import ImageError
 from vitpose.images import decode as module
 from vitpose.images import read_image
-from vitpose.images.pillow import BYTES_A_PIXEL
+from vitpose.images.pillow import BYTES_PER_PIXEL
 
 SIDE = 3000
 SLACK = 24 * 2**20
@@ -68,7 +68,7 @@ def decode_within(folder: Path, allowed: int, form: str, mode: str, **options: A
 def test_decoding_stays_within_the_limit(
     form: str, mode: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    allowed = BYTES_A_PIXEL * SIDE**2 + SLACK
+    allowed = BYTES_PER_PIXEL * SIDE**2 + SLACK
     assert decode_within(tmp_path, allowed, form, mode, **options) == f"({SIDE}, {SIDE}, 3)"
 
 
@@ -82,7 +82,8 @@ def test_images_beyond_the_limit_raise_before_decoding(
 ) -> None:
     output = decode_within(tmp_path, SLACK, form, mode, **options)
     assert (
-        f"bytes to decode {form} of mode {mode}; the limit is {BYTES_A_PIXEL * SIDE**2}. Resize it" in output
+        f"bytes to decode {form} of mode {mode}; the limit is {BYTES_PER_PIXEL * SIDE**2}. Resize it"
+        in output
     )
     enough = int(output.partition("pass max_pixels=")[2].split()[0])
     assert read_image(tmp_path / "big", max_pixels=enough).shape == (SIDE, SIDE, 3)

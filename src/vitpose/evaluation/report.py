@@ -31,7 +31,7 @@ _FORMS = {
     "instances with a prediction": ("instance with a prediction", "instances with a prediction"),
 }
 """Singular and plural of the names of counts."""
-_COLUMNS = 5  # with the longest names of keypoints, these fit into 80 columns
+_COLUMNS = 3  # with the longest names of keypoints and metrics, these fit into 80 columns
 
 
 @dataclass(frozen=True, eq=False)

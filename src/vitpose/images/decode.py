@@ -38,7 +38,7 @@ def read_image(source: Any, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "
               of uint8, of uint16 (scaled to 8 bits), of bool, or of floats in 0..1. Channels first,
               (1 h w) or (3 h w), is supported if the last axis cannot be the channels. Channels must be
               RGB: convert OpenCV's BGR first.
-        max_pixels: Largest width x height to decode; decoding may take `BYTES_A_PIXEL` times as many bytes of memory.
+        max_pixels: Largest width x height to decode; decoding may take `BYTES_PER_PIXEL` times as many bytes of memory.
             Larger files are rejected by their header, before their pixels are decoded. Arrays are not limited.
 
     Returns:

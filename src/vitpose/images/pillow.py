@@ -23,7 +23,7 @@ MAX_PIXELS = 200_000_000
 """Default limit on the pixels of an image. The largest sensors of phones have 200 million (16320x12240): 0.6 GB
 as RGB, and about 1.4 GB while decoding."""
 
-BYTES_A_PIXEL = 10
+BYTES_PER_PIXEL = 10
 """Limit on the memory for decoding, in bytes for each pixel of the pixel limit; 2 GB by default."""
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "HEIF", "JPEG2000", "TIFF", "BMP", "GIF", "PPM")
@@ -135,11 +135,11 @@ def _refuse_large(image: Image.Image, name: str, max_pixels: int) -> None:
             f"Resize it, or pass max_pixels={pixels} if you trust it"
         )
     needed = _bytes_while_decoding(image)
-    if needed > BYTES_A_PIXEL * max_pixels:
+    if needed > BYTES_PER_PIXEL * max_pixels:
         raise ImageError(
             f"{name} of {image.width}x{image.height} pixels requires about {needed} bytes to decode {image.format} of "
-            f"mode {image.mode}; the limit is {BYTES_A_PIXEL * max_pixels}. Resize it, save it as JPEG or PNG, or pass "
-            f"max_pixels={-(-needed // BYTES_A_PIXEL)} if you trust it"
+            f"mode {image.mode}; the limit is {BYTES_PER_PIXEL * max_pixels}. Resize it, save it as JPEG or PNG, or "
+            f"pass max_pixels={-(-needed // BYTES_PER_PIXEL)} if you trust it"
         )
 
 
