@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 import vitpose
 from vitpose.cli import app
+from vitpose.detectors import CocoBoxes, OnnxDetector, RtDetrDetector
 
 HEAVY = ("torch", "transformers", "cv2", "numpy", "huggingface_hub")
 
@@ -27,6 +29,15 @@ def test_help_fits_80_columns(arguments: list[str]) -> None:
 def test_help_of_the_threshold_mentions_the_data_files() -> None:
     result = CliRunner().invoke(app, ["predict", "--help"], env={"COLUMNS": "250"})
     assert "Draw only keypoints with at least this score. Data files contain all keypoints." in result.output
+
+
+def test_help_shows_the_minimum_score_of_the_detectors() -> None:
+    def minimum_of(detector: type) -> float:
+        return signature(detector).parameters["min_score"].default
+
+    assert (minimum_of(OnnxDetector), minimum_of(RtDetrDetector), minimum_of(CocoBoxes)) == (0.3, 0.3, 0)
+    result = CliRunner().invoke(app, ["predict", "--help"], env={"COLUMNS": "250"})
+    assert "[default: (0.3; 0 for boxes from a file)]" in result.output
 
 
 def test_version() -> None:

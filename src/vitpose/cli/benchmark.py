@@ -48,11 +48,13 @@ _Loader = Callable[[], _Loaded]
 
 def benchmark(
     image: Annotated[
-        Path | None, typer.Argument(show_default="a synthetic one of 1280x720", help="Image to run on.")
+        Path | None,
+        typer.Argument(metavar="IMAGE", show_default="a synthetic one, 1280x720", help="Image to run on."),
     ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME",
             help="Model, as in 'vitpose predict'; may be repeated.",
             show_default=DEFAULT_MODEL,
             rich_help_panel=MODEL_PANEL,
@@ -61,6 +63,7 @@ def benchmark(
     engine: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME",
             help="Engine, as in 'vitpose predict'; may be repeated.",
             show_default="auto",
             rich_help_panel=MODEL_PANEL,
@@ -69,6 +72,7 @@ def benchmark(
     dtype: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME",
             help="Data type: auto, float32, bfloat16, float16; may be repeated.",
             show_default="auto",
             rich_help_panel=MODEL_PANEL,
@@ -105,6 +109,12 @@ def benchmark(
     All combinations run in turn, once in each round, so that they are measured
     under the same load. Unsupported combinations are left out, and the reason is
     printed.
+
+    Raises:
+        InputError: None of the combinations can be measured.
+        UnknownNameError: There is no such baseline.
+        ImageError: The image cannot be read.
+        VitPoseError: A model cannot be loaded or fails.
     """
     from ..geometry.boxes import Size
     from ..inference.benchmark import Scene, run_alternately

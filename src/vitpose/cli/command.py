@@ -53,16 +53,30 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+_PLACEHOLDERS = {
+    "str": "TEXT",
+    "list[str]": "TEXT",
+    "int": "N",
+    "int range": "N",
+    "float": "NUMBER",
+    "float range": "NUMBER",
+    "path": "PATH",
+}
+"""What the help shows in place of typer's names of types."""
+
+
 class _PlainTypes:
-    """Shows no types of flags, which take no value, and of arguments in the help."""
+    """Shows placeholders of values in the help instead of types; none for flags, which take no value, and arguments."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for param in params:
-            if getattr(param, "is_flag", False) and param.metavar is None:
-                param.metavar = ""
             if param.param_type_name == "argument":
                 param.display_type = lambda ctx: ""
+            elif param.metavar is None:
+                # Old versions of typer have no `display_type`, and placeholders like these.
+                label = param.display_type(ctx).strip("<>") if hasattr(param, "display_type") else ""
+                param.metavar = "" if getattr(param, "is_flag", False) else _PLACEHOLDERS.get(label)
         return params
 
 

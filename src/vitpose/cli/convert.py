@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputError, require
+from ..errors import InputError, OutputError, require
+from ..files.paths import user_path
 from .options import read_dataset
 
 
@@ -21,7 +22,7 @@ def convert(
             "'vitpose models').",
         ),
     ],
-    folder: Annotated[
+    out: Annotated[
         Path,
         typer.Argument(
             metavar="OUT", show_default=False, help="Output directory, created if it does not exist."
@@ -51,14 +52,20 @@ def convert(
     Writes config.json, model.safetensors and preprocessor_config.json. Further
     heads of a ViTPose++ model are written to heads.safetensors, which
     transformers ignores.
+
+    Raises:
+        InputError: The output directory is not empty, or the dataset or data type is invalid.
+        OutputError: Files cannot be written.
+        CheckpointError: The checkpoint is missing or damaged.
+        MissingDependencyError: torch is not installed.
     """
     from .target import refuse_unwritable
 
-    folder = folder.expanduser()
-    refuse_unwritable(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not force:
+    directory = user_path(out, OutputError)
+    refuse_unwritable(directory)
+    if directory.is_dir() and any(directory.iterdir()) and not force:
         raise InputError(
-            f"the directory {folder} is not empty; choose another, or replace its files with --force"
+            f"the directory {directory} is not empty; choose another, or replace its files with --force"
         )
 
     require("torch", None, "to convert checkpoints")
@@ -70,8 +77,8 @@ def convert(
     checkpoint = read_checkpoint(files, dataset=read_dataset(dataset))
     network = VitPoseForPoseEstimation.from_checkpoint(checkpoint, dtype=dtype)
     network.config = network.config.with_spec(read_spec(files, network.config))
-    network.save_pretrained(folder)
+    network.save_pretrained(directory)
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     dtype_name = str(network.dtype).removeprefix("torch.")
     keypoints = " + ".join(str(len(head.skeleton)) for head in network.config.heads)
-    typer.echo(f"{millions:.1f} M parameters, {keypoints} keypoints, {dtype_name}; written to {folder}")
+    typer.echo(f"{millions:.1f} M parameters, {keypoints} keypoints, {dtype_name}; written to {directory}")

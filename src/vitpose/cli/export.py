@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, OutputError
+from ..files.paths import user_path
 from .options import Dataset, read_dataset
 
 
@@ -54,6 +55,11 @@ def export(
     The file contains all that 'vitpose predict --model FILE' requires, and accepts
     batches of any size; onnx and openvino run without torch. The exported model
     is run and compared with torch before the file is written.
+
+    Raises:
+        InputError: --int8 and --calibrate are not given together, or an option is invalid.
+        OutputError: The file exists or cannot be written.
+        VitPoseError: The model cannot be loaded or converted.
     """
     if int8 and calibrate is None:
         raise InputError("--int8 requires calibration data; give annotations or images with --calibrate")
@@ -63,7 +69,7 @@ def export(
     from .terminal import show_status
 
     if out is not None:
-        refuse_unwritable(out.expanduser().parent)
+        refuse_unwritable(user_path(out, OutputError).parent)
     from ..exporters.export import export as write
 
     with show_status(f"exporting {model}"):

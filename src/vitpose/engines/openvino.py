@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 
 from ..errors import CheckpointError, InputError, UnknownNameError, require
 from ..files.external_data import refuse_foreign_data
+from ..files.paths import user_path
 from ..hardware.threads import thread_limit
 from .metadata import INPUT, KEY, OUTPUT, Metadata, empty_heatmaps
 
@@ -44,7 +45,7 @@ class OpenVinoEngine:
         options = {"PERFORMANCE_HINT": "LATENCY", **precision}
         if thread_limit():
             options["INFERENCE_NUM_THREADS"] = str(thread_limit())
-        network = _read(core, Path(path).expanduser())
+        network = _read(core, user_path(path, CheckpointError))
         self.metadata = Metadata.from_json(_metadata_in(network), path)
         self._shape = self.metadata.check_shapes(
             [(_name_of(port), _shape_of(port)) for port in network.inputs],

@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from torch.export.passes import move_to_device_pass
 
 from ..errors import CheckpointError, InputError
+from ..files.paths import user_path
 from ..hardware.devices import choose_device
 from .cpu_threads import one_thread_if_forked
 from .metadata import KEY, OUTPUT, Metadata, empty_heatmaps
@@ -39,7 +40,7 @@ class ProgramEngine:
     """
 
     def __init__(self, path: str | Path, device: str = "auto", dtype: str = "auto") -> None:
-        file = Path(path).expanduser()
+        file = user_path(path, CheckpointError)
         if not file.is_file():
             raise CheckpointError(f"there is no file {file}; give the path of an exported .pt2 file")
         torch_device, extra_files = choose_device(device), {ENTRY: ""}

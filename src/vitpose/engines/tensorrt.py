@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ..errors import CheckpointError, InputError, require
+from ..files.paths import user_path
 from ..hardware.devices import choose_device
 from .metadata import INPUT, OUTPUT, Metadata, empty_heatmaps
 
@@ -61,7 +62,7 @@ class TensorRtEngine:
     """
 
     def __init__(self, path: str | Path, device: str = "auto", dtype: str = "auto") -> None:
-        self.metadata, plan = unpack(Path(path).expanduser())
+        self.metadata, plan = unpack(user_path(path, CheckpointError))
         if dtype not in ("auto", self.metadata.precision):
             raise InputError(
                 f"{path} runs in {self.metadata.precision}, not in {dtype}; leave dtype at 'auto'"

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ..errors import InputError, VideoError, VitPoseError, check_count, check_number, counted, require
+from ..files.paths import existing_path, user_path
 from ..images import find_images, read_image
 
 SUFFIXES = frozenset(
@@ -161,13 +162,15 @@ def open_video(
 
 def is_missing(source: str) -> bool:
     """Returns whether a source is the path of a file that does not exist."""
-    return _to_ffmpeg(source)[1] and not _is_sequence(source) and not Path(source).expanduser().exists()
+    return _to_ffmpeg(source)[1] and not _is_sequence(source) and existing_path(source) is None
 
 
 def _is_sequence(source: str | PathLike[str]) -> bool:
     name = fspath(source)
-    path = Path(name).expanduser()
-    return path.is_dir() or (not path.exists() and not is_video(name) and any(sign in name for sign in "*?["))
+    path = existing_path(name)
+    if path is not None:
+        return path.is_dir()
+    return not is_video(name) and any(sign in name for sign in "*?[")
 
 
 class SequenceReader:
@@ -347,14 +350,14 @@ class VideoReader:
             return "check that the camera is connected and not used by another program"
         if not self._local:
             return "check the URL and the network"
-        return "check that it is a video" if Path(self.name).expanduser().exists() else "check the name"
+        return "check that it is a video" if existing_path(self.name) else "check the name"
 
 
 def _to_ffmpeg(name: str) -> tuple[str, bool]:
     """Returns the URL for FFmpeg, and whether it is a local file."""
     if _WEBCAM.fullmatch(name) or _SCHEME.match(name):
         return name, False
-    return f"file:{Path(name).expanduser()}", True  # the protocol, since a path may contain a colon
+    return f"file:{user_path(name, VideoError)}", True  # the protocol, since a path may contain a colon
 
 
 def _camera(match: re.Match[str]) -> tuple[str, str]:

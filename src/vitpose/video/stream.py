@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from ..detectors.protocol import Detections
-from ..errors import InputError, check_count, check_number
+from ..errors import InputError, check_count, check_number, counted
 from ..files.registry import DEFAULT_DETECTOR
 from ..geometry.boxes import Size
 from ..keypoints.skeleton import Skeleton
@@ -116,7 +116,9 @@ class PoseStream:
     def problems(self) -> list[str]:
         """Messages on what could not be read so far; complete at the end."""
         dropped = self._frames.dropped
-        return self.reader.problems + ([f"{dropped} frames were dropped to keep up"] if dropped else [])
+        return self.reader.problems + (
+            [f"{counted(dropped, 'frame was', 'frames were')} dropped to keep up"] if dropped else []
+        )
 
     def __iter__(self) -> Iterator[PoseFrame]:
         return self

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ..errors import OutputError, require
+from ..files.paths import user_path
 from ..files.writing import replace_file
 from ..geometry.boxes import Size
 from .reading import Reader
@@ -137,7 +138,7 @@ class _Audio:
         if reader.sound is None:
             return
         try:
-            self._input = av.open(f"file:{Path(reader.sound).expanduser()}")
+            self._input = av.open(f"file:{user_path(reader.sound)}")
             self._source = self._input.streams.audio[0]
             self._start = reader.start_s
             self._copied = self._source.codec_context.codec.canonical_name in _COPIED_CODECS
