@@ -158,4 +158,4 @@ def test_the_command_line_requires_trust(exported: Export, tmp_path: Path) -> No
     assert "pass trust=True (--trust)" in refused.stderr
     done = CliRunner().invoke(app, [*common, "--trust"], env={"COLUMNS": "250"})
     assert (done.exit_code, done.stderr) == (0, "")
-    assert "with torch.export, cpu, float32" in done.stdout
+    assert "(torch.export, cpu, float32)" in done.stdout
