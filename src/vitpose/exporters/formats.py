@@ -17,6 +17,7 @@ from ..engines import open_engine, runs_code
 from ..engines.metadata import Metadata
 from ..engines.openvino import require_unreported
 from ..errors import CheckpointError, InputError, OutputError, UnknownNameError
+from ..files.paths import existing_path, user_path
 from ..files.writing import stage_files
 from ..geometry.warp import normalise
 from ..model.pose import VitPoseForPoseEstimation
@@ -130,7 +131,7 @@ class Plan:
             extra = "tensorrt" if package == "tensorrt" else "export"
             require_unreported(package, extra, f"to export to {to}")
         words = [_name_of(model), *([] if dataset is None else [str(dataset)]), *["int8"] * int8]
-        path = Path("-".join(words) + chosen.suffix) if out is None else Path(out).expanduser()
+        path = Path("-".join(words) + chosen.suffix) if out is None else user_path(out)
         if path.suffix != chosen.suffix:
             raise InputError(
                 f"the name of a file for {to} must end in {chosen.suffix}, not {path}; rename it"
@@ -175,7 +176,7 @@ class Plan:
 
 def _name_of(model: str) -> str:
     """Return the last part of a model's name or path, without the suffix of a file."""
-    path = Path(model).expanduser()
+    path = existing_path(model) or Path(model)
     if path.is_dir():
         return path.resolve().name
     return path.stem if path.is_file() else path.name
