@@ -14,28 +14,23 @@ from vitpose.training.recipe import Recipe
 KEYPOINTS = ("tip", "left_end", "right_end", "middle", "tail")
 
 
-def draw_arrow(rng: np.random.Generator, tilt_deg: float = 0.0) -> tuple[Image.Image, np.ndarray]:
-    """Return an image of an arrow, rotated by up to `tilt_deg`, and its five keypoints."""
+def draw_arrow(rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
+    """Return an image of an arrow and its five keypoints."""
     image = Image.fromarray(rng.integers(0, 60, (96, 72, 3), dtype=np.uint8))
     x, y = rng.uniform([26, 20], [46, 32])
     length, half = rng.uniform(34, 50), rng.uniform(9, 15)
     shape = np.array([[0, 0], [half, half], [-half, half], [0, length / 2], [0, length]])
     keypoints = shape + np.array([x, y])
-    angle = np.deg2rad(tilt_deg * rng.uniform(-1, 1))
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    keypoints = (keypoints - keypoints[3]) @ turn + keypoints[3]
     pen = ImageDraw.Draw(image)
     for a, b in ((0, 1), (0, 2), (0, 4)):
         pen.line([*keypoints[a], *keypoints[b]], fill=(240, 200, 40), width=3)
     return image, keypoints
 
 
-def _write_arrows(
-    file: Path, images: Path, count: int, rng: np.random.Generator, tilt_deg: float = 0.0
-) -> np.ndarray:
+def write_arrows(file: Path, images: Path, count: int, rng: np.random.Generator) -> np.ndarray:
     """Write images of arrows and their COCO file; returns the keypoints (n 5 2)."""
     images.mkdir(exist_ok=True)
-    drawn = [draw_arrow(rng, tilt_deg) for _ in range(count)]
+    drawn = [draw_arrow(rng) for _ in range(count)]
     rows, annotations = [], []
     for index, (image, keypoints) in enumerate(drawn):
         image.save(images / f"{index}.png")
@@ -59,16 +54,11 @@ def _write_arrows(
     return np.array([keypoints for _, keypoints in drawn])
 
 
-@pytest.fixture
-def write_arrows() -> Callable[..., np.ndarray]:
-    return _write_arrows
-
-
 @pytest.fixture(scope="session")
 def arrows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty images of arrows with five keypoints, in COCO format."""
     folder = tmp_path_factory.mktemp("arrows")
-    _write_arrows(folder / "arrows.json", folder, 40, np.random.default_rng(0))
+    write_arrows(folder / "arrows.json", folder, 40, np.random.default_rng(0))
     (folder / "arrow.toml").write_text(
         f'name = "arrow"\nkeypoints = {json.dumps(KEYPOINTS)}\n'
         'edges = [["tip", "left_end"], ["tip", "right_end"], ["tip", "middle"], ["middle", "tail"]]\n'
