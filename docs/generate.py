@@ -126,4 +126,4 @@ def describe_options(command: Any, context: Any) -> Iterator[str]:
 
 def escape(text: str) -> str:
     """Return text for a cell of a Markdown table."""
-    return re.sub(r"([|<*_])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([|*_])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
