@@ -34,7 +34,7 @@ def test_recipes_are_valid_and_contain_their_command(path: Path) -> None:
 
 
 def test_recipes_in_the_docs_are_valid() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/guides/training.md").read_text()
     blocks = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     tables = [tomllib.loads(block) for block in blocks if re.search(r"^\[\[", block, re.MULTILINE)]
     recipes = [
