@@ -44,7 +44,7 @@ MORE = {
 """Documented names that are not imported into `vitpose` itself, by package."""
 
 FIRST = ("load", "Poses")
-TITLES = {"batch": "Batches", "model": "Models", "processing": "Image processor"}
+TITLES = {"batch": "Batches", "exporters": "Export", "model": "Models", "processing": "Image processor"}
 
 
 def on_files(files: Any, config: Any) -> Any:
