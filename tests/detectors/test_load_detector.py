@@ -193,9 +193,9 @@ def test_a_selecting_detector_copies_the_attributes_of_the_detector():
     assert (chosen.refine_boxes, chosen.suppress_duplicates) == (True, False)
 
 
-@pytest.mark.parametrize("value", [5, Zoo, [[0, 0, 9, 9]]])
+@pytest.mark.parametrize("value", [5, Zoo, [[0, 0, 9, 9]], np.zeros((2, 4))])
 def test_an_object_that_is_not_a_detector(value: object):
     with pytest.raises(
         InputError, match=r"is not a detector; pass a name, a function from an RGB image to its boxes, or an"
     ):
-        load_detector(value)
+        load_detector(value, labels="dog")

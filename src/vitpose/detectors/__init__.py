@@ -79,7 +79,6 @@ def load_detector(
     labels = tuple(dataset_labels) if labels == "dataset" else labels
     if isinstance(spec, str | Path):
         return _make(spec, device, tuple(dataset_labels) if labels is None else labels, min_score)
-    check_detector(spec)
     return spec if labels is None and min_score is None else SelectingDetector(spec, labels, min_score)
 
 
@@ -93,11 +92,13 @@ def check_selection(spec: Any, labels: Labels, min_score: float | None) -> None:
 
     Raises:
         UnknownNameError: The string is not that of a detector.
-        InputError: The string is a bare file name, the labels are not class names, the score is not from 0 to 1, or
-            they are given without a detector.
+        InputError: `spec` is not a detector, the string is a bare file name, the labels are not class names, the score
+            is not from 0 to 1, or they are given without a detector.
     """
     if isinstance(spec, str):
         _check_form(spec)
+    elif spec is not None and not isinstance(spec, Path):
+        check_detector(spec)
     if min_score is not None:
         check_number("min_score", min_score, 0, 1)
     read_labels(labels)
