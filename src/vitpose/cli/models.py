@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from ..errors import UnknownNameError, VitPoseError
-from ..files import hub
+from ..files import cache
 from ..files.download import Report
 from ..files.registry import (
     DEFAULT_DETECTOR,
@@ -76,10 +76,10 @@ def download(
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "0"
     failures: list[tuple[str, str]] = []
     for card in (known[name] for name in dict.fromkeys(names)):
-        before = hub.find_local_files(card)
+        before = cache.find_local_files(card)
         try:
             with _show_progress(card) as report:
-                paths = hub.download(card, report)
+                paths = cache.download(card, report)
         except VitPoseError as error:
             failures.append((card.name, str(error)))
             continue
@@ -119,7 +119,7 @@ def _where(card: Card) -> str:
     """Return where the files of a card are, and their size."""
     if card.in_package:
         return "in the package"
-    paths = hub.find_local_files(card)
+    paths = cache.find_local_files(card)
     if paths:
         return f"in the cache, {_size_of(paths)}"
     size = card.size_bytes if isinstance(card, DetectorCard) else 0

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, UnknownNameError, check_number
-from ..files.hub import find_detector_file
+from ..files.cache import find_detector_file
 from ..files.registry import list_detectors
 from ..hardware.onnx_session import nearest_device
 from .custom import DetectFunction, SelectingDetector, check_detector

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -87,6 +88,11 @@ def list_models() -> Mapping[str, ModelCard]:
 def list_detectors() -> Mapping[str, DetectorCard]:
     """Returns the detectors with a short name, by that name."""
     return _read("detectors.toml", DetectorCard)
+
+
+def weights_folder() -> Path:
+    """Returns the directory of the weights in the package."""
+    return Path(str(resources.files("vitpose") / "weights"))
 
 
 def _read(listing: str, schema: type[Card]) -> Mapping[str, Any]:
