@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from jaxtyping import Float, Int, UInt8
 
 from ..errors import ImageError, InputError, counted
 from ..files.paths import user_path
+from ..files.schemas import check
 from ..files.writing import replace_file
 from ..geometry.boxes import Size
 from ..keypoints.model_spec import INPUT_SIZE, ModelSpec
@@ -188,7 +189,7 @@ def write_pack(
         "sources": [
             {"file": r.source, "instances": r.instances, "problems": dict(r.problems)} for r in reports
         ],
-        "margin": margin.to_dict(),
+        "margin": asdict(margin),
         "side": side,
         "quality": quality,
         "parts": parts,
@@ -227,7 +228,7 @@ def read_pack(directory: str | Path) -> Packed:
         skeleton=skeleton,
         report=AnnotationReport(str(directory), sum(counts), sum(counts)),
         source_names=tuple(packed.file for packed in index.sources),
-        margins=(Margin.from_table(index.margin, source),) * len(index.sources),
+        margins=(check(Margin, index.margin, f"{source}, margin"),) * len(index.sources),
         **joined,
     )
 

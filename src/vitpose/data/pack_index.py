@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -35,19 +35,6 @@ _AFFECTING_REACH = (
 )
 
 
-class _SizeSchema(Schema):
-    height: Annotated[int, Field(ge=2, le=100_000)]
-    width: Annotated[int, Field(ge=2, le=100_000)]
-
-
-class MarginSchema(Schema):
-    """The table of a margin in `pack.json`."""
-
-    augmentation: dict[str, Any]
-    size: _SizeSchema
-    aspect: Literal["keep", "stretch"]
-
-
 class _SourceSchema(Schema):
     file: str
     instances: Annotated[int, Field(ge=1)]
@@ -65,7 +52,7 @@ class PackIndex(Schema):
     version: int
     skeleton: dict[str, Any]
     sources: Row[_SourceSchema]
-    margin: MarginSchema
+    margin: dict[str, Any]
     side: int
     quality: int | None
     parts: Annotated[Row[_PartSchema], Field(min_length=1)]
@@ -79,11 +66,20 @@ class Margin:
         augmentation: The augmentation.
         size: Size of the views; only its aspect matters.
         aspect: "keep" or "stretch"; see `vitpose.geometry.warp.Warp.from_boxes`.
+
+    Raises:
+        InputError: The size is below 2 px.
     """
+
+    __pydantic_config__ = Schema.model_config
 
     augmentation: Augmentation = field(default_factory=Augmentation)
     size: Size = INPUT_SIZE
-    aspect: str = "keep"
+    aspect: Annotated[str, Field(pattern="^(keep|stretch)$")] = "keep"
+
+    def __post_init__(self) -> None:
+        if min(self.size.width, self.size.height) < 2:
+            raise InputError(f"the size of a margin is {self.size}; it must be 2x2 px or more")
 
     def reach(self, instances: TrainingAnnotations) -> Float[np.ndarray, "n 4"]:
         """Return boxes (xyxy, px of the image) that contain every view of each instance."""
@@ -107,26 +103,10 @@ class Margin:
         short_high = (wanted_high > high + 0.5) & (high < sizes - 0.5)
         return int((short_low | short_high).any(axis=1).sum())
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the table of `pack.json`."""
-        size = {"height": self.size.height, "width": self.size.width}
-        return {"augmentation": asdict(self.augmentation), "size": size, "aspect": self.aspect}
-
     @classmethod
     def of(cls, augmentation: Augmentation | None, spec: ModelSpec) -> Margin:
         """Return the margin that a training run requires; None for no augmentation."""
         return cls(augmentation=augmentation or STILL, size=spec.input_size, aspect=spec.dataset.aspect)
-
-    @classmethod
-    def from_table(cls, table: MarginSchema, source: str) -> Margin:
-        """Return the margin in a pack's index; `source` names the file in messages.
-
-        Raises:
-            InputError: The augmentation is invalid.
-        """
-        augmentation = check(Augmentation, table.augmentation, f"{source}, margin.augmentation")
-        size = Size(width=table.size.width, height=table.size.height)
-        return cls(augmentation=augmentation, size=size, aspect=table.aspect)
 
     def differences(self, other: Margin) -> str:
         """Return the differences from the required margin that affect its reach, for messages."""

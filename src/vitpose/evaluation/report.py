@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +25,6 @@ from .problems import Problems
 from .results import ResultRow
 
 _NAMES_SHOWN = 3
-_FORMS = {
-    "images": ("image",),
-    "instances": ("instance",),
-    "predictions": ("prediction",),
-    "instances with a prediction": ("instance with a prediction", "instances with a prediction"),
-}
-"""Singular and plural of the names of counts."""
 _COLUMNS = 3  # with the longest names of keypoints and metrics, these fit into 80 columns
 
 
@@ -118,7 +112,8 @@ class EvaluationReport:
             console.print(part)
 
     def _parts(self) -> Iterator[RenderableType]:
-        yield Text(", ".join(counted(count, *_FORMS[name]) for name, count in self.counts.items()))
+        singular = {name: re.sub(r"s\b", "", name, count=1) for name in self.counts}
+        yield Text(", ".join(counted(count, singular[name], name) for name, count in self.counts.items()))
         if beyond := len(self.annotations.beyond_limit):
             kept = len(self.annotations.images)
             yield Text(f"limit: the first {counted(kept, 'image')} of {kept + beyond}", style="yellow")
