@@ -110,6 +110,10 @@ def test_invalid_mixtures_raise() -> None:
         BoxError, match="a box has the class 'chair', but the datasets coco, ap10k have only person, cat, dog"
     ):
         Pipeline(None, both())(np.zeros((100, 200, 3), np.uint8), boxes=chair)
+    with pytest.raises(
+        BoxError, match=r"a box has no class, but .*; give boxes of these classes only, or add the"
+    ):
+        Pipeline(lambda image: BOXES[:1], both())(np.zeros((100, 200, 3), np.uint8))
     with pytest.raises(InputError, match="WholeImage does not distinguish people from animals"):
         Pipeline(WholeImage(), both())
     with pytest.raises(

@@ -273,9 +273,10 @@ class MixedEstimator:
         """
         classes = self.classes
         for label in (label for boxes in detections for label in boxes.labels if label not in classes):
+            what = f"the class {label!r}" if label else "no class"
             raise BoxError(
-                f"a box has the class {label!r}, but the datasets {', '.join(self.estimators)} have only "
-                f"{', '.join(classes)}; leave such boxes out, or add the class to a dataset"
+                f"a box has {what}, but the datasets {', '.join(self.estimators)} have only {', '.join(classes)}; give "
+                "boxes of these classes only, or add the class to a dataset"
             )
         routes = [np.array([classes[label] for label in boxes.labels], np.int64) for boxes in detections]
         groups = []
