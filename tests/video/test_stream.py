@@ -80,7 +80,7 @@ def test_track_ids_and_smoothing_do_not_depend_on_the_resolution(pipe: Pipeline)
 
 def test_a_skeleton_without_sigmas_is_tracked(pipe: Pipeline) -> None:
     plain = Skeleton("plain", tuple(f"k{number}" for number in range(17)))
-    pipe.estimator = replace(pipe.estimator, skeleton=plain)
+    pipe.estimator = replace(pipe.estimator, spec=pipe.estimator.spec.with_skeleton(plain))
     for every in (1, 3):
         frames = list(pipe.stream([draw_frame(0)] * 12, detect_every=every))
         assert [frame.poses.ids.tolist() for frame in frames] == [[1]] * 12
