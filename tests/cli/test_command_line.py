@@ -132,11 +132,12 @@ def test_the_program_keeps_messages_of_other_libraries_off_the_terminal() -> Non
         "import logging, warnings\nfrom vitpose.cli import terminal\nterminal.silence_libraries()\n"
         "logging.getLogger('other').warning('from a log')\nwarnings.warn('from a library')\n"
         "import torch\nlogging.getLogger('torch').warning('from torch')\n"
-        "warnings.warn_explicit('from us', UserWarning, 'data.py', 1, module='vitpose.data')"
+        "warnings.warn_explicit('from us', UserWarning, 'data.py', 1, module='vitpose.data')\n"
+        "logging.getLogger('vitpose.model').warning('from our log')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "data.py:1: UserWarning: from us\n"
+    assert done.stderr == "data.py:1: UserWarning: from us\nfrom our log\n"
 
 
 @pytest.mark.parametrize(

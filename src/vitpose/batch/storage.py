@@ -107,19 +107,12 @@ class Directory:
             InputError: A file is not Parquet or cannot be read.
             MissingDependencyError: pyarrow is not installed.
         """
-        parquet = require("pyarrow.parquet", "tables", "for results in Parquet")
-        names = [
-            name for name in self.names() if name.endswith(".parquet") and not name.startswith(("_", "."))
-        ]
-        rows = 0
-        for name in names:
-            try:
-                with self._files.open(self._at(name), "rb") as file:
-                    rows += parquet.read_metadata(file).num_rows
-            except (OSError, ValueError) as error:
-                raise InputError(
-                    f"{self.name}/{name} is damaged: {error}; delete it and run again"
-                ) from error
+        dataset = require("pyarrow.dataset", "tables", "for results in Parquet")
+        files = [self._at(name) for name in self.names() if re.fullmatch(r"[^_.].*\.parquet", name)]
+        try:
+            rows: int = dataset.dataset(files, filesystem=self._files).count_rows() if files else 0
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.name} has a damaged file: {error}; delete it and run again") from error
         return rows
 
     def _at(self, name: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,8 +32,16 @@ _QUIET = {
 """Environment variables of libraries that reduce their messages to errors."""
 
 
+class StderrHandler(logging.Handler):
+    """Prints to the current `sys.stderr`, which a progress bar replaces to keep its line at the bottom."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        print(self.format(record), file=sys.stderr)
+
+
 def silence_libraries() -> None:
-    """Keep the warnings, logs and progress bars of other libraries off the terminal.
+    """Keep the warnings, logs and progress bars of other libraries off the terminal, and print those of vitpose.
 
     For programs, not for libraries: it changes the warning filters, the root logger and the environment. A library
     whose variable is set in the environment already is not silenced.
@@ -40,6 +49,7 @@ def silence_libraries() -> None:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     logging.getLogger().addHandler(logging.NullHandler())  # otherwise warnings of any logger go to stderr
+    logging.getLogger("vitpose").addHandler(StderrHandler())
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", category=UserWarning, module=r"vitpose\.")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 
 from ..errors import InputError, require
 from .interruption import INTERRUPTED, stop_on_signal
+from .terminal import StderrHandler
 
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """The recipe's keys are accepted as options but not declared: there are too many to list in the help."""
@@ -74,7 +74,7 @@ def _configure_logging(is_first: bool) -> None:
     logger = logging.getLogger("vitpose")
     logger.setLevel(logging.INFO if is_first else logging.ERROR)
     if not logger.handlers:
-        logger.addHandler(_StderrHandler())
+        logger.addHandler(StderrHandler())
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\.")
 
@@ -87,13 +87,6 @@ def _print_result(folder: Path) -> None:
     if found := read_numbers(best := folder.parent / BEST):
         numbers = ", ".join(f"{name} {value:.4f}" for name, value in found["numbers"].items())
         typer.echo(f"best checkpoint: {best} (step {found['step']}, {numbers})")
-
-
-class _StderrHandler(logging.Handler):
-    """Prints to the current `sys.stderr`, which the progress bar replaces to keep its line at the bottom."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
 
 
 def _read_overrides(arguments: list[str]) -> dict[str, str]:

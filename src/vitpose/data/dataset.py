@@ -84,7 +84,7 @@ class PoseDataset(Dataset[dict[str, Any]]):
             pixels = view.crop(person.read_image(0))
         except ImageError as error:
             warnings.warn(
-                f"annotation {person.ids[0]} of {person.report.source} is skipped: {error}", stacklevel=2
+                f"annotation {person.ids[0]} of {person.report.source} is skipped: {error}", stacklevel=1
             )
             pixels, weights = np.zeros((self.size.height, self.size.width, 3), np.uint8), weights * 0
         return {
