@@ -124,6 +124,20 @@ def test_boxes_follow_the_image() -> None:
     assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (left, top, right, bottom)
 
 
+def test_windows_of_background_show_no_annotated_people(tmp_path: Path) -> None:
+    source = ImageSource(read_drawn_recipe(tmp_path, 1.0).sources[0])
+    counts = {
+        share: np.mean(
+            [
+                len(SampleComposer([source], 0.0, share, 1.0).draw(np.random.default_rng(seed), 128).boxes)
+                for seed in range(30)
+            ]
+        )
+        for share in (0.0, 1.0)
+    }
+    assert counts[1.0] < 0.2 < 0.3 < counts[0.0]
+
+
 def test_people_mostly_outside_the_window_are_not_annotated() -> None:
     image = np.zeros((100, 100, 3), np.uint8)
     boxes = np.float32([[0, 0, 50, 50], [70, 70, 100, 100], [10, 10, 12, 40]])
@@ -177,6 +191,7 @@ weight = 1.0
 until = 1.0
 side_px = 128
 mosaic = 0.0
+background = 0.0
 scale_octaves = 0.0
 """
 

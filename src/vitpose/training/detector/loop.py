@@ -55,13 +55,13 @@ class DetectorTraining:
     def train(self) -> None:
         """Train to the end of the recipe's time."""
         begin_s, saved_s = time.monotonic() - self.elapsed_s, self.elapsed_s
-        sums = torch.zeros(3)
+        recent: list[Tensor] = []
         while self.elapsed_s < self.recipe.minutes * 60:
-            sums += self.train_step(self.elapsed_s / (self.recipe.minutes * 60))
+            recent.append(self.train_step(self.elapsed_s / (self.recipe.minutes * 60)))
             self.elapsed_s = time.monotonic() - begin_s
             if self.step % LOG_STEPS == 0:
-                self._log(sums / LOG_STEPS)
-                sums.zero_()
+                self._log(torch.stack(recent).mean(dim=0))
+                recent.clear()
             if self.elapsed_s - saved_s > self.recipe.checkpoint_minutes * 60:
                 self._save()
                 saved_s = self.elapsed_s
@@ -70,7 +70,7 @@ class DetectorTraining:
     def train_step(self, progress: float) -> Float[Tensor, " 3"]:
         """Train on one batch and return the losses of scores, boxes and features."""
         phase = self.recipe.phase(progress)
-        composer = SampleComposer(self.sources, phase.mosaic, phase.scale_octaves)
+        composer = SampleComposer(self.sources, phase.mosaic, phase.background, phase.scale_octaves)
         random = np.random.default_rng([self.recipe.seed, self.step])
         samples = [composer.draw(random, phase.side_px) for _ in range(self.recipe.batch_size)]
         parts = self._losses(samples)

@@ -28,12 +28,14 @@ class DetectorPhase(Schema):
         until: Share of the run after which the next phase begins.
         side_px: Side of the square training images.
         mosaic: Probability of four images in one.
+        background: Probability of a window without people.
         scale_octaves: Half the range of the scale, in powers of two.
     """
 
     until: float
     side_px: int
     mosaic: float
+    background: float
     scale_octaves: float
 
 

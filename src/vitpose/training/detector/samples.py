@@ -16,11 +16,14 @@ from ...data.annotation_file import coco_tables, read_json
 from ...detectors.given import CocoBoxes
 from ...detectors.onnx import PAD_GREY
 from ...errors import InputError
+from ...geometry.boxes import Size
 from ...images import read_image
 from .recipe import DetectorSource
 
 LEAST_VISIBLE = 0.25
 """Share of a box that must remain in the window, else the person is not counted as annotated."""
+TRIES = 10
+"""Random windows that are tried for one without annotated people."""
 
 
 class Sample(NamedTuple):
@@ -67,12 +70,14 @@ class SampleComposer:
     Args:
         sources: Images and their boxes.
         mosaic: Probability of four images in one.
+        background: Probability of a window without annotated people, if one is found.
         scale_octaves: Half the range of the scale, in powers of two, around the scale that fits an image into `fit_px`.
         fit_px: Long side of an image at scale 1, as in inference.
     """
 
     sources: Sequence[ImageSource]
     mosaic: float = 0.4
+    background: float = 0.0
     scale_octaves: float = 0.8
     fit_px: int = 320
 
@@ -94,18 +99,29 @@ class SampleComposer:
         return Sample(canvas, np.concatenate(boxes))
 
     def _window(self, random: np.random.Generator, width: int, height: int, octaves: float) -> Sample:
-        """Return a window of a random image, randomly scaled, shifted and mirrored."""
+        """Return a random window of a random image; of background, if that is drawn and found."""
         weights = np.array([source.weight for source in self.sources])
-        source = self.sources[random.choice(len(weights), p=weights / weights.sum())]
-        image, boxes = source[int(random.integers(len(source)))]
-        h, w = image.shape[:2]
-        octaves += random.uniform(-self.scale_octaves, self.scale_octaves)
-        zoom = self.fit_px / max(h, w) * 2.0**octaves * np.exp(random.uniform(-0.1, 0.1, 2))
-        room = np.array([width, height]) - zoom * [w, h]
+        background = random.random() < self.background
+        for _ in range(TRIES if background else 1):
+            source = self.sources[random.choice(len(weights), p=weights / weights.sum())]
+            image, boxes = source[int(random.integers(len(source)))]
+            least = 0.0 if background else -self.scale_octaves
+            scale = 2.0 ** (octaves + random.uniform(least, self.scale_octaves))
+            zoom, shift = self._place(random, Size.of(image), scale, width, height)
+            if not len(visible(boxes, zoom, shift, width, height, 0.0)):
+                break
+        return warp(image, boxes, zoom, shift, width, height)
+
+    def _place(
+        self, random: np.random.Generator, size: Size, scale: float, width: int, height: int
+    ) -> tuple[Float[np.ndarray, " 2"], Float[np.ndarray, " 2"]]:
+        """Return a random zoom, negative if mirrored, and shift of an image in a window."""
+        zoom = self.fit_px / max(size.width, size.height) * scale * np.exp(random.uniform(-0.1, 0.1, 2))
+        room = np.array([width, height]) - zoom * [size.width, size.height]
         shift = random.uniform(np.minimum(room, 0) - 0.05 * width, np.maximum(room, 0) + 0.05 * width)
         if random.random() < 0.5:
             zoom[0], shift[0] = -zoom[0], width - shift[0]
-        return warp(image, boxes, zoom, shift, width, height)
+        return zoom, shift
 
 
 def warp(
@@ -130,12 +146,24 @@ def warp(
         [[zoom[0], 0, shift[0] + zoom[0] / 2 - 0.5], [0, zoom[1], shift[1] + zoom[1] / 2 - 0.5]]
     )
     window = cv2.warpAffine(image, matrix, (width, height), borderValue=(PAD_GREY,) * 3)
+    return Sample(window, visible(boxes, zoom, shift, width, height, LEAST_VISIBLE))
+
+
+def visible(
+    boxes: Float[np.ndarray, "g 4"],
+    zoom: Float[np.ndarray, " 2"],
+    shift: Float[np.ndarray, " 2"],
+    width: int,
+    height: int,
+    least: float,
+) -> Float[np.ndarray, "m 4"]:
+    """Return the boxes in a window as in `warp`, clipped to it: those of which at least this share is inside."""
     corners = (boxes.reshape(-1, 2, 2) * zoom + shift).astype(np.float32)
     whole = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
     seen = np.clip(whole, 0, np.array([width, height] * 2, np.float32))
     sides = seen[:, 2:] - seen[:, :2]
     share = sides.prod(axis=1) / np.maximum((whole[:, 2:] - whole[:, :2]).prod(axis=1), 1e-6)
-    return Sample(window, seen[(share >= LEAST_VISIBLE) & (sides.min(axis=1) >= 4)])
+    return seen[(share >= least) & (sides.min(axis=1) >= 4)]
 
 
 def _recolour(random: np.random.Generator, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
