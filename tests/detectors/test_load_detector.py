@@ -80,6 +80,15 @@ def test_the_string_is_checked_before_anything_is_loaded():
         vitpose.load("not resolved", "yolox")
 
 
+@pytest.mark.parametrize("options", [{"labels": "dog"}, {"dataset_labels": ["person", "dog"]}])
+def test_a_detector_of_people_refuses_other_classes(options: dict[str, Any]):
+    with pytest.raises(
+        UnknownNameError,
+        match=r"unknown label 'dog'; known: person. The detector 'rtmdet-nano' detects people only; ",
+    ):
+        load_detector("rtmdet-nano", **options)
+
+
 def test_a_short_name_is_the_file_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("VITPOSE_CACHE", str(tmp_path))
     path = tmp_path / "detectors" / "yolox-nano.onnx"

@@ -78,7 +78,9 @@ def load_detector(
     check_selection(spec, labels, min_score)
     labels = tuple(dataset_labels) if labels == "dataset" else labels
     if isinstance(spec, str | Path):
-        return _make(spec, device, tuple(dataset_labels) if labels is None else labels, min_score)
+        labels = tuple(dataset_labels) if labels is None else labels
+        _check_classes(spec, labels)
+        return _make(spec, device, labels, min_score)
     return spec if labels is None and min_score is None else SelectingDetector(spec, labels, min_score)
 
 
@@ -112,6 +114,15 @@ def check_selection(spec: Any, labels: Labels, min_score: float | None) -> None:
             f"{' and '.join(given)} would filter the boxes of a detector, but "
             f"{'there is none' if spec is None else 'whole-image uses each image as one box'}; leave out what filters"
         )
+
+
+def _check_classes(spec: str | Path, labels: Labels) -> None:
+    """Raise for classes that a detector with a short name does not detect; an ONNX file does not name its classes."""
+    card = list_detectors().get(str(spec))
+    if card is not None and card.classes == "person":
+        for label in sorted((read_labels(labels) or {"person"}) - {"person"}):
+            hint = f"The detector {card.name!r} detects people only; rtdetr and yolox-nano detect COCO's classes."
+            raise UnknownNameError("label", label, ["person"], hint)
 
 
 def _make(spec: str | Path, device: str, labels: Labels, min_score: float | None) -> Detector:
