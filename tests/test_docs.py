@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -103,8 +104,9 @@ def test_links_have_a_target(page: Path) -> None:
         assert not anchor or anchor in anchors(file), f"{name_of(page)}: {target} has no heading #{anchor}"
 
 
-def generated_pages() -> set[Path]:
-    return {ROOT / "docs" / path for path, _ in generate.generate_pages()}
+@cache
+def generated_pages() -> frozenset[Path]:
+    return frozenset(ROOT / "docs" / path for path, _ in generate.generate_pages())
 
 
 def anchors(page: Path) -> set[str]:
