@@ -113,7 +113,7 @@ def download_file(url: str, path: Path, sha256: str, member: str = "", report: R
         url: URL of the file, or of a ZIP archive that contains it.
         path: Path of the file; nothing is left there unless the download succeeds.
         sha256: SHA-256 of the file in hexadecimal digits.
-        member: Name of the file in the archive; empty if the URL is that of the file.
+        member: Name of the file in the archive, or the end of it; empty if the URL is that of the file.
         report: See `stream_url`.
 
     Raises:
@@ -166,14 +166,20 @@ def _extract(archive: Path, member: str, url: str) -> None:
     extracted = archive.with_name(archive.name + ".member")
     try:
         with zipfile.ZipFile(archive) as opened:
-            if opened.getinfo(member).file_size > MAX_FILE_BYTES:
-                raise ValueError(f"{member} is larger than {MAX_FILE_BYTES} bytes")
-            with opened.open(member) as source, extracted.open("wb") as target:
+            # The SHA-256 identifies the file, in whichever directory it is.
+            found = next(
+                (info for info in opened.infolist() if f"/{info.filename}".endswith(f"/{member}")), None
+            )
+            if found is None or found.file_size > MAX_FILE_BYTES:
+                raise ValueError(
+                    "it has no such file" if found is None else f"it has {found.file_size} bytes"
+                )
+            with opened.open(found) as source, extracted.open("wb") as target:
                 shutil.copyfileobj(source, target)
         extracted.replace(archive)
-    except (zipfile.BadZipFile, KeyError, ValueError, NotImplementedError, RuntimeError) as cause:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError) as cause:
         raise CheckpointError(
-            f"the archive {without_credentials(url)} is damaged or has no {member}: {cause}; download it again"
+            f"{member} of the archive {without_credentials(url)} cannot be extracted: {cause}; download it again"
         ) from cause
     finally:
         extracted.unlink(missing_ok=True)
