@@ -42,15 +42,16 @@ def _options(
     """Declare the options before a command."""
 
 
-app.command(cls=Command)(predict.predict)
-app.command(cls=Command)(evaluate.evaluate)
-app.command(cls=Command, context_settings=train.SETTINGS)(train.train)
-app.command(cls=Command)(models.models)
-app.command(cls=Command, no_args_is_help=True)(models.download)
-app.command(cls=Command)(convert.convert)
-app.command(cls=Command)(export.export)
-app.command(cls=Command)(benchmark.benchmark)
-app.add_typer(data.data, name="data")
+_INFERENCE, _MODELS, _TRAINING = "Inference", "Models", "Training and evaluation"
+app.command(cls=Command, rich_help_panel=_INFERENCE)(predict.predict)
+app.command(cls=Command, rich_help_panel=_INFERENCE)(benchmark.benchmark)
+app.command(cls=Command, rich_help_panel=_MODELS)(models.models)
+app.command(cls=Command, rich_help_panel=_MODELS, no_args_is_help=True)(models.download)
+app.command(cls=Command, rich_help_panel=_MODELS)(convert.convert)
+app.command(cls=Command, rich_help_panel=_MODELS)(export.export)
+app.command(cls=Command, rich_help_panel=_TRAINING, context_settings=train.SETTINGS)(train.train)
+app.command(cls=Command, rich_help_panel=_TRAINING)(evaluate.evaluate)
+app.add_typer(data.data, name="data", rich_help_panel=_TRAINING)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ import typer
 from ..errors import InputError, MissingDependencyError, UnknownNameError, WorkerError, counted
 from ..files.registry import DEFAULT_MODEL
 from .options import MODEL_PANEL, BatchSize, Dataset, Device, Trust, read_dataset
+from .terminal import silence_libraries
 
 if TYPE_CHECKING:
     from ..inference.benchmark import Scene, Timing
@@ -202,7 +203,7 @@ def _measure_peak(loader: _Loader) -> int:
     Raises:
         WorkerError: That process was killed.
     """
-    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
+    with ProcessPoolExecutor(1, get_context("spawn"), silence_libraries) as executor:
         try:
             return executor.submit(_peak_here, loader).result()
         except BrokenProcessPool as error:

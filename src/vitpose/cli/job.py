@@ -129,7 +129,8 @@ class Job:
         if self.failures:
             counts.append(counted(len(self.failures), "failure"))
         ran = describe_run(self.loading, pipe.estimator.runs_on)
-        line = f"{', '.join(counts)} in {seconds:.1f} s with {ran}; results in {self.target.name}"
+        where = f"; results in {self.target.name}" if any(self.done.values()) else ""
+        line = f"{', '.join(counts)} in {seconds:.1f} s with {ran}{where}"
         complete = not self.failures and all(self.done[noun] == total for noun, total in totals.items())
         print_line(line, "green" if complete else "yellow")
 
