@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,20 +35,14 @@ class ModelFiles:
         directory: The directory of the files, or the original file; None: they are in a repository of the hub.
         repository: The hub repository, "owner/name".
         subfolder: Subdirectory that contains the files ("weights/coco").
-        revision: Branch, tag or commit of the repository.
-        token: Access token of the hub; True: the stored one.
-        cache_dir: Directory of downloaded files; default: the hub's cache.
-        local_files_only: Do not use the network.
+        hub: The keyword arguments of `download_from_hub`.
     """
 
     name: str
     directory: Path | None
     repository: str = ""
     subfolder: str = ""
-    revision: str | None = None
-    token: str | bool | None = field(default=None, repr=False)
-    cache_dir: str | Path | None = None
-    local_files_only: bool = False
+    hub: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def is_original(self) -> bool:
@@ -80,14 +75,7 @@ class ModelFiles:
         path = "/".join((*Path(self.subfolder).parts, filename))
         if self.directory is not None:
             return _file_in(self.directory, path)
-        return download_from_hub(
-            self.repository,
-            path,
-            revision=self.revision,
-            token=self.token,
-            cache_dir=self.cache_dir,
-            local_files_only=self.local_files_only,
-        )
+        return download_from_hub(self.repository, path, **self.hub)
 
     def read_json(self, filename: str) -> dict[str, Any]:
         """Reads a JSON file.
@@ -142,7 +130,8 @@ def resolve(
         found: Path | None = weights_folder()
     else:
         found = existing_path(name)
-    files = ModelFiles(str(name), found, "", subfolder, revision, token, cache_dir, local_files_only)
+    hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    files = ModelFiles(str(name), found, "", subfolder, hub)
     if files.is_original:
         return replace(files, directory=Path(name))
     if found is not None and (found.is_dir() or card is None):

@@ -371,6 +371,6 @@ class VitPoseForPoseEstimation(PretrainedModule):
         if self.source is None:
             raise InputError(missing)
         try:
-            return replace(self.source, token=token).find(PROCESSOR_FILE)
+            return replace(self.source, hub={**self.source.hub, "token": token}).find(PROCESSOR_FILE)
         except CheckpointError as error:
             raise InputError(missing) from error

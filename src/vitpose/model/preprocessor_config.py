@@ -28,6 +28,8 @@ NORMALIZE_FACTOR = 200.0
 """Factor by which `transformers` divides and multiplies boxes; with any other value, crops and keypoints disagree."""
 
 _KIND = "VitPoseImageProcessor"
+_SHARED = ("do_affine_transform", "do_rescale", "rescale_factor", "do_normalize", "normalize_factor")
+"""Attributes that are written to every file, besides size, mean and std."""
 _CONVENTIONS = ("warp", "aspect", "decode", "shift_heatmap")
 """Attributes that a dataset declares too."""
 _SMALLEST, _LARGEST = 1e-6, 1e6
@@ -202,19 +204,16 @@ class PreprocessorConfig(Settings):
 
         Attributes that only vitpose has are written if they differ from the default.
         """
-        shared = (
-            "do_affine_transform",
-            "do_rescale",
-            "rescale_factor",
-            "do_normalize",
-            "normalize_factor",
-        )
-        table: dict[str, Any] = {name: getattr(self, name) for name in shared}
-        table |= {"image_mean": list(self.image_mean), "image_std": list(self.image_std)}
-        table["size"] = {"height": self.size.height, "width": self.size.width}
-        for f in fields(self):
-            if f.name not in table and getattr(self, f.name) != f.default:
-                table[f.name] = getattr(self, f.name)
+        table = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name in _SHARED or getattr(self, f.name) != f.default
+        }
+        table |= {
+            "image_mean": list(self.image_mean),
+            "image_std": list(self.image_std),
+            "size": dict(self.size),
+        }
         return {"image_processor_type": _KIND, **table}
 
     @classmethod

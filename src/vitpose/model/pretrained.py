@@ -154,7 +154,7 @@ class PretrainedModule(nn.Module):
         if quantization_config is not None:
             quantise(model, quantization_config)
         # The processor of one dataset may differ; the token is not kept.
-        model.source = replace(files, token=None) if dataset is None else None
+        model.source = replace(files, hub={**files.hub, "token": None}) if dataset is None else None
         info = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": renewed, "error_msgs": []}
         return (model, info) if output_loading_info else model
 
