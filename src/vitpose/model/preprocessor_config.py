@@ -209,11 +209,8 @@ class PreprocessorConfig(Settings):
             for f in fields(self)
             if f.name in _SHARED or getattr(self, f.name) != f.default
         }
-        table |= {
-            "image_mean": list(self.image_mean),
-            "image_std": list(self.image_std),
-            "size": dict(self.size),
-        }
+        table["size"] = {"height": self.size.height, "width": self.size.width}
+        table |= {"image_mean": list(self.image_mean), "image_std": list(self.image_std)}
         return {"image_processor_type": _KIND, **table}
 
     @classmethod
