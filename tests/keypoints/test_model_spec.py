@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from vitpose.keypoints.model_spec import ModelSpec
 from vitpose.model.checkpoint import read_spec
 from vitpose.model.config import VitPoseConfig
 from vitpose.model.preprocessor_config import PreprocessorConfig
+from vitpose.training.recipe_tables import ModelRecipe
+from vitpose.training.start import make_network
 
 CHANGED = ModelSpec(
     dataset=DatasetSpec.load("mpii"),
@@ -103,6 +106,22 @@ def test_rescaling_and_normalisation_become_mean_and_std(settings: dict[str, Any
     np.testing.assert_allclose(pixels * scale + offset, expected, rtol=1e-5, atol=1e-5)
 
 
+def load(checkpoint: Path, folder: Path) -> None:
+    vitpose.load(checkpoint, None, device="cpu")
+
+
+def load_the_first(checkpoint: Path, folder: Path) -> None:
+    vitpose.load(checkpoint, None, dataset=0, device="cpu")
+
+
+def export(checkpoint: Path, folder: Path) -> None:
+    vitpose.export(checkpoint, "torch-export", folder / "a.pt2")
+
+
+def start_training(checkpoint: Path, folder: Path) -> None:
+    make_network(ModelRecipe(start=str(checkpoint), width=48, height=64))
+
+
 class TestCheckpoints:
     """The spec of a checkpoint is in `config.json`; of one without it, in `preprocessor_config.json`."""
 
@@ -143,9 +162,9 @@ class TestCheckpoints:
         with pytest.raises(CheckpointError, match=r"config.json of .* vitpose_spec: std.0 is 0"):
             vitpose.load(saved, None, device="cpu")
 
-    @pytest.mark.parametrize("dataset", [None, 0])
+    @pytest.mark.parametrize("use", [load, load_the_first, export, start_training])
     def test_each_file_is_opened_once(
-        self, checkpoint: Path, dataset: int | None, monkeypatch: pytest.MonkeyPatch
+        self, use: Callable[..., Any], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         opened: list[str] = []
         real = Path.open
@@ -155,7 +174,6 @@ class TestCheckpoints:
             return real(path, *args, **options)
 
         monkeypatch.setattr(Path, "open", count)
-        vitpose.load(checkpoint, None, dataset=dataset, device="cpu")
-        assert sorted(name for name in opened if name.endswith(".json")) == [
-            "config.json", "preprocessor_config.json",
-        ]  # fmt: skip
+        use(checkpoint, tmp_path)
+        files = ["config.json"] if use is start_training else ["config.json", "preprocessor_config.json"]
+        assert sorted(name for name in opened if name.endswith(".json")) == files

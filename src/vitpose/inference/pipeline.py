@@ -85,7 +85,7 @@ class Pipeline:
                 f"the detector {name_of(detector)} does not distinguish people from animals; use another one, or load "
                 "one dataset"
             )
-        self.estimator: Any = estimator  # Any: callers that use `processor` or `skeleton` loaded one dataset
+        self.estimator: Any = estimator  # Any: callers that use `spec` or `skeleton` loaded one dataset
 
     def __repr__(self) -> str:
         return f"Pipeline({self.estimator.description}, detector={self.detector and name_of(self.detector)})"
