@@ -387,7 +387,7 @@ def test_the_command_line_estimates_people_and_animals(
         env={"COLUMNS": "250"}, catch_exceptions=False,
     )  # fmt: skip
     assert result.exit_code == 0
-    assert "poses in" in result.stdout
+    assert "instances in" in result.stdout
     assert "with torch, cpu, float32;" in result.stdout
     with Path("predictions/poses.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
