@@ -388,7 +388,7 @@ def test_the_command_line_estimates_people_and_animals(
     )  # fmt: skip
     assert result.exit_code == 0
     assert "instances in" in result.stdout
-    assert "with torch, cpu, float32;" in result.stdout
+    assert "(torch, cpu, float32)" in result.stdout
     with Path("predictions/poses.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["dataset"] for row in rows} == {"coco", "ap10k"}
