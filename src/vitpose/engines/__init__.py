@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InputError, UnknownNameError, require
-from .metadata import ExportedEngine
+from .metadata import ExportedEngine, check_dtype
 
 ENGINES = ("torch", "onnxruntime", "openvino", "tensorrt")
 """Names of the engines."""
@@ -106,10 +106,9 @@ def check_conversion(model: str | Path, engine: str, device: str, dtype: str) ->
         choose_device_and_precision(model, device, dtype)
     else:
         from ..hardware.onnx_session import find_providers
-        from .onnx import check_dtype
 
         find_providers(model, device)
-        check_dtype(model, dtype, "float32")
+        check_dtype(model, dtype, "float32", engine)
 
 
 def open_engine(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
@@ -142,3 +143,22 @@ class ExportedEngine(Engine, Protocol):
 def empty_heatmaps(shape: tuple[int, int, int]) -> Float[np.ndarray, "0 k hm wm"]:
     """Return the heatmaps of zero crops; not every runtime accepts an empty batch."""
     return np.zeros((0, *shape), np.float32)
+
+
+def check_dtype(what: str | Path, dtype: str, precision: str, engine: str) -> None:
+    """Check that a dtype is that of the file, for engines that compute in no other.
+
+    Args:
+        what: Name of the model, for the message.
+        dtype: "auto" or the name of a dtype.
+        precision: The dtype of the file.
+        engine: Name of the engine, for the message.
+
+    Raises:
+        InputError: They differ.
+    """
+    if dtype not in ("auto", precision):
+        raise InputError(
+            f"with engine {engine!r} {what} runs in {precision}, not in {dtype}; leave dtype at 'auto', or use an "
+            "engine with a choice of dtype: OpenVINO, or torch with a checkpoint"
+        )

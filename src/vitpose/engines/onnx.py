@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ..errors import InputError
 from ..geometry.warp import normalise
 from ..hardware.onnx_session import open_session
-from .metadata import INPUT, KEY, Metadata, empty_heatmaps
+from .metadata import INPUT, KEY, Metadata, check_dtype, empty_heatmaps
 
 
 class OnnxEngine:
@@ -30,7 +29,7 @@ class OnnxEngine:
     def __init__(self, path: str | Path, device: str = "auto", dtype: str = "auto") -> None:
         self._session = open_session(path, device)
         self.metadata = Metadata.from_json(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
-        check_dtype(path, dtype, self.metadata.precision)
+        check_dtype(path, dtype, self.metadata.precision, "onnxruntime")
         self._shape = self.metadata.check_shapes(
             [(one.name, one.shape) for one in self._session.get_inputs()],
             [(one.name, one.shape) for one in self._session.get_outputs()],
@@ -45,21 +44,3 @@ class OnnxEngine:
             return empty_heatmaps(self._shape)
         pixels = normalise(crops, *self.metadata.spec.scale_and_offset)
         return self._session.run(None, {INPUT: pixels})[0]
-
-
-def check_dtype(what: str | Path, dtype: str, precision: str) -> None:
-    """Check that a dtype is that of the file, in which ONNX Runtime computes.
-
-    Args:
-        what: Name of the model, for the message.
-        dtype: "auto" or the name of a dtype.
-        precision: The dtype of the file.
-
-    Raises:
-        InputError: They differ.
-    """
-    if dtype not in ("auto", precision):
-        raise InputError(
-            f"with engine 'onnxruntime' {what} runs in {precision}, not in {dtype}; leave dtype at 'auto', or use an "
-            "engine with a choice of dtype (OpenVINO, torch)"
-        )

@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch.export.passes import move_to_device_pass
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError
 from ..files.paths import user_path
 from ..hardware.devices import choose_device
 from .cpu_threads import one_thread_if_forked
-from .metadata import KEY, OUTPUT, Metadata, empty_heatmaps
+from .metadata import KEY, OUTPUT, Metadata, check_dtype, empty_heatmaps
 
 ENTRY = f"{KEY}.json"
 """Name of the extra file in the archive that holds the metadata."""
@@ -52,14 +52,9 @@ class ProgramEngine:
                 f"{path} is not a complete program of torch.export: {error}; export the model again"
             ) from error
         self.metadata = Metadata.from_json(extra_files[ENTRY], path)
-        if dtype not in ("auto", self.metadata.precision):
-            raise InputError(
-                f"{path} runs in {self.metadata.precision}, not in {dtype}; leave dtype at 'auto', or load the "
-                "checkpoint that it was exported from"
-            )
-        scale, offset = self.metadata.spec.scale_and_offset
-        self._scale = torch.from_numpy(scale).to(torch_device)
-        self._offset = torch.from_numpy(offset).to(torch_device)
+        check_dtype(path, dtype, self.metadata.precision, "torch")
+        parts = self.metadata.spec.scale_and_offset
+        self._scale, self._offset = (torch.from_numpy(part).to(torch_device) for part in parts)
         self._shape = self.metadata.check_shapes(*_shapes(program), path)
         self.description = f"torch.export, {torch_device}, {self.metadata.precision}"
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import CheckpointError, InputError, require
 from ..files.paths import user_path
 from ..hardware.devices import choose_device
-from .metadata import INPUT, OUTPUT, Metadata, empty_heatmaps
+from .metadata import INPUT, OUTPUT, Metadata, check_dtype, empty_heatmaps
 
 MAGIC = b"vitpose plan"
 LARGEST_BATCH = 64
@@ -63,10 +63,7 @@ class TensorRtEngine:
 
     def __init__(self, path: str | Path, device: str = "auto", dtype: str = "auto") -> None:
         self.metadata, plan = unpack(user_path(path, CheckpointError))
-        if dtype not in ("auto", self.metadata.precision):
-            raise InputError(
-                f"{path} runs in {self.metadata.precision}, not in {dtype}; leave dtype at 'auto'"
-            )
+        check_dtype(path, dtype, self.metadata.precision, "tensorrt")
         tensorrt = require("tensorrt", "tensorrt", f"to run {path}")
         self._device = choose_device(device)
         if self._device.type != "cuda":
@@ -78,9 +75,8 @@ class TensorRtEngine:
             self._plan, self._context = open_plan(plan, tensorrt, path)
         self._lock = threading.Lock()  # a context runs one batch at a time
         self._shape = self.metadata.check_shapes(*_shapes(self._plan, tensorrt), path)
-        scale, offset = self.metadata.spec.scale_and_offset
-        self._scale = torch.from_numpy(scale).to(self._device)
-        self._offset = torch.from_numpy(offset).to(self._device)
+        parts = self.metadata.spec.scale_and_offset
+        self._scale, self._offset = (torch.from_numpy(part).to(self._device) for part in parts)
         self.description = f"TensorRT, {self._device}, {self.metadata.precision}"
 
     @torch.inference_mode()
