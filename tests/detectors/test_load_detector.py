@@ -15,6 +15,7 @@ from vitpose.detectors import (
     Detections,
     Detector,
     OnnxDetector,
+    PersonDetector,
     RtDetrDetector,
     WholeImage,
     load_detector,
@@ -41,6 +42,10 @@ def test_the_whole_image():
 def test_a_detector_is_returned_unchanged():
     detector = WholeImage()
     assert load_detector(detector) is detector
+
+
+def test_the_detector_in_the_package():
+    assert isinstance(load_detector("person", device="cpu", labels="all", min_score=0.5), PersonDetector)
 
 
 def test_boxes_from_a_file(tmp_path: Path):
@@ -109,7 +114,10 @@ def test_errors_of_the_detector_are_raised(tmp_path: Path):
         ("rtdert", r"unknown detector 'rtdert'; did you mean rtdetr"),
         ("whole_image", r"did you mean whole-image\?"),
         ("whole-image:1", r"did you mean whole-image\?"),
-        ("onnx", "known: boxes:FILE, onnx:FILE, rtdetr, rtdetr:NAME, rtmdet-nano, whole-image, yolox-nano"),
+        (
+            "onnx",
+            "known: boxes:FILE, onnx:FILE, person, rtdetr, rtdetr:NAME, rtmdet-nano, whole-image, yolox-nano",
+        ),
         ("boxes:", r"did you mean boxes:FILE"),
         ("rtdetr:", r"did you mean rtdetr"),
         ("", "unknown detector ''"),

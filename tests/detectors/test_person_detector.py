@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vitpose.detectors.person import PersonDetector, fit_to, frame_of, inner_of
+from vitpose import samples
+from vitpose.detectors import CocoBoxes
+from vitpose.detectors.person import WEIGHTS, PersonDetector, fit_to, frame_of, inner_of
 from vitpose.detectors.person_network import STRIDES, PersonNetwork, cell_centres, fold
 from vitpose.errors import CheckpointError, InputError, UnknownNameError
-from vitpose.geometry.boxes import Size
+from vitpose.geometry.boxes import Size, iou
+from vitpose.images import read_image
 
 
 def write_weights(path: Path, network: PersonNetwork) -> Path:
@@ -126,5 +130,16 @@ def test_options_are_checked(one_cell: Path) -> None:
         PersonDetector(one_cell, min_score=2.0)
     with pytest.raises(InputError, match="max_iou"):
         PersonDetector(one_cell, max_iou=-1.0)
-    with pytest.raises(UnknownNameError, match="dog"):
+    with pytest.raises(UnknownNameError, match=r"unknown label 'dog'; .* finds people only; 'rtdetr' finds"):
         PersonDetector(one_cell, labels=["dog"])
+
+
+def test_the_packaged_weights_are_small_and_find_people() -> None:
+    assert (resources.files("vitpose") / WEIGHTS).stat().st_size < 4_000_000
+    detector = PersonDetector(device="cpu")
+    paths = [samples.person(), samples.group()]
+    found = detector.detect([read_image(path) for path in paths], ["", ""])
+    annotated = CocoBoxes(samples.annotations())
+    for path, one in zip(paths, found, strict=True):
+        people = annotated.detect([read_image(path)], [path.name])[0].boxes
+        assert iou(people, one.boxes).max(axis=1).min() > 0.6

@@ -69,7 +69,7 @@ class DetectionOptions:
         str,
         typer.Option(
             metavar="NAME",
-            help="Detector: a short name (rtdetr, rtmdet-nano, yolox-nano; see 'vitpose models'), rtdetr:NAME (hub "
+            help="Detector: a short name (person, rtdetr, rtmdet-nano; see 'vitpose models'), rtdetr:NAME (hub "
             "repository or directory), onnx:FILE (YOLOX, RTMDet), boxes:FILE, or whole-image (one person in each "
             "image).",
             rich_help_panel=_DETECTION,

@@ -5,10 +5,11 @@ package loads no inference library; each detector imports the library it uses wh
 
     WholeImage      the whole image as one box      whole-image
     CocoBoxes       boxes from a COCO file          boxes:FILE
+    PersonDetector  the one in the package          person
     OnnxDetector    YOLOX or RTMDet in ONNX         rtmdet-nano, yolox-nano, onnx:FILE
     RtDetrDetector  RT-DETR through transformers    rtdetr, rtdetr:NAME
 
-`files/detectors.toml` lists those with a short name, which are downloaded when they are loaded.
+`files/detectors.toml` lists those with a short name; all but `person` are downloaded when they are loaded.
 
 A custom detector is any function from an image to its boxes, or any object with `detect`. `SelectingDetector` filters
 its boxes by label and score.
@@ -28,6 +29,7 @@ from .custom import DetectFunction, SelectingDetector, check_detector
 from .given import CocoBoxes, WholeImage
 from .labels import Labels, coco_labels, read_labels
 from .onnx import OnnxDetector
+from .person import PersonDetector
 from .protocol import Detections, Detector, detections_from
 from .rtdetr import RtDetrDetector
 
@@ -37,6 +39,7 @@ __all__ = [
     "Detections",
     "Detector",
     "OnnxDetector",
+    "PersonDetector",
     "RtDetrDetector",
     "SelectingDetector",
     "WholeImage",
@@ -58,10 +61,10 @@ def load_detector(
     """Create a detector from a short string.
 
     Args:
-        spec: A short name ("rtdetr", "rtmdet-nano", "yolox-nano"), "rtdetr:NAME" (a hub repository or a directory),
-            "onnx:FILE", "boxes:FILE" (a COCO file) or "whole-image"; the `pathlib.Path` of such a file of boxes; or a
-            function from an RGB image to its boxes, or an object with `detect`, which are returned unchanged unless
-            labels or min_score are given.
+        spec: A short name ("person", "rtdetr", "rtmdet-nano", "yolox-nano"), "rtdetr:NAME" (a hub repository or a
+            directory), "onnx:FILE", "boxes:FILE" (a COCO file) or "whole-image"; the `pathlib.Path` of such a file of
+            boxes; or a function from an RGB image to its boxes, or an object with `detect`, which are returned
+            unchanged unless labels or min_score are given.
         device: Device of the network: "auto", "cpu", "cuda", "cuda:1".
         labels: Class names to detect; "dataset": the classes of the dataset; "all": every class. Default: "dataset"
             for a string, "all" for a function or an object.
@@ -137,6 +140,8 @@ def _make(spec: str | Path, device: str, labels: Labels, min_score: float | None
     else:
         kind, source = card.kind, card.source if card.in_repository else str(find_detector_file(card))
     match kind:
+        case "person":
+            return PersonDetector(source, device=device, **options)
         case "rtdetr":
             return RtDetrDetector(source, device=device, **options)
         case "onnx":

@@ -63,7 +63,7 @@ class DetectorCard(Card):
     """Description of a detector with a short name.
 
     Attributes:
-        kind: What runs it: "rtdetr" (`RtDetrDetector`) or "onnx" (`OnnxDetector`).
+        kind: What runs it: "person" (`PersonDetector`), "rtdetr" (`RtDetrDetector`) or "onnx" (`OnnxDetector`).
         classes: What it detects.
         file: Name of the file: of one in the package's directory of weights, or of one in the ZIP archive at the URL;
             empty for the file at a URL itself and for a repository.
@@ -71,7 +71,7 @@ class DetectorCard(Card):
         sha256: SHA-256 of the file in hexadecimal digits; empty for a repository and for a file in the package.
     """
 
-    kind: Literal["rtdetr", "onnx"]
+    kind: Literal["person", "rtdetr", "onnx"]
     classes: str
     file: str = ""
     size_bytes: int = 0

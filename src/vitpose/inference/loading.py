@@ -55,7 +55,7 @@ def load(
     Args:
         model: A short name (`vitpose models` lists them), a directory, a hub repository, an original `.pth` file, or
             a file that `export` wrote (`.onnx`, `.xml`, `.pt2`, `.engine`).
-        detector: Detects the boxes: a short name ("rtdetr", "rtmdet-nano", "yolox-nano"; `vitpose models` lists them),
+        detector: Detects the boxes: a short name ("person", "rtdetr", "rtmdet-nano"; `vitpose models` lists them),
             "rtdetr:NAME", "onnx:FILE", "boxes:FILE" (COCO detections or annotations), "whole-image" (one person per
             image), or None if boxes are always given. Or a detector of your own: any function from an RGB image
             (h w 3) to its boxes, n x 4 (xyxy, px), an empty list or `supervision.Detections`; or an object with
