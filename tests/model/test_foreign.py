@@ -12,6 +12,7 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 
+import vitpose
 from vitpose.errors import CheckpointError, InputError, MissingDependencyError, VitPoseError
 from vitpose.model.config import VitPoseConfig
 from vitpose.model.pose import VitPoseForPoseEstimation
@@ -69,6 +70,12 @@ def test_backbone_from_its_configuration_is_saved_and_loaded(
     assert again.config == model.config
     half = VitPoseForPoseEstimation.from_pretrained(tmp_path, dtype="bfloat16")
     assert half(pixels.bfloat16()).heatmaps.dtype is torch.float32
+
+
+def test_pipeline_requires_the_input_size_of_another_backbone(tmp_path: Path) -> None:
+    build(backbone_config=RESNET).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"another library and no preprocessor_config.json.*add that file"):
+        vitpose.load(tmp_path, detector=None)
 
 
 def test_configuration_object_of_transformers_is_taken(pixels: Tensor) -> None:

@@ -51,7 +51,7 @@ def test_a_keypoint_by_name_has_position_and_score_in_each_instance() -> None:
     np.testing.assert_array_equal(wrist[:, 2], poses.scores[:, k])
     assert poses[:0]["nose"].shape == (0, 3)
     with pytest.raises(
-        UnknownNameError, match="unknown keypoint of the skeleton 'coco' 'left_hand'; did you"
+        UnknownNameError, match="unknown keypoint 'left_hand'; did you"
     ):
         poses["left_hand"]
 

@@ -15,7 +15,7 @@ import vitpose
 
 from ..errors import VideoError, VitPoseError, counted
 from ..inference.pipeline import Pipeline
-from .interruption import stop_on_signal
+from .interruption import INTERRUPTED, stop_on_signal
 from .output import Writer
 from .sources import Sources, reason_of
 from .target import Kinds, Target
@@ -36,6 +36,7 @@ class Job:
         running: Arguments of `Pipeline.each`, for images.
         streaming: Arguments of `Pipeline.stream`, for videos.
         failures: Names and reasons of the failures so far.
+        interrupted: Whether Ctrl-C or SIGTERM ended a video before its end.
         done: Number of images, videos, frames of videos, and instances so far.
     """
 
@@ -47,6 +48,7 @@ class Job:
     running: dict[str, Any]
     streaming: dict[str, Any]
     failures: list[tuple[str, str]] = field(default_factory=list)
+    interrupted: bool = False
     done: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("image", "video", "frame", "instance"), 0)
     )
@@ -73,7 +75,7 @@ class Job:
         finally:  # also after Ctrl-C
             self._print_summary(time.perf_counter() - start, pipe)
             print_failures(self.failures)
-        return FAILED if self.failures else DONE
+        return INTERRUPTED if self.interrupted else FAILED if self.failures else DONE
 
     def _predict_images(self, pipe: Pipeline, writer: Writer) -> None:
         images = self.sources.images
@@ -100,6 +102,7 @@ class Job:
             job = VideoJob(pipe, self.target.directory, self.kinds.videos, self.drawing, self.streaming, stop)
             for source, stem in zip(self.sources.videos, stems, strict=True):
                 if stop.is_set():
+                    self.interrupted = True
                     self._add_failure(source, VideoError("not started, since the run was stopped"))
                     continue
                 try:
@@ -107,6 +110,7 @@ class Job:
                 except VitPoseError as error:
                     self._add_failure(source, error)
                     continue
+                self.interrupted |= result.interrupted
                 self.failures += [(source, problem) for problem in result.problems]
                 self.done["video"] += 1
                 self.done["frame"] += result.frames

@@ -37,12 +37,14 @@ class VideoResult:
         instances: Number of instances in all frames.
         tracks: Track IDs.
         problems: Messages on what could not be read or written.
+        interrupted: Whether the run was stopped before the end of the video; a live source has none.
     """
 
     frames: int = 0
     instances: int = 0
     tracks: set[int] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
+    interrupted: bool = False
 
     def add(self, frame: PoseFrame) -> None:
         """Count a frame."""
@@ -108,7 +110,8 @@ class VideoJob:
             if not result.frames:
                 raise VideoError(f"{source}: stopped before its first frame; nothing was written")
         result.problems += stream.problems + ([] if video is None else video.problems)
-        if self.stop.is_set() and not stream.reader.live:
+        result.interrupted = self.stop.is_set() and not stream.reader.live
+        if result.interrupted:
             result.problems.append(f"stopped after {counted(result.frames, 'frame')}")
         tracks = f", {counted(len(result.tracks), 'track')}" if self.streaming.get("track", True) else ""
         print_line(

@@ -154,10 +154,10 @@ def _keypoint_lengths(
     indices = {plain_name(name): index for index, name in enumerate(skeleton.keypoints)}
     for name in names:
         if plain_name(name) not in indices:
-            hint = "Choose another length: box, two keypoints, or a number of pixels."
-            raise UnknownNameError(
-                f"keypoint of the skeleton {skeleton.name!r}", name, skeleton.keypoints, hint
+            hint = (
+                f"The skeleton is {skeleton.name!r}. Choose another length: box, two keypoints, or a number of pixels."
             )
+            raise UnknownNameError("keypoint", name, skeleton.keypoints, hint)
     a, b = (indices[plain_name(name)] for name in names)
     keypoints = np.array([one.keypoints for one in instances]).reshape(-1, len(skeleton), 3)
     lengths = np.linalg.norm(keypoints[:, a, :2] - keypoints[:, b, :2], axis=1)

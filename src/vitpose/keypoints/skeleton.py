@@ -171,7 +171,9 @@ class Skeleton:
             UnknownNameError: The skeleton has no such keypoint.
         """
         if keypoint not in self.keypoints:
-            raise UnknownNameError(f"keypoint of the skeleton {self.name!r}", keypoint, self.keypoints)
+            raise UnknownNameError(
+                "keypoint", keypoint, self.keypoints, f"The skeleton is {self.name!r}."
+            )
         return self.keypoints.index(keypoint)
 
     @staticmethod

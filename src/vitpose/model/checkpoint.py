@@ -184,12 +184,17 @@ def read_spec(files: ModelFiles, config: VitPoseConfig) -> ModelSpec:
         config: The configuration of the network.
 
     Raises:
-        CheckpointError: The file is missing or invalid.
+        CheckpointError: The file is missing or invalid, or missing for a backbone of another library.
     """
     if config.spec is not None:
         return config.spec
     dataset, directory = config.heads[0], files.directory
     if directory is not None and not (directory / files.subfolder / PROCESSOR_FILE).is_file():
+        if not isinstance(config.backbone_config, VitPoseBackboneConfig):
+            raise CheckpointError(
+                f"{files.name!r} has a backbone of another library and no {PROCESSOR_FILE}, so the size of its input "
+                f"is unknown; add that file, or save the checkpoint with a spec in {CONFIG_FILE}"
+            )
         height, width = config.backbone_config.image_size
         return ModelSpec(dataset=dataset, input_size=Size(width=width, height=height))
     table = files.read_json(PROCESSOR_FILE)
