@@ -72,5 +72,5 @@ def test_refuses_lengths_that_cannot_be_measured() -> None:
         measure_lengths("-1", people, skeleton)
     with pytest.raises(InputError, match="no annotation has a head box, which PCKh requires; add head_bbox"):
         measure_lengths("head", people, skeleton)
-    with pytest.raises(UnknownNameError, match="unknown keypoint 'nose'.*The skeleton is 'trunk'"):
+    with pytest.raises(UnknownNameError, match=r"unknown keypoint 'nose'.*The skeleton is 'trunk'"):
         measure_lengths("nose:left_hip", people, skeleton)

@@ -74,7 +74,9 @@ def test_backbone_from_its_configuration_is_saved_and_loaded(
 
 def test_pipeline_requires_the_input_size_of_another_backbone(tmp_path: Path) -> None:
     build(backbone_config=RESNET).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match=r"another library and no preprocessor_config.json.*add that file"):
+    with pytest.raises(
+        CheckpointError, match=r"another library and no preprocessor_config.json.*add that file"
+    ):
         vitpose.load(tmp_path, detector=None)
 
 

@@ -50,9 +50,7 @@ def test_a_keypoint_by_name_has_position_and_score_in_each_instance() -> None:
     np.testing.assert_array_equal(wrist[:, :2], poses.xy[:, k])
     np.testing.assert_array_equal(wrist[:, 2], poses.scores[:, k])
     assert poses[:0]["nose"].shape == (0, 3)
-    with pytest.raises(
-        UnknownNameError, match="unknown keypoint 'left_hand'; did you"
-    ):
+    with pytest.raises(UnknownNameError, match="unknown keypoint 'left_hand'; did you"):
         poses["left_hand"]
 
 

@@ -171,9 +171,7 @@ class Skeleton:
             UnknownNameError: The skeleton has no such keypoint.
         """
         if keypoint not in self.keypoints:
-            raise UnknownNameError(
-                "keypoint", keypoint, self.keypoints, f"The skeleton is {self.name!r}."
-            )
+            raise UnknownNameError("keypoint", keypoint, self.keypoints, f"The skeleton is {self.name!r}.")
         return self.keypoints.index(keypoint)
 
     @staticmethod
