@@ -154,7 +154,7 @@ def _keypoint_lengths(
     indices = {plain_name(name): index for index, name in enumerate(skeleton.keypoints)}
     for name in names:
         if plain_name(name) not in indices:
-            hint = f"The skeleton is {skeleton.name!r}. Choose another length: box, two keypoints, or a number of pixels."
+            hint = f"The skeleton is {skeleton.name!r}. Another length is box, two keypoints, or a number of pixels."
             raise UnknownNameError("keypoint", name, skeleton.keypoints, hint)
     a, b = (indices[plain_name(name)] for name in names)
     keypoints = np.array([one.keypoints for one in instances]).reshape(-1, len(skeleton), 3)
