@@ -29,7 +29,11 @@ MORE = {
         "data.pack.read_pack",
         "data.device_samples.DeviceLoader",
     ],
-    "detectors": ["detectors.protocol.Detector", "detectors.load_detector"],
+    "detectors": [
+        "detectors.protocol.Detector",
+        "detectors.load_detector",
+        "detectors.person.PersonDetector",
+    ],
     "evaluation": ["evaluation.EvaluationReport", "evaluation.draw_worst"],
     "inference": ["inference.estimator.Estimator"],
     "video": [
