@@ -80,14 +80,13 @@ class Attention(nn.Module):
         is_slow = self.training and qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16
         weights = None
         if with_weights or self.eager or is_slow:  # the fused kernels do not return the weights either
-            query, key, value = qkv.flatten(1, 2)  # copies, for products of contiguous matrices
-            weights = (query * query.shape[-1] ** -0.5 @ key.transpose(1, 2)).softmax(dim=-1)
-            mixed = (F.dropout(weights, dropout) @ value).unflatten(0, qkv.shape[1:3])
-            weights = weights.unflatten(0, qkv.shape[1:3]) if with_weights else None
+            query, key, value = qkv.contiguous()
+            weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
+            mixed = F.dropout(weights, dropout) @ value
         else:
             query, key, value = qkv.unbind()
             mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-        return self.proj(mixed.transpose(1, 2).flatten(2)), weights
+        return self.proj(mixed.transpose(1, 2).flatten(2)), weights if with_weights else None
 
 
 class DropPath(nn.Module):
