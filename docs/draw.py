@@ -20,10 +20,9 @@ NOTEBOOK = Path(__file__).parents[1] / "examples" / "quickstart.ipynb"
 
 def main() -> None:
     """Draw the sample images and the clip, and execute the notebook."""
-    pipe = vitpose.load("vitpose-tiny", detector=f"boxes:{vitpose.samples.annotations()}", dtype="float32")
+    pipe = vitpose.load("vitpose-tiny", dtype="float32")
     for path in (vitpose.samples.person(), vitpose.samples.group()):
         pipe(path).save(ASSETS / path.name)
-    pipe = vitpose.load("vitpose-tiny", detector="whole-image", dtype="float32")
     with pipe.stream(vitpose.samples.clip(), smooth=True) as stream:
         frames = [Image.fromarray(vitpose.draw(frame.image, frame.poses, ids=False)) for frame in stream]
     options = {"duration": 100, "loop": 0, "quality": 70, "method": 6}

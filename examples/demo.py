@@ -14,19 +14,18 @@ OUTPUT = Path("demo")
 
 def main() -> None:
     """Draw the poses, write the keypoints, and print the paths of the files."""
-    whole_image = vitpose.load("vitpose-tiny", detector="whole-image")
-    given_boxes = vitpose.load("vitpose-tiny", detector=f"boxes:{vitpose.samples.annotations()}")
-    jobs = [(vitpose.samples.person(), given_boxes), (vitpose.samples.group(), given_boxes)]
+    pipe = vitpose.load("vitpose-tiny")
+    paths = [vitpose.samples.person(), vitpose.samples.group()]
     if importlib.util.find_spec("skimage"):  # a photograph in the public domain, installed with scikit-image
-        jobs.append((Path(str(resources.files("skimage"))) / "data" / "astronaut.png", whole_image))
-    for path, pipe in jobs:
+        paths.append(Path(str(resources.files("skimage"))) / "data" / "astronaut.png")
+    for path in paths:
         poses = pipe(path)
         drawn = OUTPUT / f"{path.stem}.jpg"
         poses.save(drawn)
         drawn.with_suffix(".json").write_text(poses.to_json(indent=1), encoding="utf-8")
         print(f"{drawn}\n{poses}")
     if importlib.util.find_spec("av"):
-        print(draw_clip(whole_image))
+        print(draw_clip(pipe))
 
 
 def draw_clip(pipe: vitpose.Pipeline) -> Path:

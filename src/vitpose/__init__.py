@@ -3,7 +3,7 @@
     import vitpose
 
     image = vitpose.samples.person()
-    pipe = vitpose.load("vitpose-tiny", detector="whole-image")
+    pipe = vitpose.load("vitpose-tiny")
     vitpose.draw(image, pipe(image))
 
 Names are imported on first use, so `import vitpose` does not import torch; `__init__.pyi` lists them.

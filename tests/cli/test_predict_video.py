@@ -50,7 +50,8 @@ def test_a_video_gives_a_drawn_video_and_json_lines() -> None:
     make_video("my clip.mp4", still=True)
     result = predict("my clip.mp4")
     assert result.exit_code == 0, result.output
-    first, last = result.stdout.splitlines()
+    first, last, hint = result.stdout.splitlines()
+    assert hint.startswith("vitpose-tiny is for a first look")
     assert re.fullmatch(r"my clip\.mp4: 6 frames, 1 track in \d+\.\d s", first)
     assert re.fullmatch(
         r"1 video, 6 frames, 6 instances in \d+\.\d s with vitpose-tiny \(torch, cpu, \w+\) and detector whole-image; "
@@ -104,7 +105,7 @@ def test_a_directory_of_images_and_videos() -> None:
     for source in ("in", "in/**/*", "."):
         result = predict(source, "--save", "images,video,csv")
         assert result.exit_code == 0, result.output
-        assert result.stdout.splitlines()[-1].startswith("2 images, 2 videos, 5 frames, 7 instances in ")
+        assert result.stdout.splitlines()[-2].startswith("2 images, 2 videos, 5 frames, 7 instances in ")
         files = {path.relative_to("predictions").as_posix() for path in Path("predictions").rglob("*.*")}
         assert files == {
             "a.jpg", "sub/poses.jpg", "poses.csv", "poses-2.mp4", "poses-2.csv", "clip.mp4", "clip.csv",

@@ -130,7 +130,9 @@ def test_options_are_checked(one_cell: Path) -> None:
         PersonDetector(one_cell, min_score=2.0)
     with pytest.raises(InputError, match="max_iou"):
         PersonDetector(one_cell, max_iou=-1.0)
-    with pytest.raises(UnknownNameError, match=r"unknown label 'dog'; .* finds people only; 'rtdetr' finds"):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown label 'dog'; .* finds people only; detector='rtdetr' finds"
+    ):
         PersonDetector(one_cell, labels=["dog"])
 
 

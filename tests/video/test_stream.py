@@ -204,7 +204,7 @@ def test_invalid_arguments_are_refused(pipe: Pipeline, clip, tmp_path: Path) -> 
         pipe.stream(clip(), max_oks=float("nan"))
     with pytest.raises(InputError, match=r"smooth requires tracking; omit track=False"):
         pipe.stream(clip(), smooth=True, track=False)
-    with pytest.raises(InputError, match=r"no detector; load one with detector='rtdetr' to stream"):
+    with pytest.raises(InputError, match=r"no detector; load one with detector='person' to stream"):
         Pipeline(None, pipe.estimator).stream(clip())
     with pytest.raises(VideoError, match=r"nothing.mp4 cannot be opened"):
         pipe.stream(tmp_path / "nothing.mp4")

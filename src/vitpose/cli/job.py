@@ -14,6 +14,7 @@ from typing import Any
 import vitpose
 
 from ..errors import VideoError, VitPoseError, counted
+from ..files.registry import DEFAULT_MODEL, list_detectors, list_models
 from ..inference.pipeline import Pipeline
 from .interruption import INTERRUPTED, stop_on_signal
 from .output import Writer
@@ -137,6 +138,16 @@ class Job:
         line = f"{', '.join(counts)} in {seconds:.1f} s with {ran}{where}"
         complete = not self.failures and all(self.done[noun] == total for noun, total in totals.items())
         print_line(line, "green" if complete else "yellow")
+        if self.loading["model"] == DEFAULT_MODEL:
+            print_line(describe_accurate())
+
+
+def describe_accurate() -> str:
+    """Return how to get accurate keypoints, with the size of the download."""
+    cards = list_models()["vitpose-base-simple"], list_detectors()["rtdetr"]
+    size_mb = sum(card.parameters for card in cards) * 4  # in float32
+    options = f"--model {cards[0].name} --detector {cards[1].name}"
+    return f"{DEFAULT_MODEL} is for a first look; for accurate keypoints: {options} (downloads {size_mb:.0f} MB once)"
 
 
 def describe_run(loading: Mapping[str, Any], runs_on: str) -> str:

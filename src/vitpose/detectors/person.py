@@ -65,7 +65,7 @@ class PersonDetector:
         check_number("max_iou", max_iou, 0, 1)
         self.min_score, self.max_iou = min_score, max_iou
         for label in sorted((read_labels(labels) or {"person"}) - {"person"}):
-            hint = "The detector 'person' finds people only; 'rtdetr' finds the classes of COCO."
+            hint = "The detector 'person' finds people only; detector='rtdetr' finds the classes of COCO."
             raise UnknownNameError("label", label, ["person"], hint)
         self._device = choose_device(device)
         self._network = load_network(weights).to(self._device)

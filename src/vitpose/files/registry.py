@@ -13,7 +13,7 @@ from .schemas import Schema, check, parse_toml
 
 DEFAULT_MODEL = "vitpose-tiny"
 """The model of `vitpose.load` and of the command line."""
-DEFAULT_DETECTOR = "rtdetr"
+DEFAULT_DETECTOR = "person"
 """The detector of `vitpose.load` and of the command line."""
 
 
