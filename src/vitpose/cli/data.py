@@ -45,6 +45,9 @@ def check(
     """Check annotations: print counts, and every broken row by name.
 
     The exit code is 1 if a source has no usable annotation.
+
+    Raises:
+        InputError: A source is missing or invalid, or has no usable annotation.
     """
     from ..data.annotations import check_images
 
@@ -90,6 +93,10 @@ def pack(
 
     A training run requires only the pack. Broken annotations are left out and
     printed by name. The files of a pack have at most 50 MB.
+
+    Raises:
+        InputError: Options exclude each other, or a source is missing or invalid.
+        OutputError: The pack cannot be written.
     """
     if lossless and quality is not None:
         raise InputError(f"both --lossless and --quality {quality} are given; give one")

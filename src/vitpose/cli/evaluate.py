@@ -171,6 +171,11 @@ def evaluate(
 
     Input that could not be used is counted and named at the end. The exit code is
     1 if an image failed.
+
+    Raises:
+        InputError: Options are missing or exclude each other, or the annotations are invalid.
+        OutputError: Files cannot be written to the output directory.
+        Exit: An image failed.
     """
     out = None if out is None else user_path(out)
     _check_options(images, boxes, predictions, out, worst)

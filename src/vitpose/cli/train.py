@@ -52,6 +52,11 @@ def train(
 
     Checkpoints are written to the directory of the run, named by their step;
     vitpose and transformers read them.
+
+    Raises:
+        MissingDependencyError: torch or Lightning is not installed.
+        InputError: The recipe, an option or the data is invalid.
+        Exit: The training run was stopped by a signal.
     """
     require("torch", None, "for training")
     rank_zero_only = require("lightning.pytorch.utilities", "train", "for training").rank_zero_only
