@@ -328,7 +328,7 @@ def test_ray_gives_the_same_after_a_worker_is_killed(tmp_path: Path) -> None:
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 1, errors
     assert done < 15, "killed too late: all shards were done"
-    assert "30 images, 28 poses found, 2 failures listed in " in output  # Ray prints too
+    assert "30 images, 28 instances, 2 failures listed in " in output  # Ray prints too
     assert rows(out) == rows(tmp_path / "whole.parquet")
     assert rows(tmp_path / "ray-failures.parquet") == rows(tmp_path / "whole-failures.parquet")
 

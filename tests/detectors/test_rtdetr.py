@@ -125,7 +125,9 @@ def test_an_unknown_device(folder: Path):
 @pytest.mark.parametrize("name", ["nobody/has-this", "not a name at all"])
 def test_a_model_that_does_not_exist(tmp_path: Path, name: str):
     pytest.importorskip("transformers")
-    message = rf"(?s)no RT-DETR could be loaded from '{name}': .*onnx:FILE .*--boxes FILE .*whole-image"
+    message = (
+        rf"(?s)no RT-DETR could be loaded from '{name}': .*person .*onnx:FILE .*--boxes FILE .*whole-image"
+    )
     with pytest.raises(CheckpointError, match=message):
         RtDetrDetector(name, cache_dir=tmp_path, local_files_only=True)
 

@@ -113,7 +113,7 @@ def _load(name: str, origin: dict[str, Any]) -> tuple[Any, Any]:
     except Exception as error:  # the errors of transformers, hub and safetensors share no base class
         raise CheckpointError(
             f"no RT-DETR could be loaded from {name!r}: {str(error).rstrip('.')}.\nCheck the name, or use another "
-            "detector: rtmdet-nano, yolox-nano, onnx:FILE (a YOLOX or RTMDet file), boxes:FILE or --boxes FILE (a COCO "
-            "file), whole-image (one person per image)."
+            "detector: person (in the package), rtmdet-nano, yolox-nano, onnx:FILE (YOLOX or RTMDet), boxes:FILE or "
+            "--boxes FILE (a COCO file), whole-image (one person per image)."
         ) from error
     return processor, model
