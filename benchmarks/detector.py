@@ -3,11 +3,11 @@
     python benchmarks/detector.py ../shared/data [--weights runs/person/person.safetensors] [--most 250]
 
 AP50 on coco/val.json, for people over 32x32 px. Only part of the people in these images are annotated, so it is
-measured in three ways. "present": boxes that both ONNX detectors find (score at least 0.3 each, IoU at least 0.5) and
-nobody annotated are added to the ground truth. "ignored": boxes that either of them finds (score at least 0.3) and
-nobody annotated count neither as found nor as wrong. "annotated" takes the annotations alone. Then the share of people
-found (IoU at least 0.5, the detectors' default scores) among single people who fill the image (lsp/val), and the median
-time for a 640x480 image, the detectors in turn.
+measured in three ways. "present": boxes without an annotation that both ONNX detectors find (score at least 0.3 each,
+IoU at least 0.5) are added to the ground truth. "ignored": boxes without an annotation that either of them finds (score
+at least 0.3) count neither as found nor as wrong. "annotated" takes the annotations alone. Then the share of people
+found (IoU at least 0.5, the detectors' default scores) among single people who fill the image (lsp/val), and the
+median time for a 640x480 image, the detectors in turn.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def main() -> None:
     found = {name: detect(detector, rows) for name, detector in detectors(min_score=0.02).items()}
     teachers = list(zip(found["rtmdet-nano"], found["yolox-nano"], strict=True))
     people = [boxes for _, boxes in rows]
-    nobody = [np.zeros((0, 4), np.float32)] * len(rows)
+    none = [np.zeros((0, 4), np.float32)] * len(rows)
     added = [unannotated(agreed(*pair), boxes) for pair, boxes in zip(teachers, people, strict=True)]
     ignored = [unannotated(either(*pair), boxes) for pair, boxes in zip(teachers, people, strict=True)]
     present = [np.concatenate(pair) for pair in zip(people, added, strict=True)]
@@ -156,7 +156,7 @@ def main() -> None:
     times = time_each(usual, options.rounds)
     print("detector      AP50 present  ignored  annotated   single people found   ms (640x480)")
     for name, one in found.items():
-        values = (present, nobody), (people, ignored), (people, nobody)
+        values = (present, none), (people, ignored), (people, none)
         scores = [average_precision(truth, others, one) for truth, others in values]
         single = recall([boxes for _, boxes in singles], detect(usual[name], singles))
         print(

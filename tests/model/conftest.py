@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -48,6 +49,13 @@ def _repeatable() -> None:
 def build() -> Callable[..., VitPoseForPoseEstimation]:
     """Builds a tiny random network; see `build_model`."""
     return build_model
+
+
+@pytest.fixture
+def folder(build: Callable[..., VitPoseForPoseEstimation], tmp_path: Path) -> Path:
+    """The directory of a saved tiny network."""
+    build().save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
 
 
 @pytest.fixture

@@ -18,13 +18,6 @@ Build = Callable[..., VitPoseForPoseEstimation]
 load = VitPoseForPoseEstimation.from_pretrained
 
 
-@pytest.fixture
-def folder(build: Build, tmp_path: Path) -> Path:
-    """A saved tiny network."""
-    build().save_pretrained(tmp_path / "saved")
-    return tmp_path / "saved"
-
-
 def change(folder: Path, edit: Callable[[dict[str, Tensor]], None]) -> Path:
     """Edits the parameters of a saved network."""
     state = load_file(folder / "model.safetensors")

@@ -18,13 +18,6 @@ Build = Callable[..., VitPoseForPoseEstimation]
 load = VitPoseForPoseEstimation.from_pretrained
 
 
-@pytest.fixture
-def folder(build: Build, tmp_path: Path) -> Path:
-    """A saved tiny network."""
-    build().save_pretrained(tmp_path / "saved")
-    return tmp_path / "saved"
-
-
 @pytest.mark.parametrize("keep", [0, 5, 200, -1])
 def test_cut_safetensors_is_refused(folder: Path, keep: int) -> None:
     path = folder / "model.safetensors"

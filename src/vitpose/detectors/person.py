@@ -89,7 +89,7 @@ class PersonDetector:
             logits, boxes = self._network(stack.permute(0, 3, 1, 2).float())
         scores = logits.sigmoid().float().cpu().numpy()
         rows = zip(scores, boxes.float().cpu().numpy(), images, strict=True)
-        return [self._select(own, some, Size.of(image)) for own, some, image in rows]
+        return [self._select(score, box, Size.of(image)) for score, box, image in rows]
 
     def _select(
         self, scores: Float[np.ndarray, " n"], boxes: Float[np.ndarray, "n 4"], size: Size
